@@ -1,0 +1,3 @@
+//! A MONAI bundle read.
+pub mod component;
+pub use component::Component;

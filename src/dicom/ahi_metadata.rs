@@ -1,0 +1,1 @@
+//! AHI image set metadata (JSON) to data sets.

@@ -1,0 +1,14 @@
+//! DICOM as the rest of the crate sees it: typed attributes, series of instances, AHI's metadata,
+//! Part 10 files and unique identifiers. Knows nothing of where the bytes came from.
+
+pub mod ahi_metadata;
+pub mod attributes;
+pub mod p10;
+pub mod series;
+pub mod uid;
+
+pub use attributes::Attributes;
+pub use series::{FrameDescriptor, FrameKey, Instance, Series};
+
+/// A data set without its pixel data.
+pub type Dataset = dicom_object::InMemDicomObject;

@@ -1,0 +1,35 @@
+//! Unique identifiers (PS3.5 section 9 and annex B).
+
+/// A new identifier below the UUID root `2.25` (PS3.5 B.2): unique without a registered prefix.
+pub fn generate() -> String {
+    format!("2.25.{}", uuid::Uuid::new_v4().as_u128())
+}
+
+/// Whether `uid` has the form of a UID (PS3.5 section 9.1): at most 64 characters, components of
+/// digits without leading zeros separated by single periods.
+pub fn is_valid(uid: &str) -> bool {
+    uid.len() <= 64
+        && !uid.is_empty()
+        && uid.split('.').all(|c| {
+            !c.is_empty() && c.bytes().all(|b| b.is_ascii_digit()) && (c.len() == 1 || !c.starts_with('0'))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_identifiers_are_valid_and_differ() {
+        let (a, b) = (generate(), generate());
+        assert!(is_valid(&a) && is_valid(&b), "{a} {b}");
+        assert_ne!(a, b);
+    }
+
+    #[test]
+    fn malformed_identifiers_are_refused() {
+        for uid in ["", "1.", "1..2", "1.02", "1.2a", &"1.".repeat(40)] {
+            assert!(!is_valid(uid), "{uid}");
+        }
+    }
+}

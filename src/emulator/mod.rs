@@ -1,0 +1,1 @@
+//! AWS HealthImaging on this machine, for demos and tests.

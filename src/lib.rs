@@ -1,0 +1,28 @@
+//! A medical image set from AWS HealthImaging to a finished segmentation.
+//!
+//! Data flows one way: source, codec, volume, transforms, inference, postprocess, writers.
+//! [`pipeline`] alone composes the stages; HTTP is known to [`server`] alone.
+
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod bundle;
+pub mod cli;
+pub mod codec;
+pub mod config;
+pub mod dicom;
+pub mod emulator;
+pub mod error;
+pub mod inference;
+pub mod phantom;
+pub mod pipeline;
+pub mod postprocess;
+pub mod registry;
+pub mod request;
+pub mod scheduler;
+pub mod server;
+pub mod source;
+pub mod telemetry;
+pub mod transforms;
+pub mod volume;
+pub mod writers;

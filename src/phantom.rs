@@ -1,0 +1,1 @@
+//! Synthetic CT phantoms as DICOM files, for the demo.

@@ -1,0 +1,1 @@
+//! Activations, inverse resampling, discretisation, components.

@@ -1,0 +1,1 @@
+//! Models: load, warm up, serve.

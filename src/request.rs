@@ -1,0 +1,85 @@
+//! What a caller asks for and what it gets back, free of HTTP.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// One request: what to segment, with which model, and what to make of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InferenceRequest {
+    /// Identifier of this request in logs, in the answer and in names of outputs.
+    pub request_id: String,
+    /// The caller's own identifier (`X-Amzn-SageMaker-Inference-Id`), repeated in logs and answer.
+    pub inference_id: Option<String>,
+    /// What to segment, at least one.
+    pub inputs: Vec<Input>,
+    /// The model's name; `None` where only one is served.
+    pub model: Option<String>,
+    /// Outputs wanted; empty means the model package's own list (DICOM SEG by default).
+    pub outputs: Vec<OutputKind>,
+    /// Where outputs go instead of into the answer: `s3://bucket/prefix` or a `file://` folder.
+    pub output_uri: Option<String>,
+}
+
+/// One image set or series to segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// `{"datastoreId","imageSetId"[,"versionId"]}`.
+    ImageSet {
+        /// AHI data store, 32 characters of `[0-9a-z]`.
+        datastore_id: String,
+        /// AHI image set, 32 characters of `[0-9a-z]`.
+        image_set_id: String,
+        /// Version to read; the latest where absent.
+        version_id: Option<String>,
+    },
+    /// DICOM Part 10 files below a local folder (the `run` subcommand, no HTTP form).
+    Folder(std::path::PathBuf),
+}
+
+/// Something a request can produce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutputKind {
+    /// A DICOM Segmentation object (`dicom-seg`).
+    DicomSeg,
+    /// The label map as NIfTI, gzip compressed (`nifti`).
+    Nifti,
+}
+
+/// One finished output.
+#[derive(Debug, Clone)]
+pub struct Artifact {
+    /// What it is.
+    pub kind: OutputKind,
+    /// `application/dicom` and the like.
+    pub media_type: &'static str,
+    /// File name made of request and instance UID.
+    pub file_name: String,
+    /// Its bytes.
+    pub bytes: bytes::Bytes,
+    /// Where it was written, once it was.
+    pub uri: Option<String>,
+}
+
+/// The answer to one input.
+#[derive(Debug, Clone)]
+pub struct InputOutcome {
+    /// JSON report but for the outputs: input, model, geometry, segments, execution provider,
+    /// timings in seconds, warnings.
+    pub report: Map<String, Value>,
+    /// The outputs, in the order asked for.
+    pub artifacts: Vec<Artifact>,
+}
+
+/// The answer to a request: one outcome per input, in their order.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// As in the request.
+    pub request_id: String,
+    /// As in the request.
+    pub inference_id: Option<String>,
+    /// The model that ran.
+    pub model: String,
+    /// One per input.
+    pub results: Vec<InputOutcome>,
+}

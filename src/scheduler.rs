@@ -1,0 +1,1 @@
+//! Admission: bounded concurrency, a bounded queue, deadlines, cancellation.

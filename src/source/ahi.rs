@@ -1,0 +1,1 @@
+//! AWS HealthImaging as a source.

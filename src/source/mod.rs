@@ -1,0 +1,32 @@
+//! Where images come from. A source first delivers the headers of a series, then a stream of
+//! encoded frames in whatever order they arrive; it decodes nothing.
+
+pub mod ahi;
+pub mod dicom_files;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+use crate::dicom::{FrameKey, Series};
+use crate::error::Result;
+
+/// One frame as its source stores it.
+#[derive(Debug, Clone)]
+pub struct EncodedFrame {
+    /// Which frame of the series this is.
+    pub key: FrameKey,
+    /// The encoded bytes, in the transfer syntax of the frame's instance.
+    pub data: Bytes,
+}
+
+/// One series of images that can be fetched.
+#[async_trait]
+pub trait ImageSource: Send + Sync {
+    /// The headers of the series. Called once, before [`frames`](ImageSource::frames).
+    async fn series(&self) -> Result<Series>;
+
+    /// The frames named by `keys`, in the order they arrive. After the first error the stream ends.
+    /// Dropping the stream cancels what is in flight.
+    fn frames(&self, series: &Series, keys: Vec<FrameKey>) -> BoxStream<'static, Result<EncodedFrame>>;
+}

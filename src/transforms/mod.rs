@@ -1,0 +1,1 @@
+//! MONAI's preprocessing, each transform with the record that inverts it.

@@ -1,0 +1,1 @@
+//! Slices to a volume: order, spacing, the affine into patient space, rescale.

@@ -1,0 +1,1 @@
+//! Label maps to DICOM SEG and other results.
