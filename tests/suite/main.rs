@@ -1,0 +1,12 @@
+//! Integration tests, one binary so that everything is linked once.
+
+mod ahi_source;
+mod bundle;
+mod codec;
+mod common;
+mod emulator;
+mod end_to_end;
+mod goldens;
+mod phantom;
+mod seg;
+mod server;
