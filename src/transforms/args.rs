@@ -1,0 +1,144 @@
+//! Typed reading of a component's arguments. What is not read is an error, so that no argument of
+//! a bundle is ever skipped in silence.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::bundle::Component;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The arguments of one component, each to be read once.
+pub struct Args<'a> {
+    component: &'a Component,
+    read: BTreeSet<&'a str>,
+}
+
+impl<'a> Args<'a> {
+    /// All arguments, none read.
+    pub fn new(component: &'a Component) -> Self {
+        Self { component, read: BTreeSet::new() }
+    }
+
+    /// Where the component stands in its file.
+    pub fn path(&self) -> &str {
+        &self.component.path
+    }
+
+    /// Marks arguments as read whose value changes nothing for serving.
+    pub fn ignore(&mut self, names: &[&str]) {
+        for name in names {
+            self.raw(name);
+        }
+    }
+
+    /// The value as it stands; `None` where absent or null.
+    pub fn raw(&mut self, name: &str) -> Option<&'a Value> {
+        let (key, value) = self.component.args.get_key_value(name)?;
+        self.read.insert(key);
+        Some(value).filter(|v| !v.is_null())
+    }
+
+    /// A number.
+    pub fn number(&mut self, name: &str) -> Result<Option<f64>> {
+        self.typed(name, "a number", Value::as_f64)
+    }
+
+    /// A number that must be there.
+    pub fn required_number(&mut self, name: &str) -> Result<f64> {
+        self.number(name)?.ok_or_else(|| self.missing(name))
+    }
+
+    /// A truth value, or the default.
+    pub fn boolean(&mut self, name: &str, default: bool) -> Result<bool> {
+        Ok(self.typed(name, "true or false", Value::as_bool)?.unwrap_or(default))
+    }
+
+    /// A string; where a list of equal strings is given (one for each key), that string.
+    pub fn string(&mut self, name: &str) -> Result<Option<&'a str>> {
+        self.typed(name, "a string", |v| only(v).as_str())
+    }
+
+    /// Three numbers, one for each axis. A single number stands for all, as in MONAI; a shorter
+    /// list is continued with its last element.
+    pub fn per_axis(&mut self, name: &str) -> Result<Option<[f64; 3]>> {
+        self.typed(name, "a number or up to three numbers", |v| {
+            let given: Vec<f64> = match v {
+                Value::Array(list) => list.iter().map(Value::as_f64).collect::<Option<_>>()?,
+                other => vec![other.as_f64()?],
+            };
+            let last = *given.last()?;
+            (given.len() <= 3)
+                .then(|| std::array::from_fn(|i| given.get(i).copied().unwrap_or(last)))
+        })
+    }
+
+    /// Accepts the argument only if it names a floating point type: images are f32 throughout.
+    pub fn float_dtype(&mut self, name: &str) -> Result<()> {
+        let Some(value) = self.raw(name) else { return Ok(()) };
+        let text = value
+            .as_str()
+            .or_else(|| value.get("$symbol").and_then(Value::as_str))
+            .unwrap_or_default();
+        if text.contains("float") {
+            return Ok(());
+        }
+        Err(self.invalid(name, "a floating point type"))
+    }
+
+    /// An error about one argument: what it must be.
+    pub fn invalid(&self, name: &str, expected: &str) -> Error {
+        let path = format!("{}#{name}", self.component.path);
+        let given = self.component.args.get(name).map(Value::to_string).unwrap_or_default();
+        Error::new(
+            ErrorKind::InvalidModel,
+            format!("{path}: {} takes {expected} here, not {given}", self.component.target),
+        )
+        .with("path", path)
+    }
+
+    /// Complains about arguments that nobody read.
+    pub fn finish(self) -> Result<()> {
+        match self.component.args.keys().find(|k| !self.read.contains(k.as_str())) {
+            None => Ok(()),
+            Some(name) => {
+                let path = format!("{}#{name}", self.component.path);
+                Err(Error::new(
+                    ErrorKind::InvalidModel,
+                    format!(
+                        "{path}: argument {name} of {} is not supported",
+                        self.component.target
+                    ),
+                )
+                .with("path", path))
+            }
+        }
+    }
+
+    fn missing(&self, name: &str) -> Error {
+        let path = &self.component.path;
+        Error::new(
+            ErrorKind::InvalidModel,
+            format!("{path}: {} needs the argument {name}", self.component.target),
+        )
+        .with("path", path.as_str())
+    }
+
+    fn typed<T>(
+        &mut self,
+        name: &str,
+        expected: &str,
+        read: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let Some(value) = self.raw(name) else { return Ok(None) };
+        read(value).map(Some).ok_or_else(|| self.invalid(name, expected))
+    }
+}
+
+/// The element of a list whose elements are all equal, else the value itself.
+fn only(value: &Value) -> &Value {
+    match value.as_array().map(Vec::as_slice) {
+        Some([first, rest @ ..]) if rest.iter().all(|v| v == first) => first,
+        _ => value,
+    }
+}

@@ -1,0 +1,300 @@
+//! Linear maps between grids that act on each axis alone.
+//!
+//! Cropping, padding, flipping, resizing and axis-aligned resampling all make each output value from
+//! a few input values along each axis. Kept as one sparse matrix an axis ([`AxisTaps`]), any chain
+//! of them is again such a map ([`GridMap`]), so that undoing a whole preprocessing chain is a
+//! single pass over the result, and can be done a slab at a time.
+
+use ndarray::{Array3, ArrayView3, Axis};
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+
+/// A sparse matrix along one axis: each output index with the input indices and weights that make
+/// it, in compressed rows. An empty row gives 0 (outside of the input).
+#[derive(Debug, Clone, PartialEq)]
+pub struct AxisTaps {
+    inputs: usize,
+    starts: Vec<u32>,
+    taps: Vec<(u32, f64)>,
+}
+
+impl AxisTaps {
+    /// From the taps of each output index; indices must be below `inputs`. Taps of weight zero are
+    /// left out.
+    pub fn from_rows<R>(inputs: usize, rows: impl IntoIterator<Item = R>) -> Self
+    where
+        R: IntoIterator<Item = (usize, f64)>,
+    {
+        let mut this = Self { inputs, starts: vec![0], taps: Vec::new() };
+        for row in rows {
+            for (index, weight) in row {
+                assert!(index < inputs, "tap {index} of {inputs}");
+                if weight != 0.0 {
+                    this.taps.push((index as u32, weight));
+                }
+            }
+            this.starts.push(this.taps.len() as u32);
+        }
+        this
+    }
+
+    /// Every output is the input of the same index.
+    pub fn identity(n: usize) -> Self {
+        Self::from_rows(n, (0..n).map(|i| [(i, 1.0)]))
+    }
+
+    /// Number of input indices.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Number of output indices.
+    pub fn outputs(&self) -> usize {
+        self.starts.len() - 1
+    }
+
+    /// The taps of output index `i`, by ascending input index.
+    #[inline]
+    pub fn row(&self, i: usize) -> &[(u32, f64)] {
+        &self.taps[self.starts[i] as usize..self.starts[i + 1] as usize]
+    }
+
+    /// This map after `first`: output ← `self` ← `first` ← input.
+    pub fn after(&self, first: &Self) -> Self {
+        let rows = (0..self.outputs()).map(|i| {
+            let mut row: Vec<(usize, f64)> = Vec::new();
+            for &(middle, w) in self.row(i) {
+                for &(input, v) in first.row(middle as usize) {
+                    match row.iter_mut().find(|(index, _)| *index == input as usize) {
+                        Some((_, sum)) => *sum += w * v,
+                        None => row.push((input as usize, w * v)),
+                    }
+                }
+            }
+            row.sort_unstable_by_key(|(index, _)| *index);
+            row
+        });
+        Self::from_rows(first.inputs, rows.collect::<Vec<_>>())
+    }
+
+    /// The same map with the input axis reversed.
+    pub fn with_reversed_input(&self) -> Self {
+        let n = self.inputs;
+        let rows = (0..self.outputs())
+            .map(|i| self.row(i).iter().rev().map(move |&(t, w)| (n - 1 - t as usize, w)));
+        Self::from_rows(n, rows)
+    }
+
+    /// The same map with the output axis reversed.
+    pub fn with_reversed_output(&self) -> Self {
+        let rows = (0..self.outputs())
+            .rev()
+            .map(|i| self.row(i).iter().map(|&(t, w)| (t as usize, w)));
+        Self::from_rows(self.inputs, rows)
+    }
+
+    /// Each row as two taps (the second of weight zero where there is one), if none has more.
+    pub fn pairs(&self) -> Option<Vec<Pair>> {
+        (0..self.outputs())
+            .map(|i| match *self.row(i) {
+                [] => Some(Pair { index: [0, 0], weight: [0.0, 0.0] }),
+                [(a, w)] => Some(Pair { index: [a, a], weight: [w, 0.0] }),
+                [(a, w), (b, v)] => Some(Pair { index: [a, b], weight: [w, v] }),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+/// Two taps.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pair {
+    /// Input indices.
+    pub index: [u32; 2],
+    /// Their weights.
+    pub weight: [f64; 2],
+}
+
+/// A linear map from one grid to another, each output axis made from one input axis alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GridMap {
+    /// For each output axis the input axis it is made from: a permutation.
+    pub source: [usize; 3],
+    /// For each output axis its taps along that input axis.
+    pub taps: [AxisTaps; 3],
+}
+
+impl GridMap {
+    /// The identity on a grid.
+    pub fn identity(dims: [usize; 3]) -> Self {
+        Self { source: [0, 1, 2], taps: dims.map(AxisTaps::identity) }
+    }
+
+    /// Without permutation.
+    pub fn from_taps(taps: [AxisTaps; 3]) -> Self {
+        Self { source: [0, 1, 2], taps }
+    }
+
+    /// Size of the output grid.
+    pub fn outputs(&self) -> [usize; 3] {
+        std::array::from_fn(|i| self.taps[i].outputs())
+    }
+
+    /// Size of the input grid.
+    pub fn inputs(&self) -> [usize; 3] {
+        let mut dims = [0; 3];
+        for (taps, &source) in self.taps.iter().zip(&self.source) {
+            dims[source] = taps.inputs();
+        }
+        dims
+    }
+
+    /// This map after `first`. Fails where their grids do not meet.
+    pub fn after(&self, first: &Self) -> Result<Self> {
+        if self.inputs() != first.outputs() {
+            return Err(Error::internal(format!(
+                "grids {:?} and {:?} do not meet",
+                first.outputs(),
+                self.inputs()
+            )));
+        }
+        Ok(Self {
+            source: self.source.map(|s| first.source[s]),
+            taps: std::array::from_fn(|i| self.taps[i].after(&first.taps[self.source[i]])),
+        })
+    }
+
+    /// Applies the map in f64 and rounds once. The output has its fastest axis where the input's
+    /// runs fastest, so that both are walked along memory.
+    pub fn apply(&self, input: ArrayView3<f32>) -> Array3<f32> {
+        let view = input.permuted_axes(self.source);
+        apply_separable(view, &self.taps)
+    }
+}
+
+/// Applies taps to each axis of `input` (shape = inputs of the taps).
+fn apply_separable(mut input: ArrayView3<f32>, taps: &[AxisTaps; 3]) -> Array3<f32> {
+    let mut taps: [AxisTaps; 3] = taps.clone();
+    for axis in 0..3 {
+        if input.strides()[axis] < 0 {
+            input.invert_axis(Axis(axis));
+            taps[axis] = taps[axis].with_reversed_input();
+        }
+    }
+    let mut order = [0, 1, 2];
+    order.sort_by_key(|&a| std::cmp::Reverse(input.strides()[a]));
+    let input = input.permuted_axes(order);
+    let [slow, mid, fast] = order.map(|a| &taps[a]);
+    let contiguous = input.as_standard_layout();
+    let (_, rows, length) = contiguous.dim();
+    let shape = [slow.outputs(), mid.outputs(), fast.outputs()];
+    let mut output = vec![0f32; shape.iter().product()];
+    if !output.is_empty() {
+        let data = contiguous.as_slice().unwrap_or_else(|| unreachable!("standard layout"));
+        let fast_pairs = fast.pairs();
+        output.par_chunks_mut(shape[1] * shape[2]).enumerate().for_each(|(s, plane)| {
+            let mut blended = vec![0f64; length];
+            for (m, out) in plane.chunks_mut(shape[2]).enumerate() {
+                blend_rows(data, [rows, length], slow.row(s), mid.row(m), &mut blended);
+                along_row(&blended, fast, fast_pairs.as_deref(), out);
+            }
+        });
+    }
+    let output = Array3::from_shape_vec((shape[0], shape[1], shape[2]), output)
+        .unwrap_or_else(|_| unreachable!("the vector has the product of the shape"));
+    let mut back = [0; 3];
+    for (position, &axis) in order.iter().enumerate() {
+        back[axis] = position;
+    }
+    output.permuted_axes(back)
+}
+
+/// `blended = Σ ws·wm · data[s, m, ..]`.
+fn blend_rows(
+    data: &[f32],
+    [rows, length]: [usize; 2],
+    slow: &[(u32, f64)],
+    mid: &[(u32, f64)],
+    blended: &mut [f64],
+) {
+    let row = |s: u32, m: u32| {
+        let start = (s as usize * rows + m as usize) * length;
+        &data[start..start + length]
+    };
+    blended.fill(0.0);
+    for &(s, ws) in slow {
+        match *mid {
+            [(a, wa), (b, wb)] => {
+                let (wa, wb) = (ws * wa, ws * wb);
+                for ((out, &x), &y) in blended.iter_mut().zip(row(s, a)).zip(row(s, b)) {
+                    *out += wa * f64::from(x) + wb * f64::from(y);
+                }
+            }
+            _ => {
+                for &(m, wm) in mid {
+                    let w = ws * wm;
+                    for (out, &x) in blended.iter_mut().zip(row(s, m)) {
+                        *out += w * f64::from(x);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn along_row(blended: &[f64], fast: &AxisTaps, pairs: Option<&[Pair]>, out: &mut [f32]) {
+    match pairs {
+        Some(pairs) => {
+            for (o, p) in out.iter_mut().zip(pairs) {
+                let [a, b] = p.index.map(|i| blended[i as usize]);
+                *o = (p.weight[0] * a + p.weight[1] * b) as f32;
+            }
+        }
+        None => {
+            for (i, o) in out.iter_mut().enumerate() {
+                *o = fast.row(i).iter().map(|&(t, w)| w * blended[t as usize]).sum::<f64>() as f32;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::ShapeBuilder;
+
+    use super::*;
+
+    fn halves(n: usize) -> AxisTaps {
+        AxisTaps::from_rows(n, (0..n - 1).map(|i| [(i, 0.5), (i + 1, 0.5)]))
+    }
+
+    #[test]
+    fn composition_is_one_map_after_the_other() {
+        let first = GridMap {
+            source: [2, 0, 1],
+            taps: [halves(5), AxisTaps::identity(3).with_reversed_output(), halves(4)],
+        };
+        let second = GridMap { source: [1, 0, 2], taps: [halves(3), halves(4), halves(3)] };
+        let input = Array3::from_shape_fn((3, 4, 5), |(x, y, z)| (x * x + 7 * y + 3 * z * y) as f32);
+        let two = second.apply(first.apply(input.view()).view());
+        let one = second.after(&first).unwrap().apply(input.view());
+        assert_eq!(one.dim(), two.dim());
+        assert!(one.iter().zip(&two).all(|(a, b)| (a - b).abs() < 1e-5));
+    }
+
+    #[test]
+    fn memory_order_changes_nothing() {
+        let map = GridMap::from_taps([halves(4), halves(5), halves(6)]);
+        let c = Array3::from_shape_fn((4, 5, 6), |(x, y, z)| (x * 31 + y * y + z) as f32);
+        let mut f = Array3::<f32>::zeros((4, 5, 6).f());
+        f.assign(&c);
+        let mut reversed = c.clone();
+        reversed.invert_axis(Axis(1));
+        let mut stored = reversed.as_standard_layout().into_owned();
+        stored.invert_axis(Axis(1));
+        let expected = map.apply(c.view());
+        assert_eq!(map.apply(f.view()), expected);
+        assert_eq!(map.apply(stored.view()), expected);
+    }
+}

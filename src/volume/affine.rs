@@ -1,0 +1,173 @@
+//! 4×4 affine matrices between voxel indices and patient space, in f64.
+//!
+//! Matrices act on column vectors of homogeneous coordinates: `world = affine · (i, j, k, 1)`. The
+//! world is RAS+ in millimetres (as NIfTI and MONAI have it); DICOM's own is LPS+.
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// An affine matrix; the last row is `0 0 0 1`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Affine(pub [[f64; 4]; 4]);
+
+impl Affine {
+    /// The identity.
+    pub const IDENTITY: Self =
+        Self([[1., 0., 0., 0.], [0., 1., 0., 0.], [0., 0., 1., 0.], [0., 0., 0., 1.]]);
+
+    /// From three columns (the steps in millimetres along each index) and an origin.
+    pub fn from_columns(columns: [[f64; 3]; 3], origin: [f64; 3]) -> Self {
+        let mut m = Self::IDENTITY.0;
+        for r in 0..3 {
+            for c in 0..3 {
+                m[r][c] = columns[c][r];
+            }
+            m[r][3] = origin[r];
+        }
+        Self(m)
+    }
+
+    /// Column `c` of the linear part.
+    pub fn column(&self, c: usize) -> [f64; 3] {
+        [self.0[0][c], self.0[1][c], self.0[2][c]]
+    }
+
+    /// The translation.
+    pub fn origin(&self) -> [f64; 3] {
+        self.column(3)
+    }
+
+    /// Replaces the translation.
+    pub fn set_origin(&mut self, origin: [f64; 3]) {
+        for (row, value) in self.0.iter_mut().zip(origin) {
+            row[3] = value;
+        }
+    }
+
+    /// Matrix product `self · other`.
+    pub fn mul(&self, other: &Self) -> Self {
+        let mut out = [[0.0; 4]; 4];
+        for (r, row) in out.iter_mut().enumerate() {
+            for (c, cell) in row.iter_mut().enumerate() {
+                *cell = (0..4).map(|k| self.0[r][k] * other.0[k][c]).sum();
+            }
+        }
+        Self(out)
+    }
+
+    /// The point `self · (p, 1)`.
+    pub fn apply(&self, p: [f64; 3]) -> [f64; 3] {
+        std::array::from_fn(|r| {
+            self.0[r][0] * p[0] + self.0[r][1] * p[1] + self.0[r][2] * p[2] + self.0[r][3]
+        })
+    }
+
+    /// Voxel size along each index: the norms of the columns, 1 where a column is zero
+    /// (`monai.data.utils.affine_to_spacing`).
+    pub fn spacing(&self) -> [f64; 3] {
+        std::array::from_fn(|c| match norm(self.column(c)) {
+            0.0 => 1.0,
+            n => n,
+        })
+    }
+
+    /// Solves `self · x = other` by Gaussian elimination with partial pivoting
+    /// (`numpy.linalg.solve`); an error where `self` is singular.
+    ///
+    /// Pivots are multiplied by their reciprocal, as LAPACK does: the last bit decides on which side
+    /// a nearest-neighbour tie falls.
+    pub fn solve(&self, other: &Self) -> Result<Self> {
+        let (mut a, mut b) = (self.0, other.0);
+        for col in 0..4 {
+            let pivot = (col..4)
+                .max_by(|&i, &j| a[i][col].abs().total_cmp(&a[j][col].abs()))
+                .unwrap_or(col);
+            if a[pivot][col].abs() < 1e-300 || !a[pivot][col].is_finite() {
+                return Err(Error::new(ErrorKind::InvalidImage, "the image's affine is singular"));
+            }
+            a.swap(col, pivot);
+            b.swap(col, pivot);
+            let reciprocal = 1.0 / a[col][col];
+            for row in col + 1..4 {
+                let factor = a[row][col] * reciprocal;
+                for k in 0..4 {
+                    a[row][k] -= factor * a[col][k];
+                    b[row][k] -= factor * b[col][k];
+                }
+            }
+        }
+        for col in (0..4).rev() {
+            let reciprocal = 1.0 / a[col][col];
+            for k in 0..4 {
+                let known: f64 = (col + 1..4).map(|j| a[col][j] * b[j][k]).sum();
+                b[col][k] = (b[col][k] - known) * reciprocal;
+            }
+        }
+        Ok(Self(b))
+    }
+
+    /// The inverse; an error where there is none.
+    pub fn inverse(&self) -> Result<Self> {
+        self.solve(&Self::IDENTITY)
+    }
+
+    /// Whether every element is within `atol + 1e-5·|other|` of the other's (`numpy.allclose`).
+    pub fn all_close(&self, other: &Self, atol: f64) -> bool {
+        self.0
+            .iter()
+            .flatten()
+            .zip(other.0.iter().flatten())
+            .all(|(a, b)| (a - b).abs() <= atol + 1e-5 * b.abs())
+    }
+}
+
+/// Between LPS+ (DICOM) and RAS+ (NIfTI, MONAI): the first two axes change sign.
+pub fn lps_ras(affine: &Affine) -> Affine {
+    let mut m = affine.0;
+    for row in &mut m[..2] {
+        for cell in row {
+            *cell = -*cell;
+        }
+    }
+    Affine(m)
+}
+
+/// Scalar product.
+pub fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
+    a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+}
+
+/// Vector product.
+pub fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
+    [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
+}
+
+/// Euclidean norm.
+pub fn norm(a: [f64; 3]) -> f64 {
+    dot(a, a).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn inverse_undoes(cells in prop::array::uniform12(-3.0..3.0f64)) {
+            let mut a = Affine::IDENTITY;
+            for (i, v) in cells.iter().enumerate() {
+                a.0[i / 4][i % 4] += v;
+            }
+            prop_assume!(dot(cross(a.column(0), a.column(1)), a.column(2)).abs() > 0.1);
+            let id = a.mul(&a.inverse().unwrap());
+            prop_assert!(id.all_close(&Affine::IDENTITY, 1e-9));
+        }
+    }
+
+    #[test]
+    fn singular_is_refused() {
+        let a = Affine::from_columns([[1., 0., 0.], [2., 0., 0.], [0., 0., 1.]], [0.; 3]);
+        assert_eq!(a.inverse().unwrap_err().kind(), ErrorKind::InvalidImage);
+    }
+}

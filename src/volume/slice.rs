@@ -1,0 +1,140 @@
+//! Geometry and rescale of one frame, wherever its header keeps them: at the top of a classic
+//! single-frame instance, or in the functional groups of an enhanced one (PS3.3 C.7.6.16).
+
+use dicom_core::Tag;
+use dicom_dictionary_std::tags;
+
+use crate::codec::FrameFormat;
+use crate::dicom::{Attributes, Dataset, FrameKey, Instance};
+use crate::error::{Error, ErrorKind, Result};
+
+/// What the header says of one frame.
+#[derive(Debug, Clone)]
+pub(super) struct FrameGeometry {
+    pub key: FrameKey,
+    /// ImagePositionPatient, LPS+ millimetres.
+    pub position: [f64; 3],
+    /// ImageOrientationPatient: direction of increasing column index, then of increasing row index.
+    pub row_direction: [f64; 3],
+    pub column_direction: [f64; 3],
+    /// PixelSpacing: between rows, between columns.
+    pub pixel_spacing: [f64; 2],
+    pub slice_thickness: Option<f64>,
+    pub rescale: (f64, f64),
+    pub format: FrameFormat,
+    pub instance_number: i64,
+    pub frame_of_reference: Option<String>,
+}
+
+/// Reads every frame of an instance; errors name the instance.
+pub(super) fn frames_of(index: usize, instance: &Instance) -> Result<Vec<FrameGeometry>> {
+    if instance.frames.is_empty() {
+        let error = Error::new(ErrorKind::InvalidImage, "the instance has no pixel data");
+        return Err(at_instance(error, instance, 0));
+    }
+    (0..instance.frames.len())
+        .map(|frame| {
+            read_frame(FrameKey { instance: index, frame }, instance)
+                .map_err(|e| at_instance(e, instance, frame))
+        })
+        .collect()
+}
+
+/// Adds the instance (and the frame, where there are several) to an error.
+fn at_instance(error: Error, instance: &Instance, frame: usize) -> Error {
+    let uid = &instance.sop_instance_uid;
+    let error = if instance.frames.len() > 1 {
+        error.context(format!("instance {uid}, frame {}", frame + 1)).with("frame", frame + 1)
+    } else {
+        error.context(format!("instance {uid}"))
+    };
+    error.with("sopInstanceUID", uid.as_str())
+}
+
+fn read_frame(key: FrameKey, instance: &Instance) -> Result<FrameGeometry> {
+    let dataset = &*instance.dataset;
+    let position = Places::new(dataset, key.frame, tags::PLANE_POSITION_SEQUENCE)
+        .numbers(tags::IMAGE_POSITION_PATIENT)?;
+    let orientation: [f64; 6] = Places::new(dataset, key.frame, tags::PLANE_ORIENTATION_SEQUENCE)
+        .numbers(tags::IMAGE_ORIENTATION_PATIENT)?;
+    let measures = Places::new(dataset, key.frame, tags::PIXEL_MEASURES_SEQUENCE);
+    let pixel_spacing: [f64; 2] = measures.numbers(tags::PIXEL_SPACING)?;
+    if pixel_spacing.iter().any(|&s| s <= 0.0) {
+        return Err(Error::new(
+            ErrorKind::InvalidImage,
+            format!("PixelSpacing {pixel_spacing:?} is not positive"),
+        ));
+    }
+    let [rx, ry, rz, cx, cy, cz] = orientation;
+    let (row_direction, column_direction) = ([rx, ry, rz], [cx, cy, cz]);
+    check_orientation(row_direction, column_direction)?;
+    let rescale = Places::new(dataset, key.frame, tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE);
+    Ok(FrameGeometry {
+        key,
+        position,
+        row_direction,
+        column_direction,
+        pixel_spacing,
+        slice_thickness: measures.number(tags::SLICE_THICKNESS),
+        rescale: (
+            rescale.number(tags::RESCALE_SLOPE).unwrap_or(1.0),
+            rescale.number(tags::RESCALE_INTERCEPT).unwrap_or(0.0),
+        ),
+        format: FrameFormat::from_dataset(dataset)?,
+        instance_number: dataset.integer(tags::INSTANCE_NUMBER).unwrap_or(i64::MAX),
+        frame_of_reference: dataset.text(tags::FRAME_OF_REFERENCE_UID),
+    })
+}
+
+/// The two directions must be unit vectors at a right angle (PS3.3 C.7.6.2.1.1).
+fn check_orientation(row: [f64; 3], column: [f64; 3]) -> Result<()> {
+    use super::affine::{dot, norm};
+    let unit = |v| (norm(v) - 1.0).abs() < 1e-2;
+    if unit(row) && unit(column) && dot(row, column).abs() < 1e-2 {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::InvalidImage,
+        "ImageOrientationPatient is not a pair of unit vectors at a right angle",
+    ))
+}
+
+/// Where an attribute of one frame may stand, in the order they are tried: the frame's own
+/// functional group, the shared one, the top level.
+struct Places<'a> {
+    candidates: Vec<&'a Dataset>,
+}
+
+impl<'a> Places<'a> {
+    fn new(dataset: &'a Dataset, frame: usize, macro_sequence: Tag) -> Self {
+        let group = |sequence: Tag, item: usize| -> Option<&'a Dataset> {
+            let groups = dataset.element_opt(sequence).ok()??.items()?;
+            groups.get(item)?.element_opt(macro_sequence).ok()??.items()?.first()
+        };
+        let candidates = [
+            group(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, frame),
+            group(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, 0),
+            Some(dataset),
+        ];
+        Self { candidates: candidates.into_iter().flatten().collect() }
+    }
+
+    /// The place that has the attribute at all; the top level where none has it, so that the error
+    /// of a missing attribute is the usual one.
+    fn holding(&self, tag: Tag) -> &'a Dataset {
+        self.candidates
+            .iter()
+            .find(|d| d.element_opt(tag).ok().flatten().is_some())
+            .or(self.candidates.last())
+            .copied()
+            .unwrap_or_else(|| unreachable!("the top level is always a candidate"))
+    }
+
+    fn numbers<const N: usize>(&self, tag: Tag) -> Result<[f64; N]> {
+        self.holding(tag).required_numbers(tag)
+    }
+
+    fn number(&self, tag: Tag) -> Option<f64> {
+        self.holding(tag).number(tag)
+    }
+}
