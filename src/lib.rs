@@ -17,6 +17,7 @@ pub mod inference;
 pub mod phantom;
 pub mod pipeline;
 pub mod postprocess;
+pub mod progress;
 pub mod registry;
 pub mod request;
 pub mod scheduler;

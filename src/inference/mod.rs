@@ -1,1 +1,10 @@
-//! ONNX Runtime sessions and the sliding window. Arrays only.
+//! ONNX Runtime sessions and the sliding window. Arrays only: nothing here knows of patients,
+//! bundles' files or where results go.
+
+mod importance;
+pub mod network;
+pub mod runtime;
+pub mod sliding_window;
+
+pub use network::{Network, NetworkShape, OnnxNetwork, ProviderChoice};
+pub use sliding_window::{PlaneSink, SlidingWindowInferer, WindowStats};

@@ -1,6 +1,6 @@
 //! Transforms that change values and leave the grid alone.
 
-use super::args::Args;
+use crate::bundle::Args;
 use super::{Image, Transform};
 use crate::error::Result;
 

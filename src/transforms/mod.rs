@@ -4,7 +4,6 @@
 //! order: flips and permutations are views, and the resampler works along memory. Every spatial
 //! transform appends an [`Applied`] record, from which `postprocess` builds the way back.
 
-pub mod args;
 pub mod grid;
 mod intensity;
 mod orientation;
@@ -20,7 +19,7 @@ pub use orientation::Orientationd;
 pub use resample::{Interpolation, PaddingMode, Resample};
 pub use spacing::Spacingd;
 
-use crate::bundle::Component;
+use crate::bundle::{Args, Component};
 use crate::error::{Error, ErrorKind, Result};
 use crate::volume::Affine;
 
@@ -83,7 +82,7 @@ pub trait Transform: Debug + Send + Sync {
 ///
 /// An unknown transform or argument is [`ErrorKind::InvalidModel`] naming its JSON path.
 pub fn build(component: &Component) -> Result<Option<Box<dyn Transform>>> {
-    let mut args = args::Args::new(component);
+    let mut args = Args::new(component);
     args.ignore(&["keys", "allow_missing_keys", "lazy"]);
     let transform: Option<Box<dyn Transform>> = match component.target.as_str() {
         "LoadImaged" | "LoadImage" => {

@@ -2,7 +2,7 @@
 
 use ndarray::Axis;
 
-use super::args::Args;
+use crate::bundle::Args;
 use super::{Applied, Image, Transform};
 use crate::error::{Error, ErrorKind, Result};
 use crate::volume::Affine;

@@ -2,7 +2,7 @@
 
 use ndarray::{Array4, Axis};
 
-use super::args::Args;
+use crate::bundle::Args;
 use super::resample::{Grid, Interpolation, PaddingMode, Resample};
 use super::{Applied, Image, Transform};
 use crate::error::{Error, ErrorKind, Result};

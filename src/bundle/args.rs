@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::bundle::Component;
+use super::Component;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The arguments of one component, each to be read once.

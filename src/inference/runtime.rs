@@ -1,0 +1,119 @@
+//! ONNX Runtime's shared library: found and loaded once a process.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock};
+
+use ort::environment::Environment;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The loaded library.
+#[derive(Debug)]
+pub struct Runtime {
+    /// The environment every session belongs to.
+    pub environment: Environment,
+    /// The file it was loaded from.
+    pub library: PathBuf,
+}
+
+/// Names the library's file.
+const VARIABLE: &str = "ORT_DYLIB_PATH";
+const FILE: &str = if cfg!(target_os = "macos") {
+    "libonnxruntime.dylib"
+} else {
+    "libonnxruntime.so"
+};
+const SYSTEM_FOLDER: &str = "/opt/onnxruntime/lib";
+
+/// The process's ONNX Runtime, loaded on first use: `ORT_DYLIB_PATH`, else beside the executable,
+/// else `/opt/onnxruntime/lib`. A failure is not remembered, so that a later call may succeed.
+pub fn runtime() -> Result<&'static Runtime> {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    static LOADING: Mutex<()> = Mutex::new(());
+    if let Some(runtime) = RUNTIME.get() {
+        return Ok(runtime);
+    }
+    let _one_at_a_time = LOADING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(runtime) = RUNTIME.get() {
+        return Ok(runtime);
+    }
+    let explicit = std::env::var_os(VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let executable = std::env::current_exe().ok();
+    let library = find(explicit.as_deref(), executable.as_deref().and_then(Path::parent))?;
+    let runtime = load(library)?;
+    Ok(RUNTIME.get_or_init(|| runtime))
+}
+
+/// An explicit path must be there; otherwise the usual places are tried.
+fn find(explicit: Option<&Path>, beside: Option<&Path>) -> Result<PathBuf> {
+    if let Some(path) = explicit {
+        let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
+        return if file.is_file() { Ok(file) } else { Err(not_found(&[file], true)) };
+    }
+    let candidates: Vec<PathBuf> =
+        beside.into_iter().chain([Path::new(SYSTEM_FOLDER)]).map(|d| d.join(FILE)).collect();
+    candidates.iter().find(|p| p.is_file()).cloned().ok_or_else(|| not_found(&candidates, false))
+}
+
+fn not_found(tried: &[PathBuf], explicit: bool) -> Error {
+    let list: Vec<String> = tried.iter().map(|p| p.display().to_string()).collect();
+    let unset = if explicit { "" } else { " (ORT_DYLIB_PATH is not set)" };
+    Error::new(
+        ErrorKind::Configuration,
+        format!(
+            "ONNX Runtime's library was not found{unset}; looked for {}. \
+             scripts/get-onnxruntime.sh downloads it; set ORT_DYLIB_PATH to the file it prints",
+            list.join(", ")
+        ),
+    )
+    .with("lookedFor", list)
+}
+
+fn load(library: PathBuf) -> Result<Runtime> {
+    let unusable = |e: &dyn std::fmt::Display| {
+        Error::new(
+            ErrorKind::Configuration,
+            format!(
+                "ONNX Runtime's library {} cannot be used: {e}; \
+                 scripts/get-onnxruntime.sh gets the version that fits",
+                library.display()
+            ),
+        )
+    };
+    let environment = ort::init_from(&library)
+        .map_err(|e| unusable(&e))?
+        .with_name("ahi-inference")
+        .with_telemetry(false)
+        .build()
+        .map_err(|e| unusable(&e))?;
+    tracing::info!(library = %library.display(), build = ort::info(), "ONNX Runtime loaded");
+    Ok(Runtime { environment, library })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn explicit_path_wins_and_must_exist() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(FILE);
+        let e = find(Some(&file), Some(folder.path())).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Configuration);
+        assert!(e.message().contains(&file.display().to_string()), "{e}");
+        assert!(e.message().contains("get-onnxruntime.sh"), "{e}");
+        std::fs::write(&file, b"").unwrap();
+        assert_eq!(find(Some(&file), None).unwrap(), file);
+        assert_eq!(find(Some(folder.path()), None).unwrap(), file);
+        assert_eq!(find(None, Some(folder.path())).unwrap(), file);
+    }
+
+    #[test]
+    fn a_file_that_is_no_library_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(FILE);
+        std::fs::write(&file, b"not a library").unwrap();
+        let e = load(file.clone()).unwrap_err();
+        assert!(e.message().contains(&file.display().to_string()), "{e}");
+    }
+}

@@ -1,0 +1,66 @@
+//! How a long piece of work tells how far it is and hears that nobody waits for it any more.
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Told of progress, asked about cancellation. Called from any thread, cheap.
+pub trait Progress: Send + Sync {
+    /// `done` of `total` units of `stage` are finished.
+    fn advance(&self, stage: Stage, done: usize, total: usize);
+
+    /// Whether the work should stop.
+    fn is_cancelled(&self) -> bool;
+
+    /// [`ErrorKind::Cancelled`] once the work should stop.
+    fn check(&self) -> Result<()> {
+        if self.is_cancelled() {
+            return Err(Error::new(ErrorKind::Cancelled, "the request was cancelled"));
+        }
+        Ok(())
+    }
+}
+
+/// The stages of one input, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stage {
+    /// Metadata read and the volume planned.
+    Metadata,
+    /// Frames fetched and decoded.
+    Frames,
+    /// Slices assembled and preprocessed.
+    Preprocess,
+    /// Windows through the network.
+    Inference,
+    /// Result brought back to the source's grid.
+    Postprocess,
+    /// Outputs made.
+    Write,
+    /// Outputs stored.
+    Store,
+}
+
+impl Stage {
+    /// Its name in answers and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Metadata => "metadata",
+            Self::Frames => "frames",
+            Self::Preprocess => "preprocess",
+            Self::Inference => "inference",
+            Self::Postprocess => "postprocess",
+            Self::Write => "write",
+            Self::Store => "store",
+        }
+    }
+}
+
+/// Nobody is told, nothing is cancelled.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn advance(&self, _: Stage, _: usize, _: usize) {}
+
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+}
