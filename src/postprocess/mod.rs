@@ -1,1 +1,27 @@
-//! Activations, inverse resampling, discretisation, components.
+//! From the network's blended result to labels on the source's grid.
+//!
+//! [`PostPlan`] reads a bundle's postprocessing; [`Segmenter`] takes the result plane by plane as the
+//! sliding window finishes it, so that activation, inverse resampling and discretisation are one
+//! pass and nothing of size classes × full resolution is ever held.
+
+mod activation;
+mod fused;
+mod inverse;
+mod plan;
+mod segmenter;
+
+use ndarray::{Array3, Array4};
+
+pub use activation::Activation;
+pub use inverse::Inverse;
+pub use plan::{Discretise, InvertSpec, PostPlan};
+pub use segmenter::Segmenter;
+
+/// A finished segmentation on the source's grid, axes (X, Y, Z), X running fastest in memory.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Segmentation {
+    /// One label a voxel, 0 for background.
+    Labels(Array3<u8>),
+    /// One mask a channel (axes channel, X, Y, Z; 0 or 1), which may overlap.
+    Masks(Array4<u8>),
+}

@@ -1,0 +1,365 @@
+//! Inverse resampling and discretisation in one pass.
+//!
+//! Planes of the network's grid arrive in order of X. An output plane across that axis needs a few
+//! of them; once the last has arrived, its voxels are made row by row: input rows are blended, the
+//! blend is interpolated along the row and compared, and only a label is stored. Arithmetic is f32;
+//! a voxel whose decision is closer than f32 can tell is decided again in f64, as MONAI does for all.
+
+use std::collections::VecDeque;
+
+use ndarray::{Array4, ArrayView3, ArrayViewMut3, Axis};
+use rayon::prelude::*;
+
+use super::activation::Activation;
+use super::plan::Discretise;
+use super::segmenter::masks_of;
+use super::Segmentation;
+use crate::error::{Error, Result};
+use crate::transforms::{AxisTaps, GridMap};
+
+/// Differences below this are decided in f64.
+const CLOSE: f32 = 1e-5;
+
+/// Output planes are done in tiles of this many, so that labels are written in runs.
+const TILE: usize = 32;
+
+pub(super) struct Fused {
+    activation: Activation,
+    rule: Rule,
+    /// Channels held of each plane.
+    channels: usize,
+    rows: Rows,
+    /// Output axis made from the network's X, Y and Z.
+    axes: [usize; 3],
+    along_x: AxisTaps,
+    along_y: AxisTaps,
+    /// Output indices along the network's X, by the last plane they need.
+    order: Vec<usize>,
+    done: usize,
+    /// Activated planes, the first of them plane `first`.
+    planes: VecDeque<Vec<f32>>,
+    first: usize,
+    output: Array4<u8>,
+}
+
+/// What becomes of the resampled values of a voxel.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Rule {
+    /// The sign of the difference of two classes.
+    Sign,
+    /// The largest of the classes.
+    Argmax,
+    /// Each class against a threshold.
+    Threshold(f32),
+}
+
+/// The rows of a plane and the taps along them.
+struct Rows {
+    /// Rows of a plane and voxels of a row: the network's Y and Z.
+    ny: usize,
+    nz: usize,
+    along: AxisTaps,
+    /// The same as index and weight pairs in f32, where no output needs more than two.
+    pairs: Option<Vec<([u32; 2], [f32; 2])>>,
+}
+
+impl Fused {
+    pub(super) fn new(
+        activation: Activation,
+        discretise: Discretise,
+        map: &GridMap,
+        classes: usize,
+        dims: [usize; 3],
+    ) -> Result<Self> {
+        if map.inputs() != dims {
+            return Err(Error::internal(format!(
+                "the result is {dims:?}, its way back begins at {:?}",
+                map.inputs()
+            )));
+        }
+        let (rule, channels) = match discretise {
+            Discretise::Argmax if classes == 2 => (Rule::Sign, 1),
+            Discretise::Argmax => (Rule::Argmax, classes),
+            Discretise::Threshold(t) => (Rule::Threshold(t), classes),
+        };
+        let mut axes = [0; 3];
+        for (output, &input) in map.source.iter().enumerate() {
+            axes[input] = output;
+        }
+        let [along_x, along_y, along] = axes.map(|a| map.taps[a].clone());
+        let last_needed = |i: usize| along_x.row(i).iter().map(|t| t.0 as usize + 1).max();
+        let mut order: Vec<usize> = (0..along_x.outputs()).collect();
+        order.sort_by_key(|&i| last_needed(i).unwrap_or(0));
+        let pairs = along.pairs().map(|pairs| {
+            pairs.iter().map(|p| (p.index, p.weight.map(|w| w as f32))).collect()
+        });
+        let results = if let Rule::Threshold(_) = rule { classes } else { 1 };
+        Ok(Self {
+            activation,
+            rule,
+            channels,
+            rows: Rows { ny: dims[1], nz: dims[2], along, pairs },
+            axes,
+            along_x,
+            along_y,
+            order,
+            done: 0,
+            planes: VecDeque::new(),
+            first: 0,
+            output: masks_of(results, map.outputs()),
+        })
+    }
+
+    pub(super) fn planes(&mut self, x: usize, planes: &[ArrayView3<f32>]) {
+        debug_assert_eq!(x, self.first + self.planes.len());
+        let (activation, rule) = (self.activation, self.rule);
+        let activated: Vec<Vec<f32>> = planes
+            .par_iter()
+            .map(|plane| {
+                let mut out = Vec::with_capacity(plane.len());
+                match rule {
+                    Rule::Sign => activation.difference(plane.view(), &mut out),
+                    _ => activation.apply(plane.view(), &mut out),
+                }
+                out
+            })
+            .collect();
+        self.planes.extend(activated);
+        let arrived = self.first + self.planes.len();
+        let ready = self.order[self.done..]
+            .iter()
+            .take_while(|&&i| self.along_x.row(i).iter().all(|t| (t.0 as usize) < arrived))
+            .count();
+        let indices = self.order[self.done..self.done + ready].to_vec();
+        for tile in indices.chunks(TILE) {
+            self.make(tile);
+        }
+        self.done += ready;
+        self.forget();
+    }
+
+    /// Drops the planes that no later output needs.
+    fn forget(&mut self) {
+        let needed = self.order[self.done..]
+            .iter()
+            .flat_map(|&i| self.along_x.row(i).iter().map(|t| t.0 as usize))
+            .min()
+            .unwrap_or(self.first + self.planes.len());
+        while self.first < needed && self.planes.pop_front().is_some() {
+            self.first += 1;
+        }
+    }
+
+    pub(super) fn finish(self) -> Result<Segmentation> {
+        if self.done != self.order.len() {
+            return Err(Error::internal("planes of the result are missing"));
+        }
+        Ok(match self.rule {
+            Rule::Threshold(_) => Segmentation::Masks(self.output),
+            _ => Segmentation::Labels(self.output.index_axis_move(Axis(0), 0)),
+        })
+    }
+
+    /// Makes the output planes `tile` across the network's X.
+    fn make(&mut self, tile: &[usize]) {
+        let [ax, ay, az] = self.axes;
+        let (planes, first, channels) = (&self.planes, self.first, self.channels);
+        let (rows, rule, along_x, along_y) = (&self.rows, self.rule, &self.along_x, &self.along_y);
+        let length = rows.along.outputs();
+        // Axes (result, network's X, Y, Z), so that each output row across Y is a view of its own.
+        let output = self.output.view_mut().permuted_axes([0, ax + 1, ay + 1, az + 1]);
+        let mut output = output;
+        output.axis_iter_mut(Axis(2)).into_par_iter().enumerate().for_each(|(y, mut target)| {
+            let mut scratch = Scratch::new(rows.nz, length, channels);
+            let results = target.dim().0;
+            let mut labels = vec![0u8; results * tile.len() * length];
+            for (i, &x) in tile.iter().enumerate() {
+                let taps: Vec<Tap> = along_x
+                    .row(x)
+                    .iter()
+                    .flat_map(|&(p, wp)| {
+                        along_y.row(y).iter().map(move |&(r, wr)| Tap {
+                            plane: p as usize - first,
+                            row: r as usize,
+                            weight: wp * wr,
+                        })
+                    })
+                    .collect();
+                let source = Source { planes, taps: &taps, rows };
+                let mut out = labels.chunks_mut(length).skip(i).step_by(tile.len());
+                source.decide(rule, channels, &mut scratch, &mut out);
+            }
+            scatter(&labels, tile, length, &mut target);
+        });
+    }
+}
+
+/// Copies a tile of labels (result, tile, row) to its place, in runs across the tile.
+fn scatter(labels: &[u8], tile: &[usize], length: usize, target: &mut ArrayViewMut3<u8>) {
+    for (r, labels) in labels.chunks(tile.len() * length).enumerate() {
+        for z in 0..length {
+            for (i, &x) in tile.iter().enumerate() {
+                target[[r, x, z]] = labels[i * length + z];
+            }
+        }
+    }
+}
+
+/// An input row and its weight.
+struct Tap {
+    plane: usize,
+    row: usize,
+    weight: f64,
+}
+
+/// The input rows that make one output row.
+struct Source<'a> {
+    planes: &'a VecDeque<Vec<f32>>,
+    taps: &'a [Tap],
+    rows: &'a Rows,
+}
+
+/// Buffers of one worker.
+struct Scratch {
+    blended: Vec<f32>,
+    values: Vec<f32>,
+    best: Vec<f32>,
+    second: Vec<f32>,
+}
+
+impl Scratch {
+    fn new(input: usize, output: usize, channels: usize) -> Self {
+        let compared = if channels > 1 { output } else { 0 };
+        Self {
+            blended: vec![0.0; input],
+            values: vec![0.0; output],
+            best: vec![0.0; compared],
+            second: vec![0.0; compared],
+        }
+    }
+}
+
+impl Source<'_> {
+    /// Writes the results of one output row, one row of bytes for each result.
+    fn decide<'o>(
+        &self,
+        rule: Rule,
+        channels: usize,
+        scratch: &mut Scratch,
+        out: &mut impl Iterator<Item = &'o mut [u8]>,
+    ) {
+        match rule {
+            Rule::Sign => {
+                let Some(out) = out.next() else { return };
+                self.interpolate(0, scratch);
+                for (z, (o, &v)) in out.iter_mut().zip(&scratch.values).enumerate() {
+                    *o = u8::from(if v.abs() < CLOSE { self.exact(0, z) > 0.0 } else { v > 0.0 });
+                }
+            }
+            Rule::Threshold(t) => {
+                for (channel, out) in (0..channels).zip(out) {
+                    self.interpolate(channel, scratch);
+                    for (z, (o, &v)) in out.iter_mut().zip(&scratch.values).enumerate() {
+                        let v = if (v - t).abs() < CLOSE { self.exact(channel, z) } else { v };
+                        *o = u8::from(v >= t);
+                    }
+                }
+            }
+            Rule::Argmax => {
+                if let Some(out) = out.next() {
+                    self.argmax(channels, scratch, out);
+                }
+            }
+        }
+    }
+
+    fn argmax(&self, channels: usize, scratch: &mut Scratch, out: &mut [u8]) {
+        out.fill(0);
+        scratch.best.fill(f32::NEG_INFINITY);
+        scratch.second.fill(f32::NEG_INFINITY);
+        for channel in 0..channels {
+            self.interpolate(channel, scratch);
+            let Scratch { values, best, second, .. } = scratch;
+            for (((o, b), s), &v) in out.iter_mut().zip(best).zip(second).zip(values.iter()) {
+                if v > *b {
+                    *s = *b;
+                    *b = v;
+                    *o = channel as u8;
+                } else if v > *s {
+                    *s = v;
+                }
+            }
+        }
+        for (z, o) in out.iter_mut().enumerate() {
+            if scratch.best[z] - scratch.second[z] < CLOSE {
+                *o = self.exact_argmax(channels, z);
+            }
+        }
+    }
+
+    fn exact_argmax(&self, channels: usize, z: usize) -> u8 {
+        let mut best = (0, self.exact(0, z));
+        for channel in 1..channels {
+            let value = self.exact(channel, z);
+            if value > best.1 {
+                best = (channel, value);
+            }
+        }
+        best.0 as u8
+    }
+
+    fn row(&self, tap: &Tap, channel: usize) -> &[f32] {
+        let start = (channel * self.rows.ny + tap.row) * self.rows.nz;
+        &self.planes[tap.plane][start..start + self.rows.nz]
+    }
+
+    /// One channel's values along the output row, in f32.
+    fn interpolate(&self, channel: usize, scratch: &mut Scratch) {
+        let Scratch { blended, values, .. } = scratch;
+        match self.taps {
+            [a, b, c, d] => {
+                let w = [a, b, c, d].map(|t| t.weight as f32);
+                let rows = [a, b, c, d].map(|t| self.row(t, channel));
+                let pairs = rows[0].iter().zip(rows[1]).zip(rows[2].iter().zip(rows[3]));
+                for (out, ((a, b), (c, d))) in blended.iter_mut().zip(pairs) {
+                    *out = w[0] * a + w[1] * b + w[2] * c + w[3] * d;
+                }
+            }
+            taps => {
+                blended.fill(0.0);
+                for tap in taps {
+                    let weight = tap.weight as f32;
+                    for (out, v) in blended.iter_mut().zip(self.row(tap, channel)) {
+                        *out += weight * v;
+                    }
+                }
+            }
+        }
+        match &self.rows.pairs {
+            Some(pairs) => {
+                for (out, (index, weight)) in values.iter_mut().zip(pairs) {
+                    let [a, b] = index.map(|i| blended[i as usize]);
+                    *out = weight[0] * a + weight[1] * b;
+                }
+            }
+            None => {
+                for (z, out) in values.iter_mut().enumerate() {
+                    let row = self.rows.along.row(z);
+                    *out = row.iter().map(|&(i, w)| w as f32 * blended[i as usize]).sum();
+                }
+            }
+        }
+    }
+
+    /// One value in f64, rounded once.
+    fn exact(&self, channel: usize, z: usize) -> f32 {
+        let mut sum = 0.0;
+        for tap in self.taps {
+            let row = self.row(tap, channel);
+            for &(i, w) in self.rows.along.row(z) {
+                sum += tap.weight * w * f64::from(row[i as usize]);
+            }
+        }
+        sum as f32
+    }
+}

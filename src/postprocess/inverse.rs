@@ -1,0 +1,113 @@
+//! The way back through the preprocessing: `Invertd`.
+
+use ndarray::{Array3, ArrayView3};
+
+use crate::error::Result;
+use crate::transforms::{Applied, AxisTaps, GridMap, Interpolation, Resample};
+use crate::transforms::resample::Grid;
+
+/// A map from the network's grid to the source's.
+#[derive(Debug, Clone)]
+pub enum Inverse {
+    /// Axis by axis, all transforms in one.
+    Separable(GridMap),
+    /// Step by step: some grid in between is sheared against its neighbour (gantry tilt).
+    Steps(Vec<Step>),
+}
+
+/// One step back.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// An axis-by-axis map.
+    Map(GridMap),
+    /// A resampling between grids whose axes differ.
+    Resample {
+        /// How.
+        resample: Resample,
+        /// From this grid.
+        from: Grid,
+        /// To this one.
+        to: Grid,
+    },
+}
+
+impl Inverse {
+    /// Undoes `applied` (oldest first), which led to an image of size `dims`. With `nearest` every
+    /// resampling takes the nearest voxel (`nearest_interp`), else it is done as on the way there.
+    pub fn new(applied: &[Applied], dims: [usize; 3], nearest: bool) -> Result<Self> {
+        let mut steps = Vec::new();
+        let mut joined = GridMap::identity(dims);
+        for record in applied.iter().rev() {
+            match step(record, nearest)? {
+                Step::Map(map) => joined = map.after(&joined)?,
+                resample @ Step::Resample { to, .. } => {
+                    steps.push(Step::Map(std::mem::replace(&mut joined, GridMap::identity(to.0))));
+                    steps.push(resample);
+                }
+            }
+        }
+        if steps.is_empty() {
+            return Ok(Self::Separable(joined));
+        }
+        steps.push(Step::Map(joined));
+        Ok(Self::Steps(steps))
+    }
+
+    /// Size of the source's grid.
+    pub fn outputs(&self) -> [usize; 3] {
+        match self {
+            Self::Separable(map) => map.outputs(),
+            Self::Steps(steps) => match steps.last() {
+                Some(Step::Map(map)) => map.outputs(),
+                Some(Step::Resample { to, .. }) => to.0,
+                None => [0; 3],
+            },
+        }
+    }
+
+    /// Brings one channel back.
+    pub fn apply(&self, channel: ArrayView3<f32>) -> Result<Array3<f32>> {
+        match self {
+            Self::Separable(map) => Ok(map.apply(channel)),
+            Self::Steps(steps) => {
+                let mut current = channel.to_owned();
+                for step in steps {
+                    current = match step {
+                        Step::Map(map) => map.apply(current.view()),
+                        Step::Resample { resample, from, to } => {
+                            resample.apply(current.view(), from, to)?
+                        }
+                    };
+                }
+                Ok(current)
+            }
+        }
+    }
+}
+
+fn step(record: &Applied, nearest: bool) -> Result<Step> {
+    Ok(match record {
+        Applied::Orientation { source, flipped, dims } => {
+            let mut back = [0; 3];
+            let mut taps = dims.map(AxisTaps::identity);
+            for (after, &before) in source.iter().enumerate() {
+                back[before] = after;
+                if flipped[after] {
+                    taps[before] = taps[before].with_reversed_output();
+                }
+            }
+            Step::Map(GridMap { source: back, taps })
+        }
+        Applied::Resample { resample, from, to } => {
+            let resample = if nearest {
+                Resample { mode: Interpolation::Nearest, align_corners: false, ..*resample }
+            } else {
+                *resample
+            };
+            match resample.grid_map(to, from)? {
+                Some(map) => Step::Map(map),
+                None => Step::Resample { resample, from: *to, to: *from },
+            }
+        }
+    })
+}

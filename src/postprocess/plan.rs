@@ -1,0 +1,173 @@
+//! A bundle's postprocessing read into what the engine does, in its order.
+
+use crate::bundle::{Args, Component};
+use crate::error::{Error, ErrorKind, Result};
+
+use super::activation::Activation;
+
+/// What follows the network.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PostPlan {
+    /// Applied first.
+    pub activation: Activation,
+    /// Discretisation on the network's grid, before any inversion.
+    pub before: Option<Discretise>,
+    /// The way back to the source's grid; without it the result is brought back all the same,
+    /// because outputs are written on the source's grid.
+    pub invert: Option<InvertSpec>,
+    /// Discretisation on the source's grid.
+    pub after: Option<Discretise>,
+}
+
+/// `AsDiscreted`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Discretise {
+    /// The class with the largest value; the first of equals.
+    Argmax,
+    /// 1 where a value is at least this, for each class.
+    Threshold(f32),
+}
+
+/// `Invertd`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvertSpec {
+    /// Every resampling takes the nearest voxel.
+    pub nearest: bool,
+}
+
+impl PostPlan {
+    /// From a bundle's postprocessing. What is not supported is [`ErrorKind::InvalidModel`] naming
+    /// its JSON path.
+    pub fn new(components: &[Component]) -> Result<Self> {
+        let mut plan = Self::default();
+        for component in components {
+            plan.add(component)?;
+        }
+        if plan.before.is_none() && plan.after.is_none() {
+            return Err(Error::new(
+                ErrorKind::InvalidModel,
+                "postprocessing: there is no AsDiscreted, so there are no labels to write",
+            ));
+        }
+        Ok(plan)
+    }
+
+    fn add(&mut self, component: &Component) -> Result<()> {
+        let mut args = Args::new(component);
+        args.ignore(&["keys", "allow_missing_keys"]);
+        let discretised = self.before.is_some() || self.after.is_some();
+        match component.target.as_str() {
+            "Activationsd" | "Activations" => {
+                if discretised || self.invert.is_some() || self.activation != Activation::None {
+                    return Err(misplaced(component, "it must come first"));
+                }
+                self.activation = activation(&mut args)?;
+            }
+            "Invertd" => {
+                if self.invert.is_some() {
+                    return Err(misplaced(component, "one inversion is supported"));
+                }
+                self.invert = Some(invert(&mut args)?);
+            }
+            "AsDiscreted" | "AsDiscrete" => {
+                if discretised {
+                    return Err(misplaced(component, "one discretisation is supported"));
+                }
+                let discretise = discretise(&mut args)?;
+                if self.invert.is_some() {
+                    self.after = discretise;
+                } else {
+                    self.before = discretise;
+                }
+            }
+            "EnsureTyped" | "EnsureType" => {
+                args.ignore(&["data_type", "dtype", "device", "wrap_sequence", "track_meta"]);
+            }
+            // Outputs are the request's business.
+            "SaveImaged" | "SaveImage" => return Ok(()),
+            other => {
+                return Err(Error::new(
+                    ErrorKind::InvalidModel,
+                    format!(
+                        "{}: transform {other} is not supported in postprocessing",
+                        component.path
+                    ),
+                )
+                .with("path", component.path.as_str())
+                .with("target", other));
+            }
+        }
+        args.finish()
+    }
+}
+
+fn misplaced(component: &Component, why: &str) -> Error {
+    Error::new(
+        ErrorKind::InvalidModel,
+        format!("{}: {} is not supported here: {why}", component.path, component.target),
+    )
+    .with("path", component.path.as_str())
+}
+
+fn activation(args: &mut Args) -> Result<Activation> {
+    if args.raw("other").is_some() {
+        return Err(args.invalid("other", "nothing"));
+    }
+    if args.number("dim")?.is_some_and(|d| d != 0.0) {
+        return Err(args.invalid("dim", "0"));
+    }
+    match (flag(args, "softmax")?, flag(args, "sigmoid")?) {
+        (true, true) => Err(args.invalid("softmax", "true only without sigmoid")),
+        (true, false) => Ok(Activation::Softmax),
+        (false, true) => Ok(Activation::Sigmoid),
+        (false, false) => Ok(Activation::None),
+    }
+}
+
+/// A truth value, or a list of one for the single key.
+fn flag(args: &mut Args, name: &str) -> Result<bool> {
+    match args.raw(name) {
+        Some(serde_json::Value::Array(list)) if list.len() == 1 => {
+            list[0].as_bool().ok_or_else(|| args.invalid(name, "true or false"))
+        }
+        _ => args.boolean(name, false),
+    }
+}
+
+fn invert(args: &mut Args) -> Result<InvertSpec> {
+    // There is one image and one preprocessing; where tensors live does not matter.
+    args.ignore(&[
+        "transform", "orig_keys", "meta_keys", "orig_meta_keys", "meta_key_postfix", "to_tensor",
+        "device",
+    ]);
+    if args.raw("post_func").is_some() {
+        return Err(args.invalid("post_func", "nothing"));
+    }
+    let nearest = match args.raw("nearest_interp") {
+        None => true,
+        Some(_) => flag(args, "nearest_interp")?,
+    };
+    Ok(InvertSpec { nearest })
+}
+
+fn discretise(args: &mut Args) -> Result<Option<Discretise>> {
+    // A one-hot form of the labels says the same as the labels.
+    args.ignore(&["to_onehot"]);
+    if args.raw("rounding").is_some() {
+        return Err(args.invalid("rounding", "nothing"));
+    }
+    if args.number("dim")?.is_some_and(|d| d != 0.0) {
+        return Err(args.invalid("dim", "0"));
+    }
+    let argmax = flag(args, "argmax")?;
+    let threshold = match args.raw("threshold") {
+        Some(serde_json::Value::Array(list)) if list.len() == 1 => list[0].as_f64(),
+        _ => args.number("threshold")?,
+    };
+    match (argmax, threshold) {
+        (true, None) => Ok(Some(Discretise::Argmax)),
+        (false, Some(t)) => Ok(Some(Discretise::Threshold(t as f32))),
+        (false, None) => Ok(None),
+        (true, Some(_)) => Err(args.invalid("threshold", "a number only without argmax")),
+    }
+}

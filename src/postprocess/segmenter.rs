@@ -1,0 +1,162 @@
+//! Takes the blended result plane by plane and makes the segmentation of it.
+
+use ndarray::{Array3, Array4, ArrayView3, Axis, ShapeBuilder};
+
+use super::fused::Fused;
+use super::inverse::Inverse;
+use super::plan::{Discretise, PostPlan};
+use super::{Activation, Segmentation};
+use crate::error::{Error, ErrorKind, Result};
+use crate::inference::PlaneSink;
+use crate::transforms::Applied;
+
+/// The engine behind the network.
+pub struct Segmenter {
+    plan: PostPlan,
+    inverse: Inverse,
+    state: State,
+}
+
+enum State {
+    Waiting,
+    /// Values are resampled and discretised as planes arrive.
+    Fused(Fused),
+    /// Labels (argmax) on the network's grid, brought back at the end.
+    Labels(Array3<u8>),
+    /// Values (or masks) of all classes, brought back one at a time: the sheared case, and masks
+    /// that were discretised first.
+    Values(Array4<f32>),
+}
+
+impl Segmenter {
+    /// For an image that went through `applied` to size `dims`.
+    pub fn new(plan: PostPlan, applied: &[Applied], dims: [usize; 3]) -> Result<Self> {
+        // Labels have nothing between them, and outputs always lie on the source's grid.
+        let nearest = plan.before.is_some() || plan.invert.is_none_or(|i| i.nearest);
+        let inverse = Inverse::new(applied, dims, nearest)?;
+        Ok(Self { plan, inverse, state: State::Waiting })
+    }
+
+    /// The segmentation, once all planes were taken.
+    pub fn finish(self) -> Result<Segmentation> {
+        let inverse = self.inverse;
+        match self.state {
+            State::Waiting => Err(Error::internal("the network gave no result")),
+            State::Fused(fused) => fused.finish(),
+            State::Labels(labels) => {
+                let as_value = labels.mapv(f32::from);
+                let back = inverse.apply(as_value.view())?;
+                Ok(Segmentation::Labels(x_fastest(back.mapv(|v| v as u8))))
+            }
+            State::Values(values) => match self.plan.before.or(self.plan.after) {
+                Some(Discretise::Argmax) => argmax_by_class(&values, &inverse),
+                Some(Discretise::Threshold(t)) => threshold_by_class(&values, &inverse, t),
+                None => Err(Error::internal("no discretisation")),
+            },
+        }
+    }
+}
+
+impl PlaneSink for Segmenter {
+    fn begin(&mut self, classes: usize, dims: [usize; 3]) -> Result<()> {
+        if classes > 256 {
+            return Err(Error::new(
+                ErrorKind::InvalidModel,
+                format!("the network has {classes} classes; at most 256 are supported"),
+            ));
+        }
+        self.state = match (self.plan.before, self.plan.after, &self.inverse) {
+            (None, Some(discretise), Inverse::Separable(map)) => {
+                State::Fused(Fused::new(self.plan.activation, discretise, map, classes, dims)?)
+            }
+            (Some(Discretise::Argmax), _, _) => State::Labels(Array3::zeros(dims)),
+            _ => State::Values(Array4::zeros((classes, dims[0], dims[1], dims[2]))),
+        };
+        Ok(())
+    }
+
+    fn planes(&mut self, x: usize, planes: &[ArrayView3<f32>]) -> Result<()> {
+        let activation = self.plan.activation;
+        match &mut self.state {
+            State::Waiting => return Err(Error::internal("a plane came before the size")),
+            State::Fused(fused) => fused.planes(x, planes),
+            State::Labels(labels) => {
+                for (i, plane) in planes.iter().enumerate() {
+                    argmax_plane(activation, plane, labels.index_axis_mut(Axis(0), x + i));
+                }
+            }
+            State::Values(values) => {
+                let mut activated = Vec::new();
+                for (i, plane) in planes.iter().enumerate() {
+                    activation.apply(plane.view(), &mut activated);
+                    if let Some(Discretise::Threshold(t)) = self.plan.before {
+                        activated.iter_mut().for_each(|v| *v = f32::from(*v >= t));
+                    }
+                    let mut target = values.index_axis_mut(Axis(1), x + i);
+                    target.iter_mut().zip(&activated).for_each(|(t, &v)| *t = v);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first of the largest classes of each voxel of a plane.
+fn argmax_plane(
+    activation: Activation,
+    plane: &ArrayView3<f32>,
+    mut labels: ndarray::ArrayViewMut2<u8>,
+) {
+    let mut values = Vec::new();
+    activation.apply(plane.view(), &mut values);
+    let area = labels.len();
+    let mut best = values[..area].to_vec();
+    let mut class_of = vec![0u8; area];
+    for (class, values) in values.chunks(area.max(1)).enumerate().skip(1) {
+        for ((b, l), &v) in best.iter_mut().zip(&mut class_of).zip(values) {
+            if v > *b {
+                *b = v;
+                *l = class as u8;
+            }
+        }
+    }
+    labels.iter_mut().zip(class_of).for_each(|(t, l)| *t = l);
+}
+
+fn argmax_by_class(values: &Array4<f32>, inverse: &Inverse) -> Result<Segmentation> {
+    let mut classes = values.outer_iter();
+    let first = classes.next().ok_or_else(|| Error::internal("the network has no classes"))?;
+    let mut best = inverse.apply(first)?;
+    let mut labels = Array3::<u8>::zeros(best.dim().f());
+    for (class, values) in classes.enumerate() {
+        let values = inverse.apply(values)?;
+        ndarray::Zip::from(&mut best).and(&mut labels).and(&values).par_for_each(|b, l, &v| {
+            if v > *b {
+                *b = v;
+                *l = class as u8 + 1;
+            }
+        });
+    }
+    Ok(Segmentation::Labels(labels))
+}
+
+fn threshold_by_class(values: &Array4<f32>, inverse: &Inverse, t: f32) -> Result<Segmentation> {
+    let [x, y, z] = inverse.outputs();
+    let mut masks = masks_of(values.dim().0, [x, y, z]);
+    for (mut mask, values) in masks.outer_iter_mut().zip(values.outer_iter()) {
+        let values = inverse.apply(values)?;
+        ndarray::Zip::from(&mut mask).and(&values).par_for_each(|m, &v| *m = u8::from(v >= t));
+    }
+    Ok(Segmentation::Masks(masks))
+}
+
+/// Empty masks, X running fastest and the channel slowest.
+pub(super) fn masks_of(channels: usize, [x, y, z]: [usize; 3]) -> Array4<u8> {
+    Array4::zeros((channels, z, y, x)).permuted_axes([0, 3, 2, 1])
+}
+
+fn x_fastest(labels: Array3<u8>) -> Array3<u8> {
+    let mut out = Array3::zeros(labels.dim().f());
+    out.assign(&labels);
+    out
+}
