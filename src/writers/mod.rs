@@ -1,1 +1,10 @@
 //! Label maps to DICOM SEG and other results.
+
+pub mod nifti;
+pub mod seg;
+
+/// A value of a label map: 0 is background, every other value a class. `u8` holds 255 classes,
+/// `u16` holds 65535.
+pub trait Label: Copy + Default + PartialEq + Send + Sync + Into<u16> {}
+
+impl<T: Copy + Default + PartialEq + Send + Sync + Into<u16>> Label for T {}

@@ -1,0 +1,251 @@
+//! NIfTI-1 files (<https://nifti.nimh.nih.gov/nifti-1>), gzip compressed: a label map for tools of
+//! research. Only what a label map needs is here: one volume, unsigned integers, one affine.
+
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use ndarray::ArrayView3;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::writers::Label;
+
+/// Bytes before the voxels: the header of 348 bytes and four that say that no extension follows.
+const VOXEL_OFFSET: usize = 352;
+/// `NIFTI_XFORM_SCANNER_ANAT`: coordinates are those of the scanner.
+const SCANNER_ANATOMICAL: i16 = 1;
+/// How far from orthogonal the axes may be, as a cosine, for a quaternion to stand for them.
+const ORTHOGONAL: f64 = 1e-5;
+
+/// Writes a label map as `.nii.gz`.
+///
+/// `labels` has the axes (X, Y, Z); the file keeps them, X fastest. `affine` maps the index
+/// (x, y, z, 1) to millimetres in RAS (x to the right, y to the front, z to the head), its last row
+/// is (0, 0, 0, 1); it becomes the sform, and the qform too where its axes are orthogonal, as all
+/// but those of tilted gantries are. Labels of one byte are written as `DT_UINT8`, others as
+/// `DT_UINT16`.
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidImage`] where an extent is zero or exceeds NIfTI-1's 32767 or the affine is
+/// not finite or not invertible.
+pub fn write<L: Label>(labels: ArrayView3<L>, affine: &[[f64; 4]; 4]) -> Result<Vec<u8>> {
+    let (x, y, z) = labels.dim();
+    let extents = [x, y, z].map(|n| i16::try_from(n).ok().filter(|&n| n > 0).unwrap_or(0));
+    let invalid = |what: String| Error::new(ErrorKind::InvalidImage, what);
+    if extents.contains(&0) {
+        return Err(invalid(format!(
+            "a volume of {x} × {y} × {z} does not fit into NIfTI-1, which allows 1 to 32767 voxels \
+             along an axis"
+        )));
+    }
+    let geometry = Geometry::of(affine)
+        .ok_or_else(|| invalid("the volume's affine is not finite or not invertible".to_owned()))?;
+    let one_byte = size_of::<L>() == 1;
+
+    let defect = |e: std::io::Error| Error::internal("compressing failed").caused_by(e);
+    // Label maps are long runs: the fastest level already shrinks them a hundredfold.
+    let mut file = GzEncoder::new(Vec::new(), Compression::fast());
+    file.write_all(&header(extents, one_byte, affine, &geometry)).map_err(defect)?;
+    let mut row = Vec::with_capacity(2 * x);
+    for plane in labels.reversed_axes().outer_iter() {
+        for labels in plane.outer_iter() {
+            row.clear();
+            for &label in labels {
+                let [low, high] = label.into().to_le_bytes();
+                row.push(low);
+                if !one_byte {
+                    row.push(high);
+                }
+            }
+            file.write_all(&row).map_err(defect)?;
+        }
+    }
+    file.finish().map_err(defect)
+}
+
+/// What the header says of an affine besides the affine itself.
+#[derive(Debug, PartialEq)]
+struct Geometry {
+    /// Size of a voxel along each axis in millimetres.
+    spacing: [f64; 3],
+    /// `qfac`: -1 where the axes are left-handed.
+    handedness: f64,
+    /// The rotation as a quaternion's b, c and d, where the axes are orthogonal.
+    quaternion: Option<[f64; 3]>,
+}
+
+impl Geometry {
+    /// `None` where the affine is not finite or not invertible.
+    fn of(affine: &[[f64; 4]; 4]) -> Option<Self> {
+        if !affine.as_flattened().iter().all(|x| x.is_finite()) {
+            return None;
+        }
+        let [[a00, a01, a02, _], [a10, a11, a12, _], [a20, a21, a22, _], _] = *affine;
+        let columns = [[a00, a10, a20], [a01, a11, a21], [a02, a12, a22]];
+        let spacing = columns.map(|column| dot(column, column).sqrt());
+        if spacing.iter().any(|&length| length <= 0.0) {
+            return None;
+        }
+        let [i, j, k] = columns;
+        let [si, sj, sk] = spacing;
+        let (i, j, k) = (i.map(|c| c / si), j.map(|c| c / sj), k.map(|c| c / sk));
+        let determinant = dot(cross(i, j), k);
+        if determinant.abs() < 1e-6 {
+            return None;
+        }
+        let orthogonal =
+            [dot(i, j), dot(j, k), dot(k, i)].iter().all(|cosine| cosine.abs() < ORTHOGONAL);
+        let handedness = determinant.signum();
+        let quaternion = orthogonal.then(|| quaternion(i, j, k.map(|c| c * handedness)));
+        Some(Self { spacing, handedness, quaternion })
+    }
+}
+
+/// b, c and d of the unit quaternion, a not negative, of the rotation with these columns.
+fn quaternion(i: [f64; 3], j: [f64; 3], k: [f64; 3]) -> [f64; 3] {
+    let ([r11, r21, r31], [r12, r22, r32], [r13, r23, r33]) = (i, j, k);
+    // Squares of twice a, b, c, d: the largest is the one to divide by.
+    let squares = [
+        1.0 + r11 + r22 + r33,
+        1.0 + r11 - r22 - r33,
+        1.0 - r11 + r22 - r33,
+        1.0 - r11 - r22 + r33,
+    ];
+    let largest = squares.into_iter().fold(0.0, f64::max);
+    let divisor = 2.0 * largest.sqrt();
+    let [aa, bb, cc, _] = squares;
+    let [a, b, c, d] = if aa == largest {
+        [largest, r32 - r23, r13 - r31, r21 - r12]
+    } else if bb == largest {
+        [r32 - r23, largest, r12 + r21, r13 + r31]
+    } else if cc == largest {
+        [r13 - r31, r12 + r21, largest, r23 + r32]
+    } else {
+        [r21 - r12, r13 + r31, r23 + r32, largest]
+    };
+    let sign = if a < 0.0 { -1.0 } else { 1.0 };
+    [b, c, d].map(|x| sign * x / divisor)
+}
+
+fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
+    let ([a0, a1, a2], [b0, b1, b2]) = (a, b);
+    a0 * b0 + a1 * b1 + a2 * b2
+}
+
+fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
+    let ([a0, a1, a2], [b0, b1, b2]) = (a, b);
+    [a1 * b2 - a2 * b1, a2 * b0 - a0 * b2, a0 * b1 - a1 * b0]
+}
+
+/// `nifti_1_header`, field by field in the order of the file, and the extension flag.
+fn header(
+    [x, y, z]: [i16; 3],
+    one_byte: bool,
+    affine: &[[f64; 4]; 4],
+    geometry: &Geometry,
+) -> Vec<u8> {
+    let mut header = Vec::with_capacity(VOXEL_OFFSET);
+    let mut bytes = |bytes: &[u8]| header.extend_from_slice(bytes);
+    let [sx, sy, sz] = geometry.spacing;
+    let (datatype, bits): (i16, i16) = if one_byte { (2, 8) } else { (512, 16) };
+
+    bytes(&348_i32.to_le_bytes()); // sizeof_hdr
+    bytes(&[0; 35]); // data_type, db_name, extents, session_error, regular
+    bytes(&[0]); // dim_info
+    for extent in [3, x, y, z, 1, 1, 1, 1] {
+        bytes(&extent.to_le_bytes()); // dim
+    }
+    bytes(&[0; 14]); // intent_p1 to intent_p3, intent_code
+    bytes(&datatype.to_le_bytes());
+    bytes(&bits.to_le_bytes()); // bitpix
+    bytes(&[0; 2]); // slice_start
+    for size in [geometry.handedness, sx, sy, sz, 0.0, 0.0, 0.0, 0.0] {
+        bytes(&(size as f32).to_le_bytes()); // pixdim
+    }
+    bytes(&(VOXEL_OFFSET as f32).to_le_bytes()); // vox_offset
+    bytes(&1_f32.to_le_bytes()); // scl_slope
+    bytes(&0_f32.to_le_bytes()); // scl_inter
+    bytes(&[0; 3]); // slice_end, slice_code
+    bytes(&[2]); // xyzt_units: millimetres
+    bytes(&[0; 24]); // cal_max, cal_min, slice_duration, toffset, glmax, glmin
+    bytes(&[0; 104]); // descrip, aux_file
+    let qform_code = if geometry.quaternion.is_some() { SCANNER_ANATOMICAL } else { 0 };
+    bytes(&qform_code.to_le_bytes());
+    bytes(&SCANNER_ANATOMICAL.to_le_bytes()); // sform_code
+    let [row_x, row_y, row_z, _] = affine;
+    let offsets = [row_x, row_y, row_z].map(|row| row[3]);
+    for value in geometry.quaternion.unwrap_or_default().into_iter().chain(offsets) {
+        bytes(&(value as f32).to_le_bytes()); // quatern_b to quatern_d, qoffset_x to qoffset_z
+    }
+    for value in [row_x, row_y, row_z].into_iter().flatten() {
+        bytes(&(*value as f32).to_le_bytes()); // srow_x, srow_y, srow_z
+    }
+    bytes(&[0; 16]); // intent_name
+    bytes(b"n+1\0"); // magic: header and voxels in one file
+    bytes(&[0; 4]); // no extension
+    header
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use flate2::read::GzDecoder;
+    use ndarray::Array3;
+
+    use super::*;
+
+    const LPS_AXIAL: [[f64; 4]; 4] = [
+        [-0.5, 0.0, 0.0, 10.0],
+        [0.0, -0.5, 0.0, 20.0],
+        [0.0, 0.0, 2.0, -30.0],
+        [0.0, 0.0, 0.0, 1.0],
+    ];
+
+    #[test]
+    fn voxels_follow_the_header_x_fastest() {
+        let labels = Array3::from_shape_fn((3, 2, 2), |(x, y, z)| (x + 3 * y + 6 * z) as u8);
+        let file = write(labels.view(), &LPS_AXIAL).unwrap();
+        let mut bytes = Vec::new();
+        GzDecoder::new(file.as_slice()).read_to_end(&mut bytes).unwrap();
+        assert_eq!(&bytes[344..348], b"n+1\0");
+        assert_eq!(&bytes[VOXEL_OFFSET..], (0..12).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn wider_labels_keep_their_values() {
+        let labels = Array3::from_elem((1, 1, 1), 300_u16);
+        let file = write(labels.view(), &LPS_AXIAL).unwrap();
+        let mut bytes = Vec::new();
+        GzDecoder::new(file.as_slice()).read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes[70..72], 512_i16.to_le_bytes());
+        assert_eq!(bytes[VOXEL_OFFSET..], 300_u16.to_le_bytes());
+    }
+
+    #[test]
+    fn rotation_becomes_a_quaternion() {
+        // Half a turn about z, voxels 0.5 × 0.5 × 2.
+        let geometry = Geometry::of(&LPS_AXIAL).unwrap();
+        assert_eq!(geometry.spacing, [0.5, 0.5, 2.0]);
+        assert_eq!(geometry.handedness, 1.0);
+        assert_eq!(geometry.quaternion, Some([0.0, 0.0, 1.0]));
+    }
+
+    #[test]
+    fn sheared_axes_have_no_quaternion() {
+        let mut affine = LPS_AXIAL;
+        affine[1][2] = 0.3;
+        assert_eq!(Geometry::of(&affine).unwrap().quaternion, None);
+    }
+
+    #[test]
+    fn what_nifti_cannot_hold_is_refused() {
+        let mut affine = LPS_AXIAL;
+        affine[0][0] = 0.0;
+        let labels = Array3::<u8>::zeros((2, 2, 2));
+        assert_eq!(write(labels.view(), &affine).unwrap_err().kind(), ErrorKind::InvalidImage);
+        let empty = Array3::<u8>::zeros((2, 0, 2));
+        assert_eq!(write(empty.view(), &LPS_AXIAL).unwrap_err().kind(), ErrorKind::InvalidImage);
+    }
+}

@@ -1,0 +1,271 @@
+//! DICOM Segmentation objects (PS3.3 A.51, C.8.20): a label map and the slices it was made from
+//! become one binary, bit-packed, explicit VR little endian Part 10 file.
+//!
+//! What viewers trip over decides the details:
+//!
+//! - Positions, orientations and spacings are the source's own strings. What is the same in all
+//!   slices is written once, in the shared functional groups.
+//! - Every class is described in the Segment Sequence, numbered from 1 without gaps, whether voxels
+//!   of it were found or not. Frames without voxels are left out; where no voxel was found at all,
+//!   one empty frame of the first segment in the first slice is kept, because an image has at least
+//!   one frame, and the summary warns.
+//! - Every frame refers to the source image (and frame) it lies on, and the Referenced Series
+//!   Sequence lists all source images.
+//! - The dimensions are Referenced Segment Number and Image Position (Patient): the index of the
+//!   first is the segment number; that of the second counts the slices that have frames, in the
+//!   order given, from 1 without gaps (PS3.3 C.7.6.17.1).
+//! - Times are of the moment of writing, in the source's Timezone Offset From UTC (0008,0201) where
+//!   it has one, which is then copied; in UTC otherwise, without adding that attribute, because it
+//!   would give a new meaning to the copied Study Time too.
+//! - The character set is the source's where it can carry every text, else UTF-8 (`ISO_IR 192`).
+
+mod charset;
+mod color;
+mod dataset;
+mod elements;
+mod frames;
+mod functional_groups;
+mod source;
+
+use std::collections::HashSet;
+
+use dicom_core::Tag;
+use dicom_dictionary_std::{tags, uids};
+use dicom_object::FileMetaTableBuilder;
+use ndarray::ArrayView3;
+
+use crate::dicom::{Dataset, Instance, uid};
+use crate::error::{Error, ErrorKind, Result};
+use crate::writers::Label;
+
+pub use crate::dicom::segment::{Algorithm, Code, SegmentDescription};
+use frames::{LabelMap, PlannedFrame, packed_length};
+
+/// One source slice, in volume order.
+#[derive(Debug, Clone, Copy)]
+pub struct SourceSlice<'a> {
+    /// The instance the slice is in.
+    pub instance: &'a Instance,
+    /// The frame within the instance, counted from zero; 0 in a single-frame instance.
+    pub frame: usize,
+}
+
+/// What to write.
+#[derive(Debug, Clone)]
+pub struct SegRequest<'a, L> {
+    /// The label map, axes (X: columns, Y: rows, Z: in the order of `slices`), any strides; 0 is
+    /// background. X fastest and Z slowest is read in place, another layout is copied once.
+    pub labels: ArrayView3<'a, L>,
+    /// Where the planes of `labels` come from, one per index of its last axis.
+    pub slices: &'a [SourceSlice<'a>],
+    /// One segment for each foreground value; numbered from 1 in this order.
+    pub segments: &'a [SegmentDescription],
+    /// What made the label map.
+    pub algorithm: &'a Algorithm,
+    /// Everything that has a default.
+    pub options: &'a SegOptions,
+}
+
+/// What a caller may want otherwise.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SegOptions {
+    /// Series Description (0008,103E), at most 64 characters.
+    pub series_description: String,
+    /// Whether frames without voxels are left out.
+    pub omit_empty_frames: bool,
+    /// Spacing Between Slices (0018,0088) in millimetres, where the caller found it to be uniform.
+    /// Also the Slice Thickness, where the source states none.
+    pub spacing_between_slices: Option<f64>,
+}
+
+impl Default for SegOptions {
+    fn default() -> Self {
+        Self {
+            series_description: "AI generated Seg, not for clinical use.".to_owned(),
+            omit_empty_frames: true,
+            spacing_between_slices: None,
+        }
+    }
+}
+
+/// A finished object.
+#[derive(Debug, Clone)]
+pub struct Seg {
+    /// The complete Part 10 file.
+    pub bytes: Vec<u8>,
+    /// What is in it.
+    pub summary: SegSummary,
+}
+
+/// What a finished object holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegSummary {
+    /// Its SOP Instance UID.
+    pub sop_instance_uid: String,
+    /// Its Series Instance UID, new for every object.
+    pub series_instance_uid: String,
+    /// Number of frames.
+    pub frames: usize,
+    /// Voxels of each segment, in the order of the request's segments.
+    pub voxels_per_segment: Vec<u64>,
+    /// What a reader of the result should know: nothing found, doubtful attributes of the source.
+    pub warnings: Vec<String>,
+}
+
+/// Writes a label map as a DICOM Segmentation object.
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidImage`] where the slices do not belong together, are not of the label map's
+/// size, or lack position, orientation or spacing; [`ErrorKind::InvalidModel`] where a label has no
+/// segment or a text cannot be encoded; [`ErrorKind::Internal`] where the request contradicts
+/// itself.
+pub fn write<L: Label>(request: &SegRequest<L>) -> Result<Seg> {
+    check(request)?;
+    let (columns, rows, _) = request.labels.dim();
+    let instances = source::instances(request.slices);
+    source::check_consistent(&instances, columns, rows)?;
+    let planes: Vec<source::Plane> =
+        request.slices.iter().map(source::Plane::of).collect::<Result<_>>()?;
+
+    let mut warnings = Vec::new();
+    if planes.iter().any(source::Plane::is_overlong) {
+        warnings.push(
+            "decimal strings of the source's planes are longer than DICOM's 16 characters; they \
+             were copied as they are"
+                .to_owned(),
+        );
+    }
+
+    let map = LabelMap::new(request.labels.view());
+    let survey = map.survey(request.segments)?;
+    let frames = if request.options.omit_empty_frames {
+        survey.frames
+    } else {
+        with_empty_frames(survey.frames, request.segments.len(), request.slices.len())
+    };
+    let frames = if frames.is_empty() {
+        warnings.push(
+            "no voxel of any segment was found; the segmentation holds one empty frame".to_owned(),
+        );
+        vec![PlannedFrame { segment: 0, slice: 0, rows: 0..0 }]
+    } else {
+        frames
+    };
+
+    let (sop_instance_uid, series_instance_uid) = (uid::generate(), uid::generate());
+    let object = dataset::Content {
+        request,
+        sop_instance_uid: &sop_instance_uid,
+        series_instance_uid: &series_instance_uid,
+        instances: &instances,
+        planes: &planes,
+        frames: &frames,
+    }
+    .dataset(&mut warnings)?;
+    let summary = SegSummary {
+        sop_instance_uid,
+        series_instance_uid,
+        frames: frames.len(),
+        voxels_per_segment: survey.voxels,
+        warnings,
+    };
+    let mut file = Part10::new(object)?;
+    let pixel_data = file.append_pixel_data(frames.len(), columns * rows)?;
+    map.pack(&frames, request.segments, pixel_data);
+    Ok(Seg { bytes: file.bytes, summary })
+}
+
+/// That the request agrees with itself.
+fn check<L>(request: &SegRequest<L>) -> Result<()> {
+    let (columns, rows, slices) = request.labels.dim();
+    if slices != request.slices.len() {
+        return Err(Error::internal(format!(
+            "the label map has {slices} slices, the request names {}",
+            request.slices.len()
+        )));
+    }
+    if [columns, rows].iter().any(|&n| n == 0 || n > usize::from(u16::MAX)) || slices == 0 {
+        return Err(Error::internal(format!(
+            "a label map of {columns} × {rows} × {slices} cannot be written"
+        )));
+    }
+    if request.segments.is_empty() {
+        return Err(Error::new(
+            ErrorKind::InvalidModel,
+            "the model package describes no foreground segment",
+        ));
+    }
+    let mut values = HashSet::new();
+    for segment in request.segments {
+        segment.check()?;
+        if !values.insert(segment.value) {
+            return Err(Error::new(
+                ErrorKind::InvalidModel,
+                format!("label value {} is described by two segments", segment.value),
+            ));
+        }
+    }
+    request.algorithm.check()?;
+    crate::dicom::segment::check_text(&request.options.series_description, 64, "seriesDescription")
+}
+
+/// Every frame of every segment; those that were found keep their rows.
+fn with_empty_frames(
+    found: Vec<PlannedFrame>,
+    segments: usize,
+    slices: usize,
+) -> Vec<PlannedFrame> {
+    let mut found = found.into_iter().peekable();
+    (0..segments)
+        .flat_map(|segment| (0..slices).map(move |slice| (segment, slice)))
+        .map(|(segment, slice)| {
+            found
+                .next_if(|frame| (frame.segment, frame.slice) == (segment, slice))
+                .unwrap_or(PlannedFrame { segment, slice, rows: 0..0 })
+        })
+        .collect()
+}
+
+/// A Part 10 file as it grows: everything but the pixel data is encoded by `dicom-object`, then the
+/// pixel data is packed in place, so that it is never held twice.
+struct Part10 {
+    bytes: Vec<u8>,
+}
+
+impl Part10 {
+    fn new(object: Dataset) -> Result<Self> {
+        let defect = |e: Box<dyn std::error::Error + Send + Sync>| {
+            Error::internal("the segmentation object cannot be encoded").caused_by(e)
+        };
+        let meta = FileMetaTableBuilder::new().transfer_syntax(uids::EXPLICIT_VR_LITTLE_ENDIAN);
+        let file = object.with_meta(meta).map_err(|e| defect(e.into()))?;
+        let mut bytes = Vec::new();
+        file.write_all(&mut bytes).map_err(|e| defect(e.into()))?;
+        Ok(Self { bytes })
+    }
+
+    /// Adds Pixel Data (7FE0,0010), the last element of the data set, and returns its zeroed value.
+    fn append_pixel_data(&mut self, frames: usize, pixels: usize) -> Result<&mut [u8]> {
+        // The length FFFFFFFFH means another encoding (PS3.5 7.1.2).
+        let length = packed_length(frames, pixels)
+            .and_then(|length| u32::try_from(length).ok())
+            .filter(|&length| length < u32::MAX - 1)
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorKind::InvalidImage,
+                    format!(
+                        "{frames} frames of {pixels} pixels exceed the 4 GiB of one DICOM element"
+                    ),
+                )
+            })?;
+        let Tag(group, element) = tags::PIXEL_DATA;
+        self.bytes.extend(group.to_le_bytes());
+        self.bytes.extend(element.to_le_bytes());
+        self.bytes.extend(b"OB\0\0");
+        self.bytes.extend(length.to_le_bytes());
+        let start = self.bytes.len();
+        self.bytes.resize(start + length as usize, 0);
+        Ok(self.bytes.get_mut(start..).unwrap_or_default())
+    }
+}
