@@ -10,6 +10,7 @@ pub mod bundle;
 pub mod cli;
 pub mod codec;
 pub mod config;
+pub mod cpu;
 pub mod dicom;
 pub mod emulator;
 pub mod error;

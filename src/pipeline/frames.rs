@@ -1,0 +1,124 @@
+//! Frames of a volume fetched and decoded at the same time.
+//!
+//! Encoded frames arrive in any order; each is decoded on the CPU pool as soon as it is there and
+//! checked against what the source said of it. How many wait for a decoder is bounded, so a fast
+//! network does not fill the memory.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt};
+
+use crate::codec::{self, FrameFormat, Samples};
+use crate::cpu;
+use crate::dicom::{FrameDescriptor, FrameKey, Instance, Series};
+use crate::error::{Error, ErrorKind, Result};
+use crate::progress::{Progress, Stage};
+use crate::source::{EncodedFrame, ImageSource};
+use crate::volume::{Plan, Volume};
+
+/// What fetching and decoding took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FrameStats {
+    /// Frames decoded.
+    pub frames: usize,
+    /// Bytes as they came.
+    pub encoded_bytes: u64,
+}
+
+/// Fetches every frame of `plan` and decodes it into a volume.
+pub async fn load(
+    source: &dyn ImageSource,
+    series: &Arc<Series>,
+    plan: &Arc<Plan>,
+    progress: &dyn Progress,
+) -> Result<(Volume, FrameStats)> {
+    let place: std::collections::HashMap<FrameKey, usize> =
+        plan.slices.iter().enumerate().map(|(i, slice)| (slice.key, i)).collect();
+    let keys: Vec<FrameKey> = plan.slices.iter().map(|s| s.key).collect();
+    let total = keys.len();
+    let mut volume = Volume::new(plan.clone());
+    let mut stats = FrameStats::default();
+    let waiting = 2 * rayon::current_num_threads();
+    let mut decoded = source
+        .frames(series, keys)
+        .map_ok(|frame| {
+            let (series, plan) = (series.clone(), plan.clone());
+            let index = place.get(&frame.key).copied();
+            async move {
+                let index = index.ok_or_else(|| {
+                    Error::internal("the source delivered a frame that was not asked for")
+                })?;
+                let bytes = frame.data.len() as u64;
+                let format = plan.slices[index].format;
+                let samples = cpu::run(move || decode(&series, &frame, &format)).await?;
+                Ok::<_, Error>((index, samples, bytes))
+            }
+        })
+        .try_buffer_unordered(waiting);
+    while let Some((index, samples, bytes)) = decoded.try_next().await? {
+        progress.check()?;
+        volume.insert(index, samples)?;
+        stats.frames += 1;
+        stats.encoded_bytes += bytes;
+        progress.advance(Stage::Frames, stats.frames, total);
+    }
+    drop(decoded);
+    Ok((volume, stats))
+}
+
+/// Decodes one frame and checks it; errors name instance and frame.
+fn decode(series: &Series, frame: &EncodedFrame, format: &FrameFormat) -> Result<Samples> {
+    let instance = &series.instances[frame.key.instance];
+    let descriptor = &instance.frames[frame.key.frame];
+    check_dimensions(descriptor, format)
+        .and_then(|()| codec::decode(&instance.transfer_syntax, &frame.data, format))
+        .and_then(|samples| {
+            check_crc32(descriptor, &samples, format)?;
+            Ok(samples)
+        })
+        .map_err(|e| at_frame(e, instance, frame.key.frame, descriptor))
+}
+
+fn check_dimensions(descriptor: &FrameDescriptor, format: &FrameFormat) -> Result<()> {
+    match descriptor.dimensions {
+        Some((width, height)) if (width, height) != (format.columns, format.rows) => {
+            Err(Error::new(
+                ErrorKind::CorruptFrame,
+                format!(
+                    "the image set's metadata gives the frame {width} × {height} pixels, its \
+                     attributes {} × {}",
+                    format.columns, format.rows
+                ),
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_crc32(descriptor: &FrameDescriptor, samples: &Samples, format: &FrameFormat) -> Result<()> {
+    let Some(expected) = descriptor.crc32 else { return Ok(()) };
+    let found = samples.crc32(format.bits_allocated);
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::CorruptFrame,
+        format!(
+            "the decoded pixels have checksum {found}, the image set's metadata says {expected}; \
+             the frame is corrupt"
+        ),
+    ))
+}
+
+fn at_frame(error: Error, instance: &Instance, frame: usize, descriptor: &FrameDescriptor) -> Error {
+    let uid = instance.sop_instance_uid.as_str();
+    let error = error
+        .context(format!("instance {uid}, frame {}", frame + 1))
+        .with("sopInstanceUID", uid)
+        .with("frame", frame + 1);
+    if descriptor.id.is_empty() {
+        error
+    } else {
+        error.with("imageFrameId", descriptor.id.as_str())
+    }
+}
