@@ -194,7 +194,8 @@ pub(super) fn description(seed: u64, phantom: &Phantom) -> Value {
         .iter()
         .map(|&(label, name)| {
             let voxels = phantom.labels.iter().filter(|&&l| l == label).count();
-            json!({"label": label, "name": name, "voxels": voxels, "millilitres": voxels as f64 * voxel_ml})
+            let millilitres = (voxels as f64 * voxel_ml * 1e3).round() / 1e3;
+            json!({"label": label, "name": name, "voxels": voxels, "millilitres": millilitres})
         })
         .collect();
     json!({
@@ -248,6 +249,6 @@ mod tests {
         assert_eq!(decimal(2.5), "2.5");
         assert_eq!(decimal(-0.000_000_1), "0");
         assert_eq!(decimal(100.0), "100");
-        assert!(decimal(-12345.678_901_23).len() <= 16);
+        assert!(decimal(-12_345.678_901).len() <= 16);
     }
 }

@@ -65,7 +65,7 @@ fn millimetres(text: &str) -> Result<f64, String> {
 }
 
 impl PhantomArgs {
-    /// Makes the phantom and prints its description as JSON.
+    /// Makes the phantom and prints its description as one line of JSON.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] where the folder cannot be written or already holds a phantom.
@@ -73,7 +73,7 @@ impl PhantomArgs {
         let made = tokio::task::spawn_blocking(move || self.write())
             .await
             .map_err(|e| Error::internal("making the phantom was interrupted").caused_by(e))??;
-        println!("{made:#}");
+        println!("{made}");
         Ok(())
     }
 
