@@ -56,8 +56,8 @@ def read_config():
 
 def label_preprocessing(parser):
     """The spatial part of the bundle's preprocessing, for labels."""
-    pixdim = parser["preprocessing"]["transforms"][3]["pixdim"]
+    steps = {step["_target_"]: step for step in parser["preprocessing"]["transforms"]}
     return Compose([
-        Orientationd("label", axcodes="RAS"),
-        Spacingd("label", pixdim=pixdim, mode="nearest"),
+        Orientationd("label", axcodes=steps["Orientationd"]["axcodes"]),
+        Spacingd("label", pixdim=steps["Spacingd"]["pixdim"], mode="nearest"),
     ])
