@@ -1,1 +1,0 @@
-//! Synthetic CT phantoms as DICOM files, for the demo.
