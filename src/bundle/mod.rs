@@ -1,6 +1,74 @@
-//! A MONAI bundle read.
-pub mod args;
-pub mod component;
+//! A MONAI bundle read: `configs/inference.json`, `configs/metadata.json`, `models/model.onnx`.
+//!
+//! The configuration's language (monai.bundle `ConfigParser`) is read without Python. Its items are
+//! found by id through `@` references and `%` macros ([`documents`], [`id`]), Python expressions of
+//! a known form are evaluated ([`expression`]), and only what the preprocessing, the inferer and the
+//! postprocessing need is resolved ([`resolver`], [`chain`], [`roots`]). The result is neutral
+//! ([`BundleConfig`], [`Component`]): whether a transform can be run is not known here.
+//!
+//! A bundle may come from anyone. Reading it runs nothing, opens no file outside its folder, never
+//! panics, and is bounded in work, memory and depth.
 
+pub mod args;
+mod chain;
+mod check;
+pub mod component;
+mod config;
+mod cycles;
+mod documents;
+mod expression;
+mod id;
+mod json;
+mod metadata;
+mod problem;
+mod resolver;
+mod roots;
+mod value;
+
+use std::path::{Path, PathBuf};
+
+pub use check::{CheckReport, CheckedComponent, CheckedStage, Outcome, Stage, check_report};
 pub use args::Args;
 pub use component::Component;
+pub use config::BundleConfig;
+pub use metadata::{Extent, NetworkFormat, TensorFormat};
+pub use problem::Problem;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The network's file, relative to the bundle.
+const MODEL_FILE: &str = "models/model.onnx";
+
+/// A bundle ready to be served.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bundle {
+    /// Its configuration.
+    pub config: BundleConfig,
+    /// Its folder.
+    pub root: PathBuf,
+    /// Its network, `models/model.onnx`.
+    pub model_path: PathBuf,
+}
+
+impl Bundle {
+    /// Reads the bundle in `dir`. The network is looked for, not opened.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::ModelNotFound`] where `dir` is no folder or has no network;
+    /// [`ErrorKind::InvalidModel`] where the configuration cannot be used, with the file and the JSON
+    /// path at fault in the message and in the details `file` and `path`.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let config = BundleConfig::read(dir)?;
+        let model_path = dir.join(MODEL_FILE);
+        if !model_path.is_file() {
+            let message = format!("{}: {MODEL_FILE} {}", dir.display(), model_missing());
+            return Err(Error::new(ErrorKind::ModelNotFound, message).with("file", MODEL_FILE));
+        }
+        Ok(Self { config, root: dir.to_owned(), model_path })
+    }
+}
+
+fn model_missing() -> &'static str {
+    "is missing: export the bundle's network to ONNX with the script in `model/`"
+}

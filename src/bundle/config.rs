@@ -1,0 +1,277 @@
+//! A bundle's configuration put together.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::chain::{self, Entry};
+use super::component::Component;
+use super::cycles::refuse_cycles;
+use super::documents::{Documents, MAIN_FILE};
+use super::id::NodeId;
+use super::json;
+use super::metadata::{self, Metadata, NetworkFormat};
+use super::problem::Problem;
+use super::resolver::Resolver;
+use super::roots;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The metadata's file, as a bundle names it.
+const METADATA_FILE: &str = "configs/metadata.json";
+
+/// What serving needs of `configs/inference.json` and `configs/metadata.json`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BundleConfig {
+    /// The bundle's name, or its folder's where it gives none.
+    pub name: String,
+    /// The bundle's version, empty where it gives none.
+    pub version: String,
+    /// What the bundle does, in a few words, empty where it gives none.
+    pub task: String,
+    /// What the bundle is, empty where it gives no description.
+    pub description: String,
+    /// The transforms before the network, in order; nested `Compose` are flattened and disabled ones
+    /// left out.
+    pub preprocessing: Vec<Component>,
+    /// The id of the whole preprocessing, which `Invertd` refers to (`{"$ref": …}`).
+    pub preprocessing_id: String,
+    /// How the network is applied to an image.
+    pub inferer: Component,
+    /// The transforms after the network, in order, like `preprocessing`.
+    pub postprocessing: Vec<Component>,
+    /// The keys of the images that are loaded (`LoadImaged`), each once.
+    pub image_keys: Vec<String>,
+    /// The network's inputs and outputs.
+    pub network: NetworkFormat,
+    /// What is odd but does not keep the bundle from being served.
+    pub warnings: Vec<String>,
+}
+
+impl BundleConfig {
+    /// Reads the configuration of the bundle in `dir`; no network needs to be there.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidModel`] with the file and the JSON path at fault (details `file` and
+    /// `path`), the first problem where there are several; [`ErrorKind::ModelNotFound`] where `dir`
+    /// is no folder.
+    pub fn read(dir: &Path) -> Result<Self> {
+        Reading::of(dir)?.into_config()
+    }
+}
+
+/// Everything read of a configuration, problems included.
+pub(super) struct Reading {
+    pub metadata: Metadata,
+    pub name: String,
+    pub preprocessing: Vec<Entry>,
+    pub preprocessing_id: String,
+    pub inferer: Vec<Entry>,
+    pub postprocessing: Vec<Entry>,
+    pub problems: Vec<Problem>,
+    pub warnings: Vec<String>,
+}
+
+impl Reading {
+    /// Reads the bundle in `dir`, going on past whatever is wrong inside it.
+    pub fn of(dir: &Path) -> Result<Self> {
+        if !dir.is_dir() {
+            return Err(Error::new(
+                ErrorKind::ModelNotFound,
+                format!("there is no bundle folder {}", dir.display()),
+            ));
+        }
+        let mut reading = Self {
+            metadata: Metadata::default(),
+            name: String::new(),
+            preprocessing: Vec::new(),
+            preprocessing_id: String::new(),
+            inferer: Vec::new(),
+            postprocessing: Vec::new(),
+            problems: Vec::new(),
+            warnings: Vec::new(),
+        };
+        let content = reading.read_metadata(dir);
+        let folder = dir.canonicalize().ok();
+        let folder = folder.as_deref().and_then(Path::file_name);
+        reading.name = reading.metadata.name.clone().unwrap_or_else(|| {
+            folder.map_or_else(|| "bundle".to_owned(), |name| name.to_string_lossy().into_owned())
+        });
+        match read_main(dir) {
+            Ok(mut main) => {
+                // MONAI makes the metadata an item of the configuration.
+                main.entry("_meta_").or_insert(content);
+                let documents = Documents::new(Value::Object(main), &dir.join("configs"));
+                reading.resolve(&documents);
+            }
+            Err(problem) => reading.problems.push(problem),
+        }
+        Ok(reading)
+    }
+
+    fn read_metadata(&mut self, dir: &Path) -> Value {
+        let path = dir.join(METADATA_FILE);
+        if !path.exists() {
+            self.warnings.push(format!("{METADATA_FILE} is missing: classes have no names"));
+            return Value::Object(Map::new());
+        }
+        match json::read(&path, METADATA_FILE) {
+            Ok(content) => {
+                self.metadata = metadata::read(&content, &mut self.warnings);
+                content
+            }
+            Err(problem) => {
+                self.problems.push(problem);
+                Value::Object(Map::new())
+            }
+        }
+    }
+
+    fn resolve(&mut self, documents: &Documents) {
+        let mut resolver = Resolver::new(documents);
+        let roots = roots::find(&mut resolver);
+        self.problems.extend(roots.problems);
+        self.warnings.extend(roots.warnings);
+        match &roots.preprocessing {
+            Some(root) => {
+                self.preprocessing_id = root.to_string();
+                self.preprocessing = self.part(&mut resolver, root);
+            }
+            None => self.missing("preprocessing"),
+        }
+        match &roots.inferer {
+            Some(root) => self.inferer = self.part(&mut resolver, root),
+            None if documents.has(&NodeId::main("evaluator")) => {
+                self.warnings.push("no inferer is given: SimpleInferer, as MONAI does".to_owned());
+                self.inferer = vec![Entry::Ready(Component {
+                    target: "SimpleInferer".to_owned(),
+                    args: Map::new(),
+                    path: "evaluator#inferer".to_owned(),
+                })];
+            }
+            None => self.missing("inferer"),
+        }
+        match &roots.postprocessing {
+            Some(root) => self.postprocessing = self.part(&mut resolver, root),
+            None => self.warnings.push("no postprocessing is given".to_owned()),
+        }
+        let ready = self.inferer.iter().filter(|entry| matches!(entry, Entry::Ready(_))).count();
+        let failed = self.inferer.iter().any(|entry| matches!(entry, Entry::Failed { .. }));
+        if let (Some(root), false) = (&roots.inferer, failed || ready == 1) {
+            let problem = Documents::problem(root, format!("gives {ready} inferers, not one"));
+            self.problems.push(problem);
+        }
+    }
+
+    fn missing(&mut self, part: &str) {
+        let problem = Problem::in_file(
+            MAIN_FILE,
+            format!("there is no `{part}`, neither by this name nor through `evaluator`"),
+        );
+        self.problems.push(problem);
+    }
+
+    fn part(&mut self, resolver: &mut Resolver<'_>, root: &NodeId) -> Vec<Entry> {
+        if let Err(problem) = refuse_cycles(resolver, root) {
+            self.problems.push(problem);
+            return Vec::new();
+        }
+        chain::chain(resolver, root)
+    }
+
+    /// All problems, those of components included.
+    pub fn all_problems(&self) -> Vec<&Problem> {
+        let chains = [&self.preprocessing, &self.inferer, &self.postprocessing];
+        let of_entry = |entry| match entry {
+            &Entry::Failed { ref problems, .. } => problems.as_slice(),
+            _ => &[],
+        };
+        let in_chains = chains.into_iter().flatten().flat_map(of_entry);
+        self.problems.iter().chain(in_chains).collect()
+    }
+
+    /// The keys of the images loaded, each once.
+    pub fn image_keys(&mut self) -> Vec<String> {
+        let mut keys: Vec<String> = Vec::new();
+        for entry in &self.preprocessing {
+            let Entry::Ready(component) = entry else { continue };
+            if component.target != "LoadImaged" {
+                continue;
+            }
+            let names = match component.args.get("keys") {
+                Some(Value::Array(names)) => names.iter().collect(),
+                Some(name) => vec![name],
+                None => Vec::new(),
+            };
+            for name in names.into_iter().filter_map(Value::as_str) {
+                if !keys.iter().any(|key| key == name) {
+                    keys.push(name.to_owned());
+                }
+            }
+        }
+        if keys.is_empty() {
+            keys = self.metadata.network.inputs.iter().map(|input| input.name.clone()).collect();
+            self.warnings
+                .push("no LoadImaged: the network's inputs are taken for images".to_owned());
+        }
+        keys
+    }
+
+    fn into_config(mut self) -> Result<BundleConfig> {
+        let problems = self.all_problems();
+        if let Some((first, rest)) = problems.split_first() {
+            let error = Error::from((*first).clone());
+            return Err(if rest.is_empty() {
+                error
+            } else {
+                let more = format!("{} problems, the first", problems.len());
+                error.context(more)
+            });
+        }
+        let image_keys = self.image_keys();
+        let inferer = ready(self.inferer).into_iter().next();
+        Ok(BundleConfig {
+            name: self.name,
+            version: self.metadata.version.unwrap_or_default(),
+            task: self.metadata.task.unwrap_or_default(),
+            description: self.metadata.description.unwrap_or_default(),
+            preprocessing: ready(self.preprocessing),
+            preprocessing_id: self.preprocessing_id,
+            inferer: inferer.ok_or_else(|| Error::internal("bundle without inferer accepted"))?,
+            postprocessing: ready(self.postprocessing),
+            image_keys,
+            network: self.metadata.network,
+            warnings: self.warnings,
+        })
+    }
+}
+
+fn ready(entries: Vec<Entry>) -> Vec<Component> {
+    let component = |entry| match entry {
+        Entry::Ready(component) => Some(component),
+        _ => None,
+    };
+    entries.into_iter().filter_map(component).collect()
+}
+
+/// The main configuration, an object.
+fn read_main(dir: &Path) -> Result<Map<String, Value>, Problem> {
+    let path = dir.join(MAIN_FILE);
+    if !path.exists() {
+        let yaml = ["yaml", "yml"]
+            .into_iter()
+            .map(|suffix| format!("configs/inference.{suffix}"))
+            .find(|name| dir.join(name).exists());
+        return Err(match yaml {
+            Some(name) => Problem::in_file(
+                name,
+                format!("only JSON is read: convert this file to {MAIN_FILE}"),
+            ),
+            None => Problem::in_file(MAIN_FILE, "is missing: a bundle is expected in this folder"),
+        });
+    }
+    match json::read(&path, MAIN_FILE)? {
+        Value::Object(main) => Ok(main),
+        _ => Err(Problem::in_file(MAIN_FILE, "is not an object")),
+    }
+}
