@@ -29,6 +29,11 @@ impl Timings {
         self.last = now;
     }
 
+    /// The next stage begins now; what passed since the last one is already accounted for.
+    pub fn skip(&mut self) {
+        self.last = Instant::now();
+    }
+
     /// Adds a part of a stage measured elsewhere.
     pub fn add(&mut self, name: &'static str, seconds: f64) {
         self.stages.push((name, seconds));

@@ -1,0 +1,119 @@
+//! The pipeline as the server calls it: models by name, inputs from their sources, outputs to where
+//! they belong.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::{Invoke, Job, run};
+use crate::error::{Error, ErrorKind, Result};
+use crate::progress::{Progress, Stage};
+use crate::registry::{Model, Registry};
+use crate::request::{InferenceRequest, Input, InputOutcome, Outcome};
+use crate::source::ImageSource;
+use crate::source::ahi::{AhiClient, AhiSource};
+use crate::source::dicom_files::DicomFiles;
+use crate::volume::VolumePolicy;
+use crate::writers::sink;
+
+/// Everything a request needs that outlives it.
+pub struct Service {
+    /// The models served.
+    pub registry: Arc<Registry<Model>>,
+    /// AWS HealthImaging, where it is set up.
+    pub ahi: AhiClient,
+    /// S3, for outputs.
+    pub s3: aws_sdk_s3::Client,
+    /// Where outputs go when a request does not say; into the answer where absent.
+    pub output_uri: Option<String>,
+    /// How series that are not clean stacks are treated.
+    pub policy: VolumePolicy,
+}
+
+#[async_trait]
+impl Invoke for Service {
+    async fn invoke(&self, request: InferenceRequest, cancel: CancellationToken) -> Result<Outcome> {
+        let model = self.registry.get(request.model.as_deref())?;
+        let output_uri = request.output_uri.as_deref().or(self.output_uri.as_deref());
+        let mut results = Vec::with_capacity(request.inputs.len());
+        for (index, input) in request.inputs.iter().enumerate() {
+            let job = Job {
+                model: model.clone(),
+                outputs: request.outputs.clone(),
+                policy: self.policy.clone(),
+                request_id: request.request_id.clone(),
+                progress: Arc::new(Cancellable(cancel.clone())),
+            };
+            // Waiting for the network ends at once; the CPU part stops at its next window.
+            let result = tokio::select! {
+                result = self.input(input, job, output_uri) => result,
+                () = cancel.cancelled() => {
+                    Err(Error::new(ErrorKind::Cancelled, "the request was cancelled"))
+                }
+            };
+            results.push(result.map_err(|e| {
+                if request.inputs.len() > 1 { e.with("input", index) } else { e }
+            })?);
+        }
+        Ok(Outcome {
+            request_id: request.request_id,
+            inference_id: request.inference_id,
+            model: model.name.clone(),
+            results,
+        })
+    }
+}
+
+impl Service {
+    async fn input(
+        &self,
+        input: &Input,
+        job: Job,
+        output_uri: Option<&str>,
+    ) -> Result<InputOutcome> {
+        let progress = job.progress.clone();
+        let (source, described): (Box<dyn ImageSource>, _) = match input {
+            Input::ImageSet { datastore_id, image_set_id, version_id } => {
+                let source = AhiSource::new(
+                    self.ahi.clone(),
+                    datastore_id,
+                    image_set_id,
+                    version_id.clone(),
+                )?;
+                let described = json!({"datastoreId": datastore_id, "imageSetId": image_set_id});
+                (Box::new(source), described)
+            }
+            Input::Folder(folder) => {
+                let source = DicomFiles::open(folder, None)?;
+                (Box::new(source), json!({"folder": folder.display().to_string()}))
+            }
+        };
+        let mut outcome = run(&*source, job).await?;
+        let mut report = serde_json::Map::new();
+        report.insert("input".to_owned(), described);
+        report.append(&mut outcome.report);
+        outcome.report = report;
+        if let Some(uri) = output_uri {
+            for artifact in &mut outcome.artifacts {
+                sink::store(artifact, uri, Some(&self.s3)).await?;
+            }
+            progress.advance(Stage::Store, 1, 1);
+        }
+        Ok(outcome)
+    }
+}
+
+/// Progress of a request over HTTP: nobody watches, but it may be cancelled.
+struct Cancellable(CancellationToken);
+
+impl Progress for Cancellable {
+    fn advance(&self, stage: Stage, done: usize, total: usize) {
+        tracing::trace!(stage = stage.name(), done, total, "progress");
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.0.is_cancelled()
+    }
+}

@@ -1,0 +1,172 @@
+//! One model: a bundle with its transforms built, its network loaded and its segments described.
+
+use std::path::Path;
+
+use ndarray::Array4;
+
+use crate::bundle::serving::{Serving, segment_descriptions};
+use crate::bundle::{Args, Bundle};
+use crate::dicom::segment::{Algorithm, SegmentDescription};
+use crate::error::{Error, ErrorKind, Result};
+use crate::inference::{
+    Network, OnnxNetwork, PlaneSink, ProviderChoice, SlidingWindowInferer,
+};
+use crate::postprocess::PostPlan;
+use crate::progress::Silent;
+use crate::request::OutputKind;
+use crate::transforms::{self, Transform};
+
+/// How models are loaded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Execution provider.
+    pub provider: ProviderChoice,
+    /// Threads of the network; ONNX Runtime's own choice (one a core) where absent.
+    pub threads: Option<usize>,
+}
+
+/// A model ready for requests.
+pub struct Model {
+    /// The name it is asked for by.
+    pub name: String,
+    /// Its bundle.
+    pub bundle: Bundle,
+    /// Preprocessing in order.
+    pub preprocessing: Vec<Box<dyn Transform>>,
+    /// The sliding window.
+    pub inferer: SlidingWindowInferer,
+    /// What follows the network.
+    pub postprocessing: PostPlan,
+    /// The network.
+    pub network: OnnxNetwork,
+    /// One for each foreground class.
+    pub segments: Vec<SegmentDescription>,
+    /// Name and version for the objects written.
+    pub algorithm: Algorithm,
+    /// Series description of the objects written, if the package sets one.
+    pub series_description: Option<String>,
+    /// What is made of a result when a request does not say.
+    pub outputs: Vec<OutputKind>,
+}
+
+impl Model {
+    /// Reads a model package and loads its network.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::ModelNotFound`] or [`ErrorKind::InvalidModel`], naming the file and the JSON path
+    /// at fault; [`ErrorKind::Configuration`] where ONNX Runtime is not there.
+    pub fn load(name: &str, dir: &Path, options: LoadOptions) -> Result<Self> {
+        let named = |e: Error| e.with("model", name);
+        Self::read(name, dir, options).map_err(named)
+    }
+
+    fn read(name: &str, dir: &Path, options: LoadOptions) -> Result<Self> {
+        let bundle = Bundle::open(dir)?;
+        let config = &bundle.config;
+        if config.image_keys.len() > 1 {
+            return Err(Error::new(
+                ErrorKind::InvalidModel,
+                format!(
+                    "the bundle loads {} images ({}); one is supported",
+                    config.image_keys.len(),
+                    config.image_keys.join(", ")
+                ),
+            ));
+        }
+        let preprocessing = config
+            .preprocessing
+            .iter()
+            .filter_map(|component| transforms::build(component).transpose())
+            .collect::<Result<Vec<_>>>()?;
+        let inferer = inferer(config)?;
+        let postprocessing = PostPlan::new(&config.postprocessing)?;
+        let serving = Serving::read(&dir.join("serving.json"))?;
+        let channel_def =
+            config.network.outputs.first().map(|o| o.channel_def.clone()).unwrap_or_default();
+        let segments = segment_descriptions(&channel_def, serving.as_ref())?;
+        let network = OnnxNetwork::load(&bundle.model_path, options.threads, options.provider)?;
+        check_channels(&network, config.network.outputs.first().and_then(|o| o.num_channels))?;
+        let serving = serving.unwrap_or_default();
+        let algorithm = serving.algorithm.unwrap_or_else(|| {
+            let version = if config.version.is_empty() { "unknown" } else { &config.version };
+            Algorithm::new(&truncated(&config.name, 64), &truncated(version, 64))
+        });
+        algorithm.check()?;
+        let outputs =
+            if serving.outputs.is_empty() { vec![OutputKind::DicomSeg] } else { serving.outputs };
+        Ok(Self {
+            name: name.to_owned(),
+            preprocessing,
+            inferer,
+            postprocessing,
+            network,
+            segments,
+            algorithm,
+            series_description: serving.series_description,
+            outputs,
+            bundle,
+        })
+    }
+
+    /// Runs one window of zeros, so that the first request does not pay for what ONNX Runtime does
+    /// on its first run, and a network that cannot run is known before it is asked.
+    pub fn warm_up(&self) -> Result<()> {
+        let shape = self.network.shape();
+        let channels = shape.input_channels.unwrap_or(1);
+        let dims: [usize; 3] = std::array::from_fn(|a| {
+            self.inferer.roi_size[a].or(shape.spatial[a]).unwrap_or(32)
+        });
+        let image = Array4::<f32>::zeros((channels, dims[0], dims[1], dims[2]));
+        let mut sink = Discard;
+        self.inferer
+            .run(image.view(), &self.network, &mut sink, &Silent)
+            .map_err(|e| e.context("warm-up").with("model", self.name.as_str()))?;
+        Ok(())
+    }
+}
+
+fn inferer(config: &crate::bundle::BundleConfig) -> Result<SlidingWindowInferer> {
+    let component = &config.inferer;
+    if component.target != "SlidingWindowInferer" {
+        return Err(Error::new(
+            ErrorKind::InvalidModel,
+            format!("{}: inferer {} is not supported", component.path, component.target),
+        )
+        .with("path", component.path.as_str())
+        .with("target", component.target.as_str()));
+    }
+    let mut args = Args::new(component);
+    let inferer = SlidingWindowInferer::from_args(&mut args)?;
+    args.finish()?;
+    Ok(inferer)
+}
+
+/// The network's channels must be those the metadata describes.
+fn check_channels(network: &OnnxNetwork, described: Option<usize>) -> Result<()> {
+    match (network.shape().output_channels, described) {
+        (Some(has), Some(says)) if has != says => Err(Error::new(
+            ErrorKind::InvalidModel,
+            format!(
+                "models/model.onnx gives {has} channels, configs/metadata.json describes {says}"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn truncated(text: &str, limit: usize) -> String {
+    text.chars().take(limit).collect::<String>().trim().to_owned()
+}
+
+struct Discard;
+
+impl PlaneSink for Discard {
+    fn begin(&mut self, _: usize, _: [usize; 3]) -> Result<()> {
+        Ok(())
+    }
+
+    fn planes(&mut self, _: usize, _: &[ndarray::ArrayView3<f32>]) -> Result<()> {
+        Ok(())
+    }
+}
