@@ -1,6 +1,6 @@
 //! What a caller asks for and what it gets back, free of HTTP.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// One request: what to segment, with which model, and what to make of it.
@@ -37,7 +37,7 @@ pub enum Input {
 }
 
 /// Something a request can produce.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OutputKind {
     /// A DICOM Segmentation object (`dicom-seg`).

@@ -9,6 +9,7 @@
 //! A bundle may come from anyone. Reading it runs nothing, opens no file outside its folder, never
 //! panics, and is bounded in work, memory and depth.
 
+mod anatomy;
 pub mod args;
 mod chain;
 mod check;
@@ -23,6 +24,7 @@ mod metadata;
 mod problem;
 mod resolver;
 mod roots;
+pub mod serving;
 mod value;
 
 use std::path::{Path, PathBuf};

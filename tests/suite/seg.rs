@@ -57,6 +57,7 @@ fn header(sop_instance_uid: &str, columns: u16, rows: u16) -> Dataset {
         (tags::STUDY_INSTANCE_UID, VR::UI, "2.25.1"),
         (tags::SERIES_INSTANCE_UID, VR::UI, "2.25.2"),
         (tags::FRAME_OF_REFERENCE_UID, VR::UI, "2.25.3"),
+        (tags::STUDY_ID, VR::SH, "S1"),
         (tags::SERIES_NUMBER, VR::IS, "4"),
         (tags::BODY_PART_EXAMINED, VR::CS, "ABDOMEN"),
     ] {
@@ -222,7 +223,8 @@ fn read_labels(file: &Dataset, slices: &[SourceSlice], values: &[u16]) -> Array3
             .required_integer(tags::REFERENCED_SEGMENT_NUMBER)
             .unwrap();
         let value = values[number as usize - 1];
-        let source = child(child(frame, tags::DERIVATION_IMAGE_SEQUENCE), tags::SOURCE_IMAGE_SEQUENCE);
+        let source =
+            child(child(frame, tags::DERIVATION_IMAGE_SEQUENCE), tags::SOURCE_IMAGE_SEQUENCE);
         let source_uid = source.text(tags::REFERENCED_SOP_INSTANCE_UID).unwrap();
         let source_frame = source.integer(tags::REFERENCED_FRAME_NUMBER).unwrap_or(1) as usize - 1;
         let z = slices
@@ -309,7 +311,12 @@ fn axial_slices_with_bits_across_bytes() {
     assert_eq!(text(tags::SERIES_NUMBER), "1004");
     assert_eq!(text(tags::LOSSY_IMAGE_COMPRESSION), "00");
 
-    let numbers: Vec<i64> = file.element(tags::SEGMENT_SEQUENCE).unwrap().value().items().unwrap()
+    let numbers: Vec<i64> = file
+        .element(tags::SEGMENT_SEQUENCE)
+        .unwrap()
+        .value()
+        .items()
+        .unwrap()
         .iter()
         .map(|item| item.integer(tags::SEGMENT_NUMBER).unwrap())
         .collect();
@@ -325,7 +332,11 @@ fn axial_slices_with_bits_across_bytes() {
 
     // The first slice has no frame: the second one has the first index.
     let frames = file.element(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).unwrap();
-    let indices: Vec<Vec<i64>> = frames.value().items().unwrap().iter()
+    let indices: Vec<Vec<i64>> = frames
+        .value()
+        .items()
+        .unwrap()
+        .iter()
         .map(|frame| {
             let content = child(frame, tags::FRAME_CONTENT_SEQUENCE);
             content.element(tags::DIMENSION_INDEX_VALUES).unwrap().to_multi_int().unwrap()
@@ -338,7 +349,11 @@ fn axial_slices_with_bits_across_bytes() {
     let series = child(&file, tags::REFERENCED_SERIES_SEQUENCE);
     assert_eq!(series.text(tags::SERIES_INSTANCE_UID).unwrap(), "2.25.2");
     let referenced = series.element(tags::REFERENCED_INSTANCE_SEQUENCE).unwrap();
-    let referenced: Vec<String> = referenced.value().items().unwrap().iter()
+    let referenced: Vec<String> = referenced
+        .value()
+        .items()
+        .unwrap()
+        .iter()
         .map(|item| item.text(tags::REFERENCED_SOP_INSTANCE_UID).unwrap())
         .collect();
     let all: Vec<&str> = instances.iter().map(|i| i.sop_instance_uid.as_str()).collect();
@@ -348,7 +363,8 @@ fn axial_slices_with_bits_across_bytes() {
 #[test]
 fn patient_and_study_are_the_sources() {
     let instances = single_frames(17, 13, AXIAL, &along(2, 10.0, 2.5, 7));
-    let seg = write_seg(&blocks(17, 13, 7), &slices(&instances), &segments(), &SegOptions::default());
+    let seg =
+        write_seg(&blocks(17, 13, 7), &slices(&instances), &segments(), &SegOptions::default());
     let file = read(&seg);
     let source = &instances[0].dataset;
     for tag in [
@@ -558,10 +574,8 @@ fn what_does_not_belong_together_is_refused() {
     assert_eq!(e.details()["sopInstanceUID"], "2.25.1001");
     assert!(e.message().contains("PatientID") && !e.message().contains("Somebody"), "{e}");
 
-    let e = refusal(
-        &changed(tags::IMAGE_POSITION_PATIENT, VR::DS, &["1", "2"]),
-        &blocks(17, 13, 3),
-    );
+    let e =
+        refusal(&changed(tags::IMAGE_POSITION_PATIENT, VR::DS, &["1", "2"]), &blocks(17, 13, 3));
     assert!(e.message().contains("ImagePositionPatient"), "{e}");
     assert_eq!(e.details()["sopInstanceUID"], "2.25.1001");
 
