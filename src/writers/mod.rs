@@ -1,5 +1,6 @@
 //! Label maps to DICOM SEG and other results.
 
+mod layout;
 pub mod nifti;
 pub mod seg;
 

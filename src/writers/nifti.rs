@@ -9,6 +9,7 @@ use ndarray::ArrayView3;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::writers::Label;
+use crate::writers::layout::slice_order;
 
 /// Bytes before the voxels: the header of 348 bytes and four that say that no extension follows.
 const VOXEL_OFFSET: usize = 352;
@@ -44,22 +45,18 @@ pub fn write<L: Label>(labels: ArrayView3<L>, affine: &[[f64; 4]; 4]) -> Result<
     let one_byte = size_of::<L>() == 1;
 
     let defect = |e: std::io::Error| Error::internal("compressing failed").caused_by(e);
-    // Label maps are long runs: the fastest level already shrinks them a hundredfold.
-    let mut file = GzEncoder::new(Vec::new(), Compression::fast());
+    // On the long runs of label maps this level is as fast as the lowest one and shrinks far more.
+    let mut file = GzEncoder::new(Vec::new(), Compression::default());
     file.write_all(&header(extents, one_byte, affine, &geometry)).map_err(defect)?;
-    let mut row = Vec::with_capacity(2 * x);
-    for plane in labels.reversed_axes().outer_iter() {
-        for labels in plane.outer_iter() {
-            row.clear();
-            for &label in labels {
-                let [low, high] = label.into().to_le_bytes();
-                row.push(low);
-                if !one_byte {
-                    row.push(high);
-                }
-            }
-            file.write_all(&row).map_err(defect)?;
+    let mut bytes = Vec::with_capacity(2 * x * y);
+    for plane in slice_order(labels).chunks_exact(x * y) {
+        bytes.clear();
+        if one_byte {
+            bytes.extend(plane.iter().map(|&label| label.into().to_le_bytes()[0]));
+        } else {
+            bytes.extend(plane.iter().flat_map(|&label| label.into().to_le_bytes()));
         }
+        file.write_all(&bytes).map_err(defect)?;
     }
     file.finish().map_err(defect)
 }

@@ -32,13 +32,13 @@ fn put_items(dataset: &mut Dataset, tag: Tag, items: Vec<Dataset>) {
     dataset.put(DataElement::new(tag, VR::SQ, DataSetSequence::from(items)));
 }
 
-fn child<'a>(dataset: &'a Dataset, tag: Tag) -> &'a Dataset {
+fn child(dataset: &Dataset, tag: Tag) -> &Dataset {
     let items = dataset.element(tag).unwrap().value().items().unwrap();
     assert_eq!(items.len(), 1, "{tag}");
     &items[0]
 }
 
-/// Header of a CT instance of 17 × 13 pixels but for its plane.
+/// Header of a CT instance but for its plane.
 fn header(sop_instance_uid: &str, columns: u16, rows: u16) -> Dataset {
     let mut dataset = Dataset::new_empty();
     for (tag, vr, value) in [
@@ -255,6 +255,17 @@ fn source_position(slice: &SourceSlice) -> Vec<String> {
     holder.texts(tags::IMAGE_POSITION_PATIENT)
 }
 
+/// The folder that a case is left in, created where it is missing.
+fn fixture_folder(name: &str) -> PathBuf {
+    let folder = std::env::var_os("AHI_SEG_FIXTURES").map_or_else(
+        || PathBuf::from(env!("CARGO_TARGET_TMPDIR")).with_file_name("seg-fixtures"),
+        PathBuf::from,
+    );
+    let folder = folder.join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
 /// Writes the case, reads it back, and leaves it for the Python tests.
 fn round_trip(
     name: &str,
@@ -271,12 +282,7 @@ fn round_trip(
         assert_eq!(voxels, expected as u64, "{name}: {}", segment.label);
     }
 
-    let folder = std::env::var_os("AHI_SEG_FIXTURES").map_or_else(
-        || PathBuf::from(env!("CARGO_TARGET_TMPDIR")).with_file_name("seg-fixtures"),
-        PathBuf::from,
-    );
-    let folder = folder.join(name);
-    std::fs::create_dir_all(&folder).unwrap();
+    let folder = fixture_folder(name);
     std::fs::write(folder.join("seg.dcm"), &seg.bytes).unwrap();
     ndarray_npy::write_npy(folder.join("labels.npy"), labels).unwrap();
     let sources: Vec<serde_json::Value> = slices
@@ -585,6 +591,19 @@ fn what_does_not_belong_together_is_refused() {
     let e = refusal(&good, &blocks(17, 13, 2));
     assert_eq!(e.kind(), ErrorKind::Internal);
 
+    // A single-frame instance has no second frame.
+    let labels = blocks(17, 13, 3);
+    let mut wrong_frame = slices(&good);
+    wrong_frame[1].frame = 1;
+    let request = SegRequest {
+        labels: labels.view(),
+        slices: &wrong_frame,
+        segments: &segments,
+        algorithm: &algorithm,
+        options: &options,
+    };
+    assert_eq!(write(&request).unwrap_err().kind(), ErrorKind::Internal);
+
     let e = refusal(&good, &Array3::from_elem((17, 13, 3), 9));
     assert_eq!((e.kind(), &e.details()["labelValue"]), (ErrorKind::InvalidModel, &9.into()));
 }
@@ -604,12 +623,7 @@ fn nifti_for_nibabel() {
         [0.0, -0.7, 0.0, 30.0],
         [0.0, 0.0, 0.0, 1.0],
     ];
-    let folder = std::env::var_os("AHI_SEG_FIXTURES").map_or_else(
-        || PathBuf::from(env!("CARGO_TARGET_TMPDIR")).with_file_name("seg-fixtures"),
-        PathBuf::from,
-    );
-    let folder = folder.join("nifti");
-    std::fs::create_dir_all(&folder).unwrap();
+    let folder = fixture_folder("nifti");
     let labels = blocks(17, 13, 5);
     ndarray_npy::write_npy(folder.join("labels.npy"), &labels).unwrap();
     for (name, affine) in [("sheared", affine), ("straight", straight)] {

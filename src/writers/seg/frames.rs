@@ -5,12 +5,13 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use ndarray::{Array3, ArrayView3, Axis};
+use ndarray::ArrayView3;
 use rayon::prelude::*;
 
 use crate::dicom::segment::SegmentDescription;
 use crate::error::{Error, ErrorKind, Result};
 use crate::writers::Label;
+use crate::writers::layout::slice_order;
 
 /// A label map with its slices one after the other, each row by row.
 pub(super) struct LabelMap<'a, L: Clone> {
@@ -47,16 +48,10 @@ struct Content {
 }
 
 impl<'a, L: Label> LabelMap<'a, L> {
-    /// `labels` has the axes (X, Y, Z). It is borrowed where X varies fastest and Z slowest without
-    /// gaps, and copied into that order otherwise.
+    /// `labels` has the axes (X, Y, Z).
     pub fn new(labels: ArrayView3<'a, L>) -> Self {
         let (columns, rows, _) = labels.dim();
-        let slices_first = labels.reversed_axes();
-        let voxels = match slices_first.to_slice() {
-            Some(voxels) => Cow::Borrowed(voxels),
-            None => Cow::Owned(in_slice_order(&slices_first)),
-        };
-        Self { voxels, columns, rows }
+        Self { voxels: slice_order(labels), columns, rows }
     }
 
     fn pixels(&self) -> usize {
@@ -164,24 +159,6 @@ pub(super) fn packed_length(frames: usize, pixels: usize) -> Option<usize> {
     bits.div_ceil(8).checked_next_multiple_of(2)
 }
 
-/// Copies `labels`, axes (Z, Y, X) in any layout, into that order.
-fn in_slice_order<L: Label>(labels: &ArrayView3<L>) -> Vec<L> {
-    // Where Z varies fastest in memory, as in an array of axes (X, Y, Z) in row-major order, a
-    // cache line holds a voxel of each of some dozen slices: slices are copied that many together,
-    // one row of each after the other.
-    const SLICES: usize = 32;
-    let mut copy = Array3::<L>::default(labels.raw_dim());
-    copy.axis_chunks_iter_mut(Axis(0), SLICES)
-        .into_par_iter()
-        .zip(labels.axis_chunks_iter(Axis(0), SLICES))
-        .for_each(|(mut to, from)| {
-            for (mut to, from) in to.axis_iter_mut(Axis(1)).zip(from.axis_iter(Axis(1))) {
-                to.assign(&from);
-            }
-        });
-    copy.into_raw_vec_and_offset().0
-}
-
 /// Sets the bits of `out`, counted from `start`, where `row` equals `value`.
 fn pack_row<L: Label>(row: &[L], value: u16, out: &mut [u8], start: usize) {
     let bits = |labels: &[L]| {
@@ -232,17 +209,6 @@ mod tests {
         map.pack(&survey.frames, &[segment(1)], &mut out);
         // Pixels 101 010 101, the first in the least significant bit.
         assert_eq!(out, [0b0101_0101, 0b1]);
-    }
-
-    #[test]
-    fn every_memory_layout_is_read_alike() {
-        let value = |(x, y, z): (usize, usize, usize)| ((x + 2 * y + 3 * z) % 4) as u16;
-        let row_major = Array3::from_shape_fn((5, 4, 70), value);
-        let slice_major = Array3::from_shape_fn((70, 4, 5), |(z, y, x)| value((x, y, z)));
-        let a = LabelMap::new(row_major.view());
-        let b = LabelMap::new(slice_major.view().reversed_axes());
-        assert!(matches!(a.voxels, Cow::Owned(_)) && matches!(b.voxels, Cow::Borrowed(_)));
-        assert_eq!(a.voxels, b.voxels);
     }
 
     #[test]

@@ -31,6 +31,13 @@ impl Plane {
     /// The plane of a slice: from the functional groups of the frame, then from those shared by all
     /// frames (PS3.3 C.7.6.16), then from the top level of the data set.
     pub fn of(slice: &SourceSlice) -> Result<Self> {
+        if slice.frame as u64 >= slice.number_of_frames() {
+            return Err(Error::internal(format!(
+                "instance {} has no frame {}",
+                slice.instance.sop_instance_uid,
+                slice.frame + 1
+            )));
+        }
         let plane_position = tags::PLANE_POSITION_SEQUENCE;
         let plane_orientation = tags::PLANE_ORIENTATION_SEQUENCE;
         let pixel_measures = tags::PIXEL_MEASURES_SEQUENCE;
@@ -53,7 +60,12 @@ impl Plane {
 impl SourceSlice<'_> {
     /// Whether the instance has more than one frame.
     pub(super) fn is_multi_frame(&self) -> bool {
-        self.instance.dataset.integer(tags::NUMBER_OF_FRAMES).is_some_and(|frames| frames > 1)
+        self.number_of_frames() > 1
+    }
+
+    fn number_of_frames(&self) -> u64 {
+        let stated = self.instance.dataset.integer(tags::NUMBER_OF_FRAMES);
+        stated.and_then(|frames| u64::try_from(frames).ok()).unwrap_or(1).max(1)
     }
 
     /// The values of an attribute of a functional group, none where the source has none.
