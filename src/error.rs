@@ -15,7 +15,6 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why something failed, as seen by whoever has to act on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum ErrorKind {
     /// The request cannot be understood: not JSON, a missing or unknown field, a bad value.
     InvalidRequest,
@@ -27,6 +26,8 @@ pub enum ErrorKind {
     PayloadTooLarge,
     /// No such route.
     RouteNotFound,
+    /// The route does not take the method.
+    MethodNotAllowed,
     /// The image set, data store or object named in the request does not exist.
     NotFound,
     /// The model named in the request is not here.
@@ -74,6 +75,7 @@ impl ErrorKind {
             Self::NotAcceptable => "not_acceptable",
             Self::PayloadTooLarge => "payload_too_large",
             Self::RouteNotFound => "route_not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
             Self::NotFound => "not_found",
             Self::ModelNotFound => "model_not_found",
             Self::InvalidModel => "invalid_model",
@@ -139,6 +141,17 @@ impl Error {
     pub fn context(mut self, context: impl fmt::Display) -> Self {
         self.0.message = format!("{context}: {}", self.0.message);
         self
+    }
+
+    /// The same error once more, without its source: for a failure that several callers are told.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Self(Box::new(Inner {
+            kind: self.0.kind,
+            message: self.0.message.clone(),
+            details: self.0.details.clone(),
+            source: None,
+        }))
     }
 
     /// The cause, from the closed list.

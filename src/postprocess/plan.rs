@@ -52,6 +52,20 @@ impl PostPlan {
         Ok(plan)
     }
 
+    /// What would become of one component by itself.
+    pub fn describe(component: &Component) -> Result<String> {
+        let mut alone = Self::default();
+        alone.add(component)?;
+        Ok(match alone {
+            Self { activation: Activation::None, before: None, invert: None, .. } => {
+                "nothing to do: outputs are what the request asks for".to_owned()
+            }
+            Self { before: Some(discretise), .. } => format!("{discretise:?}"),
+            Self { invert: Some(invert), .. } => format!("{invert:?}"),
+            Self { activation, .. } => format!("{activation:?}"),
+        })
+    }
+
     fn add(&mut self, component: &Component) -> Result<()> {
         let mut args = Args::new(component);
         args.ignore(&["keys", "allow_missing_keys"]);

@@ -5,7 +5,7 @@ use std::path::Path;
 use ndarray::Array4;
 
 use crate::bundle::serving::{Serving, segment_descriptions};
-use crate::bundle::{Args, Bundle};
+use crate::bundle::Bundle;
 use crate::dicom::segment::{Algorithm, SegmentDescription};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inference::{
@@ -79,7 +79,7 @@ impl Model {
             .iter()
             .filter_map(|component| transforms::build(component).transpose())
             .collect::<Result<Vec<_>>>()?;
-        let inferer = inferer(config)?;
+        let inferer = super::check::inferer(&config.inferer)?;
         let postprocessing = PostPlan::new(&config.postprocessing)?;
         let serving = Serving::read(&dir.join("serving.json"))?;
         let channel_def =
@@ -124,22 +124,6 @@ impl Model {
             .map_err(|e| e.context("warm-up").with("model", self.name.as_str()))?;
         Ok(())
     }
-}
-
-fn inferer(config: &crate::bundle::BundleConfig) -> Result<SlidingWindowInferer> {
-    let component = &config.inferer;
-    if component.target != "SlidingWindowInferer" {
-        return Err(Error::new(
-            ErrorKind::InvalidModel,
-            format!("{}: inferer {} is not supported", component.path, component.target),
-        )
-        .with("path", component.path.as_str())
-        .with("target", component.target.as_str()));
-    }
-    let mut args = Args::new(component);
-    let inferer = SlidingWindowInferer::from_args(&mut args)?;
-    args.finish()?;
-    Ok(inferer)
 }
 
 /// The network's channels must be those the metadata describes.

@@ -1,0 +1,137 @@
+//! `run`: the same path without a server, from a folder of DICOM files to a folder of results.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::serve::cancel_on_signal;
+use crate::config::NetworkArgs;
+use crate::error::{Error, Result};
+use crate::pipeline::{self, Job};
+use crate::progress::{Progress, Stage};
+use crate::registry::{LoadOptions, Model, discover};
+use crate::request::OutputKind;
+use crate::source::dicom_files::DicomFiles;
+use crate::volume::VolumePolicy;
+use crate::writers::sink;
+
+/// Settings of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Folder with the DICOM files of a series.
+    #[arg(value_name = "DICOM_DIR")]
+    pub input: PathBuf,
+    /// Folder of the model package.
+    #[arg(long, env = "MODEL_DIR", value_name = "BUNDLE")]
+    pub model: PathBuf,
+    /// Folder for the results.
+    #[arg(long, env = "OUTPUT_DIR", value_name = "DIR")]
+    pub out: PathBuf,
+    /// The series to take, where the folder holds several.
+    #[arg(long, env = "SERIES_INSTANCE_UID", value_name = "UID")]
+    pub series: Option<String>,
+    /// What to make of the result; what the model package says where not given.
+    #[arg(long, env = "OUTPUTS", value_name = "KIND", value_delimiter = ',')]
+    pub output: Vec<OutputKind>,
+    #[command(flatten)]
+    pub network: NetworkArgs,
+}
+
+/// Segments a folder and prints the report.
+pub async fn run(args: RunArgs) -> Result<()> {
+    let stop = CancellationToken::new();
+    tokio::spawn(cancel_on_signal(stop.clone())?);
+    let locations = discover(&args.model)?;
+    let [location] = &locations[..] else {
+        let names: Vec<&str> = locations.iter().map(|l| l.name.as_str()).collect();
+        return Err(Error::new(
+            crate::error::ErrorKind::InvalidRequest,
+            format!("--model holds several model packages: {}; name one", names.join(", ")),
+        ));
+    };
+    let source = DicomFiles::open(&args.input, args.series.clone())?;
+    let bar = Arc::new(Bar::new(stop));
+    bar.say("loading the model");
+    let options = LoadOptions {
+        provider: args.network.execution_provider.into(),
+        threads: args.network.threads,
+    };
+    let location = location.clone();
+    let model = tokio::task::spawn_blocking(move || {
+        Model::load(&location.name, &location.path, options)
+    })
+    .await
+    .unwrap_or_else(|_| Err(Error::internal("loading the model failed unexpectedly")))?;
+    let name = model.name.clone();
+    let job = Job {
+        model: Arc::new(model),
+        outputs: args.output,
+        policy: VolumePolicy::default(),
+        request_id: uuid::Uuid::new_v4().to_string(),
+        progress: bar.clone(),
+    };
+    let request_id = job.request_id.clone();
+    let mut outcome = pipeline::run(&source, job).await?;
+    let folder = args.out.to_string_lossy().into_owned();
+    for artifact in &mut outcome.artifacts {
+        sink::store(artifact, &folder, None).await?;
+    }
+    bar.finish();
+    let outputs: Vec<Value> = outcome
+        .artifacts
+        .iter()
+        .map(|a| json!({"kind": a.kind, "mediaType": a.media_type, "bytes": a.bytes.len(), "uri": a.uri}))
+        .collect();
+    let mut report = outcome.report;
+    report.insert("requestId".to_owned(), json!(request_id));
+    report.insert("model".to_owned(), json!(name));
+    report.insert("outputs".to_owned(), Value::from(outputs));
+    let text = serde_json::to_string_pretty(&Value::Object(report))
+        .map_err(|e| Error::internal("the report cannot be written").caused_by(e))?;
+    println!("{text}");
+    Ok(())
+}
+
+/// A progress bar on a terminal; nothing where standard error is none.
+struct Bar {
+    bar: ProgressBar,
+    stop: CancellationToken,
+}
+
+impl Bar {
+    fn new(stop: CancellationToken) -> Self {
+        let bar = ProgressBar::new(0);
+        if let Ok(style) =
+            ProgressStyle::with_template("{msg:<12} [{bar:32}] {pos}/{len} {elapsed}")
+        {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self { bar, stop }
+    }
+
+    fn say(&self, what: &'static str) {
+        self.bar.set_message(what);
+    }
+
+    fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Progress for Bar {
+    fn advance(&self, stage: Stage, done: usize, total: usize) {
+        self.bar.set_message(stage.name());
+        self.bar.set_length(total as u64);
+        self.bar.set_position(done as u64);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+}
