@@ -84,7 +84,6 @@ fn try_append(
             let value = resolver.resolve(&id)?;
             append_value(resolver, &id, value, entries)
         }
-        Json::Null => Ok(()),
         _ => Err(Documents::problem(&id, "is neither a component nor a list of components")),
     }
 }
@@ -104,7 +103,6 @@ fn append_value(
         Value::List(items) | Value::Tuple(items) => {
             items.into_iter().try_for_each(|item| append_value(resolver, id, item, entries))
         }
-        Value::Null => Ok(()),
         other => Err(Documents::problem(
             id,
             format!("gives a {}, neither a component nor a list of them", other.type_name()),
@@ -133,7 +131,7 @@ fn append_component(
             entries.push(failed(id, Some(target), problems));
         }
         let transforms = id.child("transforms");
-        if resolver.documents.has(&transforms) {
+        if resolver.documents.locate(&transforms).is_ok_and(|(_, node)| !node.is_null()) {
             append(resolver, &transforms, entries);
         }
         return Ok(());

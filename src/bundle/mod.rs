@@ -70,3 +70,6 @@ impl Bundle {
 fn model_missing() -> &'static str {
     "is missing: export the bundle's network to ONNX with the script in `model/`"
 }
+
+#[cfg(test)]
+mod tests;

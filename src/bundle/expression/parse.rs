@@ -16,7 +16,7 @@ const MAX_LENGTH: usize = 16 << 10;
 const MAX_DEPTH: usize = 48;
 
 /// The most operators, calls, indices and attributes in one expression.
-const MAX_LINKS: usize = 256;
+const MAX_LINKS: usize = 128;
 
 const KEYWORDS: [&str; 35] = [
     "False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue",
