@@ -22,6 +22,16 @@ pub(super) enum Entry {
     Failed { target: Option<String>, path: String, problems: Vec<Problem> },
 }
 
+impl Entry {
+    /// What keeps it from being resolved.
+    pub fn problems(&self) -> &[Problem] {
+        match self {
+            Self::Failed { problems, .. } => problems,
+            Self::Ready(_) | Self::Disabled { .. } => &[],
+        }
+    }
+}
+
 /// Keys of a component that are no arguments (monai.bundle `ConfigComponent.non_arg_keys`).
 const NO_ARGUMENTS: [&str; 5] = ["_target_", "_disabled_", "_requires_", "_desc_", "_mode_"];
 

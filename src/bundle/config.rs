@@ -183,11 +183,7 @@ impl Reading {
     /// All problems, those of components included.
     pub fn all_problems(&self) -> Vec<&Problem> {
         let chains = [&self.preprocessing, &self.inferer, &self.postprocessing];
-        let of_entry = |entry| match entry {
-            &Entry::Failed { ref problems, .. } => problems.as_slice(),
-            _ => &[],
-        };
-        let in_chains = chains.into_iter().flatten().flat_map(of_entry);
+        let in_chains = chains.into_iter().flatten().flat_map(Entry::problems);
         self.problems.iter().chain(in_chains).collect()
     }
 

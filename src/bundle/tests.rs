@@ -195,7 +195,10 @@ fn arguments_that_are_never_read_need_no_value() {
 fn numbers_keep_their_type() {
     let given = json!({"a": 1, "b": 1.0, "c": -3, "d": u64::MAX});
     fails(args(given, json!({})), "preprocessing#0#d: is an integer of more than 64 bits");
-    assert_eq!(args(json!({"a": 1, "b": 1.0}), json!({})).unwrap().to_string(), r#"{"a":1,"b":1.0}"#);
+    assert_eq!(
+        args(json!({"a": 1, "b": 1.0}), json!({})).unwrap().to_string(),
+        r#"{"a":1,"b":1.0}"#
+    );
 }
 
 #[test]
@@ -220,8 +223,9 @@ fn every_problem_is_collected() {
         {"_target_": "B"},
         {"_target_": "$1 + 1"},
     ]);
-    let problems = read(&bundle(&around(chain, json!({"inferer": {"_target_": "C", "q": "$g()"}}))))
-        .unwrap_err();
+    let problems =
+        read(&bundle(&around(chain, json!({"inferer": {"_target_": "C", "q": "$g()"}}))))
+            .unwrap_err();
     let paths: Vec<&str> = problems.iter().map(|p| p.split(':').next().unwrap()).collect();
     let expected =
         ["preprocessing#0#x", "preprocessing#0#y", "preprocessing#2#_target_", "inferer#q"];
@@ -240,14 +244,17 @@ fn a_problem_elsewhere_is_told_at_the_argument() {
 
 #[test]
 fn the_evaluator_leads_to_the_parts() {
-    let mut config = around(json!([{"_target_": "Unused"}]), json!({
-        "chain": [{"_target_": "Used"}],
-        "post": {"_target_": "P"},
-        "data": {"_target_": "CacheDataset", "transform": "@chain"},
-        "loader": {"_target_": "DataLoader", "dataset": "$@data"},
-        "evaluator": {"_target_": "SupervisedEvaluator", "val_data_loader": "@loader",
-            "inferer": {"_target_": "SliceInferer"}, "postprocessing": "@post"},
-    }));
+    let mut config = around(
+        json!([{"_target_": "Unused"}]),
+        json!({
+            "chain": [{"_target_": "Used"}],
+            "post": {"_target_": "P"},
+            "data": {"_target_": "CacheDataset", "transform": "@chain"},
+            "loader": {"_target_": "DataLoader", "dataset": "$@data"},
+            "evaluator": {"_target_": "SupervisedEvaluator", "val_data_loader": "@loader",
+                "inferer": {"_target_": "SliceInferer"}, "postprocessing": "@post"},
+        }),
+    );
     let read_config = read(&bundle(&config)).unwrap();
     assert_eq!(targets(&read_config), ["Used"]);
     assert_eq!(read_config.preprocessing_id, "chain");
@@ -339,7 +346,8 @@ fn depth_is_bounded_on_a_small_stack() {
 
 #[test]
 fn work_is_bounded() {
-    let double = |n: usize| (format!("a{n}"), json!([format!("@a{}", n + 1), format!("@a{}", n + 1)]));
+    let double =
+        |n: usize| (format!("a{n}"), json!([format!("@a{}", n + 1), format!("@a{}", n + 1)]));
     let mut doubling: serde_json::Map<String, Value> = (0..60).map(double).collect();
     doubling.insert("a60".into(), json!(1));
     let problems = read_hostile(around(json!([{"_target_": "A", "x": "@a0"}]), doubling.into()));
@@ -352,8 +360,26 @@ fn work_is_bounded() {
 
 fn any_config() -> impl Strategy<Value = Value> {
     let text = prop::sample::select(vec![
-        "@a", "@b#0", "@#x", "@##", "%a", "%b::x", "%#0", "%other.json", "%..", "$@a + @b", "$[@a]",
-        "$lambda x: @b", "$copy.copy(@a)", "x", "", "@", "$", "%", "true", "$import copy",
+        "@a",
+        "@b#0",
+        "@#x",
+        "@##",
+        "%a",
+        "%b::x",
+        "%#0",
+        "%other.json",
+        "%..",
+        "$@a + @b",
+        "$[@a]",
+        "$lambda x: @b",
+        "$copy.copy(@a)",
+        "x",
+        "",
+        "@",
+        "$",
+        "%",
+        "true",
+        "$import copy",
     ]);
     let leaf = prop_oneof![
         text.prop_map(Value::from),
@@ -363,7 +389,13 @@ fn any_config() -> impl Strategy<Value = Value> {
     ];
     leaf.prop_recursive(4, 40, 5, |inner| {
         let key = prop::sample::select(vec![
-            "_target_", "_disabled_", "transforms", "x", "a", "_requires_", "$ref",
+            "_target_",
+            "_disabled_",
+            "transforms",
+            "x",
+            "a",
+            "_requires_",
+            "$ref",
         ]);
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),

@@ -186,7 +186,8 @@ impl Evaluator<'_> {
                 Ok(Value::Symbol(format!("{module}.{name}")))
             }
             other => {
-                let whole = print(whole, &[], self.depth, self.scope).unwrap_or_else(|_| format!("….{name}"));
+                let whole = print(whole, &[], self.depth, self.scope)
+                    .unwrap_or_else(|_| format!("….{name}"));
                 Err(Fault::Here(format!(
                     "reads `{whole}`, an attribute of a {}",
                     other.type_name()

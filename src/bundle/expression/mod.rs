@@ -7,6 +7,7 @@
 
 mod arithmetic;
 mod ast;
+mod brackets;
 mod builtins;
 mod eval;
 mod parse;
