@@ -22,6 +22,16 @@ pub(super) enum Entry {
     Failed { target: Option<String>, path: String, problems: Vec<Problem> },
 }
 
+impl Entry {
+    /// What keeps it from being resolved.
+    pub fn problems(&self) -> &[Problem] {
+        match self {
+            Self::Failed { problems, .. } => problems,
+            Self::Ready(_) | Self::Disabled { .. } => &[],
+        }
+    }
+}
+
 /// Keys of a component that are no arguments (monai.bundle `ConfigComponent.non_arg_keys`).
 const NO_ARGUMENTS: [&str; 5] = ["_target_", "_disabled_", "_requires_", "_desc_", "_mode_"];
 
@@ -84,7 +94,6 @@ fn try_append(
             let value = resolver.resolve(&id)?;
             append_value(resolver, &id, value, entries)
         }
-        Json::Null => Ok(()),
         _ => Err(Documents::problem(&id, "is neither a component nor a list of components")),
     }
 }
@@ -104,7 +113,6 @@ fn append_value(
         Value::List(items) | Value::Tuple(items) => {
             items.into_iter().try_for_each(|item| append_value(resolver, id, item, entries))
         }
-        Value::Null => Ok(()),
         other => Err(Documents::problem(
             id,
             format!("gives a {}, neither a component nor a list of them", other.type_name()),
@@ -133,7 +141,7 @@ fn append_component(
             entries.push(failed(id, Some(target), problems));
         }
         let transforms = id.child("transforms");
-        if resolver.documents.has(&transforms) {
+        if resolver.documents.locate(&transforms).is_ok_and(|(_, node)| !node.is_null()) {
             append(resolver, &transforms, entries);
         }
         return Ok(());

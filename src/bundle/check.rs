@@ -150,16 +150,21 @@ fn refusal(component: &Component, error: &crate::error::Error) -> Problem {
     }
 }
 
+impl CheckedComponent {
+    /// What keeps it from running; nothing where it runs or is switched off.
+    pub fn problems(&self) -> &[Problem] {
+        match &self.outcome {
+            Outcome::Fails { problems } => problems,
+            Outcome::Runs { .. } | Outcome::Disabled => &[],
+        }
+    }
+}
+
 impl CheckReport {
     /// Every problem, those of components included, in the order of the report.
     pub fn all_problems(&self) -> Vec<&Problem> {
-        let of_component = |component| match component {
-            &CheckedComponent { outcome: Outcome::Fails { ref problems }, .. } => {
-                problems.as_slice()
-            }
-            _ => &[],
-        };
-        let in_stages = self.stages.iter().flat_map(|s| s.components.iter().flat_map(of_component));
+        let components = self.stages.iter().flat_map(|stage| &stage.components);
+        let in_stages = components.flat_map(CheckedComponent::problems);
         self.problems.iter().chain(in_stages).collect()
     }
 }

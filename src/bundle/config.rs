@@ -10,7 +10,7 @@ use super::cycles::refuse_cycles;
 use super::documents::{Documents, MAIN_FILE};
 use super::id::NodeId;
 use super::json;
-use super::metadata::{self, Metadata, NetworkFormat};
+use super::metadata::{self, Extent, Metadata, NetworkFormat, TensorFormat};
 use super::problem::Problem;
 use super::resolver::Resolver;
 use super::roots;
@@ -106,6 +106,7 @@ impl Reading {
             }
             Err(problem) => reading.problems.push(problem),
         }
+        reading.problems.extend(no_segmentation(&reading.metadata.network));
         Ok(reading)
     }
 
@@ -182,11 +183,7 @@ impl Reading {
     /// All problems, those of components included.
     pub fn all_problems(&self) -> Vec<&Problem> {
         let chains = [&self.preprocessing, &self.inferer, &self.postprocessing];
-        let of_entry = |entry| match entry {
-            &Entry::Failed { ref problems, .. } => problems.as_slice(),
-            _ => &[],
-        };
-        let in_chains = chains.into_iter().flatten().flat_map(of_entry);
+        let in_chains = chains.into_iter().flatten().flat_map(Entry::problems);
         self.problems.iter().chain(in_chains).collect()
     }
 
@@ -252,6 +249,38 @@ fn ready(entries: Vec<Entry>) -> Vec<Component> {
         _ => None,
     };
     entries.into_iter().filter_map(component).collect()
+}
+
+/// Why a network's outputs are not labels of its input's voxels, going by the metadata.
+fn no_segmentation(network: &NetworkFormat) -> Vec<Problem> {
+    let problem = |output: &TensorFormat, key: &str, message: String| Problem {
+        file: METADATA_FILE.to_owned(),
+        path: format!("network_data_format#outputs#{}#{key}", output.name),
+        message,
+    };
+    let shape = |tensor: &TensorFormat| {
+        let extents: Vec<String> = tensor.spatial_shape.iter().map(Extent::to_string).collect();
+        format!("[{}]", extents.join(", "))
+    };
+    let mut problems = Vec::new();
+    for output in &network.outputs {
+        if let Some(kind) = output.kind.as_deref().filter(|kind| *kind != "image") {
+            let message = format!("the output is of type `{kind}`: only segmentations are served");
+            problems.push(problem(output, "type", message));
+            continue;
+        }
+        let Some(input) = network.inputs.first() else { continue };
+        let given = !input.spatial_shape.is_empty() && !output.spatial_shape.is_empty();
+        if given && input.spatial_shape != output.spatial_shape {
+            let message = format!(
+                "the output's shape {} is not that of the input {}: only segmentations are served",
+                shape(output),
+                shape(input)
+            );
+            problems.push(problem(output, "spatial_shape", message));
+        }
+    }
+    problems
 }
 
 /// The main configuration, an object.

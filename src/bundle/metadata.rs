@@ -4,6 +4,7 @@
 //! another form is left out with a warning.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -60,6 +61,15 @@ pub enum Extent {
     Fixed(usize),
     /// A condition in `n` and `p`: `8*n`, `2**p*n`; `*` is any extent.
     Formula(String),
+}
+
+impl fmt::Display for Extent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(extent) => write!(f, "{extent}"),
+            Self::Formula(formula) => f.write_str(formula),
+        }
+    }
 }
 
 /// Reads the file's content; adds to `warnings` what is missing or not understood.

@@ -1,9 +1,9 @@
 //! A MONAI bundle read: `configs/inference.json`, `configs/metadata.json`, `models/model.onnx`.
 //!
 //! The configuration's language (monai.bundle `ConfigParser`) is read without Python. Its items are
-//! found by id through `@` references and `%` macros ([`documents`], [`id`]), Python expressions of
-//! a known form are evaluated ([`expression`]), and only what the preprocessing, the inferer and the
-//! postprocessing need is resolved ([`resolver`], [`chain`], [`roots`]). The result is neutral
+//! found by id through `@` references and `%` macros (`documents`, `id`), Python expressions of
+//! a known form are evaluated (`expression`), and only what the preprocessing, the inferer and the
+//! postprocessing need is resolved (`resolver`, `chain`, `roots`). The result is neutral
 //! ([`BundleConfig`], [`Component`]): whether a transform can be run is not known here.
 //!
 //! A bundle may come from anyone. Reading it runs nothing, opens no file outside its folder, never
@@ -74,3 +74,6 @@ impl Bundle {
 fn model_missing() -> &'static str {
     "is missing: export the bundle's network to ONNX with the script in `model/`"
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,8 +15,8 @@ use super::id::{NodeId, Reference};
 use super::problem::Problem;
 use super::value::Value;
 
-/// How deep items may lead to one another.
-const MAX_DEPTH: usize = 160;
+/// How deep items may lead to one another, levels within expressions included: a bound on the stack.
+const MAX_DEPTH: usize = 256;
 
 /// How much work one reading may be, in small values made.
 const BUDGET: usize = 1_000_000;
@@ -63,15 +63,24 @@ impl<'a> Resolver<'a> {
         id: &NodeId,
         work: impl FnOnce(&mut Self) -> Result<T, Problem>,
     ) -> Result<T, Problem> {
-        if self.depth == MAX_DEPTH {
+        self.deeper_by(1, id, work)
+    }
+
+    fn deeper_by<T>(
+        &mut self,
+        levels: usize,
+        id: &NodeId,
+        work: impl FnOnce(&mut Self) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        if self.depth + levels > MAX_DEPTH {
             return Err(Documents::problem(
                 id,
                 format!("items lead to one another more than {MAX_DEPTH} deep"),
             ));
         }
-        self.depth += 1;
+        self.depth += levels;
         let result = work(self);
-        self.depth -= 1;
+        self.depth -= levels;
         result
     }
 
@@ -201,9 +210,10 @@ struct At<'r, 'a> {
 }
 
 impl Scope for At<'_, '_> {
-    fn reference(&mut self, reference: &Reference) -> Result<Value, Fault> {
+    fn reference(&mut self, reference: &Reference, depth: usize) -> Result<Value, Fault> {
         let target = self.resolver.target(self.id, reference).map_err(Fault::Elsewhere)?;
-        self.resolver.resolve(&target).map_err(Fault::Elsewhere)
+        let resolve = |resolver: &mut Resolver<'_>| resolver.resolve(&target);
+        self.resolver.deeper_by(depth, self.id, resolve).map_err(Fault::Elsewhere)
     }
 
     fn module(&self, name: &str) -> Option<String> {

@@ -77,8 +77,9 @@ fn follow(resolver: &mut Resolver<'_>, way: &[&str]) -> Option<NodeId> {
     for key in rest {
         at = dereference(resolver, &at).ok()?.child(key);
     }
-    // The last step may fail to resolve; whoever resolves the chain there reports it.
-    resolver.documents.has(&at).then(|| dereference(resolver, &at).unwrap_or(at))
+    let given = resolver.documents.locate(&at).is_ok_and(|(_, node)| !node.is_null());
+    // A reference that leads nowhere is reported by whoever resolves the part.
+    given.then(|| dereference(resolver, &at).unwrap_or(at))
 }
 
 /// Notes what an evaluator does that is not served here.

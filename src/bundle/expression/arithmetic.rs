@@ -149,10 +149,10 @@ fn too_large() -> Fault {
 }
 
 fn numeric(op: BinaryOp, a: Number, b: Number) -> Result<Value, Fault> {
-    if let (Number::Int(a), Number::Int(b)) = (a, b) {
-        if let Some(result) = integral(op, a, b) {
-            return result;
-        }
+    if let (Number::Int(a), Number::Int(b)) = (a, b)
+        && let Some(result) = integral(op, a, b)
+    {
+        return result;
     }
     let (a, b) = (a.as_f64(), b.as_f64());
     let nonzero = |b: f64| {

@@ -13,13 +13,14 @@ const NOT_EVALUATED: [&str; 1] = ["torch.device"];
 
 /// Evaluates `expr` with what `scope` offers.
 pub(crate) fn evaluate(expr: &Expr, scope: &mut dyn Scope) -> Result<Value, Fault> {
-    Evaluator { scope, locals: Vec::new() }.value(expr)
+    Evaluator { scope, locals: Vec::new(), depth: 0 }.value(expr)
 }
 
 struct Evaluator<'s> {
     scope: &'s mut dyn Scope,
     /// Variables of comprehensions, inner ones last.
     locals: Vec<(String, Value)>,
+    depth: usize,
 }
 
 type Evaluated<T = Value> = Result<T, Fault>;
@@ -27,6 +28,13 @@ type Evaluated<T = Value> = Result<T, Fault>;
 impl Evaluator<'_> {
     fn value(&mut self, expr: &Expr) -> Evaluated {
         self.scope.spend(1)?;
+        self.depth += 1;
+        let value = self.any(expr);
+        self.depth -= 1;
+        value
+    }
+
+    fn any(&mut self, expr: &Expr) -> Evaluated {
         match expr {
             Expr::Null => Ok(Value::Null),
             Expr::Bool(b) => Ok(Value::Bool(*b)),
@@ -37,7 +45,7 @@ impl Evaluator<'_> {
                 Ok(Value::Str(text.clone()))
             }
             Expr::Name(name) => self.name(name),
-            Expr::Reference(reference) => self.scope.reference(reference),
+            Expr::Reference(reference) => self.scope.reference(reference, self.depth),
             Expr::List(items) => self.items(items).map(Value::List),
             Expr::Tuple(items) => self.items(items).map(Value::Tuple),
             Expr::Dict(entries) => self.dict(entries),
@@ -81,7 +89,7 @@ impl Evaluator<'_> {
                 if !self.locals.is_empty() {
                     return Err(Fault::Here("makes a function inside a comprehension".to_owned()));
                 }
-                let text = print(body, params, self.scope)?;
+                let text = print(body, params, self.depth, self.scope)?;
                 Ok(Value::Lambda { params: params.clone(), body: text })
             }
             Expr::Comprehension { kind, element, clauses } => {
@@ -178,7 +186,8 @@ impl Evaluator<'_> {
                 Ok(Value::Symbol(format!("{module}.{name}")))
             }
             other => {
-                let whole = print(whole, &[], self.scope).unwrap_or_else(|_| format!("….{name}"));
+                let whole = print(whole, &[], self.depth, self.scope)
+                    .unwrap_or_else(|_| format!("….{name}"));
                 Err(Fault::Here(format!(
                     "reads `{whole}`, an attribute of a {}",
                     other.type_name()
@@ -233,11 +242,11 @@ impl Evaluator<'_> {
     ) -> Evaluated {
         let name = self.callee(function);
         let Some(name) = name else {
-            let function = print(function, &[], self.scope)?;
+            let function = print(function, &[], self.depth, self.scope)?;
             return Err(Fault::Here(format!("calls `{function}`")));
         };
         if NOT_EVALUATED.contains(&name.as_str()) {
-            return print(whole, &[], self.scope).map(Value::Symbol);
+            return print(whole, &[], self.depth, self.scope).map(Value::Symbol);
         }
         if name == "dict" && args.is_empty() {
             let key = |name: &Option<String>| name.clone().map(Expr::Str);

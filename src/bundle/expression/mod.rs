@@ -7,6 +7,7 @@
 
 mod arithmetic;
 mod ast;
+mod brackets;
 mod builtins;
 mod eval;
 mod parse;
@@ -32,8 +33,8 @@ pub(crate) enum Fault {
 
 /// What an expression sees of the configuration around it.
 pub(crate) trait Scope {
-    /// The value of an item.
-    fn reference(&mut self, reference: &Reference) -> Result<Value, Fault>;
+    /// The value of an item, for a reference that stands `depth` levels deep in its expression.
+    fn reference(&mut self, reference: &Reference, depth: usize) -> Result<Value, Fault>;
 
     /// The full name of the module, or the member of one, that `name` was imported as.
     fn module(&self, name: &str) -> Option<String>;

@@ -4,9 +4,7 @@
 //! lambda parameters other than plain names. Nesting and the number of chained operators are
 //! bounded, so that neither parsing nor walking the result can exhaust the stack.
 
-use super::ast::{
-    BinaryOp, Clause, CompareOp, ComprehensionKind, Expr, UnaryOp, precedence as level,
-};
+use super::ast::{BinaryOp, CompareOp, ComprehensionKind, Expr, UnaryOp, precedence as level};
 use super::token::{Token, tokenise};
 
 /// The longest expression read, in bytes.
@@ -16,7 +14,7 @@ const MAX_LENGTH: usize = 16 << 10;
 const MAX_DEPTH: usize = 48;
 
 /// The most operators, calls, indices and attributes in one expression.
-const MAX_LINKS: usize = 256;
+const MAX_LINKS: usize = 128;
 
 const KEYWORDS: [&str; 35] = [
     "False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue",
@@ -39,45 +37,46 @@ pub(crate) fn parse(source: &str) -> Result<Expr, String> {
     }
 }
 
-struct Parser {
+/// Where parsing stands. What is in brackets is parsed in `brackets`.
+pub(super) struct Parser {
     tokens: Vec<Token>,
     at: usize,
     depth: usize,
     links: usize,
 }
 
-type Parsed<T = Expr> = Result<T, String>;
+pub(super) type Parsed<T = Expr> = Result<T, String>;
 
 impl Parser {
-    fn peek(&self) -> Option<&Token> {
+    pub(super) fn peek(&self) -> Option<&Token> {
         self.tokens.get(self.at)
     }
 
-    fn next_is(&self, op: &str) -> bool {
+    pub(super) fn next_is(&self, op: &str) -> bool {
         matches!(self.peek(), Some(Token::Op(found)) if *found == op)
     }
 
-    fn next_is_word(&self, word: &str) -> bool {
+    pub(super) fn next_is_word(&self, word: &str) -> bool {
         matches!(self.peek(), Some(Token::Name(found)) if found == word)
     }
 
-    fn take(&mut self, op: &str) -> bool {
+    pub(super) fn take(&mut self, op: &str) -> bool {
         let found = self.next_is(op);
         self.at += usize::from(found);
         found
     }
 
-    fn take_word(&mut self, word: &str) -> bool {
+    pub(super) fn take_word(&mut self, word: &str) -> bool {
         let found = self.next_is_word(word);
         self.at += usize::from(found);
         found
     }
 
-    fn expect(&mut self, op: &str) -> Parsed<()> {
+    pub(super) fn expect(&mut self, op: &str) -> Parsed<()> {
         if self.take(op) { Ok(()) } else { Err(self.unexpected(&format!("`{op}`"))) }
     }
 
-    fn expect_word(&mut self, word: &str) -> Parsed<()> {
+    pub(super) fn expect_word(&mut self, word: &str) -> Parsed<()> {
         if self.take_word(word) { Ok(()) } else { Err(self.unexpected(&format!("`{word}`"))) }
     }
 
@@ -98,7 +97,7 @@ impl Parser {
         result
     }
 
-    fn link(&mut self) -> Parsed<()> {
+    pub(super) fn link(&mut self) -> Parsed<()> {
         self.links += 1;
         if self.links > MAX_LINKS {
             return Err(format!("has more than {MAX_LINKS} operators and calls"));
@@ -106,7 +105,7 @@ impl Parser {
         Ok(())
     }
 
-    fn name(&mut self) -> Parsed<String> {
+    pub(super) fn name(&mut self) -> Parsed<String> {
         match self.peek() {
             Some(Token::Name(name)) if !KEYWORDS.contains(&name.as_str()) => {
                 let name = name.clone();
@@ -118,7 +117,7 @@ impl Parser {
     }
 
     /// A whole expression without a bare tuple: `lambda`, `if` – `else` or an operation.
-    fn expression(&mut self) -> Parsed {
+    pub(super) fn expression(&mut self) -> Parsed {
         self.nested(|p| {
             if p.take_word("lambda") {
                 return p.rest_of_lambda();
@@ -155,7 +154,7 @@ impl Parser {
     }
 
     /// Operators that bind at least as tightly as `floor`.
-    fn operation(&mut self, floor: u8) -> Parsed {
+    pub(super) fn operation(&mut self, floor: u8) -> Parsed {
         let mut left = self.operand(floor)?;
         loop {
             if level::COMPARE >= floor
@@ -291,7 +290,7 @@ impl Parser {
     }
 
     /// An expression, or one with a star before it.
-    fn item(&mut self) -> Parsed {
+    pub(super) fn item(&mut self) -> Parsed {
         if self.take("*") {
             let inner = self.nested(|p| p.operation(level::BIT_OR))?;
             return Ok(Expr::Starred(Box::new(inner)));
@@ -365,125 +364,6 @@ impl Parser {
             self.at += 1;
         }
         Expr::Str(value)
-    }
-
-    fn rest_of_parentheses(&mut self) -> Parsed {
-        if self.take(")") {
-            return Ok(Expr::Tuple(Vec::new()));
-        }
-        let first = self.item()?;
-        let expr = if self.next_is_word("for") {
-            self.rest_of_comprehension(ComprehensionKind::Generator, first)?
-        } else if self.next_is(",") {
-            self.rest_of_tuple(first, Some(")"))?
-        } else if matches!(first, Expr::Starred(_)) {
-            return Err("has a star outside a list, a tuple or a call".to_owned());
-        } else {
-            first
-        };
-        self.expect(")")?;
-        Ok(expr)
-    }
-
-    fn rest_of_list(&mut self) -> Parsed {
-        if self.take("]") {
-            return Ok(Expr::List(Vec::new()));
-        }
-        let first = self.item()?;
-        let expr = if self.next_is_word("for") {
-            self.rest_of_comprehension(ComprehensionKind::List, first)?
-        } else {
-            Expr::List(self.rest_of_items(first, Some("]"))?)
-        };
-        self.expect("]")?;
-        Ok(expr)
-    }
-
-    /// The rest of `a, b, c` after `a`, a comma at the end allowed.
-    fn rest_of_items(&mut self, first: Expr, end: Option<&str>) -> Parsed<Vec<Expr>> {
-        let mut items = vec![first];
-        while self.take(",") {
-            if end.map_or(self.peek().is_none(), |end| self.next_is(end)) {
-                break;
-            }
-            items.push(self.item()?);
-        }
-        Ok(items)
-    }
-
-    fn rest_of_tuple(&mut self, first: Expr, end: Option<&str>) -> Parsed {
-        Ok(Expr::Tuple(self.rest_of_items(first, end)?))
-    }
-
-    fn rest_of_braces(&mut self) -> Parsed {
-        if self.take("}") {
-            return Ok(Expr::Dict(Vec::new()));
-        }
-        if !self.next_is("**") {
-            let first = self.item()?;
-            if !self.next_is(":") {
-                let expr = if self.next_is_word("for") {
-                    self.rest_of_comprehension(ComprehensionKind::Set, first)?
-                } else {
-                    Expr::Set(self.rest_of_items(first, Some("}"))?)
-                };
-                self.expect("}")?;
-                return Ok(expr);
-            }
-            self.expect(":")?;
-            let value = self.expression()?;
-            if self.next_is_word("for") {
-                let kind = ComprehensionKind::Dict(Box::new(first));
-                let expr = self.rest_of_comprehension(kind, value)?;
-                self.expect("}")?;
-                return Ok(expr);
-            }
-            return self.rest_of_dict(vec![(Some(first), value)]);
-        }
-        self.expect("**")?;
-        let first = self.expression()?;
-        self.rest_of_dict(vec![(None, first)])
-    }
-
-    fn rest_of_dict(&mut self, mut entries: Vec<(Option<Expr>, Expr)>) -> Parsed {
-        while self.take(",") && !self.next_is("}") {
-            if self.take("**") {
-                entries.push((None, self.expression()?));
-            } else {
-                let key = self.expression()?;
-                self.expect(":")?;
-                entries.push((Some(key), self.expression()?));
-            }
-        }
-        self.expect("}")?;
-        Ok(Expr::Dict(entries))
-    }
-
-    fn rest_of_comprehension(&mut self, kind: ComprehensionKind, element: Expr) -> Parsed {
-        let mut clauses = Vec::new();
-        while self.take_word("for") {
-            self.link()?;
-            clauses.push(self.clause()?);
-        }
-        Ok(Expr::Comprehension { kind, element: Box::new(element), clauses })
-    }
-
-    fn clause(&mut self) -> Parsed<Clause> {
-        let bracketed = self.take("(");
-        let mut targets = vec![self.name()?];
-        while self.take(",") {
-            targets.push(self.name()?);
-        }
-        if bracketed {
-            self.expect(")")?;
-        }
-        self.expect_word("in")?;
-        let items = self.operation(level::OR)?;
-        let mut conditions = Vec::new();
-        while self.take_word("if") {
-            conditions.push(self.operation(level::OR)?);
-        }
-        Ok(Clause { targets, items, conditions })
     }
 }
 

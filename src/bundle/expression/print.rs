@@ -9,15 +9,16 @@ use super::ast::{Clause, ComprehensionKind, Expr, UnaryOp, precedence as level};
 use super::{Fault, Scope};
 
 /// Writes `expr` out; references and modules are looked up in `scope`, where `params` are no
-/// modules.
+/// modules. `depth` is how deep the expression stands.
 pub(super) fn print(
     expr: &Expr,
     params: &[String],
+    depth: usize,
     scope: &mut dyn Scope,
 ) -> Result<String, Fault> {
     let mut bound = params.to_vec();
     collect_bound_names(expr, &mut bound);
-    let mut printer = Printer { scope, bound, out: String::new() };
+    let mut printer = Printer { scope, bound, depth, out: String::new() };
     printer.expr(expr, level::LAMBDA)?;
     Ok(printer.out)
 }
@@ -26,6 +27,7 @@ struct Printer<'s> {
     scope: &'s mut dyn Scope,
     /// Parameters and comprehension variables, which are no modules.
     bound: Vec<String>,
+    depth: usize,
     out: String,
 }
 
@@ -43,7 +45,10 @@ impl Printer<'_> {
         if bracketed {
             self.text("(");
         }
-        self.bare(expr)?;
+        self.depth += 1;
+        let written = self.bare(expr);
+        self.depth -= 1;
+        written?;
         if bracketed {
             self.text(")");
         }
@@ -60,7 +65,7 @@ impl Printer<'_> {
             Expr::Str(value) => self.text(&quoted(value)),
             Expr::Name(name) => self.name(name),
             Expr::Reference(reference) => {
-                let value = self.scope.reference(reference)?;
+                let value = self.scope.reference(reference, self.depth)?;
                 self.scope.spend(value.weight())?;
                 let text = literal(&value).ok_or_else(|| {
                     Fault::Here(format!(

@@ -11,7 +11,7 @@ struct Fixed {
 }
 
 impl Scope for Fixed {
-    fn reference(&mut self, reference: &Reference) -> Result<Value, Fault> {
+    fn reference(&mut self, reference: &Reference, _: usize) -> Result<Value, Fault> {
         Ok(match reference.to_string().as_str() {
             "@root" => Value::Str("./bundle".into()),
             "@n" => Value::Int(3),
@@ -199,7 +199,7 @@ fn what_a_lambda_prints_reads_back_the_same() {
     ] {
         let printed = |text: &str| {
             let expr = parse(text).unwrap();
-            print::print(&expr, &[], &mut Fixed { left: 10_000 }).unwrap()
+            print::print(&expr, &[], 0, &mut Fixed { left: 10_000 }).unwrap()
         };
         let once = printed(source);
         assert_eq!(parse(&once).unwrap(), parse(source).unwrap(), "{once}");
