@@ -37,7 +37,7 @@ pub enum Input {
 }
 
 /// Something a request can produce.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum OutputKind {
     /// A DICOM Segmentation object (`dicom-seg`).

@@ -36,7 +36,7 @@ pub struct RunArgs {
     #[arg(long, env = "SERIES_INSTANCE_UID", value_name = "UID")]
     pub series: Option<String>,
     /// What to make of the result; what the model package says where not given.
-    #[arg(long, env = "OUTPUTS", value_name = "KIND", value_delimiter = ',')]
+    #[arg(long, env = "OUTPUTS", value_name = "KIND", value_delimiter = ',', value_enum)]
     pub output: Vec<OutputKind>,
     #[command(flatten)]
     pub network: NetworkArgs,
