@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Times whole requests against the local HealthImaging, and each of their stages.
+#
+#   scripts/bench.sh [DICOM [MODEL [RUNS]]]
+#
+# DICOM is a folder or zip of one series and MODEL a bundle: the demo's phantom and network where not
+# given. Prints the median of RUNS (5) requests after one that is not counted, and the whole request
+# over the time inside the network alone, both from the same requests.
+
+# shellcheck source=scripts/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+cd "$ROOT"
+
+input=${1:-}
+model=${2:-$ROOT/model/ct_phantom}
+runs=${3:-5}
+work=$ROOT/target/bench
+binary=$ROOT/target/release/ahi-inference
+
+cargo build --release --locked --quiet
+ORT_DYLIB_PATH=$(scripts/get-onnxruntime.sh)
+export ORT_DYLIB_PATH
+rm -rf "$work"
+mkdir -p "$work"
+if [ -z "$input" ]; then
+    "$binary" phantom --out "$work/phantom" >/dev/null
+    input=$work/phantom/dicom
+fi
+exec python3 scripts/bench.py "$binary" "$input" "$model" "$work" "$runs"
