@@ -1,1 +1,137 @@
+//! From DICOM files to labels, against what MONAI made of the same files.
 
+use std::io::Read;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ahi_inference::inference::ProviderChoice;
+use ahi_inference::pipeline::timings::Timings;
+use ahi_inference::pipeline::{compute, frames};
+use ahi_inference::postprocess::Segmentation;
+use ahi_inference::progress::Silent;
+use ahi_inference::registry::{LoadOptions, Model};
+use ahi_inference::source::ImageSource;
+use ahi_inference::source::dicom_files::DicomFiles;
+use ahi_inference::volume::{VolumePolicy, plan};
+use ndarray::{Array1, Array4};
+
+use super::common::shared;
+use super::goldens::{Golden, difference};
+
+/// Unpacks a zip of files into a folder.
+pub fn unzip(archive: &Path, folder: &Path) {
+    let mut zip = zip::ZipArchive::new(std::fs::File::open(archive).unwrap()).unwrap();
+    for i in 0..zip.len() {
+        let mut file = zip.by_index(i).unwrap();
+        if file.is_file() {
+            let name = Path::new(file.name()).file_name().unwrap().to_owned();
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).unwrap();
+            std::fs::write(folder.join(name), bytes).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cranium_equals_monai() {
+    let (Some(archive), Some(bundle), Some(reference)) = (
+        shared("data/cranium_ct_dicom.zip"),
+        shared("models/ct_bone_unet"),
+        shared("reference/cranium_bone.npz"),
+    ) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    unzip(&archive, folder.path());
+    let source = DicomFiles::open(folder.path(), None).unwrap();
+    let series = Arc::new(source.series().await.unwrap());
+    assert_eq!(series.instances.len(), 108);
+    let plan = Arc::new(plan(&series, &VolumePolicy::default()).unwrap());
+    assert!(plan.warnings.is_empty(), "{:?}", plan.warnings);
+    let options = LoadOptions { provider: ProviderChoice::Cpu, threads: None };
+    let model = Model::load("bone", &bundle, options).unwrap();
+    let golden = Golden::open(&reference);
+
+    let (volume, _) = frames::load(&source, &series, &plan, &Silent).await.unwrap();
+    let image = compute::image_of(volume, &plan.geometry).unwrap();
+    let image = compute::preprocess(&model, image, &Silent).unwrap();
+    let expected: Array4<f32> = golden.array("preprocessed");
+    let worst = difference(&image.data, &expected);
+    eprintln!("preprocessed: largest difference {worst:e}");
+    assert!(worst <= 1e-4);
+
+    let (volume, stats) = frames::load(&source, &series, &plan, &Silent).await.unwrap();
+    assert_eq!(stats.frames, 108);
+    let mut timings = Timings::default();
+    let computed =
+        compute::segment(&model, volume, &plan.geometry, &mut timings, &Silent).unwrap();
+    let Segmentation::Labels(labels) = computed.segmentation else { panic!("masks") };
+    let shape: Array1<i64> = golden.array("label_shape");
+    assert_eq!(labels.shape().iter().map(|&n| n as i64).collect::<Vec<_>>(), shape.to_vec());
+    let packed: Array1<u8> = golden.array("label");
+    let expected = (0..labels.len()).map(|i| packed[i / 8] >> (7 - i % 8) & 1);
+    let (mut equal, mut both, mut sum) = (0usize, 0usize, 0usize);
+    for (&ours, theirs) in labels.iter().zip(expected) {
+        equal += usize::from(ours == theirs);
+        both += usize::from(ours == 1 && theirs == 1);
+        sum += usize::from(ours == 1) + usize::from(theirs == 1);
+    }
+    let (share, dice) = (equal as f64 / labels.len() as f64, 2.0 * both as f64 / sum as f64);
+    eprintln!("labels: {:.6} % equal, Dice {dice:.7}, {}", share * 100.0, timings.to_json());
+    assert!(share >= 0.9999 && dice >= 0.9995);
+}
+
+/// Cancellation is seen at the next frame, transform or window.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_request_stops() {
+    use ahi_inference::progress::{Progress, Stage};
+
+    struct StopAt(Stage, Mutex<bool>);
+    impl Progress for StopAt {
+        fn advance(&self, stage: Stage, _: usize, _: usize) {
+            if stage == self.0 {
+                *self.1.lock().unwrap() = true;
+            }
+        }
+        fn is_cancelled(&self) -> bool {
+            *self.1.lock().unwrap()
+        }
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let args = <ahi_inference::phantom::PhantomArgs as FromFlags>::from_flags(&[
+        "--out",
+        folder.path().join("p").to_str().unwrap(),
+        "--size",
+        "96",
+        "--slices",
+        "60",
+    ]);
+    args.run().await.unwrap();
+    let source = DicomFiles::open(&folder.path().join("p/dicom"), None).unwrap();
+    let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("model/ct_phantom");
+    let model = Arc::new(Model::load("phantom", &bundle, LoadOptions::default()).unwrap());
+    for stage in [Stage::Frames, Stage::Preprocess, Stage::Inference] {
+        let job = ahi_inference::pipeline::Job {
+            model: model.clone(),
+            outputs: Vec::new(),
+            policy: VolumePolicy::default(),
+            request_id: "test".to_owned(),
+            progress: Arc::new(StopAt(stage, Mutex::new(false))),
+        };
+        let run = ahi_inference::pipeline::run(&source, job);
+        let e = tokio::time::timeout(Duration::from_secs(60), run).await.unwrap().unwrap_err();
+        assert_eq!(e.kind(), ahi_inference::error::ErrorKind::Cancelled, "{stage:?}: {e}");
+    }
+}
+
+/// Flags read as the program reads them.
+pub trait FromFlags: clap::Args + Sized {
+    fn from_flags(flags: &[&str]) -> Self {
+        let command = Self::augment_args(clap::Command::new("test").no_binary_name(true));
+        Self::from_arg_matches(&command.try_get_matches_from(flags).unwrap()).unwrap()
+    }
+}
+
+impl<T: clap::Args> FromFlags for T {}

@@ -1,0 +1,126 @@
+"""The program as processes: the local HealthImaging and the server, for tests that are real clients."""
+
+import gzip
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BINARY = Path(os.environ.get("AHI_INFERENCE_BIN", ROOT / "target/release/ahi-inference"))
+SHARED = Path(os.environ.get("AHI_SHARED", ROOT / "../shared")).resolve()
+LISTENING = re.compile(r"listening on (http://\S+)")
+
+
+class Program:
+    """A subcommand that prints where it listens; stopped at the end of a `with` block."""
+
+    def __init__(self, *arguments, **environment):
+        keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
+        self.process = subprocess.Popen(
+            [BINARY, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=os.environ | keys | environment,
+        )
+        for line in self.process.stdout:
+            if found := LISTENING.search(line):
+                self.address = found.group(1).replace("0.0.0.0", "127.0.0.1")
+                break
+        else:
+            raise RuntimeError(f"{arguments[0]} did not start: {self.process.stderr.read()}")
+        self.log = []
+        import threading
+        threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait(40)
+
+
+def run(*arguments):
+    """Runs a subcommand to its end and returns what it printed."""
+    return subprocess.run([BINARY, *map(str, arguments)], check=True, capture_output=True, text=True).stdout
+
+
+def emulate(folder, **environment):
+    return Program("emulate", "--folder", folder, "--port", 0, **environment)
+
+
+def serve(model, endpoint, *flags, **environment):
+    server = Program(
+        "serve", "--model", model, "--port", 0, "--host", "127.0.0.1", *flags,
+        AHI_ENDPOINT_URL=endpoint, **environment,
+    )
+    for _ in range(600):
+        status, _, _ = get(f"{server.address}/ping")
+        if status == 200:
+            return server
+        if server.process.poll() is not None:
+            break
+        time.sleep(0.1)
+    server.__exit__()
+    raise RuntimeError(f"the server did not become ready: {''.join(server.log)}")
+
+
+def open_url(request):
+    try:
+        with urllib.request.urlopen(request, timeout=300) as answer:
+            return answer.status, dict(answer.headers), answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, dict(error.headers), error.read()
+    except urllib.error.URLError:
+        return 0, {}, b""
+
+
+def get(url):
+    return open_url(urllib.request.Request(url))
+
+
+def post(url, body, **headers):
+    if not isinstance(body, bytes):
+        body = json.dumps(body).encode()
+    named = {"Content-Type": "application/json"} | {k.replace("_", "-"): v for k, v in headers.items()}
+    return open_url(urllib.request.Request(f"{url}/invocations", body, named))
+
+
+def import_dicom(source, store):
+    """Imports and returns the request's body for the first image set."""
+    made = json.loads(run("import", source, "--folder", store))
+    assert not made["failures"], made["failures"]
+    return {"datastoreId": made["datastoreId"], "imageSetId": made["imageSets"][0]["imageSetId"]}
+
+
+def find_files(store, predicate):
+    return [path for path in Path(store).rglob("*") if path.is_file() and predicate(path)]
+
+
+def edit_metadata(store, request, change):
+    """Lets `change` alter the stored metadata document of an image set."""
+    for path in find_files(store, lambda p: request["imageSetId"] in str(p)):
+        raw = path.read_bytes()
+        if raw[:2] == b"\x1f\x8b":
+            document = json.loads(gzip.decompress(raw))
+            if "Study" in document:
+                change(document)
+                path.write_bytes(gzip.compress(json.dumps(document).encode()))
+                return
+    raise AssertionError("no metadata found")
+
+
+def frames_of(document):
+    for series in document["Study"]["Series"].values():
+        for uid, instance in series["Instances"].items():
+            for frame in instance["ImageFrames"]:
+                yield uid, instance, frame
+
+
+def copy_store(store, target):
+    shutil.copytree(store, target)
+    return target
