@@ -27,6 +27,8 @@ pub enum ErrorKind {
     PayloadTooLarge,
     /// No such route.
     RouteNotFound,
+    /// The route is there, but not for this method.
+    MethodNotAllowed,
     /// The image set, data store or object named in the request does not exist.
     NotFound,
     /// The model named in the request is not here.
@@ -74,6 +76,7 @@ impl ErrorKind {
             Self::NotAcceptable => "not_acceptable",
             Self::PayloadTooLarge => "payload_too_large",
             Self::RouteNotFound => "route_not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
             Self::NotFound => "not_found",
             Self::ModelNotFound => "model_not_found",
             Self::InvalidModel => "invalid_model",

@@ -1,1 +1,72 @@
-//! Logging and metric names.
+//! Logging.
+//!
+//! Lines go to standard error: JSON in a container, text on a terminal. Every line written while a
+//! request is worked on carries that request's identifiers through its span. Lines below the level
+//! `info` are taken from this crate alone: the AWS clients write whole answers at `trace`, and the
+//! metadata of an image set holds a patient's name.
+
+use std::any::Any;
+use std::io::IsTerminal;
+use std::panic::PanicHookInfo;
+
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt};
+
+use crate::config::LogArgs;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Starts logging for the whole process, and sends panics to the log.
+///
+/// # Errors
+/// [`ErrorKind::Configuration`] where the filter is malformed or logging was started before.
+pub fn init(args: &LogArgs) -> Result<()> {
+    let filter = EnvFilter::try_new(&args.log_level).map_err(|e| {
+        Error::new(ErrorKind::Configuration, format!("--log-level: not a filter: {e}"))
+    })?;
+    let filter = filter.and(filter_fn(may_be_logged));
+    let terminal = std::io::stderr().is_terminal();
+    let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
+    let layer = if args.log_format.is_json(terminal) {
+        layer.json().flatten_event(true).with_span_list(false).with_filter(filter).boxed()
+    } else {
+        layer.with_filter(filter).boxed()
+    };
+    tracing_subscriber::registry().with(layer).try_init().map_err(|e| {
+        Error::new(ErrorKind::Configuration, "logging was started twice").caused_by(e)
+    })?;
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+fn may_be_logged(metadata: &Metadata<'_>) -> bool {
+    let ours = metadata.target().split("::").next() == Some(env!("CARGO_CRATE_NAME"));
+    ours || *metadata.level() <= Level::INFO
+}
+
+fn log_panic(info: &PanicHookInfo<'_>) {
+    let location = info.location().map(ToString::to_string).unwrap_or_default();
+    let message = literal(info.payload());
+    tracing::error!(location, message, "panic");
+}
+
+/// The message of a panic where it is a literal of the source. A formatted one may hold data.
+fn literal(payload: &dyn Any) -> &'static str {
+    payload.downcast_ref::<&'static str>().copied().unwrap_or("(message left out)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formatted_panic_messages_are_left_out() {
+        let name = "Doe^Jane".to_owned();
+        let payload = std::panic::catch_unwind(|| panic!("patient {name}")).unwrap_err();
+        assert_eq!(literal(payload.as_ref()), "(message left out)");
+        let payload = std::panic::catch_unwind(|| panic!("a defect")).unwrap_err();
+        assert_eq!(literal(payload.as_ref()), "a defect");
+    }
+}

@@ -1,1 +1,0 @@
-//! Admission: bounded concurrency, a bounded queue, deadlines, cancellation.
