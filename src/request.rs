@@ -109,9 +109,19 @@ mod tests {
         for good in ["s3://bucket", "s3://bucket/", "s3://my.bucket-1/a/b c/ä"] {
             assert!(is_s3_uri(good), "{good}");
         }
-        for bad in ["", "bucket/a", "s3://", "s3:///a", "s3://ab/c", "s3://Bucket/a", "s3://-ab/c",
-            "s3://bucket/a\nb", "https://bucket/a", "file:///etc", "s3://user@bucket/x"]
-        {
+        for bad in [
+            "",
+            "bucket/a",
+            "s3://",
+            "s3:///a",
+            "s3://ab/c",
+            "s3://Bucket/a",
+            "s3://-ab/c",
+            "s3://bucket/a\nb",
+            "https://bucket/a",
+            "file:///etc",
+            "s3://user@bucket/x",
+        ] {
             assert!(!is_s3_uri(bad), "{bad}");
         }
     }

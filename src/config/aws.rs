@@ -81,7 +81,9 @@ impl AwsArgs {
     pub fn settings(self) -> Result<AwsSettings> {
         if let Some(region) = &self.region
             && (region.is_empty()
-                || !region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'))
+                || !region
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'))
         {
             return Err(wrong("--region", "is not the name of a region, such as us-east-1"));
         }

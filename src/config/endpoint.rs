@@ -23,8 +23,7 @@ impl EndpointUrl {
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::error::ErrorKind::Configuration).
     pub fn checked(self, flag: &str) -> Result<Self> {
-        let Some(rest) =
-            self.0.strip_prefix("http://").or_else(|| self.0.strip_prefix("https://"))
+        let Some(rest) = self.0.strip_prefix("http://").or_else(|| self.0.strip_prefix("https://"))
         else {
             return Err(super::wrong(flag, "must start with http:// or https://"));
         };

@@ -10,8 +10,14 @@ pub struct LogArgs {
     #[arg(long, env = "LOG_LEVEL", default_value = "info", value_name = "FILTER", global = true)]
     pub log_level: String,
     /// How log lines look
-    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t, value_name = "FORMAT",
-          global = true)]
+    #[arg(
+        long,
+        env = "LOG_FORMAT",
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT",
+        global = true
+    )]
     pub log_format: LogFormat,
 }
 

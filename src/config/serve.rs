@@ -31,7 +31,7 @@ pub struct ServeArgs {
     #[arg(long, env = "MAX_INLINE_BYTES", default_value = "5500000", value_name = "BYTES",
           value_parser = bounded::<0, { 1 << 30 }>)]
     pub max_inline: usize,
-    /// Time a request has from its first byte to its answer; 0 sets no limit
+    /// Time a request has from its headers to its answer; 0 sets no limit
     #[arg(long, env = "REQUEST_TIMEOUT", default_value = "60", value_name = "SECONDS",
           value_parser = seconds)]
     pub request_timeout: Duration,
@@ -124,10 +124,7 @@ impl ServeArgs {
                 request_timeout: Some(self.request_timeout).filter(|t| !t.is_zero()),
                 output_uri: self.output_uri,
             },
-            admission: AdmissionSettings {
-                max_concurrent: self.max_concurrent,
-                queue: self.queue,
-            },
+            admission: AdmissionSettings { max_concurrent: self.max_concurrent, queue: self.queue },
             drain_timeout: self.drain_timeout,
             compute: self.compute.settings(),
             aws: self.aws.settings()?,

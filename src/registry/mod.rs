@@ -122,9 +122,8 @@ impl<M: Send + Sync + 'static> Entry<M> {
         let location = self.location.clone();
         let name = &self.location.name;
         let loaded = tokio::task::spawn_blocking(move || loader(&location)).await;
-        let loaded = loaded.unwrap_or_else(|_| {
-            Err(Error::internal(format!("loading the model {name} panicked")))
-        });
+        let loaded = loaded
+            .unwrap_or_else(|_| Err(Error::internal(format!("loading the model {name} panicked"))));
         let (ready, state) = match loaded {
             Ok(model) => {
                 tracing::info!(model = name, "model ready");

@@ -16,7 +16,11 @@ struct Gate {
 
 #[async_trait]
 impl Invoke for Gate {
-    async fn invoke(&self, request: InferenceRequest, cancel: CancellationToken) -> Result<Outcome> {
+    async fn invoke(
+        &self,
+        request: InferenceRequest,
+        cancel: CancellationToken,
+    ) -> Result<Outcome> {
         self.entered.notify_one();
         tokio::select! {
             () = self.go.notified() => Ok(Outcome {

@@ -48,8 +48,8 @@ fn may_be_logged(metadata: &Metadata<'_>) -> bool {
 
 fn log_panic(info: &PanicHookInfo<'_>) {
     let location = info.location().map(ToString::to_string).unwrap_or_default();
-    let message = literal(info.payload());
-    tracing::error!(location, message, "panic");
+    let payload = literal(info.payload());
+    tracing::error!(location, payload, "panic");
 }
 
 /// The message of a panic where it is a literal of the source. A formatted one may hold data.

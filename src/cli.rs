@@ -1,1 +1,0 @@
-//! Subcommands and their flags.

@@ -1,0 +1,85 @@
+//! Subcommands and their flags, and what the process says and returns when it ends.
+
+mod exit;
+mod run;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
+
+pub use run::RunArgs;
+
+use crate::config::{LogArgs, ServeArgs, refuse_unknown_variables};
+use crate::error::{Error, Result};
+use crate::telemetry;
+
+/// Medical image segmentation server: AWS HealthImaging in, DICOM SEG out, for SageMaker
+#[derive(Debug, Parser)]
+#[command(name = "ahi-inference", version)]
+pub struct Cli {
+    /// How to log.
+    #[command(flatten)]
+    pub log: LogArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve requests as a SageMaker container does
+    Serve(Box<ServeArgs>),
+}
+
+/// Runs the program with the arguments and the environment of the process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return exit::usage(&error),
+    };
+    let format = cli.log.log_format;
+    match execute(cli) {
+        Ok(code) => code,
+        Err(error) => exit::failure(&error, format),
+    }
+}
+
+fn execute(cli: Cli) -> Result<ExitCode> {
+    let variables = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+    refuse_unknown_variables(&Cli::command(), variables)?;
+    telemetry::init(&cli.log)?;
+    match cli.command {
+        Command::Serve(args) => serve::serve(*args).map(exit::drained),
+    }
+}
+
+/// A runtime whose threads carry `name`.
+fn runtime(name: &str, threads: usize) -> Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name(name)
+        .enable_all()
+        .build()
+        .map_err(|e| Error::internal("threads cannot be started").caused_by(e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::LogFormat;
+
+    #[test]
+    fn flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sagemakers_one_word_is_enough() {
+        let cli = Cli::try_parse_from(["ahi-inference", "serve"]).unwrap();
+        assert!(matches!(cli.command, Command::Serve(_)));
+        assert_eq!(cli.log.log_format, LogFormat::Auto);
+    }
+}
