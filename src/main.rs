@@ -1,4 +1,4 @@
-//! The `ahi-inference` program; see `cli` for its subcommands.
+//! The `ahi-inference` program; all of it is in the library.
 
 use std::process::ExitCode;
 

@@ -83,3 +83,46 @@ pub struct Outcome {
     /// One per input.
     pub results: Vec<InputOutcome>,
 }
+
+/// Whether `uri` is `s3://BUCKET` or `s3://BUCKET/PREFIX` with a bucket name as S3 allows it (3 to
+/// 63 lower-case letters, digits, periods and hyphens) and a prefix that leaves room for names.
+pub fn is_s3_uri(uri: &str) -> bool {
+    const LONGEST_PREFIX: usize = 900;
+    let Some(rest) = uri.strip_prefix("s3://") else { return false };
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let ends = |b: Option<&u8>| b.is_some_and(|&b| inner(b));
+    (3..=63).contains(&bucket.len())
+        && bucket.bytes().all(|b| inner(b) || b == b'.' || b == b'-')
+        && ends(bucket.as_bytes().first())
+        && ends(bucket.as_bytes().last())
+        && prefix.len() <= LONGEST_PREFIX
+        && !prefix.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_s3_uri;
+
+    #[test]
+    fn s3_uris_name_a_bucket() {
+        for good in ["s3://bucket", "s3://bucket/", "s3://my.bucket-1/a/b c/ä"] {
+            assert!(is_s3_uri(good), "{good}");
+        }
+        for bad in [
+            "",
+            "bucket/a",
+            "s3://",
+            "s3:///a",
+            "s3://ab/c",
+            "s3://Bucket/a",
+            "s3://-ab/c",
+            "s3://bucket/a\nb",
+            "https://bucket/a",
+            "file:///etc",
+            "s3://user@bucket/x",
+        ] {
+            assert!(!is_s3_uri(bad), "{bad}");
+        }
+    }
+}

@@ -1,108 +1,112 @@
-//! Subcommands and their flags. Every flag has an environment twin.
-//!
-//! Exit codes: 0 done; 1 failed; 2 wrong usage or settings; 3 stopped before all work was finished.
+//! Subcommands and their flags, and what the process says and returns when it ends.
 
 mod check;
+mod exit;
 mod run;
 mod serve;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
+
+pub use run::RunArgs;
 
 use crate::emulator::cli::{EmulateArgs, ImportArgs};
-use crate::error::{Error, ErrorKind, Result};
+use crate::config::{LogArgs, ServeArgs, refuse_unknown_variables};
+use crate::error::{Error, Result};
 use crate::phantom::PhantomArgs;
-use crate::telemetry::{self, LogArgs};
+use crate::telemetry;
 
-/// A medical image set from AWS HealthImaging to a finished segmentation.
+/// Medical image segmentation server: AWS HealthImaging in, DICOM SEG out, for SageMaker
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 100)]
-struct Cli {
+#[command(name = "ahi-inference", version)]
+pub struct Cli {
+    /// How to log.
     #[command(flatten)]
-    log: LogArgs,
+    pub log: LogArgs,
+    /// What to do.
     #[command(subcommand)]
-    command: Command,
+    pub command: Command,
 }
 
+/// What to do.
 #[derive(Debug, Subcommand)]
-enum Command {
-    /// Serve models over HTTP, as SageMaker runs a container.
-    Serve(crate::config::ServeArgs),
-    /// Segment a folder of DICOM files without a server.
-    Run(run::RunArgs),
-    /// Look into model packages.
+pub enum Command {
+    /// Serve requests as a SageMaker container does
+    Serve(Box<ServeArgs>),
+    /// Segment a folder of DICOM files without a server
+    Run(RunArgs),
+    /// Look into model packages
     Bundle(check::BundleArgs),
-    /// A local AWS HealthImaging, for demos and tests.
+    /// A local AWS HealthImaging, for demos and tests
     Emulate(EmulateArgs),
-    /// Bring DICOM files into the local AWS HealthImaging.
+    /// Bring DICOM files into the local AWS HealthImaging
     Import(ImportArgs),
-    /// Make a synthetic CT as DICOM files, with its truth.
+    /// Make a synthetic CT as DICOM files, with its truth
     Phantom(PhantomArgs),
 }
 
-/// Runs the program.
+/// Runs the program with the arguments and the environment of the process.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    if let Err(error) = telemetry::init(&cli.log) {
-        return failed(&error);
-    }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(e) => return failed(&Error::internal("the runtime cannot be started").caused_by(e)),
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return exit::usage(&error),
     };
-    let result = runtime.block_on(dispatch(cli.command));
-    // What still runs was cancelled or is not waited for.
+    let format = cli.log.log_format;
+    match execute(cli) {
+        Ok(code) => code,
+        Err(error) => exit::failure(&error, format),
+    }
+}
+
+fn execute(cli: Cli) -> Result<ExitCode> {
+    let variables = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+    refuse_unknown_variables(&Cli::command(), variables)?;
+    telemetry::init(&cli.log)?;
+    match cli.command {
+        Command::Serve(args) => serve::serve(*args).map(exit::drained),
+        Command::Run(args) => to_the_end(run::run(args)),
+        Command::Bundle(args) => check::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Emulate(args) => to_the_end(args.run()),
+        Command::Import(args) => to_the_end(args.run()),
+        Command::Phantom(args) => to_the_end(args.run()),
+    }
+}
+
+/// Runs a subcommand that is done when it returns.
+fn to_the_end(command: impl Future<Output = Result<()>>) -> Result<ExitCode> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let runtime = runtime("main", cores)?;
+    let result = runtime.block_on(command);
     runtime.shutdown_background();
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error),
-    }
+    result.map(|()| ExitCode::SUCCESS)
 }
 
-async fn dispatch(command: Command) -> Result<()> {
-    match command {
-        Command::Serve(args) => serve::serve(args).await,
-        Command::Run(args) => run::run(args).await,
-        Command::Bundle(args) => check::run(&args),
-        Command::Emulate(args) => args.run().await,
-        Command::Import(args) => args.run().await,
-        Command::Phantom(args) => args.run().await,
-    }
-}
-
-/// Says on one line what failed.
-fn failed(error: &Error) -> ExitCode {
-    eprintln!("error: {error} [{}]", error.kind().code());
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        eprintln!("  caused by: {cause}");
-        source = cause.source();
-    }
-    match error.kind() {
-        ErrorKind::Configuration | ErrorKind::InvalidRequest => ExitCode::from(2),
-        ErrorKind::DeadlineExceeded => ExitCode::from(3),
-        _ => ExitCode::from(1),
-    }
+/// A runtime whose threads carry `name`.
+fn runtime(name: &str, threads: usize) -> Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name(name)
+        .enable_all()
+        .build()
+        .map_err(|e| Error::internal("threads cannot be started").caused_by(e))
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
+    use crate::config::LogFormat;
 
     #[test]
-    fn every_flag_has_an_environment_twin() {
-        let cli = Cli::command();
-        cli.clone().debug_assert();
-        for command in cli.get_subcommands() {
-            for arg in command.get_arguments() {
-                let name = arg.get_id().as_str();
-                if name != "help" && arg.get_long().is_some() {
-                    assert!(arg.get_env().is_some(), "{} --{name}", command.get_name());
-                }
-            }
-        }
+    fn flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sagemakers_one_word_is_enough() {
+        let cli = Cli::try_parse_from(["ahi-inference", "serve"]).unwrap();
+        assert!(matches!(cli.command, Command::Serve(_)));
+        assert_eq!(cli.log.log_format, LogFormat::Auto);
     }
 }

@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! `run`: the same path without a server, from a folder of DICOM files to a folder of results.
 
 use std::path::PathBuf;
@@ -9,8 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::serve::cancel_on_signal;
-use crate::config::NetworkArgs;
+use crate::config::ComputeArgs;
 use crate::error::{Error, Result};
 use crate::pipeline::{self, Job};
 use crate::progress::{Progress, Stage};
@@ -21,11 +21,11 @@ use crate::volume::VolumePolicy;
 use crate::writers::sink;
 
 /// Settings of `run`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct RunArgs {
     /// Folder with the DICOM files of a series.
-    #[arg(value_name = "DICOM_DIR")]
-    pub input: PathBuf,
+    #[arg(value_name = "DICOM_DIR", env = "DICOM_DIR")]
+    pub dicom: PathBuf,
     /// Folder of the model package.
     #[arg(long, env = "MODEL_DIR", value_name = "BUNDLE")]
     pub model: PathBuf,
@@ -39,13 +39,19 @@ pub struct RunArgs {
     #[arg(long, env = "OUTPUTS", value_name = "KIND", value_delimiter = ',', value_enum)]
     pub output: Vec<OutputKind>,
     #[command(flatten)]
-    pub network: NetworkArgs,
+    #[allow(missing_docs)]
+    pub compute: ComputeArgs,
 }
 
 /// Segments a folder and prints the report.
 pub async fn run(args: RunArgs) -> Result<()> {
     let stop = CancellationToken::new();
-    tokio::spawn(cancel_on_signal(stop.clone())?);
+    let interrupted = stop.clone();
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            interrupted.cancel();
+        }
+    });
     let locations = discover(&args.model)?;
     let [location] = &locations[..] else {
         let names: Vec<&str> = locations.iter().map(|l| l.name.as_str()).collect();
@@ -54,13 +60,10 @@ pub async fn run(args: RunArgs) -> Result<()> {
             format!("--model holds several model packages: {}; name one", names.join(", ")),
         ));
     };
-    let source = DicomFiles::open(&args.input, args.series.clone())?;
+    let source = DicomFiles::open(&args.dicom, args.series.clone())?;
     let bar = Arc::new(Bar::new(stop));
     bar.say("loading the model");
-    let options = LoadOptions {
-        provider: args.network.execution_provider.into(),
-        threads: args.network.threads,
-    };
+    let options = LoadOptions::from(&args.compute.clone().settings());
     let location = location.clone();
     let model = tokio::task::spawn_blocking(move || {
         Model::load(&location.name, &location.path, options)
@@ -134,4 +137,29 @@ impl Progress for Bar {
     fn is_cancelled(&self) -> bool {
         self.stop.is_cancelled()
     }
+=======
+//! Flags of `run`: one series of files to its outputs, without a server.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::ComputeArgs;
+
+/// Flags of `run`.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// Folder of DICOM Part 10 files, searched with its subfolders
+    #[arg(value_name = "DICOM_DIR", env = "DICOM_DIR")]
+    pub dicom: PathBuf,
+    /// MONAI bundle to run
+    #[arg(long, env = "MODEL_DIR", value_name = "BUNDLE")]
+    pub model: PathBuf,
+    /// Folder to write the outputs to
+    #[arg(long, env = "OUTPUT_DIR", value_name = "DIR")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub compute: ComputeArgs,
+>>>>>>> server
 }

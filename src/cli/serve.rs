@@ -1,104 +1,97 @@
-//! `serve`: settings to a running server.
+//! `serve`: the pipeline behind the scheduler behind HTTP.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use futures::future::BoxFuture;
+use tokio::runtime::Handle;
 
-use crate::config::ServeArgs;
-use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::Service;
-use crate::registry::{LoadOptions, Model, Registry, State, discover};
-use crate::scheduler::Scheduler;
-use crate::server::{self, App, Readiness, ReadyState};
-use crate::source::ahi::{AhiClient, AhiSettings};
-use crate::source::aws::{self, AwsSettings};
+use super::runtime;
+use crate::config::{ServeArgs, ServeSettings};
+use crate::error::{Error, Result};
+use crate::pipeline::{self, Invoke};
+use crate::registry::{LoadOptions, Model, Registry, discover};
+use crate::scheduler::{Drained, Scheduler};
+use crate::server::{self, App, Readiness, Termination};
+use crate::source::ahi::AhiClient;
+use crate::source::aws;
 use crate::volume::VolumePolicy;
 
-/// Serves until SIGTERM or SIGINT.
-pub async fn serve(args: ServeArgs) -> Result<()> {
-    args.check()?;
-    let locations = discover(&args.model)?;
-    let listener = listen(&args).await?;
-    let registry = Arc::new(Registry::<Model>::new(&locations));
-    let aws = AwsSettings {
-        region: args.aws.region.clone(),
-        ahi_endpoint: args.aws.ahi_endpoint.clone(),
-        s3_endpoint: args.aws.s3_endpoint.clone(),
-        s3_path_style: args.aws.s3_path_style,
-        ..AwsSettings::default()
-    };
-    let config = aws::load(&aws).await?;
-    let settings = AhiSettings {
-        frames_in_flight: args.aws.frames_in_flight,
-        frames_per_second: args.aws.frames_per_second,
-        allow_non_primary: args.aws.allow_non_primary,
-        ..AhiSettings::default()
-    };
-    let service = Service {
-        registry: registry.clone(),
-        ahi: AhiClient::new(aws::medical_imaging_client(&config, &aws)?, settings),
-        s3: aws::s3_client(&config, &aws)?,
-        output_uri: args.output_uri.clone(),
+/// Threads that answer HTTP. They never compute, so two of them keep up with any load.
+const HTTP_THREADS: usize = 2;
+
+/// Threads for fetching, whatever the number of cores.
+const MOST_WORK_THREADS: usize = 8;
+
+/// What answers requests, and the loading it needs before it can.
+struct Service {
+    invoke: Arc<dyn Invoke>,
+    /// Loads the models; whether at least one is ready.
+    loading: BoxFuture<'static, bool>,
+}
+
+/// Serves until the process is told to stop.
+///
+/// # Errors
+/// [`ErrorKind::Configuration`] where flags, environment or models do not allow it.
+pub(super) fn serve(args: ServeArgs) -> Result<Drained> {
+    let settings = args.settings()?;
+    let http = runtime("http", HTTP_THREADS)?;
+    let work = runtime("work", settings.compute.threads.clamp(2, MOST_WORK_THREADS))?;
+    let result = http.block_on(until_stopped(settings, work.handle().clone()));
+    // Work that did not heed its cancellation ends with the process.
+    work.shutdown_background();
+    http.shutdown_background();
+    result
+}
+
+async fn until_stopped(settings: ServeSettings, work: Handle) -> Result<Drained> {
+    let termination = Termination::new()?;
+    let listener = server::bind(settings.listen)?;
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
+        println!("listening on http://{address}");
+    }
+    let building = settings.clone();
+    let building = work.spawn(async move { build_service(&building).await });
+    let Service { invoke, loading } = building
+        .await
+        .map_err(|e| Error::internal("building the service panicked").caused_by(e))??;
+
+    let readiness = Arc::new(Readiness::default());
+    let loaded = work.spawn(loading);
+    tokio::spawn({
+        let readiness = Arc::clone(&readiness);
+        async move { readiness.started(loaded.await.unwrap_or(false)) }
+    });
+    let app = Arc::new(App {
+        http: settings.http,
+        scheduler: Scheduler::new(invoke, settings.admission, work),
+        readiness,
+    });
+    server::run(listener, app, settings.drain_timeout, termination.received()).await
+}
+
+/// The pipeline over the models of `settings.model_dir`.
+async fn build_service(settings: &ServeSettings) -> Result<Service> {
+    let registry = Arc::new(Registry::<Model>::new(discover(&settings.model_dir)?));
+    let config = aws::load(&settings.aws).await?;
+    let service = pipeline::Service {
+        registry: Arc::clone(&registry),
+        ahi: AhiClient::new(&config, &settings.aws)?,
+        s3: aws::s3_client(&config, &settings.aws),
+        output_uri: settings.http.output_uri.clone(),
         policy: VolumePolicy::default(),
     };
-    let readiness = Readiness::default();
-    let app = App {
-        scheduler: Arc::new(Scheduler::new(Arc::new(service), args.limits())),
-        readiness: readiness.clone(),
-        max_body: args.limits.max_body,
+    let options = LoadOptions::from(&settings.compute);
+    let loading = async move {
+        let ready = registry
+            .load(move |location| {
+                let model = Model::load(&location.name, &location.path, options)?;
+                model.warm_up()?;
+                Ok(model)
+            })
+            .await;
+        ready > 0
     };
-    let options = LoadOptions {
-        provider: args.network.execution_provider.into(),
-        threads: args.network.threads,
-    };
-    std::thread::spawn(move || {
-        let state = registry.load_all(&locations, |location| {
-            let model = Model::load(&location.name, &location.path, options)?;
-            model.warm_up()?;
-            Ok(model)
-        });
-        readiness.set(match state {
-            State::Ready => ReadyState::Ready,
-            State::Loading | State::Failed => ReadyState::Failed,
-        });
-    });
-    let stop = CancellationToken::new();
-    tokio::spawn(cancel_on_signal(stop.clone())?);
-    server::serve(listener, app, stop, Duration::from_secs(args.limits.drain_timeout)).await
-}
-
-async fn listen(args: &ServeArgs) -> Result<TcpListener> {
-    let address = (args.host, args.port);
-    let failed = |e: std::io::Error| {
-        Error::new(
-            ErrorKind::Configuration,
-            format!("cannot listen on {}:{}: {e}", args.host, args.port),
-        )
-    };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    tracing::info!(address = %bound, "listening");
-    println!("listening on http://{bound}");
-    Ok(listener)
-}
-
-/// A future that cancels `stop` on SIGTERM (SageMaker, `docker stop`) or SIGINT.
-pub fn cancel_on_signal(
-    stop: CancellationToken,
-) -> Result<impl std::future::Future<Output = ()> + Send> {
-    let handler = |kind| {
-        signal(kind).map_err(|e| Error::internal("signals cannot be handled").caused_by(e))
-    };
-    let (mut terminate, mut interrupt) =
-        (handler(SignalKind::terminate())?, handler(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        stop.cancel();
-    })
+    Ok(Service { invoke: Arc::new(service), loading: Box::pin(loading) })
 }

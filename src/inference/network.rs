@@ -45,6 +45,8 @@ pub enum ProviderChoice {
     Auto,
     /// ONNX Runtime's own CPU kernels.
     Cpu,
+    /// An NVIDIA GPU. This build cannot use one: asking for it is an error, never a silent fall back.
+    Cuda,
 }
 
 /// An ONNX model in a session of ONNX Runtime.
@@ -58,8 +60,15 @@ pub struct OnnxNetwork {
 impl OnnxNetwork {
     /// Loads a model file. A file that ONNX Runtime cannot load, or whose input or output is not a
     /// single f32 tensor of five dimensions, is [`ErrorKind::InvalidModel`] naming the file.
-    pub fn load(path: &Path, threads: Option<usize>, _provider: ProviderChoice) -> Result<Self> {
+    pub fn load(path: &Path, threads: Option<usize>, provider: ProviderChoice) -> Result<Self> {
         let name = path.display();
+        if provider == ProviderChoice::Cuda {
+            return Err(Error::new(
+                ErrorKind::Configuration,
+                "the CUDA execution provider was asked for, but this build has none; \
+                 set EXECUTION_PROVIDERS to auto or cpu",
+            ));
+        }
         if !path.is_file() {
             return Err(Error::new(
                 ErrorKind::InvalidModel,

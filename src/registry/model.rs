@@ -6,6 +6,7 @@ use ndarray::Array4;
 
 use crate::bundle::serving::{Serving, segment_descriptions};
 use crate::bundle::Bundle;
+use crate::config::{ComputeSettings, ExecutionProvider};
 use crate::dicom::segment::{Algorithm, SegmentDescription};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inference::{
@@ -23,6 +24,17 @@ pub struct LoadOptions {
     pub provider: ProviderChoice,
     /// Threads of the network; ONNX Runtime's own choice (one a core) where absent.
     pub threads: Option<usize>,
+}
+
+impl From<&ComputeSettings> for LoadOptions {
+    fn from(settings: &ComputeSettings) -> Self {
+        let provider = match settings.execution_provider {
+            ExecutionProvider::Auto => ProviderChoice::Auto,
+            ExecutionProvider::Cpu => ProviderChoice::Cpu,
+            ExecutionProvider::Cuda => ProviderChoice::Cuda,
+        };
+        Self { provider, threads: Some(settings.threads) }
+    }
 }
 
 /// A model ready for requests.

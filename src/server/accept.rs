@@ -1,105 +1,182 @@
-//! `Accept` (RFC 9110 section 12.5.1): which of the answers offered is wanted most.
+//! Content negotiation (RFC 9110, section 12.5.1).
+
+use axum::http::HeaderMap;
+use axum::http::header::ACCEPT;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The forms an answer can have.
+/// Something the server can answer with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AnswerForm {
-    /// The report with the outputs in it or beside it.
+pub(super) enum Offer {
+    /// The report, with the outputs in it or the places they were written to.
     Json,
-    /// The DICOM SEG object itself.
+    /// The DICOM Segmentation object itself.
     Dicom,
 }
 
-const OFFERS: [(AnswerForm, &str); 2] =
-    [(AnswerForm::Json, "application/json"), (AnswerForm::Dicom, "application/dicom")];
-
-/// The offer that `accept` prefers; JSON where it says nothing or likes all the same.
-pub fn negotiate(accept: Option<&str>) -> Result<AnswerForm> {
-    let Some(accept) = accept.map(str::trim).filter(|a| !a.is_empty()) else {
-        return Ok(AnswerForm::Json);
-    };
-    let ranges: Vec<Range> = accept.split(',').filter_map(Range::parse).collect();
-    let mut best: Option<(AnswerForm, f32)> = None;
-    for (form, offer) in OFFERS {
-        let quality = quality(&ranges, offer);
-        if quality > best.map_or(0.0, |(_, q)| q) {
-            best = Some((form, quality));
+impl Offer {
+    /// Its media type.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Dicom => "application/dicom",
         }
     }
-    best.map(|(form, _)| form).ok_or_else(|| {
-        let offers: Vec<&str> = OFFERS.iter().map(|(_, name)| *name).collect();
+}
+
+/// The offer the caller likes best. Of those it likes equally, and where it does not say, the first
+/// one. `why_not` explains, where the caller is not content, what else it might expect.
+///
+/// # Errors
+/// [`ErrorKind::NotAcceptable`], listing the offers.
+pub(super) fn negotiate(headers: &HeaderMap, offers: &[Offer], why_not: &str) -> Result<Offer> {
+    let ranges = ranges(headers);
+    let mut best: Option<(u16, Offer)> = None;
+    for &offer in offers {
+        let quality = quality(&ranges, offer);
+        if quality > best.map_or(0, |(q, _)| q) {
+            best = Some((quality, offer));
+        }
+    }
+    best.map(|(_, offer)| offer).ok_or_else(|| {
+        let types: Vec<&str> = offers.iter().map(|o| o.media_type()).collect();
         Error::new(
             ErrorKind::NotAcceptable,
-            format!("Accept allows none of what can be answered: {}", offers.join(", ")),
+            format!("the answer can be {}, which Accept excludes{why_not}", types.join(" or ")),
         )
-        .with("offers", offers)
+        .with("offers", types)
     })
 }
 
-/// One media range and its weight.
+/// One media range of `Accept`: lower case, `q` in thousandths.
 struct Range {
     kind: String,
     subtype: String,
-    quality: f32,
+    quality: u16,
 }
 
-impl Range {
-    fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.split(';').map(str::trim);
-        let (kind, subtype) = parts.next()?.split_once('/')?;
-        let quality = parts
-            .filter_map(|p| p.split_once('='))
-            .find(|(name, _)| name.trim().eq_ignore_ascii_case("q"))
-            .map_or(Some(1.0), |(_, q)| q.trim().parse::<f32>().ok())
-            .filter(|q| (0.0..=1.0).contains(q))?;
-        let lower = |s: &str| s.trim().to_ascii_lowercase();
-        Some(Self { kind: lower(kind), subtype: lower(subtype), quality })
-    }
+/// The quality of an offer: that of the most specific range it is in; 0 where it is in none.
+fn quality(ranges: &[Range], offer: Offer) -> u16 {
+    let (kind, subtype) = offer.media_type().split_once('/').unwrap_or_default();
+    let specificity = |range: &Range| match (range.kind.as_str(), range.subtype.as_str()) {
+        ("*", "*") => Some(0),
+        (k, "*") if k == kind => Some(1),
+        (k, s) if k == kind && s == subtype => Some(2),
+        _ => None,
+    };
+    let matching = ranges.iter().filter_map(|r| Some((specificity(r)?, r.quality)));
+    matching.max().map_or(0, |(_, quality)| quality)
+}
 
-    /// How specific a match with `offer` is, if it is one.
-    fn matches(&self, offer: &str) -> Option<u8> {
-        let (kind, subtype) = offer.split_once('/')?;
-        match (self.kind.as_str(), self.subtype.as_str()) {
-            (k, s) if k == kind && s == subtype => Some(2),
-            (k, "*") if k == kind => Some(1),
-            ("*", "*") => Some(0),
-            _ => None,
+/// All ranges of all `Accept` headers, without those that are malformed. No header, or empty ones,
+/// accept everything.
+fn ranges(headers: &HeaderMap) -> Vec<Range> {
+    let values: Vec<&str> =
+        headers.get_all(ACCEPT).iter().map(|v| v.to_str().unwrap_or("malformed")).collect();
+    if values.iter().all(|v| v.trim().is_empty()) {
+        return vec![Range { kind: "*".to_owned(), subtype: "*".to_owned(), quality: 1000 }];
+    }
+    values.iter().flat_map(|v| split(v, b',')).filter_map(range).collect()
+}
+
+/// A media range with its parameters, of which only `q` matters: none of ours has any.
+fn range(text: &str) -> Option<Range> {
+    let mut parts = split(text, b';').into_iter();
+    let (kind, subtype) = parts.next()?.trim().split_once('/')?;
+    let is_token = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_graphic());
+    if !is_token(kind) || !is_token(subtype) || (kind == "*" && subtype != "*") {
+        return None;
+    }
+    let mut quality = 1000;
+    for part in parts {
+        let (name, value) = part.split_once('=')?;
+        if name.trim().eq_ignore_ascii_case("q") {
+            quality = thousandths(value.trim())?;
         }
     }
+    Some(Range { kind: kind.to_ascii_lowercase(), subtype: subtype.to_ascii_lowercase(), quality })
 }
 
-/// The weight of the most specific range that matches.
-fn quality(ranges: &[Range], offer: &str) -> f32 {
-    ranges
-        .iter()
-        .filter_map(|r| r.matches(offer).map(|specific| (specific, r.quality)))
-        .max_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)))
-        .map_or(0.0, |(_, quality)| quality)
+/// A quality value (RFC 9110, section 12.4.2): 0 to 1 with at most three decimals.
+fn thousandths(text: &str) -> Option<u16> {
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
+    let decimal = decimals.bytes().all(|b| b.is_ascii_digit());
+    if !matches!(whole, "0" | "1") || decimals.len() > 3 || !decimal {
+        return None;
+    }
+    let value: u16 = format!("{whole}{decimals:0<3}").parse().ok()?;
+    (value <= 1000).then_some(value)
+}
+
+/// Splits at `separator`, but not inside quoted strings.
+fn split(text: &str, separator: u8) -> Vec<&str> {
+    let (mut quoted, mut escaped, mut start) = (false, false, 0);
+    let mut parts = Vec::new();
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b if b == separator && !quoted => {
+                parts.extend(text.get(start..at));
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.extend(text.get(start..));
+    parts
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
-    #[test]
-    fn preferences() {
-        let form = |accept| negotiate(Some(accept)).unwrap();
-        assert_eq!(negotiate(None).unwrap(), AnswerForm::Json);
-        assert_eq!(form("*/*"), AnswerForm::Json);
-        assert_eq!(form("application/*"), AnswerForm::Json);
-        assert_eq!(form("Application/DICOM"), AnswerForm::Dicom);
-        assert_eq!(form("application/json;q=0.2, application/dicom; q=0.9"), AnswerForm::Dicom);
-        assert_eq!(form("application/json;q=0, */*;q=0.1"), AnswerForm::Dicom);
-        assert_eq!(form("text/html, application/dicom;transfer-syntax=*"), AnswerForm::Dicom);
+    fn choose(accept: &[&str]) -> Option<Offer> {
+        let mut headers = HeaderMap::new();
+        for value in accept {
+            headers.append(ACCEPT, HeaderValue::from_str(value).unwrap());
+        }
+        negotiate(&headers, &[Offer::Json, Offer::Dicom], "").ok()
     }
 
     #[test]
-    fn what_is_not_offered() {
-        for accept in ["text/html", "application/json;q=0", "nonsense", "application/json;q=7"] {
-            let e = negotiate(Some(accept)).unwrap_err();
-            assert_eq!(e.kind(), ErrorKind::NotAcceptable, "{accept}");
-            assert!(e.message().contains("application/dicom"), "{e}");
+    fn the_best_liked_offer_wins() {
+        for (accept, offer) in [
+            (&[][..], Some(Offer::Json)),
+            (&[""], Some(Offer::Json)),
+            (&["*/*"], Some(Offer::Json)),
+            (&["application/*;q=0.2"], Some(Offer::Json)),
+            (&["application/json; charset=utf-8"], Some(Offer::Json)),
+            (&["Application/DICOM"], Some(Offer::Dicom)),
+            (&["application/json;q=0.5, application/dicom"], Some(Offer::Dicom)),
+            (&["application/json;q=0.5", "application/dicom;q=0.501"], Some(Offer::Dicom)),
+            (&["*/*;q=0.1, application/dicom"], Some(Offer::Dicom)),
+            (&["*/*, application/json;q=0"], Some(Offer::Dicom)),
+            (&["application/dicom, application/json"], Some(Offer::Json)),
+            (&["text/html, */*;q=0.8"], Some(Offer::Json)),
+            (
+                &[r#"multipart/related; type="application/dicom, x", application/dicom"#],
+                Some(Offer::Dicom),
+            ),
+            (&["text/html"], None),
+            (&["*/*;q=0"], None),
+            (&["application/json;q=2"], None),
+            (&["nonsense"], None),
+            (&["*/json"], None),
+        ] {
+            assert_eq!(choose(accept), offer, "{accept:?}");
+        }
+    }
+
+    #[test]
+    fn qualities_have_three_decimals() {
+        assert_eq!(thousandths("0.5"), Some(500));
+        assert_eq!(thousandths("1.000"), Some(1000));
+        for bad in ["", "1.001", "0.1234", "-0", "2", ".5", "0.a"] {
+            assert_eq!(thousandths(bad), None, "{bad}");
         }
     }
 }

@@ -1,106 +1,127 @@
-//! A finished request as an answer.
+//! Outcomes as HTTP answers: the JSON report with the outputs in it, or one output itself.
+//!
+//! Digests and base64 take processor time; call these functions on a thread that may block.
 
-use axum::Json;
-use axum::http::{HeaderValue, header};
+use axum::body::Body;
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::accept::AnswerForm;
 use crate::error::{Error, ErrorKind, Result};
-use crate::request::{Artifact, Outcome, OutputKind};
+use crate::request::{Artifact, InputOutcome, Outcome, OutputKind};
 
-/// Largest answer in bytes: SageMaker's real-time path refuses more than 6 MiB (6,291,456).
-const MOST_BYTES: usize = 6 * 1024 * 1024 - 256 * 1024;
-
-/// The answer in the form that was negotiated.
-pub fn answer(outcome: Outcome, form: AnswerForm) -> Result<Response> {
-    match form {
-        AnswerForm::Json => json_answer(outcome),
-        AnswerForm::Dicom => dicom_answer(outcome),
+/// The JSON answer. Outputs without a URI are put into it as base64 as long as the whole answer
+/// stays within `max_inline` bytes; one that does not fit says so in the field `omitted` and among
+/// the warnings of its result.
+///
+/// # Errors
+/// [`ErrorKind::Internal`] where a report cannot be written as JSON.
+pub(super) fn json(outcome: Outcome, max_inline: usize) -> Result<Response> {
+    let mut results = Vec::with_capacity(outcome.results.len());
+    let mut artifacts = Vec::with_capacity(outcome.results.len());
+    for InputOutcome { report, artifacts: outputs } in outcome.results {
+        results.push((report, outputs.iter().map(describe).collect::<Vec<_>>()));
+        artifacts.push(outputs);
     }
-}
-
-/// The one DICOM SEG itself.
-fn dicom_answer(outcome: Outcome) -> Result<Response> {
-    let segs: Vec<&Artifact> = outcome
-        .results
-        .iter()
-        .flat_map(|r| &r.artifacts)
-        .filter(|a| a.kind == OutputKind::DicomSeg)
-        .collect();
-    let [seg] = segs[..] else {
-        return Err(Error::new(
-            ErrorKind::NotAcceptable,
-            format!(
-                "application/dicom is one object, the request makes {}; ask for application/json",
-                segs.len()
-            ),
-        ));
-    };
-    let name = seg.file_name.rsplit('/').next().unwrap_or_default();
-    let mut response = seg.bytes.clone().into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/dicom"));
-    if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
-        headers.insert(header::CONTENT_DISPOSITION, value);
+    let mut room = max_inline.saturating_sub(text(&json!(results))?.len());
+    for ((report, descriptions), artifacts) in results.iter_mut().zip(&artifacts) {
+        for (description, artifact) in descriptions.iter_mut().zip(artifacts) {
+            if artifact.uri.is_none() && !put(artifact, description, &mut room) {
+                warn(report, artifact);
+            }
+        }
     }
-    Ok(response)
-}
-
-fn json_answer(outcome: Outcome) -> Result<Response> {
-    let inline: usize = outcome
-        .results
-        .iter()
-        .flat_map(|r| &r.artifacts)
-        .filter(|a| a.uri.is_none())
-        .map(|a| a.bytes.len().div_ceil(3) * 4)
-        .sum();
-    if inline > MOST_BYTES {
-        return Err(Error::new(
-            ErrorKind::PayloadTooLarge,
-            format!(
-                "the outputs are {inline} bytes in base64, more than an answer holds \
-                 ({MOST_BYTES}); set outputS3Uri in the request or OUTPUT_S3_URI for the server, \
-                 or ask for application/dicom"
-            ),
-        ));
-    }
-    let mut body = Map::new();
-    body.insert("requestId".to_owned(), json!(outcome.request_id));
-    if let Some(id) = outcome.inference_id {
-        body.insert("inferenceId".to_owned(), json!(id));
-    }
-    body.insert("model".to_owned(), json!(outcome.model));
-    let results: Vec<Value> = outcome
-        .results
+    let results: Vec<Value> = results
         .into_iter()
-        .map(|result| {
-            let mut report = result.report;
-            let outputs = result.artifacts.iter().map(output).collect();
-            report.insert("outputs".to_owned(), outputs);
+        .map(|(mut report, outputs)| {
+            report.insert("outputs".to_owned(), outputs.into());
             Value::Object(report)
         })
         .collect();
-    body.insert("results".to_owned(), Value::from(results));
-    Ok(Json(Value::Object(body)).into_response())
+    let mut answer = Map::new();
+    answer.insert("requestId".to_owned(), outcome.request_id.into());
+    if let Some(id) = outcome.inference_id {
+        answer.insert("inferenceId".to_owned(), id.into());
+    }
+    answer.insert("model".to_owned(), outcome.model.into());
+    answer.insert("results".to_owned(), results.into());
+    let body = text(&Value::Object(answer))?;
+    Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-/// One output: where it is, or its bytes.
-fn output(artifact: &Artifact) -> Value {
-    let digest = Sha256::digest(&artifact.bytes);
-    let sha256: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut map = Map::new();
-    map.insert("kind".to_owned(), json!(artifact.kind));
-    map.insert("mediaType".to_owned(), json!(artifact.media_type));
-    map.insert("fileName".to_owned(), json!(artifact.file_name));
-    map.insert("bytes".to_owned(), json!(artifact.bytes.len()));
-    map.insert("sha256".to_owned(), json!(sha256));
-    match &artifact.uri {
-        Some(uri) => map.insert("uri".to_owned(), json!(uri)),
-        None => map.insert("data".to_owned(), json!(STANDARD.encode(&artifact.bytes))),
+/// The DICOM Segmentation object of the only result.
+///
+/// # Errors
+/// [`ErrorKind::NotAcceptable`] where the model made none.
+pub(super) fn dicom(outcome: Outcome) -> Result<Response> {
+    let artifacts = outcome.results.into_iter().flat_map(|r| r.artifacts);
+    let Some(object) = artifacts.into_iter().find(|a| a.kind == OutputKind::DicomSeg) else {
+        return Err(Error::new(
+            ErrorKind::NotAcceptable,
+            "no DICOM Segmentation object was made; accept application/json",
+        ));
     };
-    Value::Object(map)
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(object.media_type));
+    let disposition = format!("attachment; filename=\"{}\"", object.file_name);
+    let plain = object.file_name.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
+    if plain && let Ok(value) = HeaderValue::from_str(&disposition) {
+        headers.insert(CONTENT_DISPOSITION, value);
+    }
+    Ok((headers, Body::from(object.bytes)).into_response())
+}
+
+fn text(value: &Value) -> Result<Vec<u8>> {
+    serde_json::to_vec(value)
+        .map_err(|e| Error::internal("the answer cannot be written as JSON").caused_by(e))
+}
+
+fn describe(artifact: &Artifact) -> Map<String, Value> {
+    let mut description = Map::new();
+    let mut add = |key: &str, value: Value| description.insert(key.to_owned(), value);
+    add("kind", json!(artifact.kind));
+    add("mediaType", artifact.media_type.into());
+    add("fileName", artifact.file_name.clone().into());
+    add("bytes", artifact.bytes.len().into());
+    add("sha256", format!("{:x}", Sha256::digest(&artifact.bytes)).into());
+    if let Some(uri) = &artifact.uri {
+        add("uri", uri.clone().into());
+    }
+    description
+}
+
+/// Puts the bytes of an output into its description, where there is `room` for them.
+fn put(artifact: &Artifact, description: &mut Map<String, Value>, room: &mut usize) -> bool {
+    /// Around the data: `,"data":""`.
+    const FRAME: usize = 10;
+    let encoded = base64::encoded_len(artifact.bytes.len(), true);
+    match encoded.and_then(|bytes| room.checked_sub(bytes.saturating_add(FRAME))) {
+        Some(left) => {
+            *room = left;
+            description.insert("data".to_owned(), BASE64.encode(&artifact.bytes).into());
+            true
+        }
+        None => {
+            description.insert("omitted".to_owned(), "too large for the answer".into());
+            false
+        }
+    }
+}
+
+fn warn(report: &mut Map<String, Value>, artifact: &Artifact) {
+    let warning = format!(
+        "{} ({} bytes) is not in this answer, which would become too large; set outputS3Uri, or \
+         accept application/dicom for a single segmentation",
+        artifact.file_name,
+        artifact.bytes.len()
+    );
+    tracing::warn!(bytes = artifact.bytes.len(), "an output does not fit into the answer");
+    let warnings = report.entry("warnings").or_insert_with(|| json!([]));
+    if let Some(list) = warnings.as_array_mut() {
+        list.push(warning.into());
+    }
 }

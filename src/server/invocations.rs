@@ -1,175 +1,107 @@
-//! `POST /invocations`: a request read, run and answered.
+//! `POST /invocations`: one request from its bytes to its answer.
 
-use axum::body::{Bytes, to_bytes};
+use std::sync::Arc;
+
+use axum::Extension;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::HeaderMap;
 use axum::response::Response;
-use tracing::Instrument;
 
-use super::accept::{AnswerForm, negotiate};
-use super::answer::answer;
-use super::failure::failure;
-use super::{App, ReadyState, parse};
-use crate::error::{Error, ErrorKind, Result};
+use super::accept::{self, Offer};
+use super::context::{self, Context};
+use super::{App, answer, body, model_name, request_json, status};
+use crate::error::{Error, Result};
 use crate::request::{InferenceRequest, OutputKind};
+use crate::scheduler::{Deadline, Scheduled};
 
-const INFERENCE_ID: &str = "x-amzn-sagemaker-inference-id";
-const TARGET_MODEL: &str = "x-amzn-sagemaker-target-model";
-const CUSTOM_ATTRIBUTES: &str = "x-amzn-sagemaker-custom-attributes";
-
-/// The handler. Every answer carries the request's identifier in `x-request-id`.
-pub async fn invocations(State(app): State<App>, request: Request) -> Response {
-    let request_id = uuid::Uuid::new_v4().to_string();
-    let inference_id = header_text(request.headers(), INFERENCE_ID).map(str::to_owned);
-    let span = tracing::info_span!("request", request_id, inference_id = inference_id.as_deref());
-    let mut response = handle(&app, request, &request_id, inference_id)
-        .instrument(span.clone())
-        .await
-        .unwrap_or_else(|error| {
-            span.in_scope(|| log_failure(&error));
-            failure(&error, Some(&request_id))
-        });
-    if let Ok(value) = HeaderValue::from_str(&request_id) {
-        response.headers_mut().insert("x-request-id", value);
-    }
-    response
-}
-
-fn log_failure(error: &Error) {
-    let source = std::error::Error::source(error).map(ToString::to_string);
-    let code = error.kind().code();
-    if super::status_of(error.kind()).is_server_error() {
-        tracing::error!(code, error = %error, source, "request failed");
-    } else {
-        tracing::warn!(code, error = %error, source, "request refused");
-    }
-}
-
-async fn handle(
-    app: &App,
+/// Answers one request; errors become their JSON.
+pub(super) async fn handle(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<Context>,
     request: Request,
-    request_id: &str,
-    inference_id: Option<String>,
+) -> Response {
+    let deadline = app.http.request_timeout.map(Deadline::after);
+    let mut hang_up = HangUp { answered: false };
+    let answered = answer(&app, &context, request, deadline).await;
+    hang_up.answered = true;
+    answered.unwrap_or_else(|error| status::respond(&error, &context.request_id))
+}
+
+async fn answer(
+    app: &App,
+    context: &Context,
+    request: Request,
+    deadline: Option<Deadline>,
 ) -> Result<Response> {
-    match app.readiness.get() {
-        ReadyState::Draining => {
-            return Err(Error::new(ErrorKind::Unavailable, "the server is stopping"));
-        }
-        ReadyState::Starting => {
-            return Err(Error::new(ErrorKind::Unavailable, "models are still being loaded"));
-        }
-        // A failed model's own error says more than a refusal here would.
-        ReadyState::Ready | ReadyState::Failed => {}
-    }
-    let headers = request.headers().clone();
-    let form = negotiate(header_text(&headers, header::ACCEPT.as_str()))?;
-    check_content_type(&headers)?;
-    if inference_id.as_ref().is_some_and(|id| id.chars().count() > 64) {
-        return Err(Error::new(
-            ErrorKind::InvalidRequest,
-            "X-Amzn-SageMaker-Inference-Id has more than 64 characters",
-        ));
-    }
-    let bytes = read_body(request, app.max_body).await?;
-    let body = parse::parse(&bytes)?;
-    let model = choose_model(&headers, body.model)?;
-    let mut outputs = body.outputs;
-    if form == AnswerForm::Dicom {
-        if body.inputs.len() > 1 {
-            return Err(Error::new(
-                ErrorKind::NotAcceptable,
-                format!(
-                    "application/dicom is one object, the request has {} inputs; ask for \
-                     application/json",
-                    body.inputs.len()
-                ),
-            ));
-        }
-        outputs = vec![OutputKind::DicomSeg];
-    }
+    app.scheduler.ensure_open()?;
+    let (parts, body) = request.into_parts();
+    let headers = parts.headers;
+    context::inference_id(&headers)?;
+    body::ensure_json(&headers)?;
+    let body = body::read(&headers, body, app.http.max_body, deadline).await?;
+    let body = aside(move || request_json::parse(&body)).await??;
+
+    let (offer, outputs) = offer(&headers, &body)?;
     let request = InferenceRequest {
-        request_id: request_id.to_owned(),
-        inference_id,
+        request_id: context.request_id.clone(),
+        inference_id: context.inference_id.clone(),
         inputs: body.inputs,
-        model,
+        model: model_name::requested(&headers, body.model)?,
         outputs,
-        output_uri: body.output_uri,
+        output_uri: body.output_uri.or_else(|| app.http.output_uri.clone()),
     };
-    let started = std::time::Instant::now();
-    let outcome = app.scheduler.run(request).await?;
+    let inputs = request.inputs.len();
+    let Scheduled { outcome, queued, ran } = app.scheduler.run(request, deadline).await?;
     tracing::info!(
         model = outcome.model,
-        seconds = started.elapsed().as_secs_f64(),
-        "request finished"
+        inputs,
+        queued_seconds = queued.as_secs_f64(),
+        ran_seconds = ran.as_secs_f64(),
+        "inference finished"
     );
-    answer(outcome, form)
-}
-
-/// The body, or [`ErrorKind::PayloadTooLarge`] before more than `limit` bytes are held.
-async fn read_body(request: Request, limit: usize) -> Result<Bytes> {
-    let announced = header_text(request.headers(), header::CONTENT_LENGTH.as_str())
-        .and_then(|t| t.parse::<u64>().ok());
-    let too_large = || {
-        Error::new(
-            ErrorKind::PayloadTooLarge,
-            format!("the body is larger than {limit} bytes; --max-body sets the limit"),
-        )
-    };
-    if announced.is_some_and(|n| n > limit as u64) {
-        return Err(too_large());
-    }
-    to_bytes(request.into_body(), limit).await.map_err(|e| {
-        let is_limit = std::error::Error::source(&e)
-            .is_some_and(|s| s.to_string().contains("length limit exceeded"));
-        if is_limit {
-            too_large()
-        } else {
-            Error::new(ErrorKind::InvalidRequest, "the body could not be read to its end")
-                .caused_by(e)
-        }
+    let max_inline = app.http.max_inline;
+    aside(move || match offer {
+        Offer::Json => answer::json(outcome, max_inline),
+        Offer::Dicom => answer::dicom(outcome),
     })
+    .await?
 }
 
-fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
-}
-
-/// JSON, or nothing said.
-fn check_content_type(headers: &HeaderMap) -> Result<()> {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
-    let text = value.to_str().unwrap_or_default();
-    let essence = text.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json") {
-        return Ok(());
+/// What to answer with, and the outputs to ask for. Asking for the DICOM object itself asks for
+/// that output, too, where the request does not list outputs.
+fn offer(headers: &HeaderMap, body: &request_json::Body) -> Result<(Offer, Vec<OutputKind>)> {
+    let outputs = body.outputs.clone();
+    let (offers, why_not): (&[Offer], _) = if body.inputs.len() > 1 {
+        (&[Offer::Json], " (an answer in DICOM holds one segmentation, and there are many inputs)")
+    } else if !outputs.is_empty() && !outputs.contains(&OutputKind::DicomSeg) {
+        (&[Offer::Json], " (dicom-seg is not among the outputs asked for)")
+    } else {
+        (&[Offer::Json, Offer::Dicom], "")
+    };
+    match accept::negotiate(headers, offers, why_not)? {
+        Offer::Dicom if outputs.is_empty() => Ok((Offer::Dicom, vec![OutputKind::DicomSeg])),
+        offer => Ok((offer, outputs)),
     }
-    Err(Error::new(
-        ErrorKind::UnsupportedMediaType,
-        format!("Content-Type {essence:?} is not read here; send application/json"),
-    ))
 }
 
-/// The model named in a header or the body; they may not contradict each other.
-fn choose_model(headers: &HeaderMap, body: Option<String>) -> Result<Option<String>> {
-    let target = header_text(headers, TARGET_MODEL).map(str::to_owned);
-    let custom = header_text(headers, CUSTOM_ATTRIBUTES).and_then(|attributes| {
-        attributes
-            .split([',', ';'])
-            .filter_map(|pair| pair.split_once('='))
-            .find(|(name, _)| name.trim() == "model")
-            .map(|(_, value)| value.trim().to_owned())
-    });
-    let mut chosen: Option<String> = None;
-    for name in [target, custom, body].into_iter().flatten() {
-        let plain = name.strip_suffix(".tar.gz").unwrap_or(&name).to_owned();
-        match &chosen {
-            Some(other) if *other != plain => {
-                return Err(Error::new(
-                    ErrorKind::InvalidRequest,
-                    format!("the request names two models, {other:?} and {plain:?}; name one"),
-                ));
-            }
-            _ => chosen = Some(plain),
+/// Runs `work` on a thread that may block, so that the threads that answer HTTP do not compute.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work))
+        .await
+        .map_err(|_| Error::internal("reading the request or writing its answer panicked"))
+}
+
+/// Notes in the log that a client went away before its answer. Dropping the handler has cancelled
+/// the work by then.
+struct HangUp {
+    answered: bool,
+}
+
+impl Drop for HangUp {
+    fn drop(&mut self) {
+        if !self.answered && !std::thread::panicking() {
+            tracing::warn!(code = "cancelled", "the client went away; its work is cancelled");
         }
     }
-    Ok(chosen)
 }

@@ -1,14 +1,25 @@
-//! The one table from causes to HTTP statuses.
+//! Errors as HTTP: the one table of statuses, and the JSON body of an error.
 
-use axum::http::StatusCode;
+use axum::Json;
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
 
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
-/// 499, nginx's "client closed request": nobody reads it, but it shows in logs.
+/// Seconds after which a request refused for load may be sent again.
+const RETRY_AFTER_SECONDS: u16 = 5;
+
+/// nginx's "client closed request": nobody reads it, but logs and metrics count it.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// The status that a failure is answered with.
-pub fn status_of(kind: ErrorKind) -> StatusCode {
+/// Code of an error, left in a response for whoever logs it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ErrorCode(pub &'static str);
+
+/// The status of each kind of error.
+pub fn status(kind: ErrorKind) -> StatusCode {
     match kind {
         ErrorKind::InvalidRequest => StatusCode::BAD_REQUEST,
         ErrorKind::AccessDenied => StatusCode::FORBIDDEN,
@@ -20,10 +31,10 @@ pub fn status_of(kind: ErrorKind) -> StatusCode {
         ErrorKind::ImageSetNotReady => StatusCode::CONFLICT,
         ErrorKind::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorKind::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        ErrorKind::InvalidImage
+        ErrorKind::InvalidModel
+        | ErrorKind::InvalidImage
         | ErrorKind::CorruptFrame
-        | ErrorKind::UnsupportedPixelData
-        | ErrorKind::InvalidModel => StatusCode::UNPROCESSABLE_ENTITY,
+        | ErrorKind::UnsupportedPixelData => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorKind::Cancelled => {
             StatusCode::from_u16(CLIENT_CLOSED_REQUEST).unwrap_or(StatusCode::BAD_REQUEST)
         }
@@ -39,11 +50,70 @@ pub fn status_of(kind: ErrorKind) -> StatusCode {
     }
 }
 
-/// Seconds after which a refused caller may come back, where that helps.
-pub fn retry_after(kind: ErrorKind) -> Option<u32> {
-    match kind {
-        ErrorKind::Throttled | ErrorKind::Overloaded => Some(5),
-        ErrorKind::Unavailable => Some(10),
-        _ => None,
+/// Whether the message and details of such an error are for the server's operator alone: they name
+/// files, settings and defects of the server, nothing of the request.
+fn is_private(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Configuration | ErrorKind::Io | ErrorKind::Internal)
+}
+
+/// Logs `error` and makes it an answer: `{"error":{"code","message","details"},"requestId"}`.
+pub(super) fn respond(error: &Error, request_id: &str) -> Response {
+    let kind = error.kind();
+    let status = status(kind);
+    log(error, status);
+
+    let private = is_private(kind);
+    let details = if private { &Map::new() } else { error.details() };
+    let message = if private {
+        "the server failed on this request; its log says why, under the request's identifier"
+    } else {
+        error.message()
+    };
+    let body = json!({
+        "error": { "code": kind.code(), "message": message, "details": Value::from(details.clone()) },
+        "requestId": request_id,
+    });
+    let mut response = (status, Json(body)).into_response();
+    if matches!(kind, ErrorKind::Overloaded | ErrorKind::Throttled) {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+    }
+    response.extensions_mut().insert(ErrorCode(kind.code()));
+    response
+}
+
+fn log(error: &Error, status: StatusCode) {
+    let code = error.kind().code();
+    let details = Value::from(error.details().clone());
+    if status.is_server_error() {
+        let causes = causes(error);
+        tracing::error!(code, error = error.message(), %details, causes, "request failed");
+    } else {
+        // What lies below a complaint about a request or an image may quote their contents.
+        tracing::warn!(code, error = error.message(), %details, "request refused");
+    }
+}
+
+fn causes(error: &Error) -> String {
+    let first = std::error::Error::source(error);
+    let chain = std::iter::successors(first, |e| e.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn private_errors_keep_their_words_and_paths_to_the_log() {
+        for kind in [ErrorKind::Internal, ErrorKind::Io, ErrorKind::Configuration] {
+            let error = Error::new(kind, "cannot read /etc/secret").with("path", "/etc/secret");
+            let response = respond(&error, "id");
+            assert_eq!(response.status(), 500);
+            let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            assert!(!body.to_string().contains("secret"), "{body}");
+            assert_eq!(body["error"]["code"], kind.code());
+            assert_eq!(body["requestId"], "id");
+        }
     }
 }

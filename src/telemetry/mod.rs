@@ -1,56 +1,72 @@
-//! Logging: JSON lines in a container, readable on a terminal, always on standard error. Lines carry
-//! UIDs and identifiers, never patient attributes.
+//! Logging.
+//!
+//! Lines go to standard error: JSON in a container, text on a terminal. Every line written while a
+//! request is worked on carries that request's identifiers through its span. Lines below the level
+//! `info` are taken from this crate alone: the AWS clients write whole answers at `trace`, and the
+//! metadata of an image set holds a patient's name.
 
+use std::any::Any;
 use std::io::IsTerminal;
+use std::panic::PanicHookInfo;
 
-use clap::{Args, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt};
 
+use crate::config::LogArgs;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Settings of logging.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Logging")]
-pub struct LogArgs {
-    /// What is logged, as `tracing` filters are written: info, or ahi_inference=debug,warn.
-    #[arg(long, env = "LOG", default_value = "info,ort=warn,aws_config=warn", global = true, value_name = "FILTER")]
-    pub log: String,
-    /// How lines are written.
-    #[arg(long, env = "LOG_FORMAT", default_value = "auto", value_enum, global = true)]
-    pub log_format: LogFormat,
-}
-
-/// Forms of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// Text on a terminal, else JSON.
-    Auto,
-    /// One JSON object a line.
-    Json,
-    /// Text.
-    Text,
-}
-
-/// Starts logging. Called once.
+/// Starts logging for the whole process, and sends panics to the log.
 ///
 /// # Errors
-///
-/// [`ErrorKind::Configuration`] where the filter cannot be read.
+/// [`ErrorKind::Configuration`] where the filter is malformed or logging was started before.
 pub fn init(args: &LogArgs) -> Result<()> {
-    let filter = EnvFilter::try_new(&args.log).map_err(|e| {
-        Error::new(ErrorKind::Configuration, format!("--log {:?} is no filter: {e}", args.log))
+    let filter = EnvFilter::try_new(&args.log_level).map_err(|e| {
+        Error::new(ErrorKind::Configuration, format!("--log-level: not a filter: {e}"))
     })?;
-    let json = match args.log_format {
-        LogFormat::Json => true,
-        LogFormat::Text => false,
-        LogFormat::Auto => !std::io::stderr().is_terminal(),
-    };
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = if json {
-        builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
+    let filter = filter.and(filter_fn(may_be_logged));
+    let terminal = std::io::stderr().is_terminal();
+    let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
+    let layer = if args.log_format.is_json(terminal) {
+        layer.json().flatten_event(true).with_span_list(false).with_filter(filter).boxed()
     } else {
-        builder.with_ansi(std::io::stderr().is_terminal()).try_init()
+        layer.with_filter(filter).boxed()
     };
-    started.map_err(|e| Error::internal("logging was started twice").caused_by(e))
+    tracing_subscriber::registry().with(layer).try_init().map_err(|e| {
+        Error::new(ErrorKind::Configuration, "logging was started twice").caused_by(e)
+    })?;
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+fn may_be_logged(metadata: &Metadata<'_>) -> bool {
+    let ours = metadata.target().split("::").next() == Some(env!("CARGO_CRATE_NAME"));
+    ours || *metadata.level() <= Level::INFO
+}
+
+fn log_panic(info: &PanicHookInfo<'_>) {
+    let location = info.location().map(ToString::to_string).unwrap_or_default();
+    let payload = literal(info.payload());
+    tracing::error!(location, payload, "panic");
+}
+
+/// The message of a panic where it is a literal of the source. A formatted one may hold data.
+fn literal(payload: &dyn Any) -> &'static str {
+    payload.downcast_ref::<&'static str>().copied().unwrap_or("(message left out)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formatted_panic_messages_are_left_out() {
+        let name = "Doe^Jane".to_owned();
+        let payload = std::panic::catch_unwind(|| panic!("patient {name}")).unwrap_err();
+        assert_eq!(literal(payload.as_ref()), "(message left out)");
+        let payload = std::panic::catch_unwind(|| panic!("a defect")).unwrap_err();
+        assert_eq!(literal(payload.as_ref()), "a defect");
+    }
 }

@@ -1,0 +1,45 @@
+//! How to log.
+
+use clap::{Args, ValueEnum};
+
+/// Flags about logs, the same for every subcommand.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Logs")]
+pub struct LogArgs {
+    /// error, warn, info, debug or trace, or a filter such as `info,ahi_inference::source=debug`
+    #[arg(long, env = "LOG_LEVEL", default_value = "info", value_name = "FILTER", global = true)]
+    pub log_level: String,
+    /// How log lines look
+    #[arg(
+        long,
+        env = "LOG_FORMAT",
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT",
+        global = true
+    )]
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// One line of text per event.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl LogFormat {
+    /// Whether lines are JSON, given what standard error is.
+    pub fn is_json(self, stderr_is_terminal: bool) -> bool {
+        match self {
+            Self::Auto => !stderr_is_terminal,
+            Self::Text => false,
+            Self::Json => true,
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Typed settings, and the flags and environment variables they come from.
+//!
+//! Every flag has an environment twin, because SageMaker starts a container with the one word
+//! `serve` and configures it through its environment; a flag wins over its twin. The `…Args` types
+//! are what clap reads, the `…Settings` types are what the rest of the crate works with: checked,
+//! free of contradictions, and never a string that still has to be understood. Values of endpoints
+//! are redacted in `Debug` and in errors, because some people put credentials into URLs.
+
+mod aws;
+mod compute;
+mod endpoint;
+mod environment;
+mod log;
+mod parse;
+mod serve;
+
+pub use aws::{AhiSettings, AwsArgs, AwsSettings, S3Settings};
+pub use compute::{ComputeArgs, ComputeSettings, ExecutionProvider};
+pub use endpoint::EndpointUrl;
+pub use environment::refuse_unknown_variables;
+pub use log::{LogArgs, LogFormat};
+pub use serve::{AdmissionSettings, HttpSettings, ServeArgs, ServeSettings};
+
+use crate::error::{Error, ErrorKind};
+
+/// An error that names the flag at fault.
+fn wrong(flag: &str, problem: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Configuration, format!("{flag}: {problem}")).with("flag", flag)
+}

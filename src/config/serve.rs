@@ -1,0 +1,225 @@
+//! Settings of the server.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::parse::{bounded, seconds};
+use super::{AwsArgs, AwsSettings, ComputeArgs, ComputeSettings, wrong};
+use crate::error::Result;
+
+/// Flags of `serve`.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, env = "SAGEMAKER_BIND_TO_PORT", default_value_t = 8080, value_name = "PORT")]
+    pub port: u16,
+    /// Address to listen on
+    #[arg(long, env = "BIND_HOST", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+          value_name = "ADDRESS")]
+    pub host: IpAddr,
+    /// Folder that is a MONAI bundle, or that holds one or several of them
+    #[arg(long, env = "MODEL_DIR", default_value = "/opt/ml/model", value_name = "DIR")]
+    pub model: PathBuf,
+    /// Largest request body accepted
+    #[arg(long, env = "MAX_BODY_BYTES", default_value = "26214400", value_name = "BYTES",
+          value_parser = bounded::<1024, { 1 << 40 }>)]
+    pub max_body: usize,
+    /// Largest JSON answer that outputs are put into; beyond it they need an output URI
+    #[arg(long, env = "MAX_INLINE_BYTES", default_value = "5500000", value_name = "BYTES",
+          value_parser = bounded::<0, { 1 << 30 }>)]
+    pub max_inline: usize,
+    /// Time a request has from its headers to its answer; 0 sets no limit
+    #[arg(long, env = "REQUEST_TIMEOUT", default_value = "60", value_name = "SECONDS",
+          value_parser = seconds)]
+    pub request_timeout: Duration,
+    /// Time that running requests get to finish once the server is told to stop
+    #[arg(long, env = "DRAIN_TIMEOUT", default_value = "25", value_name = "SECONDS",
+          value_parser = seconds)]
+    pub drain_timeout: Duration,
+    /// Requests worked on at the same time
+    #[arg(long, env = "MAX_CONCURRENT_REQUESTS", default_value = "2", value_name = "N",
+          value_parser = bounded::<1, 256>)]
+    pub max_concurrent: usize,
+    /// Requests that may wait for their turn; more are refused
+    #[arg(long, env = "QUEUE_LENGTH", default_value = "16", value_name = "N",
+          value_parser = bounded::<0, 65_536>)]
+    pub queue: usize,
+    /// Where outputs go when a request does not say: s3://BUCKET/PREFIX or file:///FOLDER
+    /// [default: into the answer]
+    #[arg(long, env = "OUTPUT_S3_URI", value_name = "URI")]
+    pub output_uri: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub compute: ComputeArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub aws: AwsArgs,
+}
+
+/// The server, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServeSettings {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Folder of one or several bundles.
+    pub model_dir: PathBuf,
+    /// The HTTP interface.
+    pub http: HttpSettings,
+    /// How much is let in at once.
+    pub admission: AdmissionSettings,
+    /// Time that running requests get to finish at shutdown.
+    pub drain_timeout: Duration,
+    /// Computing.
+    pub compute: ComputeSettings,
+    /// AWS services.
+    pub aws: AwsSettings,
+}
+
+/// The HTTP interface.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpSettings {
+    /// Largest request body in bytes.
+    pub max_body: usize,
+    /// Largest JSON answer in bytes that outputs are put into.
+    pub max_inline: usize,
+    /// Time from the start of a request to its answer; `None` is no limit.
+    pub request_timeout: Option<Duration>,
+    /// Where outputs go when a request does not say.
+    pub output_uri: Option<String>,
+}
+
+/// How much is let in at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AdmissionSettings {
+    /// Requests worked on at the same time, at least 1.
+    pub max_concurrent: usize,
+    /// Requests that may wait.
+    pub queue: usize,
+}
+
+impl ServeArgs {
+    /// Checks the flags against each other.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](crate::error::ErrorKind::Configuration), naming the flag.
+    pub fn settings(self) -> Result<ServeSettings> {
+        if let Some(uri) = &self.output_uri {
+            check_output_uri(uri)?;
+        }
+        if self.max_inline == 0 && self.output_uri.is_none() {
+            return Err(wrong(
+                "--max-inline",
+                "0 leaves outputs nowhere to go unless --output-uri is set too",
+            ));
+        }
+        Ok(ServeSettings {
+            listen: SocketAddr::new(self.host, self.port),
+            model_dir: self.model,
+            http: HttpSettings {
+                max_body: self.max_body,
+                max_inline: self.max_inline,
+                request_timeout: Some(self.request_timeout).filter(|t| !t.is_zero()),
+                output_uri: self.output_uri,
+            },
+            admission: AdmissionSettings { max_concurrent: self.max_concurrent, queue: self.queue },
+            drain_timeout: self.drain_timeout,
+            compute: self.compute.settings(),
+            aws: self.aws.settings()?,
+        })
+    }
+}
+
+fn check_output_uri(uri: &str) -> Result<()> {
+    let usable = match uri.split_once("://") {
+        Some(("s3", _)) => crate::request::is_s3_uri(uri),
+        Some(("file", path)) => path.starts_with('/'),
+        _ => false,
+    };
+    if usable {
+        return Ok(());
+    }
+    Err(wrong("--output-uri", "must be s3://BUCKET/PREFIX or file:///FOLDER"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::config::{EndpointUrl, ExecutionProvider};
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        serve: ServeArgs,
+    }
+
+    fn parse(flags: &[&str]) -> Result<ServeSettings, String> {
+        let words = std::iter::once("test").chain(flags.iter().copied());
+        let command = Command::try_parse_from(words).map_err(|e| e.to_string())?;
+        command.serve.settings().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn defaults_are_sagemakers() {
+        let settings = parse(&[]).unwrap();
+        assert_eq!(settings.listen, "0.0.0.0:8080".parse().unwrap());
+        assert_eq!(settings.model_dir, PathBuf::from("/opt/ml/model"));
+        assert_eq!(settings.http.request_timeout, Some(Duration::from_secs(60)));
+        assert_eq!(settings.drain_timeout, Duration::from_secs(25));
+        assert_eq!(settings.compute.execution_provider, ExecutionProvider::Auto);
+        assert!(settings.compute.threads >= 1);
+        assert!(!settings.aws.ahi.allow_non_primary && !settings.aws.s3.path_style);
+    }
+
+    #[test]
+    fn values_are_understood() {
+        let settings = parse(&[
+            "--request-timeout=0",
+            "--ahi-allow-non-primary",
+            "--s3-path-style=false",
+            "--ahi-endpoint-url=http://127.0.0.1:9000",
+            "--output-uri=s3://bucket/a",
+            "--max-inline=0",
+        ])
+        .unwrap();
+        assert_eq!(settings.http.request_timeout, None);
+        assert!(settings.aws.ahi.allow_non_primary && !settings.aws.s3.path_style);
+        let endpoint = settings.aws.ahi.endpoint.as_ref().map(EndpointUrl::as_str);
+        assert_eq!(endpoint, Some("http://127.0.0.1:9000"));
+    }
+
+    #[test]
+    fn wrong_and_contradictory_values_are_refused_by_name() {
+        for (flags, named) in [
+            (&["--max-concurrent=0"][..], "--max-concurrent"),
+            (&["--port=70000"], "--port"),
+            (&["--no-such-flag"], "--no-such-flag"),
+            (&["--ahi-frames-in-flight=0"], "--ahi-frames-in-flight"),
+            (&["--execution-providers=tpu"], "--execution-providers"),
+            (&["--output-uri=/tmp"], "--output-uri"),
+            (&["--output-uri=s3://"], "--output-uri"),
+            (&["--max-inline=0"], "--output-uri"),
+            (&["--ahi-endpoint-url=localhost"], "--ahi-endpoint-url"),
+            (&["--region=US east"], "--region"),
+        ] {
+            let error = parse(flags).unwrap_err();
+            assert!(error.contains(named), "{flags:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_flag_has_an_environment_twin() {
+        use clap::CommandFactory;
+        for argument in Command::command().get_arguments() {
+            assert!(
+                argument.get_env().is_some() || argument.get_id() == "help",
+                "{}",
+                argument.get_id()
+            );
+        }
+    }
+}

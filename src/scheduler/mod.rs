@@ -1,0 +1,184 @@
+//! Admission: bounded concurrency, a bounded queue, deadlines, cancellation, draining.
+//!
+//! Work runs as a task of its own on the runtime given for it, so that whatever it does to the
+//! threads of that runtime, the one that answers HTTP keeps answering. A request holds its place
+//! until its work has really ended, not merely until its caller was answered: work that is slow to
+//! notice its cancellation still uses memory and cores, and is still counted.
+
+mod deadline;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, TryAcquireError};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+pub use deadline::Deadline;
+
+use crate::config::AdmissionSettings;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::Invoke;
+use crate::request::{InferenceRequest, Outcome};
+
+/// Lets requests through to the pipeline, as many at a time as it was told.
+pub struct Scheduler {
+    invoke: Arc<dyn Invoke>,
+    work: Handle,
+    /// One permit for each request that runs or waits; closed once no more are let in.
+    admission: Arc<Semaphore>,
+    /// One permit for each request that runs.
+    running: Arc<Semaphore>,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    settings: AdmissionSettings,
+}
+
+/// An answer and how long it took.
+#[derive(Debug)]
+pub struct Scheduled {
+    /// The answer.
+    pub outcome: Outcome,
+    /// Time spent waiting for a place.
+    pub queued: Duration,
+    /// Time spent in the pipeline.
+    pub ran: Duration,
+}
+
+/// How draining ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// Everything that was let in was finished.
+    Finished,
+    /// That many requests were still running or waiting and were cancelled.
+    Cancelled(usize),
+}
+
+impl Scheduler {
+    /// A scheduler in front of `invoke`, whose work runs on the runtime of `work`.
+    pub fn new(invoke: Arc<dyn Invoke>, settings: AdmissionSettings, work: Handle) -> Self {
+        let running = settings.max_concurrent.clamp(1, Semaphore::MAX_PERMITS / 2);
+        let waiting = settings.queue.min(Semaphore::MAX_PERMITS / 2);
+        Self {
+            invoke,
+            work,
+            admission: Arc::new(Semaphore::new(running + waiting)),
+            running: Arc::new(Semaphore::new(running)),
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            settings,
+        }
+    }
+
+    /// Runs one request. Dropping the future cancels its work, as does the deadline.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Overloaded`] where the queue is full, [`ErrorKind::Unavailable`] where the
+    /// server is stopping, [`ErrorKind::DeadlineExceeded`], [`ErrorKind::Internal`] where the work
+    /// panicked, and whatever the pipeline returns.
+    pub async fn run(
+        &self,
+        request: InferenceRequest,
+        deadline: Option<Deadline>,
+    ) -> Result<Scheduled> {
+        // Before the admission, so that a drain that begins in between still waits for it.
+        let tracked = self.tracker.token();
+        let admitted = Arc::clone(&self.admission).try_acquire_owned().map_err(|e| match e {
+            TryAcquireError::Closed => stopping(),
+            TryAcquireError::NoPermits => self.overloaded(),
+        })?;
+        let cancel = self.stop.child_token();
+        let _cancel_on_drop = cancel.clone().drop_guard();
+
+        let entered = Instant::now();
+        let permit = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return Err(stopped()),
+            permit = Arc::clone(&self.running).acquire_owned() => {
+                permit.map_err(|_| stopping())?
+            }
+            () = Deadline::passed(deadline) => {
+                return Err(Deadline::exceeded(deadline, "waiting for its turn"));
+            }
+        };
+        let queued = entered.elapsed();
+
+        let started = Instant::now();
+        let invoke = Arc::clone(&self.invoke);
+        let work = async move {
+            let _held = (tracked, admitted, permit);
+            invoke.invoke(request, cancel).await
+        };
+        let task = self.work.spawn(work.in_current_span());
+        tokio::select! {
+            biased;
+            joined = task => {
+                let outcome = joined.map_err(died).flatten()?;
+                Ok(Scheduled { outcome, queued, ran: started.elapsed() })
+            }
+            () = self.stop.cancelled() => Err(stopped()),
+            () = Deadline::passed(deadline) => Err(Deadline::exceeded(deadline, "being worked on")),
+        }
+    }
+
+    /// Requests that run or wait, and those whose cancelled work has not ended yet.
+    pub fn in_flight(&self) -> usize {
+        self.tracker.len()
+    }
+
+    /// An error where the server is stopping, for whoever wants to know before reading a body.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`].
+    pub fn ensure_open(&self) -> Result<()> {
+        if self.admission.is_closed() { Err(stopping()) } else { Ok(()) }
+    }
+
+    /// Lets nothing more in and waits until what was let in is finished; what is not after
+    /// `timeout` is cancelled.
+    pub async fn drain(&self, timeout: Duration) -> Drained {
+        self.admission.close();
+        self.tracker.close();
+        if tokio::time::timeout(timeout, self.tracker.wait()).await.is_ok() {
+            return Drained::Finished;
+        }
+        let left = self.tracker.len();
+        self.stop.cancel();
+        Drained::Cancelled(left)
+    }
+
+    fn overloaded(&self) -> Error {
+        let AdmissionSettings { max_concurrent, queue } = self.settings;
+        Error::new(
+            ErrorKind::Overloaded,
+            format!(
+                "{max_concurrent} requests may run and {queue} wait, and there are as many; \
+                 send this one again later"
+            ),
+        )
+        .with("running", max_concurrent)
+        .with("waiting", queue)
+    }
+}
+
+fn stopping() -> Error {
+    Error::new(ErrorKind::Unavailable, "the server is stopping; send the request to another one")
+}
+
+fn stopped() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "the server stopped before the request was finished; send it again",
+    )
+}
+
+fn died(error: tokio::task::JoinError) -> Error {
+    let what = if error.is_panic() { "panicked" } else { "was aborted" };
+    Error::internal(format!("the work on the request {what}"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! The scheduler against work that can be held up, with short real times.
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+
+use super::*;
+use crate::request::Input;
+
+/// Holds every request until told to go on; counts them.
+#[derive(Default)]
+struct Gate {
+    entered: Notify,
+    go: Notify,
+    deaf: bool,
+}
+
+#[async_trait]
+impl Invoke for Gate {
+    async fn invoke(
+        &self,
+        request: InferenceRequest,
+        cancel: CancellationToken,
+    ) -> Result<Outcome> {
+        self.entered.notify_one();
+        tokio::select! {
+            () = self.go.notified() => Ok(Outcome {
+                request_id: request.request_id,
+                inference_id: None,
+                model: "gate".to_owned(),
+                results: Vec::new(),
+            }),
+            () = cancel.cancelled(), if !self.deaf => {
+                Err(Error::new(ErrorKind::Cancelled, "cancelled"))
+            }
+        }
+    }
+}
+
+fn request(id: &str) -> InferenceRequest {
+    InferenceRequest {
+        request_id: id.to_owned(),
+        inference_id: None,
+        inputs: vec![Input::Folder("unused".into())],
+        model: None,
+        outputs: Vec::new(),
+        output_uri: None,
+    }
+}
+
+fn scheduler(gate: &Arc<Gate>, max_concurrent: usize, queue: usize) -> Arc<Scheduler> {
+    let settings = AdmissionSettings { max_concurrent, queue };
+    Arc::new(Scheduler::new(Arc::clone(gate) as _, settings, Handle::current()))
+}
+
+fn spawn(
+    scheduler: &Arc<Scheduler>,
+    id: &'static str,
+    deadline: Option<Deadline>,
+) -> tokio::task::JoinHandle<Result<Scheduled>> {
+    let scheduler = Arc::clone(scheduler);
+    tokio::spawn(async move { scheduler.run(request(id), deadline).await })
+}
+
+async fn settle() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn requests_beyond_the_queue_are_refused_and_the_others_run_in_order() {
+    let gate = Arc::new(Gate::default());
+    let scheduler = scheduler(&gate, 1, 1);
+    let first = spawn(&scheduler, "1", None);
+    gate.entered.notified().await;
+    let second = spawn(&scheduler, "2", None);
+    settle().await;
+
+    let refused = scheduler.run(request("3"), None).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Overloaded);
+
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    gate.go.notify_one();
+    assert_eq!(first.await.unwrap().unwrap().outcome.request_id, "1");
+    gate.entered.notified().await;
+    gate.go.notify_one();
+    let second = second.await.unwrap().unwrap();
+    assert_eq!(second.outcome.request_id, "2");
+    assert!(second.queued >= Duration::from_millis(30), "{:?}", second.queued);
+    settle().await;
+    assert_eq!(scheduler.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn deadlines_end_waiting_and_running() {
+    let gate = Arc::new(Gate::default());
+    let scheduler = scheduler(&gate, 1, 4);
+    let running = spawn(&scheduler, "1", Some(Deadline::after(Duration::from_millis(300))));
+    gate.entered.notified().await;
+    let waiting = spawn(&scheduler, "2", Some(Deadline::after(Duration::from_millis(50))));
+
+    let error = waiting.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+    assert!(error.message().contains("waiting"), "{error}");
+    let error = running.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+    assert!(error.message().contains("InvokeEndpointAsync"), "{error}");
+    settle().await;
+    assert_eq!(scheduler.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn work_keeps_its_place_until_it_has_ended() {
+    let gate = Arc::new(Gate { deaf: true, ..Gate::default() });
+    let scheduler = scheduler(&gate, 1, 0);
+    let caller = spawn(&scheduler, "1", None);
+    gate.entered.notified().await;
+    caller.abort();
+    settle().await;
+    let refused = scheduler.run(request("2"), None).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Overloaded);
+    assert_eq!(scheduler.in_flight(), 1);
+
+    gate.go.notify_one();
+    settle().await;
+    assert_eq!(scheduler.in_flight(), 0);
+    let next = spawn(&scheduler, "3", None);
+    gate.entered.notified().await;
+    gate.go.notify_one();
+    assert!(next.await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn an_abandoned_request_in_the_queue_leaves_it() {
+    let gate = Arc::new(Gate::default());
+    let scheduler = scheduler(&gate, 1, 1);
+    let running = spawn(&scheduler, "1", None);
+    gate.entered.notified().await;
+    let waiting = spawn(&scheduler, "2", None);
+    settle().await;
+    assert_eq!(scheduler.in_flight(), 2);
+    waiting.abort();
+    settle().await;
+    assert_eq!(scheduler.in_flight(), 1);
+    gate.go.notify_one();
+    assert!(running.await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn draining_waits_for_all_that_were_let_in() {
+    let gate = Arc::new(Gate::default());
+    let scheduler = scheduler(&gate, 1, 1);
+    let first = spawn(&scheduler, "1", None);
+    gate.entered.notified().await;
+    let second = spawn(&scheduler, "2", None);
+    settle().await;
+    let drain = tokio::spawn({
+        let scheduler = Arc::clone(&scheduler);
+        async move { scheduler.drain(Duration::from_secs(25)).await }
+    });
+    settle().await;
+    assert_eq!(scheduler.ensure_open().unwrap_err().kind(), ErrorKind::Unavailable);
+    let refused = scheduler.run(request("3"), None).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+
+    gate.go.notify_one();
+    gate.entered.notified().await;
+    gate.go.notify_one();
+    assert!(first.await.unwrap().is_ok() && second.await.unwrap().is_ok());
+    assert_eq!(drain.await.unwrap(), Drained::Finished);
+}
+
+#[tokio::test]
+async fn what_outlasts_the_drain_is_cancelled_and_told_so() {
+    let gate = Arc::new(Gate::default());
+    let scheduler = scheduler(&gate, 1, 1);
+    let running = spawn(&scheduler, "1", None);
+    let waiting = spawn(&scheduler, "2", None);
+    gate.entered.notified().await;
+    assert_eq!(scheduler.drain(Duration::from_millis(50)).await, Drained::Cancelled(2));
+    for caller in [running, waiting] {
+        assert_eq!(caller.await.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+    settle().await;
+    assert_eq!(scheduler.in_flight(), 0);
+}

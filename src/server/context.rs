@@ -1,0 +1,137 @@
+//! What surrounds every request: its identifiers, its log lines, and the net under its handler.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
+use futures::FutureExt;
+use tracing::{Instrument, Level, Span};
+
+use super::status::{self, ErrorCode};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The caller's own identifier of a request.
+pub(super) const INFERENCE_ID: HeaderName =
+    HeaderName::from_static("x-amzn-sagemaker-inference-id");
+
+/// Our identifier of a request.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest inference identifier the platform allows.
+const LONGEST_INFERENCE_ID: usize = 64;
+
+/// Identifiers of a request.
+#[derive(Debug, Clone)]
+pub(super) struct Context {
+    /// Ours: new for every request.
+    pub request_id: String,
+    /// The caller's own; `None` where there is none or it is malformed.
+    pub inference_id: Option<String>,
+}
+
+/// The caller's identifier of a request: at most 64 visible ASCII characters.
+///
+/// # Errors
+/// [`ErrorKind::InvalidRequest`] where it is something else.
+pub(super) fn inference_id(headers: &HeaderMap) -> Result<Option<String>> {
+    let mut values = headers.get_all(INFERENCE_ID).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let usable = |text: &&str| {
+        (1..=LONGEST_INFERENCE_ID).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_graphic())
+    };
+    match (value.to_str().ok().filter(usable), values.next()) {
+        (Some(text), None) => Ok(Some(text.to_owned())),
+        _ => Err(Error::new(
+            ErrorKind::InvalidRequest,
+            format!(
+                "the header {INFERENCE_ID} must be there once, with 1 to {LONGEST_INFERENCE_ID} \
+                 visible ASCII characters"
+            ),
+        )),
+    }
+}
+
+/// Gives a request its identifiers, runs it inside a span that carries them, turns a panic into an
+/// answer, and logs how it went.
+pub(super) async fn around(mut request: Request, next: Next) -> Response {
+    let context = Context {
+        request_id: uuid::Uuid::new_v4().to_string(),
+        inference_id: inference_id(request.headers()).ok().flatten(),
+    };
+    let span = span(&context);
+    request.extensions_mut().insert(context.clone());
+    // The path of an unknown route may hold anything, so it is not logged.
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let method = request.method().clone();
+
+    async move {
+        let started = Instant::now();
+        let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+        let mut response = answer.unwrap_or_else(|_| {
+            status::respond(&Error::internal("the handler panicked"), &context.request_id)
+        });
+        identify(response.headers_mut(), &context);
+        let route = route.as_ref().map_or("unknown", MatchedPath::as_str);
+        log(&response, method.as_str(), route, started);
+        response
+    }
+    .instrument(span)
+    .await
+}
+
+fn span(context: &Context) -> Span {
+    let request_id = context.request_id.as_str();
+    match context.inference_id.as_deref() {
+        Some(inference_id) => tracing::error_span!("request", request_id, inference_id),
+        None => tracing::error_span!("request", request_id),
+    }
+}
+
+fn identify(headers: &mut HeaderMap, context: &Context) {
+    let mut set = |name, text: &str| {
+        if let Ok(value) = HeaderValue::from_str(text) {
+            headers.insert(name, value);
+        }
+    };
+    set(REQUEST_ID, &context.request_id);
+    if let Some(id) = &context.inference_id {
+        set(INFERENCE_ID, id);
+    }
+}
+
+fn log(response: &Response, method: &str, route: &str, started: Instant) {
+    let seconds = started.elapsed().as_secs_f64();
+    let code = response.extensions().get::<ErrorCode>().map_or("ok", |c| c.0);
+    let status = response.status().as_u16();
+    // The platform probes every few seconds; only what it asks for otherwise is worth a line.
+    if route == super::PING && tracing::enabled!(Level::DEBUG) {
+        tracing::debug!(method, route, status, seconds, "answered");
+    } else if route != super::PING {
+        tracing::info!(method, route, status, code, seconds, "answered");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inference_ids_are_short_visible_and_single() {
+        let read = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(INFERENCE_ID, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            }
+            inference_id(&headers)
+        };
+        assert_eq!(read(&[]).unwrap(), None);
+        assert_eq!(read(&["study-7"]).unwrap().as_deref(), Some("study-7"));
+        for bad in [&[""][..], &["a b"], &["é"], &["a", "b"], &[&"x".repeat(65)]] {
+            assert_eq!(read(bad).unwrap_err().kind(), ErrorKind::InvalidRequest, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Which model a request asks for: it may say so in three places, which must agree.
+
+use axum::http::{HeaderMap, HeaderName};
+
+use crate::error::{Error, ErrorKind, Result};
+
+const TARGET_MODEL: HeaderName = HeaderName::from_static("x-amzn-sagemaker-target-model");
+const CUSTOM_ATTRIBUTES: HeaderName = HeaderName::from_static("x-amzn-sagemaker-custom-attributes");
+
+/// Longest model name that can mean anything.
+const LONGEST: usize = 1024;
+
+/// The model named by `X-Amzn-SageMaker-Target-Model`, by `model=NAME` among
+/// `X-Amzn-SageMaker-Custom-Attributes`, or by the body's field `model`.
+///
+/// # Errors
+/// [`ErrorKind::InvalidRequest`] where they differ (but for a trailing `.tar.gz`), or one of them
+/// is not a name.
+pub(super) fn requested(headers: &HeaderMap, body: Option<String>) -> Result<Option<String>> {
+    let mut chosen: Option<(String, &str)> = None;
+    let target =
+        values(headers, &TARGET_MODEL)?.into_iter().map(|v| (v, "the target model header"));
+    let attributes = values(headers, &CUSTOM_ATTRIBUTES)?;
+    let attributes = attributes
+        .iter()
+        .flat_map(|v| v.split([',', ';', ' ']))
+        .filter_map(|attribute| attribute.trim().strip_prefix("model="))
+        .map(|name| (name.to_owned(), "the custom attributes"));
+    let body = body.into_iter().map(|name| (name, "the body's model"));
+    for (name, place) in target.chain(attributes).chain(body) {
+        if name.is_empty() || name.len() > LONGEST {
+            return Err(invalid(format!("{place} must hold a name of 1 to {LONGEST} bytes")));
+        }
+        match &chosen {
+            Some((first, first_place)) if plain(first) != plain(&name) => {
+                return Err(invalid(format!(
+                    "{first_place} and {place} name different models; name one"
+                )));
+            }
+            Some(_) => {}
+            None => chosen = Some((name, place)),
+        }
+    }
+    Ok(chosen.map(|(name, _)| name))
+}
+
+fn plain(name: &str) -> &str {
+    name.strip_suffix(".tar.gz").unwrap_or(name)
+}
+
+fn values(headers: &HeaderMap, name: &HeaderName) -> Result<Vec<String>> {
+    let text = |v: &axum::http::HeaderValue| v.to_str().map(|s| s.trim().to_owned());
+    let texts: Result<Vec<String>, _> = headers.get_all(name).iter().map(text).collect();
+    texts.map_err(|_| invalid(format!("the header {name} must be visible ASCII characters")))
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(ErrorKind::InvalidRequest, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn choose(target: &str, attributes: &str, body: &str) -> Result<Option<String>> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [(TARGET_MODEL, target), (CUSTOM_ATTRIBUTES, attributes)] {
+            if value != "-" {
+                headers.insert(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            }
+        }
+        requested(&headers, (body != "-").then(|| body.to_owned()))
+    }
+
+    #[test]
+    fn any_place_will_do() {
+        assert_eq!(choose("-", "-", "-").unwrap(), None);
+        for (target, attributes, body) in [
+            ("spleen", "-", "-"),
+            ("-", "trace=7,model=spleen", "-"),
+            ("-", "opaque; model=spleen", "-"),
+            ("-", "-", "spleen"),
+            ("spleen", "model=spleen.tar.gz", "spleen"),
+        ] {
+            let name = choose(target, attributes, body).unwrap();
+            assert_eq!(name.as_deref(), Some("spleen"), "{target} {attributes} {body}");
+        }
+        assert_eq!(choose("-", "opaque text", "-").unwrap(), None);
+    }
+
+    #[test]
+    fn places_that_disagree_are_refused() {
+        for (target, attributes, body) in [
+            ("spleen", "-", "lung"),
+            ("spleen", "model=lung", "-"),
+            ("-", "model=a,model=b", "-"),
+            ("", "-", "-"),
+            ("-", "model=", "-"),
+            ("-", "-", ""),
+            ("\u{e9}", "-", "-"),
+        ] {
+            let error = choose(target, attributes, body).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{target} {attributes} {body}");
+        }
+    }
+}

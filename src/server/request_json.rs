@@ -1,0 +1,267 @@
+//! The JSON form of a request: `{"inputs":[{…}]}` or a bare `{…}`, options beside the inputs.
+//!
+//! It is read straight into its fields, so that a hostile body costs no more memory than its own
+//! size. Errors name the JSON path and what is expected there, and never repeat a value: what was
+//! sent by mistake may be a patient's name, and errors are logged.
+
+use serde::Deserialize;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::request::{Input, OutputKind, is_s3_uri};
+
+/// Longest JSON path repeated in an error: its last part may be a field the client made up.
+const LONGEST_PATH: usize = 120;
+
+/// What the body of a request says.
+#[derive(Debug, PartialEq)]
+pub(super) struct Body {
+    /// At least one.
+    pub inputs: Vec<Input>,
+    /// Field `model`.
+    pub model: Option<String>,
+    /// Field `outputs`, without repetitions; empty where absent.
+    pub outputs: Vec<OutputKind>,
+    /// Field `outputS3Uri`.
+    pub output_uri: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
+struct Fields {
+    inputs: Option<Vec<ImageSet>>,
+    datastore_id: Option<String>,
+    image_set_id: Option<String>,
+    version_id: Option<String>,
+    model: Option<String>,
+    outputs: Option<Vec<Output>>,
+    #[serde(rename = "outputS3Uri")]
+    output_uri: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
+struct ImageSet {
+    datastore_id: String,
+    image_set_id: String,
+    version_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Output {
+    DicomSeg,
+    Nifti,
+}
+
+/// Reads the body of a request.
+///
+/// # Errors
+/// [`ErrorKind::InvalidRequest`], naming the JSON path.
+pub(super) fn parse(body: &[u8]) -> Result<Body> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let fields: Fields = serde_path_to_error::deserialize(&mut json).map_err(|e| {
+        let path = e.path().to_string();
+        describe(&path, e.inner())
+    })?;
+    json.end().map_err(|e| describe("", &e))?;
+
+    let bare = bare(fields.datastore_id, fields.image_set_id, fields.version_id)?;
+    let sets = match (fields.inputs, bare) {
+        (Some(_), Some(_)) => {
+            return Err(invalid("inputs", "must not stand beside datastoreId and imageSetId"));
+        }
+        (None, None) => {
+            return Err(invalid("inputs", "is missing, as are datastoreId and imageSetId"));
+        }
+        (Some(sets), None) if sets.is_empty() => return Err(invalid("inputs", "lists nothing")),
+        (Some(sets), None) => {
+            sets.into_iter().enumerate().map(|(i, s)| (format!("inputs[{i}]."), s)).collect()
+        }
+        (None, Some(set)) => vec![(String::new(), set)],
+    };
+    if fields.output_uri.as_deref().is_some_and(|uri| !is_s3_uri(uri)) {
+        return Err(invalid("outputS3Uri", "must be s3://BUCKET/PREFIX"));
+    }
+    Ok(Body {
+        inputs: sets.into_iter().map(|(path, set)| input(&path, set)).collect::<Result<_>>()?,
+        model: fields.model,
+        outputs: outputs(fields.outputs)?,
+        output_uri: fields.output_uri,
+    })
+}
+
+/// The one input of the bare form, where any of its fields is there.
+fn bare(
+    datastore_id: Option<String>,
+    image_set_id: Option<String>,
+    version_id: Option<String>,
+) -> Result<Option<ImageSet>> {
+    match (datastore_id, image_set_id, version_id) {
+        (None, None, None) => Ok(None),
+        (Some(datastore_id), Some(image_set_id), version_id) => {
+            Ok(Some(ImageSet { datastore_id, image_set_id, version_id }))
+        }
+        (None, ..) => Err(invalid("datastoreId", "is missing")),
+        (_, None, _) => Err(invalid("imageSetId", "is missing")),
+    }
+}
+
+fn input(path: &str, set: ImageSet) -> Result<Input> {
+    for (field, id) in [("datastoreId", &set.datastore_id), ("imageSetId", &set.image_set_id)] {
+        let usable = |b: u8| b.is_ascii_digit() || b.is_ascii_lowercase();
+        if id.len() != 32 || !id.bytes().all(usable) {
+            return Err(invalid(&format!("{path}{field}"), "must be 32 characters of 0-9 and a-z"));
+        }
+    }
+    if let Some(version) = &set.version_id
+        && (!(1..=19).contains(&version.len()) || !version.bytes().all(|b| b.is_ascii_digit()))
+    {
+        return Err(invalid(&format!("{path}versionId"), "must be a number as a string"));
+    }
+    Ok(Input::ImageSet {
+        datastore_id: set.datastore_id,
+        image_set_id: set.image_set_id,
+        version_id: set.version_id,
+    })
+}
+
+fn outputs(wanted: Option<Vec<Output>>) -> Result<Vec<OutputKind>> {
+    let Some(wanted) = wanted else { return Ok(Vec::new()) };
+    if wanted.is_empty() {
+        return Err(invalid("outputs", "lists nothing; leave it out for the model's own outputs"));
+    }
+    let mut kinds = Vec::new();
+    for (i, output) in wanted.into_iter().enumerate() {
+        let kind = match output {
+            Output::DicomSeg => OutputKind::DicomSeg,
+            Output::Nifti => OutputKind::Nifti,
+        };
+        if kinds.contains(&kind) {
+            return Err(invalid(&format!("outputs[{i}]"), "is there twice"));
+        }
+        kinds.push(kind);
+    }
+    Ok(kinds)
+}
+
+/// What is wrong at `path`, in words of serde's error that do not come from the body.
+fn describe(path: &str, error: &serde_json::Error) -> Error {
+    let (line, column) = (error.line(), error.column());
+    if !error.is_data() {
+        let what = if error.is_eof() { "ends too early" } else { "is not JSON" };
+        return Error::new(
+            ErrorKind::InvalidRequest,
+            format!("the body {what}, at line {line}, column {column}"),
+        )
+        .with("line", line)
+        .with("column", column);
+    }
+    let text = error.to_string();
+    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(message, _)| message);
+    let problem = if text.starts_with("duplicate field") {
+        // The field is one of ours, and serde's path ends above it.
+        format!("has {text}")
+    } else if text.starts_with("missing field") {
+        format!("has a {text}")
+    } else {
+        // Up to there the message quotes what was found.
+        let expected = text.rsplit_once(", expected ").map_or("something else", |(_, e)| e);
+        format!("is not known or not as expected: expected {expected}")
+    };
+    invalid(path, &problem)
+}
+
+fn invalid(path: &str, problem: &str) -> Error {
+    let path: String = path.chars().filter(|c| !c.is_control()).take(LONGEST_PATH).collect();
+    let place = if matches!(path.as_str(), "" | ".") { "the body" } else { &path };
+    Error::new(ErrorKind::InvalidRequest, format!("{place} {problem}")).with("path", path)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef";
+
+    fn read(body: Value) -> Result<Body> {
+        parse(body.to_string().as_bytes())
+    }
+
+    #[test]
+    fn both_forms_say_the_same() {
+        let bare = read(json!({"datastoreId": ID, "imageSetId": ID, "versionId": "2"})).unwrap();
+        let inputs = json!([{"datastoreId": ID, "imageSetId": ID, "versionId": "2"}]);
+        assert_eq!(read(json!({ "inputs": inputs })).unwrap(), bare);
+        assert_eq!(
+            bare.inputs,
+            [Input::ImageSet {
+                datastore_id: ID.to_owned(),
+                image_set_id: ID.to_owned(),
+                version_id: Some("2".to_owned()),
+            }]
+        );
+    }
+
+    #[test]
+    fn options_are_read() {
+        let body = read(json!({
+            "inputs": [{"datastoreId": ID, "imageSetId": ID, "versionId": null}],
+            "model": "spleen", "outputs": ["nifti", "dicom-seg"], "outputS3Uri": "s3://bucket/a",
+        }))
+        .unwrap();
+        assert_eq!(body.model.as_deref(), Some("spleen"));
+        assert_eq!(body.outputs, [OutputKind::Nifti, OutputKind::DicomSeg]);
+        assert_eq!(body.output_uri.as_deref(), Some("s3://bucket/a"));
+    }
+
+    #[test]
+    fn errors_name_the_path_and_no_value() {
+        let set = json!({"datastoreId": ID, "imageSetId": ID});
+        let with = |key: &str, value: Value| {
+            let mut all = set.clone();
+            all[key] = value;
+            all
+        };
+        for (body, path) in [
+            (json!({}), "inputs"),
+            (json!({"inputs": []}), "inputs"),
+            (json!({"inputs": "Doe^Jane"}), "inputs"),
+            (json!({"inputs": [set, 7]}), "inputs[1]"),
+            (json!({"inputs": [with("patient", json!("Doe^Jane"))]}), "inputs[0].patient"),
+            (json!({"inputs": [with("imageSetId", json!("Doe^Jane"))]}), "inputs[0].imageSetId"),
+            (json!({"inputs": [set], "datastoreId": ID, "imageSetId": ID}), "inputs"),
+            (json!({"inputs": [{"datastoreId": ID}]}), "inputs[0]"),
+            (json!({"datastoreId": ID}), "imageSetId"),
+            (json!({"imageSetId": ID}), "datastoreId"),
+            (with("versionId", json!("Doe^Jane")), "versionId"),
+            (with("versionId", json!(2)), "versionId"),
+            (with("model", json!({"Doe^Jane, expected x": 1})), "model"),
+            (with("outputs", json!(["stl, expected Doe^Jane"])), "outputs[0]"),
+            (with("outputs", json!(["nifti", "nifti"])), "outputs[1]"),
+            (with("outputs", json!([])), "outputs"),
+            (with("outputS3Uri", json!("file:///etc/Doe^Jane")), "outputS3Uri"),
+            (with("outputS3Uri", json!("https://Doe^Jane")), "outputS3Uri"),
+            (with("extra", json!("Doe^Jane")), "extra"),
+            (json!(["Doe^Jane"]), "."),
+            (json!("Doe^Jane"), "."),
+        ] {
+            let error = read(body.clone()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{body}");
+            assert_eq!(error.details()["path"], path, "{body}: {error}");
+            assert!(!format!("{error:?}").contains("Doe"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn repeated_fields_and_trailing_text_are_refused() {
+        let twice = format!(r#"{{"datastoreId":"{ID}","imageSetId":"{ID}","imageSetId":"{ID}"}}"#);
+        assert!(parse(twice.as_bytes()).unwrap_err().message().contains("imageSetId"));
+        let trailing = format!(r#"{{"datastoreId":"{ID}","imageSetId":"{ID}"}} x"#);
+        assert!(parse(trailing.as_bytes()).unwrap_err().message().contains("not JSON"));
+        assert!(parse(b"{\"inputs\":").unwrap_err().message().contains("too early"));
+        assert!(parse(b"").is_err() && parse(b"\xff").is_err());
+        assert!(parse("[".repeat(100_000).as_bytes()).is_err());
+    }
+}

@@ -1,0 +1,122 @@
+//! Listening, and stopping in good order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::serve::ListenerExt;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{App, router};
+use crate::error::{Error, ErrorKind, Result};
+use crate::scheduler::Drained;
+
+/// Connections the kernel keeps until they are accepted: far more than requests that may wait, so
+/// that those beyond are refused by an answer and not by a timeout.
+const BACKLOG: u32 = 1024;
+
+/// Longest time for answers to leave once all work has ended: the platform kills the process 30 s
+/// after its SIGTERM, of which draining takes 25.
+const FLUSH: Duration = Duration::from_secs(3);
+
+/// The signals that stop the server: SIGTERM of the platform, SIGINT of a terminal.
+pub struct Termination {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Termination {
+    /// Catches the signals from now on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] where the system does not let it.
+    pub fn new() -> Result<Self> {
+        let catch = |kind| {
+            signal(kind).map_err(|e| Error::internal("signals cannot be caught").caused_by(e))
+        };
+        Ok(Self {
+            terminate: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Resolves at the first of the signals.
+    pub async fn received(mut self) {
+        let name = tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        };
+        tracing::info!(signal = name, "told to stop");
+    }
+}
+
+/// Listens at `address`.
+///
+/// # Errors
+/// [`ErrorKind::Configuration`] where the address cannot be used.
+pub fn bind(address: SocketAddr) -> Result<TcpListener> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|e| {
+        Error::new(ErrorKind::Configuration, format!("cannot listen at {address}: {e}"))
+            .caused_by(e)
+    })
+}
+
+/// Serves until `shutdown` resolves, then stops in good order: `/ping` answers 503 and new requests
+/// are refused by an answer, what was let in gets `drain_timeout` to finish, the rest is cancelled,
+/// and the answers leave.
+///
+/// # Errors
+/// [`ErrorKind::Io`] where the listener fails.
+pub async fn run(
+    listener: TcpListener,
+    app: Arc<App>,
+    drain_timeout: Duration,
+    shutdown: impl Future<Output = ()>,
+) -> Result<Drained> {
+    let close = CancellationToken::new();
+    let listener = listener.tap_io(|stream| {
+        // Answers leave in one or two writes; Nagle's algorithm would delay the second.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY cannot be set");
+        }
+    });
+    let serving = axum::serve(listener, router(Arc::clone(&app)))
+        .with_graceful_shutdown(close.clone().cancelled_owned());
+    let mut serving = tokio::spawn(serving.into_future());
+    tokio::select! {
+        ended = &mut serving => {
+            let error = Error::new(ErrorKind::Io, "the listener failed");
+            return Err(match ended {
+                Ok(Err(cause)) => error.caused_by(cause),
+                Ok(Ok(())) => error,
+                Err(cause) => error.caused_by(cause),
+            });
+        }
+        () = shutdown => {}
+    }
+
+    let started = Instant::now();
+    app.readiness.drain();
+    let in_flight = app.scheduler.in_flight();
+    tracing::info!(in_flight, "draining");
+    let drained = app.scheduler.drain(drain_timeout).await;
+    close.cancel();
+    let flushed = timeout(FLUSH, serving).await.is_ok();
+    let seconds = started.elapsed().as_secs_f64();
+    match drained {
+        Drained::Finished => tracing::info!(seconds, flushed, "stopped"),
+        Drained::Cancelled(requests) => {
+            tracing::error!(seconds, flushed, requests, "stopped; requests were cancelled");
+        }
+    }
+    Ok(drained)
+}
