@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! `run`: the same path without a server, from a folder of DICOM files to a folder of results.
 
 use std::path::PathBuf;
@@ -137,29 +136,4 @@ impl Progress for Bar {
     fn is_cancelled(&self) -> bool {
         self.stop.is_cancelled()
     }
-=======
-//! Flags of `run`: one series of files to its outputs, without a server.
-
-use std::path::PathBuf;
-
-use clap::Args;
-
-use crate::config::ComputeArgs;
-
-/// Flags of `run`.
-#[derive(Debug, Clone, Args)]
-pub struct RunArgs {
-    /// Folder of DICOM Part 10 files, searched with its subfolders
-    #[arg(value_name = "DICOM_DIR", env = "DICOM_DIR")]
-    pub dicom: PathBuf,
-    /// MONAI bundle to run
-    #[arg(long, env = "MODEL_DIR", value_name = "BUNDLE")]
-    pub model: PathBuf,
-    /// Folder to write the outputs to
-    #[arg(long, env = "OUTPUT_DIR", value_name = "DIR")]
-    pub out: PathBuf,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub compute: ComputeArgs,
->>>>>>> server
 }
