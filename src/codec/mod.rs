@@ -1,4 +1,23 @@
 //! Encoded frame to samples: one table of transfer syntaxes and who decodes each.
+//!
+//! Frames come from the network and from files, so nothing in them is believed: what a codestream
+//! says of its size is compared with the DICOM header before anything is allocated, data that ends
+//! early is an error and never zeros, and a decoder's panic is an error of that frame alone.
+//! Decoding is plain computation on the caller's thread; callers decode frames in parallel.
+
+mod codestream;
+mod htj2k;
+mod jpeg;
+mod jpeg2000;
+mod native;
+mod openjp2_ffi;
+mod samples;
+mod table;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub use htj2k::encode_htj2k;
+pub use table::{Decoder, TransferSyntaxEntry, transfer_syntaxes};
 
 use crate::dicom::{Attributes, Dataset};
 use crate::error::{Error, ErrorKind, Result};
@@ -70,4 +89,114 @@ pub enum Samples {
     I16(Vec<i16>),
     /// Unsigned pixels.
     U16(Vec<u16>),
+}
+
+/// Decodes one frame, exactly as its encoder was given it where the transfer syntax is lossless.
+///
+/// `data` is the whole frame, of all its fragments, with or without the padding to an even length.
+/// Fails with [`CorruptFrame`](ErrorKind::CorruptFrame) where the frame is truncated, does not
+/// decode, or differs from `format` in size, components or depth, and with
+/// [`UnsupportedPixelData`](ErrorKind::UnsupportedPixelData) where nothing here takes the transfer
+/// syntax or this form of it.
+pub fn decode(transfer_syntax: &str, data: &[u8], format: &FrameFormat) -> Result<Samples> {
+    let entry = lookup(transfer_syntax)?;
+    for &decoder in entry.decoders {
+        if let Some(samples) = attempt(decoder, entry, data, format)? {
+            return Ok(samples);
+        }
+    }
+    Err(unreadable_form(entry))
+}
+
+/// As [`decode`], by `decoder` alone: for tests that compare decoders and for measuring them.
+pub fn decode_with(
+    decoder: Decoder,
+    transfer_syntax: &str,
+    data: &[u8],
+    format: &FrameFormat,
+) -> Result<Samples> {
+    let entry = lookup(transfer_syntax)?;
+    if !entry.decoders.contains(&decoder) {
+        return Err(Error::new(
+            ErrorKind::UnsupportedPixelData,
+            format!("{decoder} does not decode {}", entry.name),
+        ));
+    }
+    attempt(decoder, entry, data, format)?.ok_or_else(|| unreadable_form(entry))
+}
+
+/// `Ok(None)` where the frame is sound but of a form this decoder cannot read.
+fn attempt(
+    decoder: Decoder,
+    entry: &TransferSyntaxEntry,
+    data: &[u8],
+    format: &FrameFormat,
+) -> Result<Option<Samples>> {
+    contain(decoder, || match decoder {
+        Decoder::Native => native::decode(data, format).map(Some),
+        Decoder::Rle => native::decode_rle(data, format).map(Some),
+        Decoder::Jpeg => jpeg::decode(entry.uid, data, format).map(Some),
+        Decoder::OpenJph => htj2k::decode(data, &codestream::check(data, format)?, format),
+        Decoder::OpenJp2 => {
+            jpeg2000::decode(data, &codestream::check(data, format)?, format).map(Some)
+        }
+    })
+}
+
+/// Runs a codec; its panic becomes an error of the frame it worked on.
+fn contain<T>(codec: impl std::fmt::Display, run: impl FnOnce() -> Result<T>) -> Result<T> {
+    // What a panicking codec may leave half done is its own and is dropped with it.
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|_| Err(corrupt(format!("{codec} panicked on this frame"))))
+}
+
+fn lookup(transfer_syntax: &str) -> Result<&'static TransferSyntaxEntry> {
+    let uid = transfer_syntax.trim_end_matches(['\0', ' ']);
+    transfer_syntaxes().iter().find(|entry| entry.uid == uid).ok_or_else(|| {
+        let what = if table::is_video(uid) { "video transfer syntax" } else { "transfer syntax" };
+        let supported: Vec<&str> = transfer_syntaxes().iter().map(|e| e.uid).collect();
+        Error::new(
+            ErrorKind::UnsupportedPixelData,
+            format!("{what} {uid} is not supported; {} are", supported.join(", ")),
+        )
+        .with("transferSyntaxUID", uid)
+    })
+}
+
+fn unreadable_form(entry: &TransferSyntaxEntry) -> Error {
+    Error::new(
+        ErrorKind::UnsupportedPixelData,
+        format!("this form of {} is not one its decoder reads", entry.name),
+    )
+    .with("transferSyntaxUID", entry.uid)
+}
+
+fn corrupt(what: impl Into<String>) -> Error {
+    Error::new(ErrorKind::CorruptFrame, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_a_codec_is_an_error_of_its_frame() {
+        let e = contain("a codec", || -> Result<()> { panic!("index out of bounds") }).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::CorruptFrame);
+        assert!(e.message().contains("a codec"), "{e}");
+    }
+
+    #[test]
+    fn unknown_transfer_syntaxes_are_named_with_those_supported() {
+        let f =
+            FrameFormat { rows: 1, columns: 1, bits_allocated: 8, bits_stored: 8, signed: false };
+        let e = decode("1.2.840.10008.1.2.4.102", &[], &f).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::UnsupportedPixelData);
+        assert!(e.message().contains("video") && e.message().contains("4.202"), "{e}");
+        let e = decode("1.2.840.10008.1.2.4.80", &[], &f).unwrap_err();
+        assert!(e.message().contains("1.2.840.10008.1.2.4.80"), "{e}");
+        assert!(!e.message().contains("video"), "{e}");
+        let e = decode_with(Decoder::OpenJph, "1.2.840.10008.1.2.4.90", &[], &f).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::UnsupportedPixelData);
+    }
 }

@@ -1,0 +1,366 @@
+//! The structure of a JPEG 2000 codestream (ISO/IEC 15444-1 annex A), read before any decoder sees
+//! it. Decoders trust the sizes in a header and make the best of data that ends early; a medical
+//! image may do neither. [`check`] allocates nothing that the data does not pay for, and accepts a
+//! codestream only if it promises what the DICOM header promises and all its tile-parts are there.
+
+use super::{FrameFormat, corrupt};
+use crate::error::Result;
+
+const SOC: u16 = 0xFF4F;
+const CAP: u16 = 0xFF50;
+const SIZ: u16 = 0xFF51;
+const COD: u16 = 0xFF52;
+const COC: u16 = 0xFF53;
+const QCD: u16 = 0xFF5C;
+const TLM: u16 = 0xFF55;
+const COM: u16 = 0xFF64;
+const SOT: u16 = 0xFF90;
+const SOD: u16 = 0xFF93;
+const EOC: u16 = 0xFFD9;
+
+/// Tiles beyond this number do not occur in medical images, and cost a decoder kilobytes each.
+const MAX_TILES: u64 = 4096;
+/// Packets (layers × precincts) beyond this number cost a decoder more than the image does.
+const MAX_PACKETS: u64 = 1 << 20;
+
+/// What matters of a codestream that passed [`check`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Codestream {
+    /// Bits of a sample, 1 to 16.
+    pub precision: u32,
+    /// Samples are two's complement.
+    pub signed: bool,
+    /// Blocks are coded with the high-throughput coder alone (ISO/IEC 15444-15).
+    pub high_throughput: bool,
+    /// One tile in one tile-part, one layer, one precinct a resolution, no resolution empty, the
+    /// reversible wavelet, and no marker segment that changes any of it: the form every HTJ2K
+    /// encoder for DICOM writes, and all that `openjph-core` reads right.
+    pub plain: bool,
+    /// Bytes from SOC to EOC, without the padding after it.
+    pub length: usize,
+}
+
+/// Checks a frame against its DICOM header; see the module.
+pub(super) fn check(data: &[u8], format: &FrameFormat) -> Result<Codestream> {
+    let mut reader = Reader { data, position: 0 };
+    if reader.u16() != Some(SOC) {
+        return Err(corrupt("does not start as a JPEG 2000 codestream"));
+    }
+    let header = main_header(&mut reader)?;
+    let siz = header.siz.ok_or_else(|| corrupt("codestream has no SIZ marker segment"))?;
+    let cod = header.cod.ok_or_else(|| corrupt("codestream has no COD marker segment"))?;
+    siz.compare(format)?;
+    let tiles = siz.tiles()?;
+    let packets = cod.packets(&siz)?.saturating_mul(tiles.max(1));
+    if packets > MAX_PACKETS {
+        return Err(corrupt(format!("codestream declares {packets} packets")));
+    }
+    let (parts, bare_tile_headers) = tile_parts(&mut reader, tiles)?;
+    let plain = parts == 1
+        && bare_tile_headers
+        && !header.unusual
+        && siz.offset == (0, 0)
+        && cod.is_plain(&siz);
+    Ok(Codestream {
+        precision: siz.precision,
+        signed: siz.signed,
+        high_throughput: cod.block_style & 0xC0 == 0x40,
+        plain,
+        length: reader.position,
+    })
+}
+
+struct Reader<'a> {
+    data: &'a [u8],
+    position: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
+        let end = self.position.checked_add(count)?;
+        let bytes = self.data.get(self.position..end)?;
+        self.position = end;
+        Some(bytes)
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.bytes(2).map(|b| u16::from_be_bytes([b[0], b[1]]))
+    }
+
+    fn marker(&mut self) -> Result<u16> {
+        self.u16().ok_or_else(|| corrupt("codestream is truncated"))
+    }
+
+    /// The body of the marker segment whose marker was just read.
+    fn segment(&mut self) -> Result<&'a [u8]> {
+        let length = self.marker()?;
+        let body = usize::from(length).checked_sub(2);
+        body.and_then(|n| self.bytes(n))
+            .ok_or_else(|| corrupt("codestream is truncated in a marker segment"))
+    }
+}
+
+fn be16(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..at + 2).map(|b| u16::from_be_bytes([b[0], b[1]]))
+}
+
+fn be32(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]))
+}
+
+#[derive(Default)]
+struct MainHeader {
+    siz: Option<Siz>,
+    cod: Option<Cod>,
+    /// A marker segment occurs that is none of the usual ones.
+    unusual: bool,
+}
+
+/// Reads the main header and leaves the reader before the first SOT.
+fn main_header(reader: &mut Reader<'_>) -> Result<MainHeader> {
+    let mut header = MainHeader::default();
+    loop {
+        let marker = reader.marker()?;
+        match marker {
+            SOT => {
+                reader.position -= 2;
+                return Ok(header);
+            }
+            SIZ if header.siz.is_none() => header.siz = Some(Siz::parse(reader.segment()?)?),
+            COD if header.cod.is_none() => header.cod = Some(Cod::parse(reader.segment()?)?),
+            CAP | QCD | TLM | COM => {
+                reader.segment()?;
+            }
+            // A second one would undo what was checked of the first; an only component needs none.
+            SIZ | COD | COC => {
+                return Err(corrupt("codestream redefines its size or coding style"));
+            }
+            // QCC, RGN, POC, PPM, PLM, CRG, PRF, CPF and those of part 2.
+            0xFF50..=0xFF7F => {
+                header.unusual = true;
+                reader.segment()?;
+            }
+            _ => return Err(corrupt(format!("codestream has marker {marker:04X} in its header"))),
+        }
+    }
+}
+
+/// Walks all tile-parts to EOC by their lengths; every tile must have its first part and what
+/// follows EOC must be zero. Returns the number of tile-parts and whether no tile-part header
+/// holds a marker segment.
+fn tile_parts(reader: &mut Reader<'_>, tiles: u64) -> Result<(u64, bool)> {
+    let mut seen = vec![false; tiles as usize];
+    let mut parts = 0;
+    let mut bare = true;
+    loop {
+        let start = reader.position;
+        match reader.marker()? {
+            EOC => break,
+            SOT => {}
+            _ => return Err(corrupt("codestream lacks its next tile-part or its end")),
+        }
+        let body = reader.segment()?;
+        let malformed = || corrupt("codestream has a malformed tile-part");
+        let tile = usize::from(be16(body, 0).ok_or_else(malformed)?);
+        let length = be32(body, 2).ok_or_else(malformed)? as usize;
+        *seen.get_mut(tile).ok_or_else(malformed)? = true;
+        let end = if length == 0 { end_before_eoc(reader.data)? } else { start + length };
+        if end > reader.data.len() {
+            return Err(corrupt("codestream is truncated in a tile-part"));
+        }
+        bare &= skip_tile_part_header(reader)?;
+        if end < reader.position {
+            return Err(malformed());
+        }
+        reader.position = end;
+        parts += 1;
+    }
+    if !seen.iter().all(|&s| s) {
+        return Err(corrupt("codestream lacks a tile"));
+    }
+    if reader.data.get(reader.position..).unwrap_or_default().iter().any(|&b| b != 0) {
+        return Err(corrupt("codestream is followed by other data"));
+    }
+    Ok((parts, bare))
+}
+
+/// Leaves the reader after SOD; whether there was no marker segment before it.
+fn skip_tile_part_header(reader: &mut Reader<'_>) -> Result<bool> {
+    let mut bare = true;
+    loop {
+        match reader.marker()? {
+            SOD => return Ok(bare),
+            COD | COC => return Err(corrupt("codestream redefines its coding style in a tile")),
+            0xFF50..=0xFF7F => {
+                bare = false;
+                reader.segment()?;
+            }
+            m => {
+                return Err(corrupt(format!(
+                    "codestream has marker {m:04X} in a tile-part header"
+                )));
+            }
+        }
+    }
+}
+
+/// Where the last tile-part ends if its length is not stated: at the EOC before any padding.
+fn end_before_eoc(data: &[u8]) -> Result<usize> {
+    let padding = data.iter().rev().take_while(|&&b| b == 0).count();
+    let length = data.len() - padding;
+    match length.checked_sub(2) {
+        Some(end) if be16(data, end) == Some(EOC) => Ok(end),
+        _ => Err(corrupt("codestream lacks its end")),
+    }
+}
+
+struct Siz {
+    size: (u32, u32),
+    offset: (u32, u32),
+    tile: (u32, u32),
+    tile_offset: (u32, u32),
+    components: u16,
+    precision: u32,
+    signed: bool,
+    subsampled: bool,
+}
+
+impl Siz {
+    fn parse(body: &[u8]) -> Result<Self> {
+        let field = |at| be32(body, at).ok_or_else(|| corrupt("SIZ marker segment is too short"));
+        let pair = |at| -> Result<(u32, u32)> { Ok((field(at)?, field(at + 4)?)) };
+        let short = || corrupt("SIZ marker segment is too short");
+        let component = body.get(36..39).ok_or_else(short)?;
+        Ok(Self {
+            size: pair(2)?,
+            offset: pair(10)?,
+            tile: pair(18)?,
+            tile_offset: pair(26)?,
+            components: be16(body, 34).ok_or_else(short)?,
+            precision: u32::from(component[0] & 0x7F) + 1,
+            signed: component[0] & 0x80 != 0,
+            subsampled: component[1] != 1 || component[2] != 1,
+        })
+    }
+
+    /// Width and height of the image area.
+    fn extent(&self) -> Option<(u32, u32)> {
+        Some((self.size.0.checked_sub(self.offset.0)?, self.size.1.checked_sub(self.offset.1)?))
+    }
+
+    fn compare(&self, format: &FrameFormat) -> Result<()> {
+        if self.components != 1 || self.subsampled {
+            return Err(corrupt(format!(
+                "codestream has {} components{}, expected one at full resolution",
+                self.components,
+                if self.subsampled { " (subsampled)" } else { "" }
+            )));
+        }
+        if self.extent() != Some((format.columns, format.rows)) {
+            return Err(corrupt(format!(
+                "codestream's size {} × {} differs from the header's {} columns × {} rows",
+                self.size.0, self.size.1, format.columns, format.rows
+            )));
+        }
+        let same_sign = self.signed == format.signed;
+        let allocated = u32::from(format.bits_allocated);
+        // Encoders that ignore Pixel Representation are common; the bits are then unambiguous only
+        // where they are all the stored or all the allocated ones.
+        let reinterpretable =
+            self.precision == u32::from(format.bits_stored) || self.precision == allocated;
+        if self.precision > allocated || !(same_sign || reinterpretable) {
+            return Err(corrupt(format!(
+                "codestream has {} {} bits, the header {} of {} bits, {}",
+                self.precision,
+                if self.signed { "signed" } else { "unsigned" },
+                format.bits_stored,
+                format.bits_allocated,
+                if format.signed { "signed" } else { "unsigned" },
+            )));
+        }
+        Ok(())
+    }
+
+    /// Number of tiles of the grid (annex B.3).
+    fn tiles(&self) -> Result<u64> {
+        let along = |size: u32, tile: u32, tile_offset: u32, offset: u32| -> Option<u64> {
+            let first_end = u64::from(tile_offset) + u64::from(tile);
+            (tile > 0 && tile_offset <= offset && first_end > u64::from(offset))
+                .then(|| u64::from(size.saturating_sub(tile_offset)).div_ceil(u64::from(tile)))
+        };
+        along(self.size.0, self.tile.0, self.tile_offset.0, self.offset.0)
+            .zip(along(self.size.1, self.tile.1, self.tile_offset.1, self.offset.1))
+            .map(|(x, y)| x * y)
+            .filter(|&n| n <= MAX_TILES)
+            .ok_or_else(|| corrupt("codestream's tile grid is not valid or has too many tiles"))
+    }
+}
+
+struct Cod {
+    style: u8,
+    layers: u16,
+    levels: u8,
+    block_style: u8,
+    reversible: bool,
+    /// Precinct size exponents of each resolution, PPy << 4 | PPx; empty means 15 and 15.
+    precincts: Vec<u8>,
+}
+
+impl Cod {
+    fn parse(body: &[u8]) -> Result<Self> {
+        let short = || corrupt("COD marker segment is too short");
+        let fixed = body.get(..10).ok_or_else(short)?;
+        let levels = fixed[5];
+        if levels > 32 {
+            return Err(corrupt(format!("codestream declares {levels} decomposition levels")));
+        }
+        let precincts = if fixed[0] & 1 != 0 {
+            body.get(10..11 + usize::from(levels)).ok_or_else(short)?.to_vec()
+        } else {
+            Vec::new()
+        };
+        Ok(Self {
+            style: fixed[0],
+            layers: u16::from_be_bytes([fixed[2], fixed[3]]),
+            levels,
+            block_style: fixed[8],
+            reversible: fixed[9] == 1,
+            precincts,
+        })
+    }
+
+    /// Precincts of resolution `r` in a tile as large as the image, at most.
+    fn precincts_at(&self, r: u8, siz: &Siz) -> u64 {
+        let Some((width, height)) = siz.extent() else { return 0 };
+        let exponents = self.precincts.get(usize::from(r)).copied().unwrap_or(0xFF);
+        let count = |size: u32, tile: u32, exponent: u8| {
+            let shift = u32::from(self.levels - r).min(63);
+            let reduced = u64::from(size.min(tile)).div_ceil(1_u64 << shift);
+            let covered = reduced.div_ceil(1_u64 << exponent);
+            // An image that does not start at the origin may touch one more.
+            covered + u64::from(siz.offset != (0, 0))
+        };
+        count(width, siz.tile.0, exponents & 0x0F) * count(height, siz.tile.1, exponents >> 4)
+    }
+
+    /// Packets of one tile, at most.
+    fn packets(&self, siz: &Siz) -> Result<u64> {
+        if self.layers == 0 {
+            return Err(corrupt("codestream declares no quality layer"));
+        }
+        let precincts: u64 = (0..=self.levels).map(|r| self.precincts_at(r, siz)).sum();
+        Ok(precincts.saturating_mul(u64::from(self.layers)))
+    }
+
+    fn is_plain(&self, siz: &Siz) -> bool {
+        let Some((width, height)) = siz.extent() else { return false };
+        let smallest = u64::from(width.min(height));
+        // No SOP or EPH markers, no block style but HT, one layer.
+        self.style & !1 == 0
+            && self.block_style == 0x40
+            && self.layers == 1
+            && self.reversible
+            && smallest >= 1_u64 << self.levels
+            && (0..=self.levels).all(|r| self.precincts_at(r, siz) == 1)
+    }
+}

@@ -1,0 +1,93 @@
+//! High-throughput JPEG 2000 (ISO/IEC 15444-15) with `openjph-core`: the fast decoder, and the
+//! encoder. It reads [plain](Codestream::plain) codestreams only, and is only ever given those.
+
+use openjph_core::codestream::Codestream as Coder;
+use openjph_core::file::{MemInfile, MemOutfile};
+use openjph_core::{OjphError, Point, Size};
+
+use super::codestream::{self, Codestream};
+use super::samples::{check_fit, from_integers};
+use super::{FrameFormat, Samples, contain, corrupt};
+use crate::error::{Error, Result};
+
+/// Decomposition levels written where the image is large enough: what DICOM recommends and AWS
+/// HealthImaging writes.
+const LEVELS: u32 = 5;
+
+/// Decodes a checked codestream; `Ok(None)` where this decoder cannot read its form.
+pub(super) fn decode(
+    data: &[u8],
+    stream: &Codestream,
+    format: &FrameFormat,
+) -> Result<Option<Samples>> {
+    if !stream.plain || !stream.high_throughput {
+        return Ok(None);
+    }
+    let data = data.get(..stream.length).unwrap_or(data);
+    match read(data, format) {
+        Ok(values) => {
+            from_integers(values.into_iter(), stream.precision, stream.signed, format).map(Some)
+        }
+        Err(OjphError::Unsupported(_)) => Ok(None),
+        Err(e) => Err(corrupt("codestream does not decode").caused_by(e)),
+    }
+}
+
+fn read(data: &[u8], format: &FrameFormat) -> openjph_core::Result<Vec<i32>> {
+    let mut file = MemInfile::new(data);
+    let mut coder = Coder::new();
+    coder.read_headers(&mut file)?;
+    coder.create(&mut file)?;
+    let mut values = Vec::with_capacity(format.pixels());
+    for _ in 0..format.rows {
+        // A missing or short line shows as a wrong number of pixels.
+        let Some(line) = coder.pull(0) else { break };
+        values.extend_from_slice(&line);
+    }
+    Ok(values)
+}
+
+/// Encodes a frame as HTJ2K lossless, RPCL, with five decomposition levels (fewer where the image
+/// is smaller than 32 pixels): transfer syntax 1.2.840.10008.1.2.4.202.
+///
+/// The codestream's precision is Bits Stored (PS3.5 section 8.2.4). Fails with
+/// [`InvalidImage`](crate::error::ErrorKind::InvalidImage) where the samples do not fit the format.
+pub fn encode_htj2k(samples: &Samples, format: &FrameFormat) -> Result<Vec<u8>> {
+    check_fit(samples, format)?;
+    let encoded = contain("the HTJ2K encoder", || {
+        write(samples, format).map_err(|e| Error::internal("the HTJ2K encoder failed").caused_by(e))
+    })?;
+    // What was written must be what a reader will accept.
+    codestream::check(&encoded, format)
+        .map_err(|e| Error::internal("the HTJ2K encoder wrote a broken codestream").caused_by(e))?;
+    Ok(encoded)
+}
+
+fn write(samples: &Samples, format: &FrameFormat) -> openjph_core::Result<Vec<u8>> {
+    let (columns, rows) = (format.columns, format.rows);
+    let mut coder = Coder::new();
+    let siz = coder.access_siz_mut();
+    siz.set_image_extent(Point::new(columns, rows));
+    siz.set_tile_size(Size::new(columns, rows));
+    siz.set_num_components(1);
+    siz.set_comp_info(0, Point::new(1, 1), u32::from(format.bits_stored), format.signed);
+    let cod = coder.access_cod_mut();
+    cod.set_num_decomposition(columns.min(rows).max(1).ilog2().min(LEVELS));
+    cod.set_reversible(true);
+    cod.set_color_transform(false);
+    cod.set_progression_order("RPCL")?;
+    coder.set_planar(0);
+    let mut file = MemOutfile::with_capacity(format.pixels());
+    coder.write_headers(&mut file, &[])?;
+    let width = columns as usize;
+    let mut line = vec![0; width];
+    for row in 0..rows as usize {
+        for (x, out) in line.iter_mut().enumerate() {
+            // `check_fit` counted the pixels.
+            *out = samples.value(row * width + x).unwrap_or(0);
+        }
+        coder.exchange(&line, 0)?;
+    }
+    coder.flush(&mut file)?;
+    Ok(file.get_data().to_vec())
+}

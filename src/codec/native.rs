@@ -1,0 +1,134 @@
+//! Pixels without compression, and RLE (PS3.5 annex G), which is native pixels packed plane by
+//! plane.
+
+use super::samples::from_words;
+use super::{FrameFormat, Samples, corrupt};
+use crate::error::Result;
+
+/// Decodes native little-endian pixels (PS3.5 section 8.1.1): exactly one frame, with at most the
+/// one byte after it that makes its length even.
+pub(super) fn decode(data: &[u8], format: &FrameFormat) -> Result<Samples> {
+    let width = usize::from(format.bits_allocated / 8);
+    let bytes = format.pixels() * width;
+    let padding = bytes % 2;
+    if data.len() < bytes || data.len() > bytes + padding {
+        return Err(corrupt(format!("{} bytes of native pixels, expected {bytes}", data.len())));
+    }
+    let pixels = data.get(..bytes).unwrap_or_default();
+    Ok(samples_of(pixels, width, format))
+}
+
+/// Samples of little-endian pixels of `width` (1 or 2) bytes each.
+pub(super) fn samples_of(pixels: &[u8], width: usize, format: &FrameFormat) -> Samples {
+    if width == 1 {
+        from_words(pixels.iter().map(|&b| u16::from(b)), format)
+    } else {
+        let words = pixels.chunks_exact(2).map(|p| u16::from(p[0]) | u16::from(p[1]) << 8);
+        from_words(words, format)
+    }
+}
+
+/// Size of the RLE header: the number of segments and 15 offsets (PS3.5 section G.5).
+const RLE_HEADER: usize = 64;
+
+/// Decodes one RLE frame: one segment per byte of a pixel, the most significant byte first.
+pub(super) fn decode_rle(data: &[u8], format: &FrameFormat) -> Result<Samples> {
+    let planes = usize::from(format.bits_allocated / 8);
+    let header = data.get(..RLE_HEADER).ok_or_else(|| corrupt("RLE header is truncated"))?;
+    let mut fields = header.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]]));
+    let segments = fields.next().unwrap_or(0);
+    if segments as usize != planes {
+        return Err(corrupt(format!("{segments} RLE segments, expected {planes}")));
+    }
+    let mut bounds: Vec<usize> = fields.take(planes).map(|o| o as usize).collect();
+    bounds.push(data.len());
+    let pixels = format.pixels();
+    let mut words = vec![0_u16; pixels];
+    for bound in bounds.windows(2) {
+        let segment = data
+            .get(bound[0].max(RLE_HEADER)..bound[1])
+            .ok_or_else(|| corrupt("RLE segment lies outside its frame"))?;
+        let plane = unpack(segment, pixels)?;
+        for (word, byte) in words.iter_mut().zip(plane) {
+            *word = *word << 8 | u16::from(byte);
+        }
+    }
+    Ok(from_words(words.into_iter(), format))
+}
+
+/// Unpacks one segment (PackBits, PS3.5 section G.3.1) to exactly `length` bytes. What follows the
+/// last byte wanted is padding.
+fn unpack(segment: &[u8], length: usize) -> Result<Vec<u8>> {
+    let truncated = || corrupt("RLE segment is truncated");
+    let mut out = Vec::with_capacity(length);
+    let mut rest = segment;
+    while out.len() < length {
+        let (&control, after) = rest.split_first().ok_or_else(truncated)?;
+        rest = match control {
+            0..=127 => {
+                let (literal, after) =
+                    after.split_at_checked(usize::from(control) + 1).ok_or_else(truncated)?;
+                out.extend_from_slice(literal);
+                after
+            }
+            128 => after,
+            129..=255 => {
+                let (&byte, after) = after.split_first().ok_or_else(truncated)?;
+                out.resize(out.len() + 257 - usize::from(control), byte);
+                after
+            }
+        };
+    }
+    if out.len() > length {
+        return Err(corrupt("RLE segment holds more pixels than the frame"));
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    const TWO: FrameFormat =
+        FrameFormat { rows: 1, columns: 3, bits_allocated: 16, bits_stored: 16, signed: true };
+
+    fn rle(segments: &[&[u8]]) -> Vec<u8> {
+        let mut data = vec![0; RLE_HEADER];
+        data[0] = segments.len() as u8;
+        for (i, segment) in segments.iter().enumerate() {
+            let offset = data.len() as u32;
+            data[4 + 4 * i..8 + 4 * i].copy_from_slice(&offset.to_le_bytes());
+            data.extend_from_slice(segment);
+        }
+        data
+    }
+
+    #[test]
+    fn rle_interleaves_its_planes_and_tolerates_padding() {
+        // High bytes FF FF FF as a run, low bytes 1 2 3 as a literal with a no-op and padding.
+        let data = rle(&[&[254, 0xFF], &[128, 2, 1, 2, 3, 0]]);
+        assert_eq!(decode_rle(&data, &TWO).unwrap(), Samples::I16(vec![-255, -254, -253]));
+    }
+
+    #[test]
+    fn rle_refuses_every_truncation_and_a_wrong_number_of_segments() {
+        let data = rle(&[&[254, 0xFF], &[2, 1, 2, 3]]);
+        for cut in 0..data.len() {
+            let e = decode_rle(&data[..cut], &TWO).unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::CorruptFrame, "cut at {cut}");
+        }
+        assert!(decode_rle(&rle(&[&[254, 0xFF]]), &TWO).is_err());
+        assert!(decode_rle(&rle(&[&[253, 0xFF], &[2, 1, 2, 3]]), &TWO).is_err());
+    }
+
+    #[test]
+    fn native_pixels_may_have_one_byte_of_padding_and_no_more() {
+        let f = FrameFormat { bits_allocated: 8, bits_stored: 8, signed: false, ..TWO };
+        assert_eq!(decode(&[1, 2, 255], &f).unwrap(), Samples::U16(vec![1, 2, 255]));
+        assert_eq!(decode(&[1, 2, 255, 0], &f).unwrap(), Samples::U16(vec![1, 2, 255]));
+        assert!(decode(&[1, 2], &f).is_err());
+        assert!(decode(&[1, 2, 3, 4, 5], &f).is_err());
+        assert!(decode(&[0; 7], &TWO).is_err());
+    }
+}

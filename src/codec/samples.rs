@@ -1,0 +1,194 @@
+//! Decoded pixels: conversions between stored bytes, decoder output and [`Samples`], and the
+//! figures that sources state of a frame (range, checksum).
+
+use super::{FrameFormat, Samples, corrupt};
+use crate::error::{Error, ErrorKind, Result};
+
+impl Samples {
+    /// Number of pixels.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::I16(v) => v.len(),
+            Self::U16(v) => v.len(),
+        }
+    }
+
+    /// Whether there is no pixel.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Smallest and largest pixel value, as stored (before rescale); `None` without pixels.
+    pub fn min_max(&self) -> Option<(i32, i32)> {
+        fn range<T: Copy + Ord + Into<i32>>(values: &[T]) -> Option<(i32, i32)> {
+            let first = *values.first()?;
+            let (low, high) = values.iter().fold((first, first), |(l, h), &v| (l.min(v), h.max(v)));
+            Some((low.into(), high.into()))
+        }
+        match self {
+            Self::I16(v) => range(v),
+            Self::U16(v) => range(v),
+        }
+    }
+
+    /// The pixels as little-endian bytes of `bits_allocated` (8 or 16) bits each, two's complement
+    /// where signed: the native pixel data of this frame (PS3.5 section 8.1.1), with bits above
+    /// Bits Stored holding the sign or zero.
+    pub fn to_le_bytes(&self, bits_allocated: u16) -> Vec<u8> {
+        match (self, bits_allocated) {
+            (Self::I16(v), 8) => v.iter().map(|&x| x as u8).collect(),
+            (Self::U16(v), 8) => v.iter().map(|&x| x as u8).collect(),
+            (Self::I16(v), _) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            (Self::U16(v), _) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        }
+    }
+
+    /// CRC-32 (ISO-HDLC, as zip) of [`to_le_bytes`](Samples::to_le_bytes): the checksum that
+    /// AWS HealthImaging states of a frame at full resolution.
+    pub fn crc32(&self, bits_allocated: u16) -> u32 {
+        crc32fast::hash(&self.to_le_bytes(bits_allocated))
+    }
+
+    /// Pixel `index` as an integer.
+    pub(super) fn value(&self, index: usize) -> Option<i32> {
+        match self {
+            Self::I16(v) => v.get(index).map(|&x| x.into()),
+            Self::U16(v) => v.get(index).map(|&x| x.into()),
+        }
+    }
+}
+
+/// Samples of raw pixel words, one per pixel: bits above Bits Stored are dropped (they may hold
+/// overlays or leftovers, PS3.5 section 8.1.1), and signed pixels are extended from the highest
+/// stored bit.
+pub(super) fn from_words(words: impl Iterator<Item = u16>, format: &FrameFormat) -> Samples {
+    let unused = 16 - u32::from(format.bits_stored.clamp(1, 16));
+    if format.signed {
+        Samples::I16(words.map(|w| ((w << unused) as i16) >> unused).collect())
+    } else {
+        Samples::U16(words.map(|w| (w << unused) >> unused).collect())
+    }
+}
+
+/// Samples of a JPEG 2000 decoder's integers. `precision` and `signed` are the codestream's own.
+///
+/// A value outside the codestream's range is an error. Where the codestream and Pixel
+/// Representation differ in sign (`codestream::check` allows it only where the width leaves no
+/// doubt) the same bits are read with the other sign.
+pub(super) fn from_integers(
+    values: impl ExactSizeIterator<Item = i32>,
+    precision: u32,
+    signed: bool,
+    format: &FrameFormat,
+) -> Result<Samples> {
+    if values.len() != format.pixels() {
+        return Err(corrupt(format!(
+            "decoded to {} pixels, the header promises {}",
+            values.len(),
+            format.pixels()
+        )));
+    }
+    let (low, high) = range_of(precision, signed);
+    let checked = values.map(|v| {
+        if (low..=high).contains(&v) {
+            Ok(v)
+        } else {
+            Err(corrupt(format!("decoded to a value outside its {precision} bits")))
+        }
+    });
+    let unused = 16 - precision.clamp(1, 16);
+    if format.signed {
+        let values: Result<Vec<i16>> = if signed {
+            checked.map(|v| v.map(|v| v as i16)).collect()
+        } else {
+            checked.map(|v| v.map(|v| ((v as u16) << unused) as i16 >> unused)).collect()
+        };
+        values.map(Samples::I16)
+    } else {
+        let values: Result<Vec<u16>> = if signed {
+            checked.map(|v| v.map(|v| ((v as u16) << unused) >> unused)).collect()
+        } else {
+            checked.map(|v| v.map(|v| v as u16)).collect()
+        };
+        values.map(Samples::U16)
+    }
+}
+
+/// Smallest and largest integer of `bits` (1 to 16) bits.
+fn range_of(bits: u32, signed: bool) -> (i32, i32) {
+    let bits = bits.clamp(1, 16);
+    if signed { (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) } else { (0, (1 << bits) - 1) }
+}
+
+/// Refuses samples that do not belong to `format`: their number, sign or a value beyond
+/// Bits Stored.
+pub(super) fn check_fit(samples: &Samples, format: &FrameFormat) -> Result<()> {
+    let invalid = |what: String| Error::new(ErrorKind::InvalidImage, what);
+    if samples.len() != format.pixels() {
+        return Err(invalid(format!(
+            "{} pixels do not make {} rows of {} columns",
+            samples.len(),
+            format.rows,
+            format.columns
+        )));
+    }
+    if matches!(samples, Samples::I16(_)) != format.signed {
+        return Err(invalid("the pixels' sign is not that of PixelRepresentation".into()));
+    }
+    let (low, high) = range_of(u32::from(format.bits_stored), format.signed);
+    match samples.min_max() {
+        Some((min, max)) if min < low || max > high => Err(invalid(format!(
+            "pixel values from {min} to {max} do not fit BitsStored {}",
+            format.bits_stored
+        ))),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn format(bits_allocated: u16, bits_stored: u16, signed: bool) -> FrameFormat {
+        FrameFormat { rows: 1, columns: 2, bits_allocated, bits_stored, signed }
+    }
+
+    #[test]
+    fn overlay_bits_are_dropped_and_the_sign_extended() {
+        let words = [0xF800_u16, 0x17FF];
+        assert_eq!(
+            from_words(words.into_iter(), &format(16, 12, true)),
+            Samples::I16(vec![-2048, 2047])
+        );
+        assert_eq!(
+            from_words(words.into_iter(), &format(16, 12, false)),
+            Samples::U16(vec![0x800, 0x7FF])
+        );
+    }
+
+    #[test]
+    fn integers_outside_the_precision_are_refused() {
+        let f = format(16, 12, true);
+        let ok = from_integers([-2048, 2047].into_iter(), 12, true, &f).unwrap();
+        assert_eq!(ok, Samples::I16(vec![-2048, 2047]));
+        let e = from_integers([-2049, 0].into_iter(), 12, true, &f).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::CorruptFrame);
+    }
+
+    #[test]
+    fn a_codestream_of_the_other_sign_keeps_its_bits() {
+        let f = format(16, 12, true);
+        let s = from_integers([0xFFF, 1].into_iter(), 12, false, &f).unwrap();
+        assert_eq!(s, Samples::I16(vec![-1, 1]));
+    }
+
+    #[test]
+    fn checksum_is_of_the_bytes_at_their_own_width() {
+        let s = Samples::I16(vec![-1, 1]);
+        assert_eq!(s.to_le_bytes(8), [0xFF, 1]);
+        assert_eq!(s.to_le_bytes(16), [0xFF, 0xFF, 1, 0]);
+        assert_eq!(s.crc32(8), crc32fast::hash(&[0xFF, 1]));
+        assert_eq!(Samples::U16(b"123456789".map(u16::from).to_vec()).crc32(8), 0xCBF4_3926);
+        assert_eq!(s.min_max(), Some((-1, 1)));
+    }
+}
