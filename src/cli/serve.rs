@@ -6,14 +6,15 @@ use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 
 use super::runtime;
-use crate::config::{ServeArgs, ServeSettings};
+use crate::config::{self, EndpointUrl, ServeArgs, ServeSettings};
 use crate::error::{Error, Result};
 use crate::pipeline::{self, Invoke};
 use crate::registry::{LoadOptions, Model, Registry, discover};
 use crate::scheduler::{Drained, Scheduler};
 use crate::server::{self, App, Readiness, Termination};
-use crate::source::ahi::AhiClient;
+use crate::source::ahi::{AhiClient, AhiSettings};
 use crate::source::aws;
+use crate::source::limiter::Rate;
 use crate::volume::VolumePolicy;
 
 /// Threads that answer HTTP. They never compute, so two of them keep up with any load.
@@ -74,11 +75,13 @@ async fn until_stopped(settings: ServeSettings, work: Handle) -> Result<Drained>
 /// The pipeline over the models of `settings.model_dir`.
 async fn build_service(settings: &ServeSettings) -> Result<Service> {
     let registry = Arc::new(Registry::<Model>::new(discover(&settings.model_dir)?));
-    let config = aws::load(&settings.aws).await?;
+    let clients = aws_settings(&settings.aws);
+    let config = aws::sdk_config(&clients).await?;
+    let ahi = aws::ahi_client(&config, &clients);
     let service = pipeline::Service {
         registry: Arc::clone(&registry),
-        ahi: AhiClient::new(&config, &settings.aws)?,
-        s3: aws::s3_client(&config, &settings.aws),
+        ahi: AhiClient::new(ahi, ahi_settings(&settings.aws.ahi)),
+        s3: aws::s3_client(&config, &clients),
         output_uri: settings.http.output_uri.clone(),
         policy: VolumePolicy::default(),
     };
@@ -94,4 +97,27 @@ async fn build_service(settings: &ServeSettings) -> Result<Service> {
         ready > 0
     };
     Ok(Service { invoke: Arc::new(service), loading: Box::pin(loading) })
+}
+
+fn aws_settings(settings: &config::AwsSettings) -> aws::AwsSettings {
+    let url = |endpoint: &Option<EndpointUrl>| endpoint.as_ref().map(|e| e.as_str().to_owned());
+    aws::AwsSettings {
+        region: settings.region.clone(),
+        ahi_endpoint: url(&settings.ahi.endpoint),
+        s3_endpoint: url(&settings.s3.endpoint),
+        s3_path_style: settings.s3.path_style,
+        ..aws::AwsSettings::default()
+    }
+}
+
+fn ahi_settings(settings: &config::AhiSettings) -> AhiSettings {
+    let defaults = AhiSettings::default();
+    let per_second = u32::try_from(settings.frames_per_second).unwrap_or(u32::MAX);
+    AhiSettings {
+        max_in_flight: settings.frames_in_flight,
+        // The service's burst is two seconds' worth.
+        frame_rate: Rate { per_second, burst: per_second.saturating_mul(2) },
+        allow_non_primary: settings.allow_non_primary,
+        ..defaults
+    }
 }

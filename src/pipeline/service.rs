@@ -13,7 +13,7 @@ use crate::progress::{Progress, Stage};
 use crate::registry::{Model, Registry};
 use crate::request::{InferenceRequest, Input, InputOutcome, Outcome};
 use crate::source::ImageSource;
-use crate::source::ahi::{AhiClient, AhiSource};
+use crate::source::ahi::{AhiClient, AhiSource, ImageSetId};
 use crate::source::dicom_files::DicomFiles;
 use crate::volume::VolumePolicy;
 use crate::writers::sink;
@@ -76,12 +76,8 @@ impl Service {
         let progress = job.progress.clone();
         let (source, described): (Box<dyn ImageSource>, _) = match input {
             Input::ImageSet { datastore_id, image_set_id, version_id } => {
-                let source = AhiSource::new(
-                    self.ahi.clone(),
-                    datastore_id,
-                    image_set_id,
-                    version_id.clone(),
-                )?;
+                let id = ImageSetId::new(datastore_id, image_set_id)?;
+                let source = AhiSource::new(self.ahi.clone(), id, version_id.as_deref())?;
                 let described = json!({"datastoreId": datastore_id, "imageSetId": image_set_id});
                 (Box::new(source), described)
             }
