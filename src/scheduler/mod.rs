@@ -115,10 +115,12 @@ impl Scheduler {
         let task = self.work.spawn(work.in_current_span());
         tokio::select! {
             biased;
-            joined = task => {
-                let outcome = joined.map_err(died).flatten()?;
-                Ok(Scheduled { outcome, queued, ran: started.elapsed() })
-            }
+            joined = task => match joined.map_err(died).flatten() {
+                Ok(outcome) => Ok(Scheduled { outcome, queued, ran: started.elapsed() }),
+                // The work noticed the stop before this future did.
+                Err(_) if self.stop.is_cancelled() => Err(stopped()),
+                Err(error) => Err(error),
+            },
             () = self.stop.cancelled() => Err(stopped()),
             () = Deadline::passed(deadline) => Err(Deadline::exceeded(deadline, "being worked on")),
         }

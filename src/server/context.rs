@@ -134,4 +134,25 @@ mod tests {
             assert_eq!(read(bad).unwrap_err().kind(), ErrorKind::InvalidRequest, "{bad:?}");
         }
     }
+
+    #[tokio::test]
+    async fn a_panic_in_a_handler_is_an_answer_with_its_identifier() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let defect = async || -> &'static str { panic!("a defect") };
+        let router = axum::Router::new()
+            .route("/", axum::routing::get(defect))
+            .layer(axum::middleware::from_fn(around));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut stream =
+            tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        tokio::spawn(axum::serve(listener, router).into_future());
+        let request = b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+        assert!(answer.contains("x-request-id: ") && answer.contains("\"internal\""), "{answer}");
+        assert!(!answer.contains("a defect"), "{answer}");
+    }
 }

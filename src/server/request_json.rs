@@ -4,7 +4,12 @@
 //! size. Errors name the JSON path and what is expected there, and never repeat a value: what was
 //! sent by mistake may be a patient's name, and errors are logged.
 
-use serde::Deserialize;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::request::{Input, OutputKind, is_s3_uri};
@@ -26,9 +31,9 @@ pub(super) struct Body {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Fields {
-    inputs: Option<Vec<ImageSet>>,
+    inputs: Option<Vec<Object<ImageSet>>>,
     datastore_id: Option<String>,
     image_set_id: Option<String>,
     version_id: Option<String>,
@@ -39,7 +44,7 @@ struct Fields {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ImageSet {
     datastore_id: String,
     image_set_id: String,
@@ -53,16 +58,40 @@ enum Output {
     Nifti,
 }
 
+/// A `T` written as a JSON object: what serde derives for a struct reads an array of its fields, too.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+    }
+}
+
 /// Reads the body of a request.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidRequest`], naming the JSON path.
 pub(super) fn parse(body: &[u8]) -> Result<Body> {
     let mut json = serde_json::Deserializer::from_slice(body);
-    let fields: Fields = serde_path_to_error::deserialize(&mut json).map_err(|e| {
-        let path = e.path().to_string();
-        describe(&path, e.inner())
-    })?;
+    let Object(fields): Object<Fields> =
+        serde_path_to_error::deserialize(&mut json).map_err(|e| {
+            let path = e.path().to_string();
+            describe(&path, e.inner())
+        })?;
     json.end().map_err(|e| describe("", &e))?;
 
     let bare = bare(fields.datastore_id, fields.image_set_id, fields.version_id)?;
@@ -74,9 +103,11 @@ pub(super) fn parse(body: &[u8]) -> Result<Body> {
             return Err(invalid("inputs", "is missing, as are datastoreId and imageSetId"));
         }
         (Some(sets), None) if sets.is_empty() => return Err(invalid("inputs", "lists nothing")),
-        (Some(sets), None) => {
-            sets.into_iter().enumerate().map(|(i, s)| (format!("inputs[{i}]."), s)).collect()
-        }
+        (Some(sets), None) => sets
+            .into_iter()
+            .enumerate()
+            .map(|(i, Object(s))| (format!("inputs[{i}]."), s))
+            .collect(),
         (None, Some(set)) => vec![(String::new(), set)],
     };
     if fields.output_uri.as_deref().is_some_and(|uri| !is_s3_uri(uri)) {
@@ -246,6 +277,7 @@ mod tests {
             (with("extra", json!("Doe^Jane")), "extra"),
             (json!(["Doe^Jane"]), "."),
             (json!("Doe^Jane"), "."),
+            (json!({"inputs": [[ID, ID, null]]}), "inputs[0]"),
         ] {
             let error = read(body.clone()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{body}");
