@@ -1,1 +1,216 @@
-//! DICOM Part 10 files on disk as a source.
+//! DICOM Part 10 files in a folder as a source. Files are read and parsed on blocking threads, a
+//! bounded number at a time.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use async_trait::async_trait;
+use dicom_dictionary_std::tags;
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+
+use super::{EncodedFrame, ImageSource};
+use crate::dicom::p10::{self, SeriesFiles};
+use crate::dicom::{Attributes, FrameKey, Instance, Series};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Files read at a time where nothing else is said: enough to keep a disk busy while frames are
+/// decoded, few enough that little waits in memory.
+const PARALLEL_FILES: usize = 4;
+
+/// One series of the DICOM files below a folder.
+#[derive(Debug)]
+pub struct DicomFiles {
+    folder: PathBuf,
+    series_instance_uid: Option<String>,
+    parallel_files: usize,
+    /// The chosen series' files, in the order of its instances, once the headers are read.
+    files: OnceLock<Vec<PathBuf>>,
+}
+
+impl DicomFiles {
+    /// The series below `folder`; where it holds several, `series_instance_uid` says which.
+    pub fn new(folder: impl Into<PathBuf>, series_instance_uid: Option<String>) -> Self {
+        Self {
+            folder: folder.into(),
+            series_instance_uid,
+            parallel_files: PARALLEL_FILES,
+            files: OnceLock::new(),
+        }
+    }
+
+    /// Reads at most `files` (at least one) at a time.
+    #[must_use]
+    pub fn with_parallel_files(mut self, files: usize) -> Self {
+        self.parallel_files = files.max(1);
+        self
+    }
+}
+
+#[async_trait]
+impl ImageSource for DicomFiles {
+    /// Fails with [`NotFound`](ErrorKind::NotFound) where the folder does not hold the series
+    /// named, or none at all, and with [`InvalidRequest`](ErrorKind::InvalidRequest), listing
+    /// them, where it holds several and none was named.
+    async fn series(&self) -> Result<Series> {
+        let folder = self.folder.clone();
+        let wanted = self.series_instance_uid.clone();
+        let chosen = blocking(move || {
+            let all = p10::files_by_series(&folder)?;
+            let chosen = choose(all, wanted.as_deref()).map_err(|e| e.context(folder.display()))?;
+            refuse_duplicates(&chosen)?;
+            Ok(chosen)
+        })
+        .await?;
+        self.files.set(chosen.paths).map_err(|_| {
+            Error::internal("the headers of a folder of DICOM files were read twice")
+        })?;
+        Ok(chosen.series)
+    }
+
+    fn frames(
+        &self,
+        series: &Series,
+        keys: Vec<FrameKey>,
+    ) -> BoxStream<'static, Result<EncodedFrame>> {
+        let tasks: Result<Vec<ReadTask>> = tasks(series, keys, self.files.get());
+        let tasks = match tasks {
+            Ok(tasks) => tasks,
+            Err(e) => return stream::iter([Err(e)]).boxed(),
+        };
+        // Nothing starts before it is polled, so dropping the stream leaves only the files that
+        // are being read at that moment.
+        stream::iter(tasks)
+            .map(|task| blocking(move || task.run()))
+            .buffer_unordered(self.parallel_files)
+            .map_ok(|frames| stream::iter(frames.into_iter().map(Ok)))
+            .try_flatten()
+            .scan(false, |failed, item| {
+                let ended = std::mem::replace(failed, item.is_err());
+                futures::future::ready((!ended).then_some(item))
+            })
+            .boxed()
+    }
+}
+
+/// Reading one file, for the frames wanted of it.
+struct ReadTask {
+    path: PathBuf,
+    sop_instance_uid: String,
+    transfer_syntax: String,
+    keys: Vec<FrameKey>,
+}
+
+impl ReadTask {
+    /// Reads the file again in full; it must still be the instance whose header was read.
+    fn run(self) -> Result<Vec<EncodedFrame>> {
+        let instance = p10::read(&self.path)?;
+        if instance.sop_instance_uid != self.sop_instance_uid
+            || instance.transfer_syntax != self.transfer_syntax
+        {
+            return Err(Error::new(
+                ErrorKind::Io,
+                format!("{}: changed while it was being read", self.path.display()),
+            ));
+        }
+        let frame = |key: FrameKey| {
+            let data = instance.frames.get(key.frame).cloned().ok_or_else(|| {
+                Error::new(
+                    ErrorKind::CorruptFrame,
+                    format!("{}: has no frame {}", self.path.display(), key.frame + 1),
+                )
+                .with("sopInstanceUID", self.sop_instance_uid.as_str())
+                .with("frame", key.frame + 1)
+            })?;
+            Ok(EncodedFrame { key, data })
+        };
+        self.keys.iter().map(|&key| frame(key)).collect()
+    }
+}
+
+/// One task per file that holds a wanted frame.
+fn tasks(
+    series: &Series,
+    keys: Vec<FrameKey>,
+    files: Option<&Vec<PathBuf>>,
+) -> Result<Vec<ReadTask>> {
+    let mut by_instance: BTreeMap<usize, Vec<FrameKey>> = BTreeMap::new();
+    for key in keys {
+        by_instance.entry(key.instance).or_default().push(key);
+    }
+    let task = |(index, keys)| -> Result<ReadTask> {
+        let known = series.instances.get(index).zip(files.and_then(|f| f.get(index)));
+        let (instance, path): (&Instance, &PathBuf) = known.ok_or_else(|| {
+            Error::internal(format!("instance {index} is not one of this folder's series"))
+        })?;
+        Ok(ReadTask {
+            path: path.clone(),
+            sop_instance_uid: instance.sop_instance_uid.clone(),
+            transfer_syntax: instance.transfer_syntax.clone(),
+            keys,
+        })
+    };
+    by_instance.into_iter().map(task).collect()
+}
+
+/// The series wanted, or the only one.
+fn choose(all: Vec<SeriesFiles>, wanted: Option<&str>) -> Result<SeriesFiles> {
+    let list = all.iter().map(describe).collect::<Vec<_>>().join("; ");
+    let not_found = |what: String| Error::new(ErrorKind::NotFound, what);
+    let Some(wanted) = wanted else {
+        let count = all.len();
+        let mut all = all.into_iter();
+        return match (all.next(), all.next()) {
+            (Some(only), None) => Ok(only),
+            (None, _) => Err(not_found("holds no DICOM files".into())),
+            (Some(_), Some(_)) => Err(Error::new(
+                ErrorKind::InvalidRequest,
+                format!("holds {count} series; name one by its SeriesInstanceUID: {list}"),
+            )),
+        };
+    };
+    all.into_iter()
+        .find(|s| s.series.series_instance_uid == wanted)
+        .ok_or_else(|| not_found(format!("holds no series {wanted}; it holds: {list}")))
+}
+
+/// UID, modality and number of instances: nothing of the patient.
+fn describe(files: &SeriesFiles) -> String {
+    let instances = &files.series.instances;
+    let modality = instances.first().and_then(|i| i.dataset.text(tags::MODALITY));
+    format!(
+        "{} ({}, {} instances)",
+        files.series.series_instance_uid,
+        modality.as_deref().unwrap_or("no modality"),
+        instances.len()
+    )
+}
+
+/// The same instance in two files would be two slices at one place.
+fn refuse_duplicates(files: &SeriesFiles) -> Result<()> {
+    let mut seen: BTreeMap<&str, &Path> = BTreeMap::new();
+    for (instance, path) in files.series.instances.iter().zip(&files.paths) {
+        if let Some(first) = seen.insert(&instance.sop_instance_uid, path) {
+            return Err(Error::new(
+                ErrorKind::InvalidImage,
+                format!(
+                    "{} and {} are the same instance {}; remove one",
+                    first.display(),
+                    path.display(),
+                    instance.sop_instance_uid
+                ),
+            )
+            .with("sopInstanceUID", instance.sop_instance_uid.as_str()));
+        }
+    }
+    Ok(())
+}
+
+/// Runs `work` on a thread that may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::internal("reading a DICOM file was aborted").caused_by(e))?
+}

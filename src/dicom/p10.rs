@@ -1,1 +1,0 @@
-//! DICOM Part 10 files.

@@ -1,0 +1,130 @@
+//! Folders of DICOM files: which files are, and which series they make.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dicom_dictionary_std::tags;
+use rayon::prelude::*;
+
+use super::{P10Header, PREAMBLE, PREFIX, io, read_header};
+use crate::dicom::{Attributes, FrameDescriptor, Instance, Series};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Folders below folders further down than this are refused.
+const MAX_DEPTH: usize = 32;
+/// Folders with more entries than this are refused.
+const MAX_ENTRIES: usize = 1_000_000;
+/// Media Storage Directory Storage: a DICOMDIR under another name.
+const DIRECTORY_CLASS: &str = "1.2.840.10008.1.3.10";
+
+/// A series and the files of its instances, in the same order.
+#[derive(Debug, Clone)]
+pub struct SeriesFiles {
+    /// The series.
+    pub series: Series,
+    /// The file of each of its instances.
+    pub paths: Vec<PathBuf>,
+}
+
+/// All DICOM Part 10 files below `dir`, sorted by path.
+///
+/// Files without the `DICM` prefix and DICOMDIR are skipped. Symbolic links below `dir` are not
+/// followed, so that no file outside it is read and no loop is entered; more than 32 levels or a
+/// million entries are an error.
+pub fn list_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let named = |path: &Path, e| io(e).context(path.display());
+    let mut folders = vec![(dir.to_path_buf(), 0)];
+    let mut files = Vec::new();
+    let mut entries = 0;
+    while let Some((folder, depth)) = folders.pop() {
+        for entry in fs::read_dir(&folder).map_err(|e| named(&folder, e))? {
+            let entry = entry.map_err(|e| named(&folder, e))?;
+            entries += 1;
+            if depth > MAX_DEPTH || entries > MAX_ENTRIES {
+                return Err(Error::new(
+                    ErrorKind::InvalidImage,
+                    format!("{}: too many or too deeply nested files", dir.display()),
+                ));
+            }
+            let path = entry.path();
+            // Of the entry itself: a link is neither folder nor file.
+            let kind = entry.file_type().map_err(|e| named(&path, e))?;
+            if kind.is_dir() {
+                folders.push((path, depth + 1));
+            } else if kind.is_file() && !is_dicomdir(&path) && has_prefix(&path)? {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn is_dicomdir(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.eq_ignore_ascii_case("DICOMDIR"))
+}
+
+fn has_prefix(path: &Path) -> Result<bool> {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut start = Vec::with_capacity(PREAMBLE + PREFIX.len());
+        fs::File::open(path)?.take((PREAMBLE + PREFIX.len()) as u64).read_to_end(&mut start)?;
+        Ok(start)
+    };
+    let start = read().map_err(|e| io(e).context(path.display()))?;
+    Ok(start.get(PREAMBLE..) == Some(PREFIX))
+}
+
+/// The series of the files below `dir`, by SeriesInstanceUID; instances in the order of their
+/// paths. Reads every header, in parallel on rayon's threads; not for an asynchronous thread.
+pub fn series_in(dir: &Path) -> Result<Vec<Series>> {
+    Ok(files_by_series(dir)?.into_iter().map(|s| s.series).collect())
+}
+
+/// As [`series_in`], with the files.
+pub fn files_by_series(dir: &Path) -> Result<Vec<SeriesFiles>> {
+    let headers: Vec<(PathBuf, P10Header)> = list_files(dir)?
+        .into_par_iter()
+        .map(|path| read_header(&path).map(|header| (path, header)))
+        .collect::<Result<_>>()?;
+    let mut all: BTreeMap<String, SeriesFiles> = BTreeMap::new();
+    for (path, header) in headers {
+        if header.sop_class_uid == DIRECTORY_CLASS {
+            continue;
+        }
+        let required =
+            |tag| header.dataset.required_text(tag).map_err(|e| e.context(path.display()));
+        let study = required(tags::STUDY_INSTANCE_UID)?;
+        let series = required(tags::SERIES_INSTANCE_UID)?;
+        let files = all.entry(series.clone()).or_insert_with(|| SeriesFiles {
+            series: Series {
+                study_instance_uid: study,
+                series_instance_uid: series,
+                instances: Vec::new(),
+            },
+            paths: Vec::new(),
+        });
+        files.series.instances.push(instance(header));
+        files.paths.push(path);
+    }
+    Ok(all.into_values().collect())
+}
+
+fn instance(header: P10Header) -> Instance {
+    let side = |tag| header.dataset.integer(tag).and_then(|v| u32::try_from(v).ok());
+    let frame = FrameDescriptor {
+        dimensions: side(tags::COLUMNS).zip(side(tags::ROWS)),
+        ..FrameDescriptor::default()
+    };
+    // An object without an image (a report, a plan) has no frames.
+    let count = if frame.dimensions.is_some() { header.number_of_frames } else { 0 };
+    Instance {
+        sop_instance_uid: header.sop_instance_uid,
+        sop_class_uid: header.sop_class_uid,
+        transfer_syntax: header.transfer_syntax,
+        frames: vec![frame; count],
+        dataset: Arc::new(header.dataset),
+    }
+}
