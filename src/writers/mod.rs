@@ -1,1 +1,3 @@
 //! Label maps to DICOM SEG and other results.
+
+pub mod sink;
