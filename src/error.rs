@@ -193,6 +193,21 @@ impl std::error::Error for Error {
     }
 }
 
+/// The messages of an error and of its causes, outermost first. For errors of other libraries whose
+/// `Debug` form would carry whole requests or responses along.
+pub fn chain(e: &(dyn std::error::Error + 'static)) -> String {
+    let mut messages = vec![e.to_string()];
+    let mut next = e.source();
+    while let Some(e) = next {
+        let message = e.to_string();
+        if messages.last() != Some(&message) {
+            messages.push(message);
+        }
+        next = e.source();
+    }
+    messages.join(": ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -59,7 +59,7 @@ pub async fn run(args: RunArgs) -> Result<()> {
             format!("--model holds several model packages: {}; name one", names.join(", ")),
         ));
     };
-    let source = DicomFiles::open(&args.dicom, args.series.clone())?;
+    let source = DicomFiles::new(&args.dicom, args.series.clone());
     let bar = Arc::new(Bar::new(stop));
     bar.say("loading the model");
     let options = LoadOptions::from(&args.compute.clone().settings());

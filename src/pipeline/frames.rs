@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 
 use crate::codec::{self, FrameFormat, Samples};
 use crate::cpu;

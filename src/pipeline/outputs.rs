@@ -148,7 +148,7 @@ impl Finished<'_> {
         name: String,
         bytes: Vec<u8>,
     ) -> Artifact {
-        let file_name = format!("{}/{name}", self.request_id);
+        let file_name = format!("{}-{name}", self.request_id);
         Artifact { kind, media_type, file_name, bytes: bytes.into(), uri: None }
     }
 }

@@ -82,7 +82,7 @@ impl Service {
                 (Box::new(source), described)
             }
             Input::Folder(folder) => {
-                let source = DicomFiles::open(folder, None)?;
+                let source = DicomFiles::new(folder, None);
                 (Box::new(source), json!({"folder": folder.display().to_string()}))
             }
         };

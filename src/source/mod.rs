@@ -2,7 +2,9 @@
 //! encoded frames in whatever order they arrive; it decodes nothing.
 
 pub mod ahi;
+pub mod aws;
 pub mod dicom_files;
+pub mod limiter;
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -3,6 +3,7 @@
 mod layout;
 pub mod nifti;
 pub mod seg;
+pub mod sink;
 
 /// A value of a label map: 0 is background, every other value a class. `u8` holds 255 classes,
 /// `u16` holds 65535.

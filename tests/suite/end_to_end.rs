@@ -44,7 +44,7 @@ async fn cranium_equals_monai() {
     };
     let folder = tempfile::tempdir().unwrap();
     unzip(&archive, folder.path());
-    let source = DicomFiles::open(folder.path(), None).unwrap();
+    let source = DicomFiles::new(folder.path(), None);
     let series = Arc::new(source.series().await.unwrap());
     assert_eq!(series.instances.len(), 108);
     let plan = Arc::new(plan(&series, &VolumePolicy::default()).unwrap());
@@ -109,7 +109,7 @@ async fn a_cancelled_request_stops() {
         "60",
     ]);
     args.run().await.unwrap();
-    let source = DicomFiles::open(&folder.path().join("p/dicom"), None).unwrap();
+    let source = DicomFiles::new(folder.path().join("p/dicom"), None);
     let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("model/ct_phantom");
     let model = Arc::new(Model::load("phantom", &bundle, LoadOptions::default()).unwrap());
     for stage in [Stage::Frames, Stage::Preprocess, Stage::Inference] {

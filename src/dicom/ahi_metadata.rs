@@ -1,1 +1,0 @@
-//! AHI image set metadata (JSON) to data sets.

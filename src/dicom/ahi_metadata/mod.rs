@@ -1,0 +1,5 @@
+//! The metadata document of an AHI image set (JSON) and data sets.
+
+pub mod read;
+
+pub use read::{ImageSetMetadata, parse};

@@ -1,0 +1,307 @@
+//! AHI's image set metadata document to a [`Series`].
+//!
+//! The document (HealthImaging developer guide, "Understanding image sets", schema version 1.1)
+//! keeps each attribute once, at the level it belongs to: patient, study, series, instance. A
+//! consumer of DICOM expects all of them in every instance, so the levels are merged here. The
+//! document comes from outside: whatever is in it, reading it ends in a series or in an error.
+//! Errors and logs name keywords, tags, UIDs and positions and never a value, since the values are
+//! the patient's.
+
+mod elements;
+
+use std::io::Read;
+use std::sync::Arc;
+
+use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
+use dicom_dictionary_std::tags;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use self::elements::{PrivateVrs, put_all};
+use crate::dicom::{Attributes, Dataset, FrameDescriptor, Instance, Series};
+use crate::error::{Error, ErrorKind, Result};
+
+/// HTJ2K lossless with RPCL progression: how AHI stores frames unless an instance says otherwise.
+pub const DEFAULT_TRANSFER_SYNTAX: &str = "1.2.840.10008.1.2.4.202";
+
+/// What an image set's metadata document says.
+#[derive(Debug, Clone)]
+pub struct ImageSetMetadata {
+    /// The data store that the image set is in.
+    pub datastore_id: String,
+    /// The image set.
+    pub image_set_id: String,
+    /// The one series it holds, complete data sets and frame descriptors, in the document's order.
+    pub series: Series,
+}
+
+#[derive(Deserialize)]
+struct Document {
+    #[serde(rename = "SchemaVersion", default)]
+    schema_version: Value,
+    #[serde(rename = "DatastoreID")]
+    datastore_id: String,
+    #[serde(rename = "ImageSetID")]
+    image_set_id: String,
+    #[serde(rename = "Patient", default)]
+    patient: Option<Level>,
+    #[serde(rename = "Study")]
+    study: Study,
+}
+
+/// The attributes of one level, and the VRs of its private ones.
+#[derive(Deserialize)]
+struct Level {
+    #[serde(rename = "DICOM", default)]
+    dicom: Option<Map<String, Value>>,
+    #[serde(rename = "DICOMVRs", default)]
+    vrs: Option<PrivateVrs>,
+}
+
+#[derive(Deserialize)]
+struct Study {
+    #[serde(rename = "DICOM", default)]
+    dicom: Option<Map<String, Value>>,
+    #[serde(rename = "DICOMVRs", default)]
+    vrs: Option<PrivateVrs>,
+    #[serde(rename = "Series")]
+    series: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+struct SeriesLevel {
+    #[serde(rename = "DICOM", default)]
+    dicom: Option<Map<String, Value>>,
+    #[serde(rename = "DICOMVRs", default)]
+    vrs: Option<PrivateVrs>,
+    #[serde(rename = "Instances")]
+    instances: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+struct InstanceLevel {
+    #[serde(rename = "DICOM", default)]
+    dicom: Option<Map<String, Value>>,
+    #[serde(rename = "DICOMVRs", default)]
+    vrs: Option<PrivateVrs>,
+    #[serde(rename = "StoredTransferSyntaxUID", default)]
+    transfer_syntax: Option<String>,
+    #[serde(rename = "ChecksumType", default)]
+    checksum_type: Option<String>,
+    #[serde(rename = "ImageFrames", default)]
+    frames: Option<Vec<Frame>>,
+}
+
+#[derive(Deserialize)]
+struct Frame {
+    #[serde(rename = "ID")]
+    id: String,
+    #[serde(rename = "PixelDataChecksumFromBaseToFullResolution", default)]
+    checksums: Option<Vec<Checksum>>,
+    #[serde(rename = "MinPixelValue", default)]
+    min: Option<f64>,
+    #[serde(rename = "MaxPixelValue", default)]
+    max: Option<f64>,
+    #[serde(rename = "FrameSizeInBytes", default)]
+    bytes: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Checksum {
+    #[serde(rename = "Width", default)]
+    width: Option<u32>,
+    #[serde(rename = "Height", default)]
+    height: Option<u32>,
+    #[serde(rename = "Checksum", default)]
+    crc32: Option<u32>,
+}
+
+/// Undoes the gzip compression of a metadata document as `GetImageSetMetadata` delivers it; bytes
+/// that do not begin as gzip does are returned as they are.
+///
+/// # Errors
+/// `PayloadTooLarge` if the document is longer than `limit` bytes, `Upstream` if it is not whole.
+pub fn decompress(body: &[u8], limit: u64) -> Result<Vec<u8>> {
+    let mut document = Vec::new();
+    if body.starts_with(&[0x1f, 0x8b]) {
+        flate2::read::MultiGzDecoder::new(body)
+            .take(limit.saturating_add(1))
+            .read_to_end(&mut document)
+            .map_err(|e| {
+                Error::new(ErrorKind::Upstream, "the image set metadata is not a whole gzip stream")
+                    .caused_by(e)
+            })?;
+    } else {
+        document.extend_from_slice(body);
+    }
+    if document.len() as u64 > limit {
+        return Err(Error::new(
+            ErrorKind::PayloadTooLarge,
+            format!("the image set metadata is longer than {limit} bytes"),
+        ));
+    }
+    Ok(document)
+}
+
+/// Reads a metadata document.
+///
+/// # Errors
+/// `Upstream` if it is not JSON of the documented structure; `InvalidImage` if it is but holds
+/// other than one series, lacks a UID, or has an attribute that does not fit its VR.
+pub fn parse(json: &[u8]) -> Result<ImageSetMetadata> {
+    let document: Document = serde_json::from_slice(json).map_err(|e| malformed("document", &e))?;
+    check_schema_version(&document.schema_version)?;
+    let series = read_series(document.patient, document.study)?;
+    Ok(ImageSetMetadata {
+        datastore_id: document.datastore_id,
+        image_set_id: document.image_set_id,
+        series,
+    })
+}
+
+fn read_series(patient: Option<Level>, study: Study) -> Result<Series> {
+    let mut all = study.series.into_iter();
+    let (Some((key, value)), None) = (all.next(), all.next()) else {
+        return Err(invalid("the image set does not hold exactly one series"));
+    };
+    check_uid(&key, "the key of the series")?;
+    let level: SeriesLevel = serde_json::from_value(value).map_err(|e| malformed("series", &e))?;
+
+    let mut common = Dataset::new_empty();
+    if let Some(patient) = patient {
+        merge(&mut common, patient.dicom, patient.vrs)?;
+    }
+    merge(&mut common, study.dicom, study.vrs)?;
+    merge(&mut common, level.dicom, level.vrs)?;
+    let study_instance_uid = common.required_text(tags::STUDY_INSTANCE_UID)?;
+    check_uid(&study_instance_uid, "StudyInstanceUID")?;
+    put_uid(&mut common, tags::SERIES_INSTANCE_UID, &key)?;
+
+    let mut instances = Vec::with_capacity(level.instances.len());
+    for (key, value) in level.instances {
+        check_uid(&key, "the key of an instance")?;
+        let instance = read_instance(&common, &key, value).map_err(|e| {
+            e.context(format_args!("instance {key}")).with("sopInstanceUID", key.as_str())
+        })?;
+        instances.push(instance);
+    }
+    Ok(Series { study_instance_uid, series_instance_uid: key, instances })
+}
+
+fn read_instance(common: &Dataset, sop_instance_uid: &str, value: Value) -> Result<Instance> {
+    let level: InstanceLevel =
+        serde_json::from_value(value).map_err(|e| malformed("instance", &e))?;
+    let mut dataset = common.clone();
+    merge(&mut dataset, level.dicom, level.vrs)?;
+    put_uid(&mut dataset, tags::SOP_INSTANCE_UID, sop_instance_uid)?;
+    let sop_class_uid = dataset.required_text(tags::SOP_CLASS_UID)?;
+    check_uid(&sop_class_uid, "SOPClassUID")?;
+    let transfer_syntax = match level.transfer_syntax.as_deref().map(trim) {
+        None | Some("") => DEFAULT_TRANSFER_SYNTAX.to_owned(),
+        Some(uid) => {
+            check_uid(uid, "StoredTransferSyntaxUID")?;
+            uid.to_owned()
+        }
+    };
+    let is_crc32 = level.checksum_type.as_deref().is_none_or(|t| t.eq_ignore_ascii_case("CRC32"));
+    let frames = level.frames.unwrap_or_default();
+    let frames = frames.into_iter().map(|f| read_frame(f, is_crc32)).collect::<Result<Vec<_>>>()?;
+    Ok(Instance {
+        dataset: Arc::new(dataset),
+        sop_instance_uid: sop_instance_uid.to_owned(),
+        sop_class_uid,
+        transfer_syntax,
+        frames,
+    })
+}
+
+fn read_frame(frame: Frame, is_crc32: bool) -> Result<FrameDescriptor> {
+    if frame.id.is_empty() {
+        return Err(invalid("an image frame has an empty ID"));
+    }
+    // From base to full resolution: the widest, and of equals the last.
+    let full =
+        frame.checksums.unwrap_or_default().into_iter().max_by_key(|c| c.width.unwrap_or_default());
+    let dimensions = full.as_ref().and_then(|c| c.width.zip(c.height));
+    Ok(FrameDescriptor {
+        id: frame.id,
+        dimensions,
+        crc32: full.and_then(|c| c.crc32).filter(|_| is_crc32),
+        pixel_range: frame.min.zip(frame.max),
+        encoded_bytes: frame.bytes,
+    })
+}
+
+fn merge(
+    dataset: &mut Dataset,
+    attributes: Option<Map<String, Value>>,
+    vrs: Option<PrivateVrs>,
+) -> Result<()> {
+    put_all(dataset, attributes.unwrap_or_default(), &vrs.unwrap_or_default())
+}
+
+/// Makes sure that the data set's UID is the one that the document files it under.
+fn put_uid(dataset: &mut Dataset, tag: Tag, key: &str) -> Result<()> {
+    match dataset.text(tag) {
+        None => {
+            dataset.put(DataElement::new(tag, VR::UI, PrimitiveValue::from(key)));
+            Ok(())
+        }
+        Some(uid) if uid == key => Ok(()),
+        Some(_) => Err(invalid(format!(
+            "{} differs from the key {key} that it is filed under",
+            crate::dicom::attributes::keyword(tag)
+        ))),
+    }
+}
+
+/// UIDs become file names and parts of messages: only what a UID is made of may pass. Components
+/// with leading zeros do, since archives are full of them.
+fn check_uid(uid: &str, what: &str) -> Result<()> {
+    if !uid.is_empty()
+        && uid.len() <= 64
+        && uid.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+        && uid.bytes().any(|b| b.is_ascii_digit())
+    {
+        return Ok(());
+    }
+    Err(invalid(format!("{what} is not a UID of at most 64 digits and periods")))
+}
+
+fn check_schema_version(version: &Value) -> Result<()> {
+    let major = match version {
+        Value::Null => return Ok(()),
+        Value::String(s) => s.split('.').next().and_then(|s| s.trim().parse::<u64>().ok()),
+        Value::Number(n) => n.as_f64().map(|x| x as u64),
+        _ => None,
+    };
+    if major == Some(1) {
+        return Ok(());
+    }
+    Err(invalid("the metadata's SchemaVersion is not 1.x, the only one this program reads"))
+}
+
+fn trim(s: &str) -> &str {
+    s.trim_matches(|c: char| c == '\0' || c.is_whitespace())
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidImage, message)
+}
+
+/// serde_json's own message may quote a value: only the kind of fault and its position are kept.
+fn malformed(what: &str, e: &serde_json::Error) -> Error {
+    let fault = match e.classify() {
+        serde_json::error::Category::Eof => "ends too early",
+        serde_json::error::Category::Data => "is not of the documented structure",
+        _ => "is not JSON",
+    };
+    let mut message = format!("the {what} in the image set metadata {fault}");
+    if e.line() > 0 {
+        message += &format!(" (line {}, column {})", e.line(), e.column());
+    }
+    Error::new(ErrorKind::Upstream, message)
+}
+
+#[cfg(test)]
+mod tests;

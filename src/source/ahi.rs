@@ -1,1 +1,0 @@
-//! AWS HealthImaging as a source.

@@ -1,0 +1,301 @@
+//! The one client of AHI that a process has: what may be in flight, how often, and retries.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aws_sdk_medicalimaging::operation::get_image_set::GetImageSetOutput;
+use aws_sdk_medicalimaging::primitives::ByteStream;
+use aws_sdk_medicalimaging::types::{ImageFrameInformation, ImageSetState, ImageSetWorkflowStatus};
+use bytes::{Bytes, BytesMut};
+use tokio::sync::Semaphore;
+
+use super::fault::Fault;
+use super::retry::call;
+use super::settings::AhiSettings;
+use super::stats::{AhiStats, Operation};
+use crate::dicom::ahi_metadata::ImageSetMetadata;
+use crate::dicom::ahi_metadata::read;
+use crate::error::{Error, ErrorKind, Result};
+use crate::source::limiter::RateLimiter;
+
+/// Identifiers of an image set, checked for their form.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ImageSetId {
+    datastore_id: String,
+    image_set_id: String,
+}
+
+impl ImageSetId {
+    /// Both are 32 characters of `[0-9a-z]`.
+    ///
+    /// # Errors
+    /// `InvalidRequest` naming the one that is not.
+    pub fn new(datastore_id: &str, image_set_id: &str) -> Result<Self> {
+        for (name, id) in [("datastoreId", datastore_id), ("imageSetId", image_set_id)] {
+            if id.len() != 32 || !id.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase()) {
+                return Err(Error::new(
+                    ErrorKind::InvalidRequest,
+                    format!("{name} is not 32 characters of 0-9 and a-z"),
+                )
+                .with("field", name));
+            }
+        }
+        Ok(Self { datastore_id: datastore_id.to_owned(), image_set_id: image_set_id.to_owned() })
+    }
+
+    /// The data store.
+    pub fn datastore_id(&self) -> &str {
+        &self.datastore_id
+    }
+
+    /// The image set in it.
+    pub fn image_set_id(&self) -> &str {
+        &self.image_set_id
+    }
+
+    /// Names this image set in an error.
+    pub(super) fn name_in(&self, error: Error) -> Error {
+        error
+            .context(self)
+            .with("datastoreId", self.datastore_id.as_str())
+            .with("imageSetId", self.image_set_id.as_str())
+    }
+}
+
+impl fmt::Display for ImageSetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "image set {} in data store {}", self.image_set_id, self.datastore_id)
+    }
+}
+
+/// A client of AHI within the bounds of its [`AhiSettings`]. Clones share the bounds.
+#[derive(Debug, Clone)]
+pub struct AhiClient {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    sdk: aws_sdk_medicalimaging::Client,
+    settings: AhiSettings,
+    stats: AhiStats,
+    in_flight: Semaphore,
+    frame_limiter: RateLimiter,
+    metadata_limiter: RateLimiter,
+    image_set_limiter: RateLimiter,
+}
+
+impl AhiClient {
+    /// A client over the SDK's, which must attempt each call once
+    /// ([`aws::ahi_client`](crate::source::aws::ahi_client)).
+    pub fn new(sdk: aws_sdk_medicalimaging::Client, settings: AhiSettings) -> Self {
+        let permits = settings.max_in_flight.clamp(1, Semaphore::MAX_PERMITS);
+        let shared = Shared {
+            sdk,
+            stats: AhiStats::default(),
+            in_flight: Semaphore::new(permits),
+            frame_limiter: RateLimiter::new(settings.frame_rate),
+            metadata_limiter: RateLimiter::new(settings.metadata_rate),
+            image_set_limiter: RateLimiter::new(settings.image_set_rate),
+            settings,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// What this client has done so far.
+    pub fn stats(&self) -> &AhiStats {
+        &self.shared.stats
+    }
+
+    /// Frames being fetched now, those waiting between two attempts included.
+    pub fn frames_in_flight(&self) -> usize {
+        self.max_in_flight().saturating_sub(self.shared.in_flight.available_permits())
+    }
+
+    pub(super) fn max_in_flight(&self) -> usize {
+        self.shared.settings.max_in_flight.clamp(1, Semaphore::MAX_PERMITS)
+    }
+
+    /// Checks with `GetImageSet` that an image set may be read, and returns the version that is
+    /// there to read: `version` itself if given, else the latest.
+    ///
+    /// # Errors
+    /// `NotFound`, `AccessDenied`; `ImageSetNotReady` if it is locked, deleted, or not primary.
+    pub async fn readable_version(&self, id: &ImageSetId, version: Option<&str>) -> Result<String> {
+        let shared = &*self.shared;
+        let operation = Operation::GetImageSet;
+        let counters = shared.stats.counters(operation);
+        let image_set = call(
+            operation,
+            &shared.settings,
+            &shared.image_set_limiter,
+            counters,
+            move || async move {
+                let request = shared.sdk.get_image_set();
+                request
+                    .datastore_id(&id.datastore_id)
+                    .image_set_id(&id.image_set_id)
+                    .set_version_id(version.map(str::to_owned))
+                    .send()
+                    .await
+                    .map_err(|e| Fault::from_sdk(operation, &e))
+            },
+        )
+        .await
+        .and_then(|image_set| {
+            check_readable(&image_set, shared.settings.allow_non_primary)?;
+            Ok(image_set)
+        })
+        .map_err(|e| id.name_in(e))?;
+        Ok(image_set.version_id)
+    }
+
+    /// Fetches and reads the metadata of one version of an image set.
+    ///
+    /// # Errors
+    /// Besides the service's: `PayloadTooLarge`, and all that
+    /// [`parse`](crate::dicom::ahi_metadata::parse) says.
+    pub async fn metadata(&self, id: &ImageSetId, version: &str) -> Result<ImageSetMetadata> {
+        let shared = &*self.shared;
+        let operation = Operation::GetImageSetMetadata;
+        let counters = shared.stats.counters(operation);
+        let limit = shared.settings.max_metadata_bytes;
+        let body = call(
+            operation,
+            &shared.settings,
+            &shared.metadata_limiter,
+            counters,
+            move || async move {
+                let request = shared.sdk.get_image_set_metadata();
+                let response = request
+                    .datastore_id(&id.datastore_id)
+                    .image_set_id(&id.image_set_id)
+                    .version_id(version)
+                    .send()
+                    .await
+                    .map_err(|e| Fault::from_sdk(operation, &e))?;
+                whole(operation, response.image_set_metadata_blob, limit).await
+            },
+        )
+        .await
+        .map_err(|e| id.name_in(e))?;
+        counters.received(body.len());
+        // Megabytes of JSON: not on a thread that others wait for.
+        tokio::task::spawn_blocking(move || read::parse(&read::decompress(&body, limit)?))
+            .await
+            .map_err(|e| Error::internal("reading image set metadata was aborted").caused_by(e))?
+            .map_err(|e| id.name_in(e))
+    }
+
+    /// Fetches one encoded frame, once there is room in flight.
+    ///
+    /// # Errors
+    /// The service's, naming the image set and the frame.
+    pub async fn frame(&self, id: &ImageSetId, frame_id: &str) -> Result<Bytes> {
+        let shared = &*self.shared;
+        let operation = Operation::GetImageFrame;
+        let counters = shared.stats.counters(operation);
+        let _permit =
+            shared.in_flight.acquire().await.map_err(|e| {
+                Error::internal("the bound on frames in flight is closed").caused_by(e)
+            })?;
+        let body = call(
+            operation,
+            &shared.settings,
+            &shared.frame_limiter,
+            counters,
+            move || async move {
+                let frame = ImageFrameInformation::builder()
+                    .image_frame_id(frame_id)
+                    .build()
+                    .map_err(|e| Fault::from_build(operation, e))?;
+                let request = shared.sdk.get_image_frame();
+                let response = request
+                    .datastore_id(&id.datastore_id)
+                    .image_set_id(&id.image_set_id)
+                    .image_frame_information(frame)
+                    .send()
+                    .await
+                    .map_err(|e| Fault::from_sdk(operation, &e))?;
+                whole(operation, response.image_frame_blob, shared.settings.max_frame_bytes).await
+            },
+        )
+        .await
+        .map_err(|e| {
+            id.name_in(e.context(format_args!("frame {frame_id}"))).with("imageFrameId", frame_id)
+        })?;
+        counters.received(body.len());
+        Ok(body)
+    }
+}
+
+/// Whether an image set is as it will stay while it is read, and is the one to read.
+fn check_readable(image_set: &GetImageSetOutput, allow_non_primary: bool) -> Result<()> {
+    let not_ready = |message: String| {
+        let state = image_set.image_set_state().as_str();
+        Err(Error::new(ErrorKind::ImageSetNotReady, message).with("imageSetState", state))
+    };
+    let status = image_set.image_set_workflow_status();
+    let status_name = status.map_or("unknown", |s| s.as_str());
+    match image_set.image_set_state() {
+        ImageSetState::Active => {}
+        // The source of a copy is locked against changes but stays readable.
+        ImageSetState::Locked
+            if status == Some(&ImageSetWorkflowStatus::CopyingWithReadOnlyAccess) => {}
+        ImageSetState::Deleted => return not_ready("it is deleted".to_owned()),
+        state => {
+            return not_ready(format!(
+                "its state is {} (workflow status {status_name}); try again once it is ACTIVE",
+                state.as_str()
+            ));
+        }
+    }
+    // Image sets made before the service told them apart say nothing.
+    if image_set.is_primary() == Some(false) && !allow_non_primary {
+        return not_ready(
+            "it is not primary: it conflicts with another image set of its series; resolve the \
+             conflict or allow non-primary image sets"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
+/// All of a body, if it is whole and not longer than `limit` bytes.
+async fn whole(operation: Operation, mut body: ByteStream, limit: u64) -> Result<Bytes, Fault> {
+    let (announced, _) = body.size_hint();
+    if announced > limit {
+        return Err(Fault::too_large(operation, limit));
+    }
+    let mut all = BytesMut::new();
+    while let Some(chunk) = body.try_next().await.map_err(|e| Fault::broken_body(operation, &e))? {
+        if (all.len() + chunk.len()) as u64 > limit {
+            return Err(Fault::too_large(operation, limit));
+        }
+        if all.is_empty() {
+            // What is announced is not believed beyond the size of any usual frame.
+            all.reserve((announced as usize).clamp(chunk.len(), chunk.len().max(16 << 20)));
+        }
+        all.extend_from_slice(&chunk);
+    }
+    Ok(all.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_are_checked_before_any_call() {
+        let good = "0123456789abcdefghijklmnopqrstuv";
+        assert!(ImageSetId::new(good, good).is_ok());
+        for bad in
+            ["", "0123456789ABCDEFGHIJKLMNOPQRSTUV", "../3456789abcdefghijklmnopqrstuv", &good[1..]]
+        {
+            let e = ImageSetId::new(good, bad).unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::InvalidRequest);
+            assert!(e.message().contains("imageSetId"), "{e}");
+            assert!(ImageSetId::new(bad, good).unwrap_err().message().contains("datastoreId"));
+        }
+    }
+}
