@@ -11,3 +11,4 @@ mod p10;
 mod phantom;
 mod seg;
 mod server;
+mod transfer_syntaxes;
