@@ -91,3 +91,65 @@ fn write(samples: &Samples, format: &FrameFormat) -> openjph_core::Result<Vec<u8
     coder.flush(&mut file)?;
     Ok(file.get_data().to_vec())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Decoder, decode, decode_with};
+    use super::*;
+    use crate::error::ErrorKind;
+
+    const HTJ2K: &str = "1.2.840.10008.1.2.4.201";
+    const FORMAT: FrameFormat =
+        FrameFormat { rows: 50, columns: 70, bits_allocated: 16, bits_stored: 12, signed: false };
+
+    fn ramp() -> Vec<u16> {
+        (0..FORMAT.pixels()).map(|i| (i * 37 % 4096) as u16).collect()
+    }
+
+    /// A codestream of tiles of 32 × 32, which `openjph-core` writes but this module leaves to
+    /// `openjp2` to read.
+    fn tiled(pixels: &[u16]) -> Vec<u8> {
+        let mut coder = Coder::new();
+        let siz = coder.access_siz_mut();
+        siz.set_image_extent(Point::new(FORMAT.columns, FORMAT.rows));
+        siz.set_tile_size(Size::new(32, 32));
+        siz.set_num_components(1);
+        siz.set_comp_info(0, Point::new(1, 1), 12, false);
+        let cod = coder.access_cod_mut();
+        cod.set_num_decomposition(1);
+        cod.set_reversible(true);
+        cod.set_color_transform(false);
+        coder.set_planar(0);
+        let mut file = MemOutfile::new();
+        coder.write_headers(&mut file, &[]).unwrap();
+        for row in pixels.chunks(FORMAT.columns as usize) {
+            let line: Vec<i32> = row.iter().map(|&v| v.into()).collect();
+            coder.exchange(&line, 0).unwrap();
+        }
+        coder.flush(&mut file).unwrap();
+        file.get_data().to_vec()
+    }
+
+    #[test]
+    fn what_this_decoder_cannot_read_goes_to_the_next() {
+        let pixels = ramp();
+        let data = tiled(&pixels);
+        let stream = codestream::check(&data, &FORMAT).unwrap();
+        assert!(stream.high_throughput && !stream.plain, "{stream:?}");
+        assert_eq!(decode(HTJ2K, &data, &FORMAT).unwrap(), Samples::U16(pixels));
+        let e = decode_with(Decoder::OpenJph, HTJ2K, &data, &FORMAT).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::UnsupportedPixelData);
+    }
+
+    #[test]
+    fn what_is_written_has_the_form_of_its_transfer_syntax() {
+        let data = encode_htj2k(&Samples::U16(ramp()), &FORMAT).unwrap();
+        let stream = codestream::check(&data, &FORMAT).unwrap();
+        assert!(stream.high_throughput && stream.plain, "{stream:?}");
+        assert_eq!(stream.precision, 12);
+        // COD: progression order RPCL is 2, then one layer and five levels (A.6.1).
+        let cod = data.windows(2).position(|w| w == [0xFF, 0x52]).unwrap();
+        assert_eq!(data[cod + 5], 2);
+        assert_eq!(data[cod + 9], 5);
+    }
+}

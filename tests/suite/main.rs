@@ -7,6 +7,8 @@ mod common;
 mod emulator;
 mod end_to_end;
 mod goldens;
+mod p10;
 mod phantom;
 mod seg;
 mod server;
+mod transfer_syntaxes;
