@@ -68,6 +68,16 @@ async fn all_frames(source: &AhiSource, series: &Series) -> Result<Vec<EncodedFr
     frames.into_iter().collect()
 }
 
+/// Waits until neither side has anything in flight.
+async fn cancelled(fake: &Fake, client: &AhiClient) {
+    let idle = async {
+        while fake.busy.load(Ordering::SeqCst) > 0 || client.frames_in_flight() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), idle).await.expect("all are cancelled");
+}
+
 async fn series_error(client: &AhiClient) -> Error {
     source(client).series().await.unwrap_err()
 }
@@ -160,7 +170,8 @@ async fn faults_that_stay_are_given_up() {
         (Failure::Refuse(500, "InternalServerException"), ErrorKind::Upstream),
         (Failure::Truncate, ErrorKind::Upstream),
     ] {
-        let (fake, client) = start(5, AhiSettings { max_in_flight: 2, ..quick() }).await;
+        // One at a time: of two that fail together, either or both are given up.
+        let (fake, client) = start(5, AhiSettings { max_in_flight: 1, ..quick() }).await;
         let source = source(&client);
         let series = source.series().await.unwrap();
         fake.fail([failure; 100]);
@@ -170,8 +181,25 @@ async fn faults_that_stay_are_given_up() {
         assert_eq!(e.kind(), kind, "{e}");
         assert!(e.message().contains("after 4 attempts"), "{e}");
         assert!(e.details().contains_key("imageFrameId"), "{e:?}");
-        assert_eq!(client.stats().operation(Operation::GetImageFrame).failures, 1);
+        let stats = client.stats().operation(Operation::GetImageFrame);
+        assert_eq!((stats.calls, stats.attempts, stats.failures), (1, 4, 1));
     }
+}
+
+#[tokio::test]
+async fn an_error_cancels_what_else_is_in_flight() {
+    let (fake, client) = start(40, AhiSettings { max_in_flight: 8, ..quick() }).await;
+    let source = source(&client);
+    let series = source.series().await.unwrap();
+    *fake.frame_delay.lock().unwrap() = Duration::from_secs(60);
+    fake.fail([Failure::Refuse(403, "AccessDeniedException")]);
+    let mut frames = source.frames(&series, all_keys(&series));
+    let first = tokio::time::timeout(Duration::from_secs(5), frames.next()).await.unwrap();
+    assert_eq!(first.unwrap().unwrap_err().kind(), ErrorKind::AccessDenied);
+    // The stream is still held: it is the error, not the drop, that cancels.
+    cancelled(&fake, &client).await;
+    assert!(frames.next().await.is_none());
+    assert!(fake.count("getImageFrame") <= 9, "no more are begun");
 }
 
 #[tokio::test]
@@ -296,12 +324,7 @@ async fn dropping_the_stream_cancels_what_is_in_flight() {
     assert!(first.is_err(), "no frame comes");
     assert_eq!((fake.busy.load(Ordering::SeqCst), client.frames_in_flight()), (8, 8));
     drop(frames);
-    let cancelled = async {
-        while fake.busy.load(Ordering::SeqCst) > 0 || client.frames_in_flight() > 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(5), cancelled).await.expect("all are cancelled");
+    cancelled(&fake, &client).await;
     assert_eq!(fake.count("getImageFrame"), 8, "and none is begun");
 }
 
