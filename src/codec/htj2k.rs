@@ -25,9 +25,7 @@ pub(super) fn decode(
     }
     let data = data.get(..stream.length).unwrap_or(data);
     match read(data, format) {
-        Ok(values) => {
-            from_integers(values.into_iter(), stream.precision, stream.signed, format).map(Some)
-        }
+        Ok(values) => from_integers(&values, stream.precision, stream.signed, format).map(Some),
         Err(OjphError::Unsupported(_)) => Ok(None),
         Err(e) => Err(corrupt("codestream does not decode").caused_by(e)),
     }
