@@ -59,8 +59,9 @@ const BLOCKS: [(u32, u32); 4] = [(64, 64), (32, 32), (64, 32), (16, 16)];
 /// is smaller than 32 pixels): transfer syntax 1.2.840.10008.1.2.4.202.
 ///
 /// The codestream's precision is Bits Stored (PS3.5 section 8.2.4). Every frame is decoded again
-/// by both decoders and compared: `openjph-core` 0.1.0 writes, about once in some hundred frames
-/// of noise, a code-block that no decoder reads; other code-block sizes then give a sound frame.
+/// by both decoders and compared: `openjph-core` 0.1.0 now and then writes a code-block that no
+/// decoder reads (in 2 of the 108 frames of a CT series); other code-block sizes then give a sound
+/// frame.
 /// Fails with [`InvalidImage`](crate::error::ErrorKind::InvalidImage) where the samples do not fit
 /// the format.
 pub fn encode_htj2k(samples: &Samples, format: &FrameFormat) -> Result<Vec<u8>> {
