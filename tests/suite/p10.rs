@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Cursor;
 use std::path::Path;
 
 use ahi_inference::codec::{FrameFormat, Samples, decode, encode_htj2k};
@@ -165,7 +164,7 @@ fn encapsulated_frames_come_back_as_they_were_stored() {
         (0..3).map(|k| Samples::I16((0..6).map(|i| i * 100 - k).collect())).collect();
     let encoded: Vec<Vec<u8>> = frames.iter().map(|s| encode_htj2k(s, &format).unwrap()).collect();
     // The second frame in two fragments, without an offset table.
-    let middle = encoded[1].len() / 2 & !1;
+    let middle = (encoded[1].len() / 2) & !1;
     let fragments = [&encoded[0][..], &encoded[1][..middle], &encoded[1][middle..], &encoded[2]];
     let fragments = fragments.map(|f| {
         let mut f = f.to_vec();
@@ -248,18 +247,13 @@ fn encodings_of_the_data_set_that_nothing_reads_are_named() {
             .transfer_syntax(uid)
             .build()
             .unwrap();
-        let mut bytes = Cursor::new(vec![0; 128]);
-        bytes.set_position(128);
-        meta.write(&mut prefix(&mut bytes)).unwrap();
-        let e = read_bytes(bytes.get_ref()).unwrap_err();
+        let mut bytes = vec![0; 128];
+        bytes.extend_from_slice(b"DICM");
+        meta.write(&mut bytes).unwrap();
+        let e = read_bytes(&bytes).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::UnsupportedPixelData);
         assert!(e.message().contains(word), "{e}");
     }
-}
-
-fn prefix(bytes: &mut Cursor<Vec<u8>>) -> &mut Cursor<Vec<u8>> {
-    std::io::Write::write_all(bytes, b"DICM").unwrap();
-    bytes
 }
 
 #[test]

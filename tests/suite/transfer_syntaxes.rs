@@ -42,7 +42,7 @@ fn u16_ramp() -> Samples {
 }
 
 fn u12_ramp() -> Samples {
-    unsigned(pixels(|x, y| (x * 371 + y * 911) * 7 & 0xFFF))
+    unsigned(pixels(|x, y| ((x * 371 + y * 911) * 7) & 0xFFF))
 }
 
 #[test]
