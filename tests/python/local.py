@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = Path(os.environ.get("AHI_INFERENCE_BIN", ROOT / "target/release/ahi-inference"))
 SHARED = Path(os.environ.get("AHI_SHARED", ROOT / "../shared")).resolve()
+os.environ.setdefault("ORT_DYLIB_PATH", str(ROOT / "target/onnxruntime/lib/libonnxruntime.so"))
 LISTENING = re.compile(r"listening on (http://\S+)")
 
 
