@@ -12,9 +12,8 @@ use tokio::runtime::{Builder, Runtime};
 
 pub use run::RunArgs;
 
-
-use crate::emulator::cli::{EmulateArgs, ImportArgs};
 use crate::config::{LogArgs, ServeArgs, refuse_unknown_variables};
+use crate::emulator::cli::{EmulateArgs, ImportArgs};
 use crate::error::{Error, Result};
 use crate::phantom::PhantomArgs;
 use crate::telemetry;
@@ -40,7 +39,6 @@ pub enum Command {
     Run(RunArgs),
     /// Look into model packages
     Bundle(check::BundleArgs),
-
 
     /// A local AWS HealthImaging, for demos and tests
     Emulate(EmulateArgs),

@@ -44,8 +44,7 @@ type Answer = Result<Response, Failure>;
 /// The routes over `store`.
 pub fn router(store: Store, options: Options) -> Router {
     let burst = f64::from(options.frames_per_second.unwrap_or(0));
-    let service =
-        Arc::new(Service { store, options, bucket: Mutex::new((burst, Instant::now())) });
+    let service = Arc::new(Service { store, options, bucket: Mutex::new((burst, Instant::now())) });
     let set = "/datastore/{datastore}/imageSet/{set}";
     Router::new()
         .route("/datastore", post(create_datastore).get(list_datastores))
@@ -118,7 +117,12 @@ impl Service {
     }
 
     /// An image set whose content may be read, in the version asked for.
-    fn readable(&self, datastore: &str, id: &str, version: Option<&str>) -> Result<ImageSet, Failure> {
+    fn readable(
+        &self,
+        datastore: &str,
+        id: &str,
+        version: Option<&str>,
+    ) -> Result<ImageSet, Failure> {
         let set = self.image_set(datastore, id)?;
         check_version(&set, version)?;
         if set.image_set_state == "DELETED" {
@@ -225,7 +229,9 @@ fn describe(datastore: &Datastore) -> Value {
 async fn list_datastores(State(service): Shared, Query(page): Query<Page>) -> Answer {
     let all = blocking(move || Ok(service.store.datastores()?)).await?;
     let wanted = |d: &Datastore| {
-        page.datastore_status.as_ref().map_or(d.datastore_status != "DELETED", |s| *s == d.datastore_status)
+        page.datastore_status
+            .as_ref()
+            .map_or(d.datastore_status != "DELETED", |s| *s == d.datastore_status)
     };
     let (page, token) = page.of(all.iter().filter(|d| wanted(d)).map(describe).collect())?;
     Ok(with_token(json!({"datastoreSummaries": page}), token))
@@ -341,9 +347,10 @@ async fn get_metadata(
 ) -> Answer {
     let gzip = blocking(move || {
         service.readable(&datastore, &id, query.version.as_deref())?;
-        service.store.metadata(&datastore, &id)?.ok_or_else(|| {
-            Failure::not_found(format!("ImageSet {id} has no metadata"))
-        })
+        service
+            .store
+            .metadata(&datastore, &id)?
+            .ok_or_else(|| Failure::not_found(format!("ImageSet {id} has no metadata")))
     })
     .await?;
     let mut response = Response::new(Body::from(gzip));
@@ -370,9 +377,10 @@ async fn get_frame(
     checked(&frame, "imageFrameId")?;
     let data = blocking(move || {
         service.readable(&datastore, &id, None)?;
-        service.store.frame(&datastore, &id, &frame)?.ok_or_else(|| {
-            Failure::not_found(format!("ImageFrame {frame} does not exist"))
-        })
+        service
+            .store
+            .frame(&datastore, &id, &frame)?
+            .ok_or_else(|| Failure::not_found(format!("ImageFrame {frame} does not exist")))
     })
     .await?;
     let mut response = Response::new(Body::from(data));

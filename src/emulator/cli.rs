@@ -83,13 +83,16 @@ impl ImportArgs {
         let summary = tokio::task::spawn_blocking(move || {
             let store = Store::open(&self.folder)?;
             let bar = ProgressBar::new(0);
-            if let Ok(style) = ProgressStyle::with_template("importing [{bar:32}] {pos}/{len} files") {
+            if let Ok(style) =
+                ProgressStyle::with_template("importing [{bar:32}] {pos}/{len} files")
+            {
                 bar.set_style(style);
             }
-            let summary = import(&store, self.datastore.as_deref(), &self.source, &|done, total| {
-                bar.set_length(total as u64);
-                bar.set_position(done as u64);
-            });
+            let summary =
+                import(&store, self.datastore.as_deref(), &self.source, &|done, total| {
+                    bar.set_length(total as u64);
+                    bar.set_position(done as u64);
+                });
             bar.finish_and_clear();
             summary
         })

@@ -16,12 +16,20 @@ pub struct Failure {
 impl Failure {
     /// `ResourceNotFoundException`.
     pub fn not_found(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::NOT_FOUND, kind: "ResourceNotFoundException", message: message.into() }
+        Self {
+            status: StatusCode::NOT_FOUND,
+            kind: "ResourceNotFoundException",
+            message: message.into(),
+        }
     }
 
     /// `ValidationException`.
     pub fn validation(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, kind: "ValidationException", message: message.into() }
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            kind: "ValidationException",
+            message: message.into(),
+        }
     }
 
     /// `ConflictException`.

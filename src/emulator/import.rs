@@ -87,10 +87,9 @@ pub fn import(
         ));
     }
     let datastore_id = match datastore_id {
-        Some(id) => store
-            .datastore(id)?
-            .map(|d| d.datastore_id)
-            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no data store {id}")))?,
+        Some(id) => store.datastore(id)?.map(|d| d.datastore_id).ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("there is no data store {id}"))
+        })?,
         None => store.create_datastore("local")?.datastore_id,
     };
     let done = AtomicUsize::new(0);
@@ -142,9 +141,8 @@ impl Files {
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>> {
-        let unreadable = |e: std::io::Error| {
-            Error::new(ErrorKind::Io, "the file cannot be read").caused_by(e)
-        };
+        let unreadable =
+            |e: std::io::Error| Error::new(ErrorKind::Io, "the file cannot be read").caused_by(e);
         if !self.is_zip {
             return std::fs::read(self.source.join(name)).map_err(unreadable);
         }

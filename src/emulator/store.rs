@@ -227,9 +227,9 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     let Some(bytes) = read(path)? else { return Ok(None) };
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(|e| Error::new(ErrorKind::Io, format!("{} is damaged", path.display())).caused_by(e))
+    serde_json::from_slice(&bytes).map(Some).map_err(|e| {
+        Error::new(ErrorKind::Io, format!("{} is damaged", path.display())).caused_by(e)
+    })
 }
 
 fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
@@ -243,11 +243,11 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(|e| io(folder, e))?;
     let temporary = folder.join(format!(".{}", new_id()));
-    std::fs::write(&temporary, bytes)
-        .and_then(|()| std::fs::rename(&temporary, path))
-        .map_err(|e| {
+    std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path)).map_err(
+        |e| {
             // What cannot be removed was perhaps never written.
             let _ = std::fs::remove_file(&temporary);
             io(path, e)
-        })
+        },
+    )
 }

@@ -137,9 +137,8 @@ impl Network for OnnxNetwork {
         batch: ArrayView5<f32>,
         take: &mut dyn FnMut(ArrayView5<f32>) -> Result<()>,
     ) -> Result<()> {
-        let failed = |e: ort::Error| {
-            Error::new(ErrorKind::InvalidModel, format!("the network failed: {e}"))
-        };
+        let failed =
+            |e: ort::Error| Error::new(ErrorKind::InvalidModel, format!("the network failed: {e}"));
         let input = TensorRef::from_array_view(batch).map_err(failed)?;
         // A panic while the session was in use left nothing of ours half done in it.
         let mut session = self.session.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -3,8 +3,8 @@
 use ndarray::{Array3, ArrayView3};
 
 use crate::error::Result;
-use crate::transforms::{Applied, AxisTaps, GridMap, Interpolation, Resample};
 use crate::transforms::resample::Grid;
+use crate::transforms::{Applied, AxisTaps, GridMap, Interpolation, Resample};
 
 /// A map from the network's grid to the source's.
 #[derive(Debug, Clone)]

@@ -151,7 +151,12 @@ fn flag(args: &mut Args, name: &str) -> Result<bool> {
 fn invert(args: &mut Args) -> Result<InvertSpec> {
     // There is one image and one preprocessing; where tensors live does not matter.
     args.ignore(&[
-        "transform", "orig_keys", "meta_keys", "orig_meta_keys", "meta_key_postfix", "to_tensor",
+        "transform",
+        "orig_keys",
+        "meta_keys",
+        "orig_meta_keys",
+        "meta_key_postfix",
+        "to_tensor",
         "device",
     ]);
     if args.raw("post_func").is_some() {

@@ -4,14 +4,12 @@ use std::path::Path;
 
 use ndarray::Array4;
 
-use crate::bundle::serving::{Serving, segment_descriptions};
 use crate::bundle::Bundle;
+use crate::bundle::serving::{Serving, segment_descriptions};
 use crate::config::{ComputeSettings, ExecutionProvider};
 use crate::dicom::segment::{Algorithm, SegmentDescription};
 use crate::error::{Error, ErrorKind, Result};
-use crate::inference::{
-    Network, OnnxNetwork, PlaneSink, ProviderChoice, SlidingWindowInferer,
-};
+use crate::inference::{Network, OnnxNetwork, PlaneSink, ProviderChoice, SlidingWindowInferer};
 use crate::postprocess::PostPlan;
 use crate::progress::Silent;
 use crate::request::OutputKind;
@@ -126,9 +124,8 @@ impl Model {
     pub fn warm_up(&self) -> Result<()> {
         let shape = self.network.shape();
         let channels = shape.input_channels.unwrap_or(1);
-        let dims: [usize; 3] = std::array::from_fn(|a| {
-            self.inferer.roi_size[a].or(shape.spatial[a]).unwrap_or(32)
-        });
+        let dims: [usize; 3] =
+            std::array::from_fn(|a| self.inferer.roi_size[a].or(shape.spatial[a]).unwrap_or(32));
         let image = Array4::<f32>::zeros((channels, dims[0], dims[1], dims[2]));
         let mut sink = Discard;
         self.inferer

@@ -1,7 +1,7 @@
 //! Transforms that change values and leave the grid alone.
 
-use crate::bundle::Args;
 use super::{Image, Transform};
+use crate::bundle::Args;
 use crate::error::Result;
 
 /// `monai.transforms.ScaleIntensityRanged`.

@@ -87,8 +87,16 @@ pub fn build(component: &Component) -> Result<Option<Box<dyn Transform>>> {
     let transform: Option<Box<dyn Transform>> = match component.target.as_str() {
         "LoadImaged" | "LoadImage" => {
             args.ignore(&[
-                "reader", "dtype", "meta_keys", "meta_key_postfix", "overwriting", "image_only",
-                "ensure_channel_first", "simple_keys", "prune_meta_pattern", "prune_meta_sep",
+                "reader",
+                "dtype",
+                "meta_keys",
+                "meta_key_postfix",
+                "overwriting",
+                "image_only",
+                "ensure_channel_first",
+                "simple_keys",
+                "prune_meta_pattern",
+                "prune_meta_sep",
             ]);
             None
         }

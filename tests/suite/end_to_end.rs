@@ -64,8 +64,7 @@ async fn cranium_equals_monai() {
     let (volume, stats) = frames::load(&source, &series, &plan, &Silent).await.unwrap();
     assert_eq!(stats.frames, 108);
     let mut timings = Timings::default();
-    let computed =
-        compute::segment(&model, volume, &plan.geometry, &mut timings, &Silent).unwrap();
+    let computed = compute::segment(&model, volume, &plan.geometry, &mut timings, &Silent).unwrap();
     let Segmentation::Labels(labels) = computed.segmentation else { panic!("masks") };
     let shape: Array1<i64> = golden.array("label_shape");
     assert_eq!(labels.shape().iter().map(|&n| n as i64).collect::<Vec<_>>(), shape.to_vec());

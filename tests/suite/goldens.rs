@@ -6,11 +6,9 @@ use std::path::{Path, PathBuf};
 
 use ahi_inference::bundle::{Args, Component};
 use ahi_inference::error::Result;
-use ahi_inference::inference::{
-    OnnxNetwork, PlaneSink, ProviderChoice, SlidingWindowInferer,
-};
+use ahi_inference::inference::{OnnxNetwork, PlaneSink, ProviderChoice, SlidingWindowInferer};
 use ahi_inference::postprocess::{
-    Activation, Discretise, InvertSpec, Inverse, PostPlan, Segmentation, Segmenter,
+    Activation, Discretise, Inverse, InvertSpec, PostPlan, Segmentation, Segmenter,
 };
 use ahi_inference::progress::Silent;
 use ahi_inference::transforms::{Image, build};
@@ -169,7 +167,8 @@ fn sliding_window() {
         for data in [input.clone(), slices_first(&input)] {
             let mut collect = Collect::default();
             inferer.run(data.view(), &network, &mut collect, &Silent).unwrap();
-            let worst = difference(&collect.result, &expected.index_axis(ndarray::Axis(0), 0).to_owned());
+            let worst =
+                difference(&collect.result, &expected.index_axis(ndarray::Axis(0), 0).to_owned());
             eprintln!("{}: largest difference {worst:e}", golden.name());
             assert!(worst <= 1e-4, "{}: {worst}", golden.name());
         }
@@ -221,8 +220,7 @@ fn chains() {
         }
         for (class, values) in all.outer_iter().enumerate() {
             let back = inverse.apply(values).unwrap();
-            let worst =
-                difference(&back, &inverted.index_axis(ndarray::Axis(0), class).to_owned());
+            let worst = difference(&back, &inverted.index_axis(ndarray::Axis(0), class).to_owned());
             assert!(worst <= 1e-4, "{}: inverted {worst}", golden.name());
         }
 

@@ -47,27 +47,56 @@ pub struct FrameEntry {
 
 /// Attributes of the patient (Patient Module, PS3.3 C.7.1.1).
 const PATIENT: [Tag; 9] = [
-    tags::PATIENT_NAME, tags::PATIENT_ID, tags::ISSUER_OF_PATIENT_ID, tags::PATIENT_BIRTH_DATE,
-    tags::PATIENT_BIRTH_TIME, tags::PATIENT_SEX, tags::OTHER_PATIENT_NAMES,
-    tags::PATIENT_COMMENTS, tags::PATIENT_IDENTITY_REMOVED,
+    tags::PATIENT_NAME,
+    tags::PATIENT_ID,
+    tags::ISSUER_OF_PATIENT_ID,
+    tags::PATIENT_BIRTH_DATE,
+    tags::PATIENT_BIRTH_TIME,
+    tags::PATIENT_SEX,
+    tags::OTHER_PATIENT_NAMES,
+    tags::PATIENT_COMMENTS,
+    tags::PATIENT_IDENTITY_REMOVED,
 ];
 
 /// Attributes of the study (General Study and Patient Study Modules, PS3.3 C.7.2).
 const STUDY: [Tag; 13] = [
-    tags::STUDY_INSTANCE_UID, tags::STUDY_DATE, tags::STUDY_TIME, tags::ACCESSION_NUMBER,
-    tags::STUDY_ID, tags::STUDY_DESCRIPTION, tags::REFERRING_PHYSICIAN_NAME, tags::PATIENT_AGE,
-    tags::PATIENT_SIZE, tags::PATIENT_WEIGHT, tags::ADMISSION_ID, tags::OCCUPATION,
+    tags::STUDY_INSTANCE_UID,
+    tags::STUDY_DATE,
+    tags::STUDY_TIME,
+    tags::ACCESSION_NUMBER,
+    tags::STUDY_ID,
+    tags::STUDY_DESCRIPTION,
+    tags::REFERRING_PHYSICIAN_NAME,
+    tags::PATIENT_AGE,
+    tags::PATIENT_SIZE,
+    tags::PATIENT_WEIGHT,
+    tags::ADMISSION_ID,
+    tags::OCCUPATION,
     tags::ADDITIONAL_PATIENT_HISTORY,
 ];
 
 /// Attributes of the series and what made it (PS3.3 C.7.3, C.7.4, C.7.5).
 const SERIES: [Tag; 21] = [
-    tags::MODALITY, tags::SERIES_INSTANCE_UID, tags::SERIES_NUMBER, tags::SERIES_DATE,
-    tags::SERIES_TIME, tags::SERIES_DESCRIPTION, tags::BODY_PART_EXAMINED, tags::PATIENT_POSITION,
-    tags::PROTOCOL_NAME, tags::LATERALITY, tags::FRAME_OF_REFERENCE_UID,
-    tags::POSITION_REFERENCE_INDICATOR, tags::MANUFACTURER, tags::MANUFACTURER_MODEL_NAME,
-    tags::INSTITUTION_NAME, tags::INSTITUTION_ADDRESS, tags::STATION_NAME,
-    tags::DEVICE_SERIAL_NUMBER, tags::SOFTWARE_VERSIONS, tags::PERFORMING_PHYSICIAN_NAME,
+    tags::MODALITY,
+    tags::SERIES_INSTANCE_UID,
+    tags::SERIES_NUMBER,
+    tags::SERIES_DATE,
+    tags::SERIES_TIME,
+    tags::SERIES_DESCRIPTION,
+    tags::BODY_PART_EXAMINED,
+    tags::PATIENT_POSITION,
+    tags::PROTOCOL_NAME,
+    tags::LATERALITY,
+    tags::FRAME_OF_REFERENCE_UID,
+    tags::POSITION_REFERENCE_INDICATOR,
+    tags::MANUFACTURER,
+    tags::MANUFACTURER_MODEL_NAME,
+    tags::INSTITUTION_NAME,
+    tags::INSTITUTION_ADDRESS,
+    tags::STATION_NAME,
+    tags::DEVICE_SERIAL_NUMBER,
+    tags::SOFTWARE_VERSIONS,
+    tags::PERFORMING_PHYSICIAN_NAME,
     tags::OPERATORS_NAME,
 ];
 
