@@ -182,9 +182,10 @@ impl Page {
         };
         let start = number(&self.next_token, "nextToken", 0)?;
         let size = number(&self.max_results, "maxResults", 50)?.clamp(1, 50);
-        let more = items.len() > start + size;
+        let end = start.saturating_add(size);
+        let more = items.len() > end;
         let page = items.into_iter().skip(start).take(size).collect();
-        Ok((page, more.then(|| (start + size).to_string())))
+        Ok((page, more.then(|| end.to_string())))
     }
 }
 

@@ -151,7 +151,13 @@ impl Files {
             Error::new(ErrorKind::Io, "the file cannot be read from the archive").caused_by(e)
         })?;
         let mut bytes = Vec::new();
-        file.take(MOST_FILE_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
+        file.take(MOST_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        if bytes.len() as u64 > MOST_FILE_BYTES {
+            return Err(Error::new(
+                ErrorKind::PayloadTooLarge,
+                format!("the file is larger than {MOST_FILE_BYTES} bytes"),
+            ));
+        }
         Ok(bytes)
     }
 }

@@ -108,7 +108,6 @@ async fn a_cancelled_request_stops() {
         "60",
     ]);
     args.run().await.unwrap();
-    let source = DicomFiles::new(folder.path().join("p/dicom"), None);
     let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("model/ct_phantom");
     let model = Arc::new(Model::load("phantom", &bundle, LoadOptions::default()).unwrap());
     for stage in [Stage::Frames, Stage::Preprocess, Stage::Inference] {
@@ -119,6 +118,7 @@ async fn a_cancelled_request_stops() {
             request_id: "test".to_owned(),
             progress: Arc::new(StopAt(stage, Mutex::new(false))),
         };
+        let source = DicomFiles::new(folder.path().join("p/dicom"), None);
         let run = ahi_inference::pipeline::run(&source, job);
         let e = tokio::time::timeout(Duration::from_secs(60), run).await.unwrap().unwrap_err();
         assert_eq!(e.kind(), ahi_inference::error::ErrorKind::Cancelled, "{stage:?}: {e}");
