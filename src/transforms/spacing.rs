@@ -7,6 +7,7 @@ use super::{Applied, Image, Transform};
 use crate::bundle::Args;
 use crate::error::{Error, ErrorKind, Result};
 use crate::volume::Affine;
+use crate::volume::affine::rotation;
 
 /// `monai.transforms.Spacingd`.
 #[derive(Debug, Clone, PartialEq)]
@@ -124,35 +125,13 @@ fn zoomed(affine: &Affine, scale: [f64; 3], diagonal: bool) -> Result<Affine> {
         }
         return Ok(output);
     }
-    let rotation = rotation_of(affine)?;
+    let rotation = rotation(affine)?;
     for r in 0..3 {
         for c in 0..3 {
-            output.0[r][c] = rotation[c][r] * scale[c];
+            output.0[r][c] = rotation[r][c] * scale[c];
         }
     }
     Ok(output)
-}
-
-/// Columns of the orthogonal factor of the linear part: Gram–Schmidt, which is what the Cholesky
-/// factor of `AᵀA` amounts to.
-fn rotation_of(affine: &Affine) -> Result<[[f64; 3]; 3]> {
-    use crate::volume::affine::{dot, norm};
-    let mut basis = [[0.0; 3]; 3];
-    for c in 0..3 {
-        let mut v = affine.column(c);
-        for b in &basis[..c] {
-            let along = dot(*b, v);
-            for (x, y) in v.iter_mut().zip(b) {
-                *x -= along * y;
-            }
-        }
-        let length = norm(v);
-        if length < 1e-12 {
-            return Err(Error::new(ErrorKind::InvalidImage, "the image's affine is singular"));
-        }
-        basis[c] = v.map(|x| x / length);
-    }
-    Ok(basis)
 }
 
 /// `monai.data.utils.compute_shape_offset`.
