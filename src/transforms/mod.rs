@@ -106,6 +106,21 @@ pub fn build(component: &Component) -> Result<Option<Box<dyn Transform>>> {
         "ScaleIntensityRanged" | "ScaleIntensityRange" => {
             Some(Box::new(intensity::ScaleIntensityRanged::from_args(&mut args)?))
         }
+        "ScaleIntensityd" | "ScaleIntensity" => {
+            Some(Box::new(intensity::ScaleIntensityd::from_args(&mut args)?))
+        }
+        "ScaleIntensityRangePercentilesd" | "ScaleIntensityRangePercentiles" => {
+            Some(Box::new(intensity::ScaleIntensityRangePercentilesd::from_args(&mut args)?))
+        }
+        "ClipIntensityPercentilesd" | "ClipIntensityPercentiles" => {
+            Some(Box::new(intensity::ClipIntensityPercentilesd::from_args(&mut args)?))
+        }
+        "NormalizeIntensityd" | "NormalizeIntensity" => {
+            Some(Box::new(intensity::NormalizeIntensityd::from_args(&mut args)?))
+        }
+        "ThresholdIntensityd" | "ThresholdIntensity" => {
+            Some(Box::new(intensity::ThresholdIntensityd::from_args(&mut args)?))
+        }
         other => {
             return Err(Error::new(
                 ErrorKind::InvalidModel,

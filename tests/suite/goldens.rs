@@ -128,8 +128,10 @@ fn spacing() {
 }
 
 #[test]
-fn scale_intensity_range() {
-    check_transforms("transform_scale_range_");
+fn intensity() {
+    for prefix in ["transform_scale_", "transform_normalize", "transform_threshold"] {
+        check_transforms(prefix);
+    }
 }
 
 /// Keeps the blended result.
