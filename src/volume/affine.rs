@@ -73,8 +73,8 @@ impl Affine {
     /// Solves `self · x = other` by Gaussian elimination with partial pivoting
     /// (`numpy.linalg.solve`); an error where `self` is singular.
     ///
-    /// Pivots are multiplied by their reciprocal, as LAPACK does: the last bit decides on which side
-    /// a nearest-neighbour tie falls.
+    /// Pivots are multiplied by their reciprocal, and products and sums fused, as LAPACK does: the
+    /// last bit decides on which side a nearest-neighbour tie falls.
     pub fn solve(&self, other: &Self) -> Result<Self> {
         let (mut a, mut b) = (self.0, other.0);
         for col in 0..4 {
@@ -90,16 +90,18 @@ impl Affine {
             for row in col + 1..4 {
                 let factor = a[row][col] * reciprocal;
                 for k in 0..4 {
-                    a[row][k] -= factor * a[col][k];
-                    b[row][k] -= factor * b[col][k];
+                    a[row][k] = (-factor).mul_add(a[col][k], a[row][k]);
+                    b[row][k] = (-factor).mul_add(b[col][k], b[row][k]);
                 }
             }
         }
         for col in (0..4).rev() {
             let reciprocal = 1.0 / a[col][col];
             for k in 0..4 {
-                let known: f64 = (col + 1..4).map(|j| a[col][j] * b[j][k]).sum();
-                b[col][k] = (b[col][k] - known) * reciprocal;
+                let rest = (col + 1..4)
+                    .rev()
+                    .fold(b[col][k], |rest, j| (-a[col][j]).mul_add(b[j][k], rest));
+                b[col][k] = rest * reciprocal;
             }
         }
         Ok(Self(b))
