@@ -32,7 +32,7 @@ pub enum LabelOperation {
     },
     /// `monai.transforms.RemoveSmallObjectsd`.
     RemoveSmall {
-        /// What has fewer voxels goes.
+        /// What has so many voxels or fewer goes.
         min_size: f64,
         /// How many coordinates of neighbours may differ.
         connectivity: usize,

@@ -176,7 +176,9 @@ fn largest_of_union(
 }
 
 /// `skimage.morphology.remove_small_objects` as MONAI calls it: masks are labelled with their
-/// channels as a fourth axis; in a map of several labels each label is one object.
+/// channels as a fourth axis; in a map of several labels each label is one object. MONAI hands
+/// `min_size` on by its position, where scikit-image has `max_size` since 0.26: an object of exactly
+/// that size goes too.
 fn remove_small(
     mut image: ArrayViewMut4<u8>,
     min_size: f64,
@@ -189,14 +191,14 @@ fn remove_small(
     }
     let binary = counts[2..].iter().all(|n| *n == 0);
     if independent_channels && !binary {
-        let small: [bool; 256] = std::array::from_fn(|v| (counts[v] as f64) < min_size);
+        let small: [bool; 256] = std::array::from_fn(|v| counts[v] as f64 <= min_size);
         image.par_mapv_inplace(|v| if small[v as usize] { 0 } else { v });
         return;
     }
     let near = Neighbourhood { connectivity, across_channels: true };
     let components = Components::find(image.view(), &foreground(), near);
     let small: Vec<bool> =
-        components.all().iter().map(|c| (c.voxels as f64) < min_size).collect();
+        components.all().iter().map(|c| c.voxels as f64 <= min_size).collect();
     components.paint(image, &small, 0);
 }
 

@@ -20,11 +20,6 @@ impl<'a> OrderStatistics<'a> {
         Self { values, upper }
     }
 
-    /// Number of values.
-    pub(super) fn len(&self) -> usize {
-        self.values.len()
-    }
-
     /// The value with `rank` smaller ones or equal ones before it; 0 without any values.
     fn at(&self, rank: usize) -> f32 {
         let Some((upper, within)) = find(&self.upper, rank as u64) else { return 0.0 };
@@ -48,16 +43,14 @@ impl<'a> OrderStatistics<'a> {
     }
 
     /// `monai.transforms.utils_pytorch_numpy_unification.percentile`, `q` from 0 to 100. Up to a
-    /// million values it is `torch.quantile`, whose rank is an f32; above, `numpy.percentile`,
-    /// whose rank is an f64.
+    /// million values it is `torch.quantile`, which takes the quantile in f32; above,
+    /// `numpy.percentile`, which takes it in f64.
     pub(super) fn percentile(&self, q: f64) -> f32 {
-        let last = self.len().saturating_sub(1);
-        let rank = if self.len() <= 1_000_000 {
-            f64::from((q / 100.0) as f32 * last as f32)
-        } else {
-            q / 100.0 * last as f64
-        };
-        self.between(rank.min(last as f64))
+        let last = self.values.len().saturating_sub(1) as f64;
+        let quantile = q / 100.0;
+        let small = self.values.len() <= 1_000_000;
+        let quantile = if small { f64::from(quantile as f32) } else { quantile };
+        self.between((quantile * last).min(last))
     }
 }
 
