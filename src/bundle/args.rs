@@ -49,6 +49,23 @@ impl<'a> Args<'a> {
         self.number(name)?.ok_or_else(|| self.missing(name))
     }
 
+    /// A number whose default is not null: `None` only where null is written.
+    pub fn nullable_number(&mut self, name: &str, default: f64) -> Result<Option<f64>> {
+        if self.component.args.contains_key(name) { self.number(name) } else { Ok(Some(default)) }
+    }
+
+    /// What Python holds for true: bundles write `"True"` and 1 too, and any string that is not
+    /// empty is true.
+    pub fn truth(&mut self, name: &str, default: bool) -> Result<bool> {
+        let truth = self.typed(name, "true or false", |v| match v {
+            Value::Bool(b) => Some(*b),
+            Value::Number(n) => n.as_f64().map(|n| n != 0.0),
+            Value::String(s) => Some(!s.is_empty()),
+            _ => None,
+        })?;
+        Ok(truth.unwrap_or(default && !self.component.args.contains_key(name)))
+    }
+
     /// A truth value, or the default.
     pub fn boolean(&mut self, name: &str, default: bool) -> Result<bool> {
         Ok(self.typed(name, "true or false", Value::as_bool)?.unwrap_or(default))
@@ -70,6 +87,26 @@ impl<'a> Args<'a> {
             let last = *given.last()?;
             (given.len() <= 3)
                 .then(|| std::array::from_fn(|i| given.get(i).copied().unwrap_or(last)))
+        })
+    }
+
+    /// Whole numbers, one for each axis: a single one stands for all, a list has three. Null in the
+    /// list is -1, which MONAI takes for the image's own size.
+    pub fn whole_per_axis(&mut self, name: &str) -> Result<Option<[i64; 3]>> {
+        self.typed(name, "a whole number or three of them", |v| match v {
+            Value::Array(list) => {
+                let axis = |v: &Value| if v.is_null() { Some(-1) } else { whole(v) };
+                list.iter().map(axis).collect::<Option<Vec<i64>>>()?.try_into().ok()
+            }
+            other => whole(other).map(|n| [n; 3]),
+        })
+    }
+
+    /// A whole number or a list of them.
+    pub fn whole_numbers(&mut self, name: &str) -> Result<Option<Vec<i64>>> {
+        self.typed(name, "a whole number or a list of them", |v| match v {
+            Value::Array(list) => list.iter().map(whole).collect(),
+            other => whole(other).map(|n| vec![n]),
         })
     }
 
@@ -133,6 +170,13 @@ impl<'a> Args<'a> {
         let Some(value) = self.raw(name) else { return Ok(None) };
         read(value).map(Some).ok_or_else(|| self.invalid(name, expected))
     }
+}
+
+/// A whole number, also where it is written with a decimal point. Its size is bounded so that sums
+/// of a few cannot overflow.
+fn whole(value: &Value) -> Option<i64> {
+    let number = value.as_f64()?;
+    (number.fract() == 0.0 && number.abs() <= f64::from(i32::MAX)).then_some(number as i64)
 }
 
 /// The element of a list whose elements are all equal, else the value itself.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use ndarray::{ArrayView5, Ix5};
+use ndarray::{ArrayView5, Axis, Ix5};
 use ort::session::Session;
 use ort::value::{TensorElementType, TensorRef, ValueType};
 
@@ -21,6 +21,9 @@ pub struct NetworkShape {
     pub spatial: [Option<usize>; 3],
     /// Channels of the result.
     pub output_channels: Option<usize>,
+    /// Whether the network takes slices (tensors of four dimensions). They go in and come out as
+    /// windows whose last axis is 1.
+    pub planar: bool,
 }
 
 /// A segmentation network.
@@ -59,7 +62,7 @@ pub struct OnnxNetwork {
 
 impl OnnxNetwork {
     /// Loads a model file. A file that ONNX Runtime cannot load, or whose input or output is not a
-    /// single f32 tensor of five dimensions, is [`ErrorKind::InvalidModel`] naming the file.
+    /// single f32 tensor of five dimensions (four for slices), is [`ErrorKind::InvalidModel`] naming the file.
     pub fn load(path: &Path, threads: Option<usize>, provider: ProviderChoice) -> Result<Self> {
         let name = path.display();
         if provider == ProviderChoice::Cuda {
@@ -111,20 +114,38 @@ fn describe(session: &Session) -> Result<(String, NetworkShape), String> {
     let [output, ..] = session.outputs() else {
         return Err("the network has no output".to_owned());
     };
-    let [batch, input_channels, x, y, z] = dimensions("input", input.dtype())?;
-    let [_, output_channels, ..] = dimensions("output", output.dtype())?;
-    let shape = NetworkShape { batch, input_channels, spatial: [x, y, z], output_channels };
+    let inputs = dimensions("input", input.dtype())?;
+    let outputs = dimensions("output", output.dtype())?;
+    if inputs.len() != outputs.len() {
+        return Err(format!(
+            "the network's input has {} dimensions, its output {}",
+            inputs.len(),
+            outputs.len()
+        ));
+    }
+    let (batch, input_channels, spatial, planar) = match inputs[..] {
+        [batch, channels, x, y] => (batch, channels, [x, y, Some(1)], true),
+        [batch, channels, x, y, z] => (batch, channels, [x, y, z], false),
+        _ => return Err(wrong_dimensions("input", inputs.len())),
+    };
+    let shape =
+        NetworkShape { batch, input_channels, spatial, output_channels: outputs[1], planar };
     Ok((input.name().to_owned(), shape))
 }
 
-fn dimensions(what: &str, value: &ValueType) -> Result<[Option<usize>; 5], String> {
+fn wrong_dimensions(what: &str, count: usize) -> String {
+    format!("the network's {what} has {count} dimensions in place of 5 (N, C, X, Y, Z), or 4")
+}
+
+/// The sizes of four or five dimensions.
+fn dimensions(what: &str, value: &ValueType) -> Result<Vec<Option<usize>>, String> {
     let ValueType::Tensor { ty: TensorElementType::Float32, shape, .. } = value else {
         return Err(format!("the network's {what} is not an f32 tensor"));
     };
-    let dims: Vec<Option<usize>> = shape.iter().map(|&d| usize::try_from(d).ok()).collect();
-    dims.try_into().map_err(|dims: Vec<_>| {
-        format!("the network's {what} has {} dimensions in place of 5 (N, C, X, Y, Z)", dims.len())
-    })
+    match shape.len() {
+        4 | 5 => Ok(shape.iter().map(|&d| usize::try_from(d).ok()).collect()),
+        count => Err(wrong_dimensions(what, count)),
+    }
 }
 
 impl Network for OnnxNetwork {
@@ -139,12 +160,21 @@ impl Network for OnnxNetwork {
     ) -> Result<()> {
         let failed =
             |e: ort::Error| Error::new(ErrorKind::InvalidModel, format!("the network failed: {e}"));
-        let input = TensorRef::from_array_view(batch).map_err(failed)?;
+        let input = if self.shape.planar {
+            if batch.dim().4 != 1 {
+                return Err(Error::internal("a network for slices was given a volume"));
+            }
+            TensorRef::from_array_view(batch.index_axis_move(Axis(4), 0)).map(|t| t.into_dyn())
+        } else {
+            TensorRef::from_array_view(batch).map(|t| t.into_dyn())
+        }
+        .map_err(failed)?;
         // A panic while the session was in use left nothing of ours half done in it.
         let mut session = self.session.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let outputs = session.run(ort::inputs![self.input.as_str() => input]).map_err(failed)?;
         let result = outputs[0].try_extract_array::<f32>().map_err(failed)?;
         let dims = result.shape().to_vec();
+        let result = if self.shape.planar { result.insert_axis(Axis(dims.len())) } else { result };
         let result = result.into_dimensionality::<Ix5>().map_err(|_| {
             Error::new(
                 ErrorKind::InvalidModel,

@@ -4,7 +4,8 @@ use ndarray::{Array3, ArrayView3};
 
 use crate::error::Result;
 use crate::transforms::resample::Grid;
-use crate::transforms::{Applied, AxisTaps, GridMap, Interpolation, Resample};
+use crate::transforms::window::inverse_taps;
+use crate::transforms::{Applied, AxisTaps, GridMap, Interpolation, Resample, ResizeMode};
 
 /// A map from the network's grid to the source's.
 #[derive(Debug, Clone)]
@@ -97,6 +98,14 @@ fn step(record: &Applied, nearest: bool) -> Result<Step> {
                 }
             }
             Step::Map(GridMap { source: back, taps })
+        }
+        Applied::Window { offset, from, to } => {
+            Step::Map(GridMap::from_taps(inverse_taps(*offset, *from, *to)))
+        }
+        // MONAI resizes back in the same mode.
+        Applied::Resize { mode, from, to } => {
+            let mode = if nearest { ResizeMode::Nearest } else { *mode };
+            Step::Map(mode.grid_map(*to, *from))
         }
         Applied::Resample { resample, from, to } => {
             let resample = if nearest {

@@ -5,6 +5,7 @@
 //! pass and nothing of size classes × full resolution is ever held.
 
 mod activation;
+mod components;
 mod fused;
 mod inverse;
 mod plan;
@@ -13,6 +14,7 @@ mod segmenter;
 use ndarray::{Array3, Array4};
 
 pub use activation::Activation;
+pub use components::LabelOperation;
 pub use inverse::Inverse;
 pub use plan::{Discretise, InvertSpec, PostPlan};
 pub use segmenter::Segmenter;

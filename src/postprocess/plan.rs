@@ -4,6 +4,7 @@ use crate::bundle::{Args, Component};
 use crate::error::{Error, ErrorKind, Result};
 
 use super::activation::Activation;
+use super::components::LabelOperation;
 
 /// What follows the network.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -13,10 +14,16 @@ pub struct PostPlan {
     /// Discretisation on the network's grid, before any inversion.
     pub before: Option<Discretise>,
     /// The way back to the source's grid; without it the result is brought back all the same,
-    /// because outputs are written on the source's grid.
+    /// because outputs are written on the source's grid. Labels and masks that were discretised
+    /// before always take the nearest voxel: with `nearest_interp` false MONAI interpolates between
+    /// label numbers, and halfway from label 1 to 3 lies none of them.
     pub invert: Option<InvertSpec>,
     /// Discretisation on the source's grid.
     pub after: Option<Discretise>,
+    /// Operations on the labels of the network's grid, in their order.
+    pub operations_before: Vec<LabelOperation>,
+    /// Operations on the labels of the source's grid, in their order.
+    pub operations_after: Vec<LabelOperation>,
 }
 
 /// `AsDiscreted`.
@@ -41,7 +48,11 @@ impl PostPlan {
     pub fn new(components: &[Component]) -> Result<Self> {
         let mut plan = Self::default();
         for component in components {
-            plan.add(component)?;
+            if !plan.add_operation(component)? {
+                plan.add(component)?;
+            } else if plan.before.is_none() && plan.after.is_none() {
+                return Err(misplaced(component, "it must follow AsDiscreted"));
+            }
         }
         if plan.before.is_none() && plan.after.is_none() {
             return Err(Error::new(
@@ -55,15 +66,42 @@ impl PostPlan {
     /// What would become of one component by itself.
     pub fn describe(component: &Component) -> Result<String> {
         let mut alone = Self::default();
-        alone.add(component)?;
+        if !alone.add_operation(component)? {
+            alone.add(component)?;
+        }
         Ok(match alone {
-            Self { activation: Activation::None, before: None, invert: None, .. } => {
+            Self {
+                activation: Activation::None,
+                before: None,
+                invert: None,
+                operations_before,
+                ..
+            } if operations_before.is_empty() => {
                 "nothing to do: outputs are what the request asks for".to_owned()
+            }
+            Self { operations_before, .. } if !operations_before.is_empty() => {
+                format!("{:?}", operations_before[0])
             }
             Self { before: Some(discretise), .. } => format!("{discretise:?}"),
             Self { invert: Some(invert), .. } => format!("{invert:?}"),
             Self { activation, .. } => format!("{activation:?}"),
         })
+    }
+
+    /// Adds an operation on labels; false where the component is none.
+    fn add_operation(&mut self, component: &Component) -> Result<bool> {
+        let mut args = Args::new(component);
+        args.ignore(&["keys", "allow_missing_keys"]);
+        let Some(operation) = LabelOperation::from_args(&component.target, &mut args)? else {
+            return Ok(false);
+        };
+        args.finish()?;
+        if self.invert.is_some() {
+            self.operations_after.push(operation);
+        } else {
+            self.operations_before.push(operation);
+        }
+        Ok(true)
     }
 
     fn add(&mut self, component: &Component) -> Result<()> {

@@ -5,7 +5,7 @@ use ndarray::{Array3, Array4, ArrayView3, Axis, ShapeBuilder};
 use super::fused::Fused;
 use super::inverse::Inverse;
 use super::plan::{Discretise, PostPlan};
-use super::{Activation, Segmentation};
+use super::{Activation, LabelOperation, Segmentation};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inference::PlaneSink;
 use crate::transforms::Applied;
@@ -23,8 +23,9 @@ enum State {
     Fused(Box<Fused>),
     /// Labels (argmax) on the network's grid, brought back at the end.
     Labels(Array3<u8>),
-    /// Values (or masks) of all classes, brought back one at a time: the sheared case, and masks
-    /// that were discretised first.
+    /// Masks (thresholds) on the network's grid, brought back at the end.
+    Masks(Array4<u8>),
+    /// Values of all classes, brought back one at a time: the sheared case.
     Values(Array4<f32>),
 }
 
@@ -39,21 +40,22 @@ impl Segmenter {
 
     /// The segmentation, once all planes were taken.
     pub fn finish(self) -> Result<Segmentation> {
-        let inverse = self.inverse;
-        match self.state {
+        let Self { plan, inverse, state } = self;
+        let mut segmentation = match state {
             State::Waiting => Err(Error::internal("the network gave no result")),
             State::Fused(fused) => fused.finish(),
-            State::Labels(labels) => {
-                let as_value = labels.mapv(f32::from);
-                let back = inverse.apply(as_value.view())?;
-                Ok(Segmentation::Labels(x_fastest(back.mapv(|v| v as u8))))
-            }
-            State::Values(values) => match self.plan.before.or(self.plan.after) {
+            State::Labels(labels) => labels_back(labels, &plan.operations_before, &inverse),
+            State::Masks(masks) => masks_back(masks, &plan.operations_before, &inverse),
+            State::Values(values) => match plan.after {
                 Some(Discretise::Argmax) => argmax_by_class(&values, &inverse),
                 Some(Discretise::Threshold(t)) => threshold_by_class(&values, &inverse, t),
                 None => Err(Error::internal("no discretisation")),
             },
+        }?;
+        for operation in &plan.operations_after {
+            operation.apply(&mut segmentation)?;
         }
+        Ok(segmentation)
     }
 }
 
@@ -70,6 +72,9 @@ impl PlaneSink for Segmenter {
                 Fused::new(self.plan.activation, discretise, map, classes, dims)?,
             )),
             (Some(Discretise::Argmax), _, _) => State::Labels(Array3::zeros(dims)),
+            (Some(Discretise::Threshold(_)), _, _) => {
+                State::Masks(Array4::zeros((classes, dims[0], dims[1], dims[2])))
+            }
             _ => State::Values(Array4::zeros((classes, dims[0], dims[1], dims[2]))),
         };
         Ok(())
@@ -85,13 +90,21 @@ impl PlaneSink for Segmenter {
                     argmax_plane(activation, plane, labels.index_axis_mut(Axis(0), x + i));
                 }
             }
+            State::Masks(masks) => {
+                let Some(Discretise::Threshold(t)) = self.plan.before else {
+                    return Err(Error::internal("masks without a threshold"));
+                };
+                let mut activated = Vec::new();
+                for (i, plane) in planes.iter().enumerate() {
+                    activation.apply(plane.view(), &mut activated);
+                    let mut target = masks.index_axis_mut(Axis(1), x + i);
+                    target.iter_mut().zip(&activated).for_each(|(m, &v)| *m = u8::from(v >= t));
+                }
+            }
             State::Values(values) => {
                 let mut activated = Vec::new();
                 for (i, plane) in planes.iter().enumerate() {
                     activation.apply(plane.view(), &mut activated);
-                    if let Some(Discretise::Threshold(t)) = self.plan.before {
-                        activated.iter_mut().for_each(|v| *v = f32::from(*v >= t));
-                    }
                     let mut target = values.index_axis_mut(Axis(1), x + i);
                     target.iter_mut().zip(&activated).for_each(|(t, &v)| *t = v);
                 }
@@ -99,6 +112,44 @@ impl PlaneSink for Segmenter {
         }
         Ok(())
     }
+}
+
+/// Labels of the network's grid after `operations`, on the source's.
+fn labels_back(
+    labels: Array3<u8>,
+    operations: &[LabelOperation],
+    inverse: &Inverse,
+) -> Result<Segmentation> {
+    let mut segmentation = Segmentation::Labels(labels);
+    for operation in operations {
+        operation.apply(&mut segmentation)?;
+    }
+    let Segmentation::Labels(labels) = segmentation else {
+        return Err(Error::internal("labels became masks"));
+    };
+    let back = inverse.apply(labels.mapv(f32::from).view())?;
+    Ok(Segmentation::Labels(x_fastest(back.mapv(|v| v as u8))))
+}
+
+/// The same for masks.
+fn masks_back(
+    masks: Array4<u8>,
+    operations: &[LabelOperation],
+    inverse: &Inverse,
+) -> Result<Segmentation> {
+    let mut segmentation = Segmentation::Masks(masks);
+    for operation in operations {
+        operation.apply(&mut segmentation)?;
+    }
+    let Segmentation::Masks(masks) = segmentation else {
+        return Err(Error::internal("masks became labels"));
+    };
+    let mut out = masks_of(masks.dim().0, inverse.outputs());
+    for (mut out, mask) in out.outer_iter_mut().zip(masks.outer_iter()) {
+        let back = inverse.apply(mask.mapv(f32::from).view())?;
+        ndarray::Zip::from(&mut out).and(&back).par_for_each(|m, &v| *m = v as u8);
+    }
+    Ok(Segmentation::Masks(out))
 }
 
 /// The first of the largest classes of each voxel of a plane.

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use crate::bundle::{Args, CheckReport, Component, Stage, check_report};
-use crate::error::{Error, ErrorKind, Result};
-use crate::inference::SlidingWindowInferer;
+use crate::bundle::{CheckReport, Component, Stage, check_report};
+use crate::error::Result;
+use crate::inference::Inferer;
 use crate::postprocess::PostPlan;
 use crate::transforms;
 
@@ -12,7 +12,7 @@ use crate::transforms;
 ///
 /// # Errors
 ///
-/// [`ErrorKind::ModelNotFound`] where `dir` is no folder; everything else is in the report.
+/// [`ErrorKind::ModelNotFound`](crate::error::ErrorKind::ModelNotFound) where `dir` is no folder; everything else is in the report.
 pub fn check_bundle(dir: &Path) -> Result<CheckReport> {
     check_report(dir, &capability)
 }
@@ -24,23 +24,7 @@ fn capability(stage: Stage, component: &Component) -> Result<String> {
             Some(transform) => format!("{transform:?}"),
             None => "nothing left to do: images are loaded channel-first as f32".to_owned(),
         }),
-        Stage::Inferer => inferer(component).map(|inferer| format!("{inferer:?}")),
+        Stage::Inferer => Inferer::from_component(component).map(|inferer| format!("{inferer:?}")),
         Stage::Postprocessing => PostPlan::describe(component),
     }
-}
-
-/// The inferer that a component names.
-pub fn inferer(component: &Component) -> Result<SlidingWindowInferer> {
-    if component.target != "SlidingWindowInferer" {
-        return Err(Error::new(
-            ErrorKind::InvalidModel,
-            format!("{}: inferer {} is not supported", component.path, component.target),
-        )
-        .with("path", component.path.as_str())
-        .with("target", component.target.as_str()));
-    }
-    let mut args = Args::new(component);
-    let inferer = SlidingWindowInferer::from_args(&mut args)?;
-    args.finish()?;
-    Ok(inferer)
 }

@@ -9,7 +9,7 @@ use crate::bundle::serving::{Serving, segment_descriptions};
 use crate::config::{ComputeSettings, ExecutionProvider};
 use crate::dicom::segment::{Algorithm, SegmentDescription};
 use crate::error::{Error, ErrorKind, Result};
-use crate::inference::{Network, OnnxNetwork, PlaneSink, ProviderChoice, SlidingWindowInferer};
+use crate::inference::{Inferer, Network, OnnxNetwork, PlaneSink, ProviderChoice};
 use crate::postprocess::PostPlan;
 use crate::progress::Silent;
 use crate::request::OutputKind;
@@ -43,8 +43,8 @@ pub struct Model {
     pub bundle: Bundle,
     /// Preprocessing in order.
     pub preprocessing: Vec<Box<dyn Transform>>,
-    /// The sliding window.
-    pub inferer: SlidingWindowInferer,
+    /// How an image goes through the network.
+    pub inferer: Inferer,
     /// What follows the network.
     pub postprocessing: PostPlan,
     /// The network.
@@ -89,7 +89,7 @@ impl Model {
             .iter()
             .filter_map(|component| transforms::build(component).transpose())
             .collect::<Result<Vec<_>>>()?;
-        let inferer = super::check::inferer(&config.inferer)?;
+        let inferer = Inferer::from_component(&config.inferer)?;
         let postprocessing = PostPlan::new(&config.postprocessing)?;
         let serving = Serving::read(&dir.join("serving.json"))?;
         let channel_def =
@@ -124,8 +124,7 @@ impl Model {
     pub fn warm_up(&self) -> Result<()> {
         let shape = self.network.shape();
         let channels = shape.input_channels.unwrap_or(1);
-        let dims: [usize; 3] =
-            std::array::from_fn(|a| self.inferer.roi_size[a].or(shape.spatial[a]).unwrap_or(32));
+        let dims = self.inferer.window(shape).map(|size| size.unwrap_or(32));
         let image = Array4::<f32>::zeros((channels, dims[0], dims[1], dims[2]));
         let mut sink = Discard;
         self.inferer

@@ -4,23 +4,30 @@
 //! order: flips and permutations are views, and the resampler works along memory. Every spatial
 //! transform appends an [`Applied`] record, from which `postprocess` builds the way back.
 
+mod build;
+mod crop;
+mod foreground;
 pub mod grid;
 mod intensity;
 mod orientation;
+mod pad;
 pub mod resample;
+mod resize;
 mod spacing;
+pub(crate) mod window;
 
 use std::fmt::Debug;
 
 use ndarray::Array4;
 
+pub use build::build;
 pub use grid::{AxisTaps, GridMap};
 pub use orientation::Orientationd;
 pub use resample::{Interpolation, PaddingMode, Resample};
+pub use resize::ResizeMode;
 pub use spacing::Spacingd;
 
-use crate::bundle::{Args, Component};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::volume::Affine;
 
 /// An image on its way to the network.
@@ -71,60 +78,28 @@ pub enum Applied {
         /// Size and affine after.
         to: ([usize; 3], Affine),
     },
+    /// A window was cut out, larger than the image (padding), smaller (cropping) or both.
+    Window {
+        /// Index in the image before of the first voxel after; negative where it was padded.
+        offset: [i64; 3],
+        /// Size before.
+        from: [usize; 3],
+        /// Size after.
+        to: [usize; 3],
+    },
+    /// The image was brought to another number of voxels.
+    Resize {
+        /// How.
+        mode: ResizeMode,
+        /// Size before.
+        from: [usize; 3],
+        /// Size after.
+        to: [usize; 3],
+    },
 }
 
 /// One preprocessing transform.
 pub trait Transform: Debug + Send + Sync {
     /// Applies it.
     fn apply(&self, image: Image) -> Result<Image>;
-}
-
-/// Builds the transform that a component names; `None` for those with nothing left to do here:
-/// the image is loaded, channel-first and f32 before the first transform runs.
-///
-/// An unknown transform or argument is [`ErrorKind::InvalidModel`] naming its JSON path.
-pub fn build(component: &Component) -> Result<Option<Box<dyn Transform>>> {
-    let mut args = Args::new(component);
-    args.ignore(&["keys", "allow_missing_keys", "lazy"]);
-    let transform: Option<Box<dyn Transform>> = match component.target.as_str() {
-        "LoadImaged" | "LoadImage" => {
-            args.ignore(&[
-                "reader",
-                "dtype",
-                "meta_keys",
-                "meta_key_postfix",
-                "overwriting",
-                "image_only",
-                "ensure_channel_first",
-                "simple_keys",
-                "prune_meta_pattern",
-                "prune_meta_sep",
-            ]);
-            None
-        }
-        "EnsureChannelFirstd" | "EnsureChannelFirst" => {
-            args.ignore(&["strict_check", "channel_dim"]);
-            None
-        }
-        "EnsureTyped" | "EnsureType" => {
-            args.ignore(&["data_type", "device", "wrap_sequence", "track_meta"]);
-            args.float_dtype("dtype")?;
-            None
-        }
-        "Orientationd" | "Orientation" => Some(Box::new(Orientationd::from_args(&mut args)?)),
-        "Spacingd" | "Spacing" => Some(Box::new(Spacingd::from_args(&mut args)?)),
-        "ScaleIntensityRanged" | "ScaleIntensityRange" => {
-            Some(Box::new(intensity::ScaleIntensityRanged::from_args(&mut args)?))
-        }
-        other => {
-            return Err(Error::new(
-                ErrorKind::InvalidModel,
-                format!("{}: transform {other} is not supported in preprocessing", component.path),
-            )
-            .with("path", component.path.as_str())
-            .with("target", other));
-        }
-    };
-    args.finish()?;
-    Ok(transform)
 }

@@ -1,0 +1,242 @@
+//! A bundle's `inferer`: how an image goes through the network.
+
+use ndarray::{ArrayView4, ArrayView5, Axis};
+
+use super::importance::BlendMode;
+use super::network::{Network, NetworkShape};
+use super::sliding_window::{PlaneSink, SlidingWindowInferer, WindowPadding, WindowStats};
+use crate::bundle::{Args, Component};
+use crate::error::{Error, ErrorKind, Result};
+use crate::progress::Progress;
+
+/// One of MONAI's inferers. All of them are sliding windows here: over the volume, over the slices
+/// across one axis, or one window as large as the image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inferer {
+    window: SlidingWindowInferer,
+    /// The axis whose slices a network for images of two dimensions gets.
+    slices_across: Option<usize>,
+}
+
+impl Inferer {
+    /// From a bundle's `SlidingWindowInferer`, `SliceInferer` or `SimpleInferer`; any other, or an
+    /// argument that is not supported, is [`ErrorKind::InvalidModel`] naming its JSON path.
+    pub fn from_component(component: &Component) -> Result<Self> {
+        let mut args = Args::new(component);
+        let inferer = match component.target.as_str() {
+            "SlidingWindowInferer" => Self::from(SlidingWindowInferer::from_args(&mut args)?),
+            "SliceInferer" => Self::slices(&mut args)?,
+            "SimpleInferer" => Self::from(SlidingWindowInferer {
+                roi_size: [None; 3],
+                sw_batch_size: 1,
+                overlap: [0.0; 3],
+                mode: BlendMode::Constant,
+                padding: WindowPadding::Constant(0.0),
+            }),
+            other => {
+                return Err(Error::new(
+                    ErrorKind::InvalidModel,
+                    format!("{}: inferer {other} is not supported", component.path),
+                )
+                .with("path", component.path.as_str())
+                .with("target", other));
+            }
+        };
+        args.finish()?;
+        Ok(inferer)
+    }
+
+    /// `monai.inferers.SliceInferer`: a window one voxel deep along `spatial_dim`.
+    fn slices(args: &mut Args) -> Result<Self> {
+        let mut window = SlidingWindowInferer::from_args(args)?;
+        let axis = match args.whole_numbers("spatial_dim")?.unwrap_or(vec![0])[..] {
+            [axis @ 0..=2] => axis as usize,
+            _ => return Err(args.invalid("spatial_dim", "0, 1 or 2")),
+        };
+        let Some(&[a, b]) = args.whole_numbers("roi_size")?.as_deref() else {
+            return Err(args.invalid("roi_size", "two whole numbers"));
+        };
+        let mut sizes = [a, b].map(|n| usize::try_from(n).ok().filter(|n| *n > 0)).into_iter();
+        window.roi_size =
+            std::array::from_fn(|i| if i == axis { Some(1) } else { sizes.next().flatten() });
+        Ok(Self { window, slices_across: Some(axis) })
+    }
+
+    /// Size of a window where the inferer or the network fixes it.
+    pub fn window(&self, shape: NetworkShape) -> [Option<usize>; 3] {
+        let spatial = match self.slices_across {
+            Some(axis) => across(shape, axis).spatial,
+            None => shape.spatial,
+        };
+        std::array::from_fn(|a| self.window.roi_size[a].or(spatial[a]))
+    }
+
+    /// Runs `network` over `image` (axes C, X, Y, Z) and hands the blended result to `sink`. A
+    /// network for slices with an inferer for volumes, or the reverse, is
+    /// [`ErrorKind::InvalidModel`].
+    pub fn run(
+        &self,
+        image: ArrayView4<f32>,
+        network: &dyn Network,
+        sink: &mut dyn PlaneSink,
+        progress: &dyn Progress,
+    ) -> Result<WindowStats> {
+        match (self.slices_across, network.shape().planar) {
+            (Some(axis), true) => self.window.run(image, &Slices { network, axis }, sink, progress),
+            (None, false) => self.window.run(image, network, sink, progress),
+            (Some(_), false) => Err(mismatch("volumes", "slices")),
+            (None, true) => Err(mismatch("slices", "volumes")),
+        }
+    }
+}
+
+impl From<SlidingWindowInferer> for Inferer {
+    fn from(window: SlidingWindowInferer) -> Self {
+        Self { window, slices_across: None }
+    }
+}
+
+fn mismatch(network: &str, inferer: &str) -> Error {
+    Error::new(
+        ErrorKind::InvalidModel,
+        format!("models/model.onnx takes {network}, the bundle's inferer gives it {inferer}"),
+    )
+}
+
+/// A network for slices as one for windows that are one voxel deep along `axis`.
+struct Slices<'a> {
+    network: &'a dyn Network,
+    axis: usize,
+}
+
+/// The slices' two axes with `axis` between them.
+fn across(shape: NetworkShape, axis: usize) -> NetworkShape {
+    let [a, b, _] = shape.spatial;
+    let mut sizes = [a, b].into_iter();
+    let spatial = std::array::from_fn(|i| if i == axis { Some(1) } else { sizes.next().flatten() });
+    NetworkShape { spatial, planar: false, ..shape }
+}
+
+impl Network for Slices<'_> {
+    fn shape(&self) -> NetworkShape {
+        across(self.network.shape(), self.axis)
+    }
+
+    fn run(
+        &self,
+        batch: ArrayView5<f32>,
+        take: &mut dyn FnMut(ArrayView5<f32>) -> Result<()>,
+    ) -> Result<()> {
+        // An axis of one voxel goes from one place to another without a change in memory.
+        let axis = Axis(self.axis + 2);
+        let slices = batch.index_axis_move(axis, 0).insert_axis(Axis(4));
+        self.network
+            .run(slices, &mut |result| take(result.index_axis_move(Axis(4), 0).insert_axis(axis)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{Array4, ArrayView3};
+    use serde_json::json;
+
+    use super::*;
+    use crate::progress::Silent;
+
+    /// Adds to each voxel where it stands in its slice.
+    struct Positions {
+        planar: bool,
+    }
+
+    impl Network for Positions {
+        fn shape(&self) -> NetworkShape {
+            NetworkShape {
+                batch: None,
+                input_channels: Some(1),
+                spatial: [None, None, self.planar.then_some(1)],
+                output_channels: Some(1),
+                planar: self.planar,
+            }
+        }
+
+        fn run(
+            &self,
+            batch: ArrayView5<f32>,
+            take: &mut dyn FnMut(ArrayView5<f32>) -> Result<()>,
+        ) -> Result<()> {
+            assert!(batch.is_standard_layout());
+            let mut result = batch.to_owned();
+            result.indexed_iter_mut().for_each(|((_, _, a, b, c), v)| {
+                *v += (100 * a + 10 * b + c) as f32;
+            });
+            take(result.view())
+        }
+    }
+
+    #[derive(Default)]
+    struct Collect(Array4<f32>);
+
+    impl PlaneSink for Collect {
+        fn begin(&mut self, classes: usize, [x, y, z]: [usize; 3]) -> Result<()> {
+            self.0 = Array4::zeros((classes, x, y, z));
+            Ok(())
+        }
+
+        fn planes(&mut self, x: usize, planes: &[ArrayView3<f32>]) -> Result<()> {
+            for (i, plane) in planes.iter().enumerate() {
+                self.0.index_axis_mut(Axis(1), x + i).assign(plane);
+            }
+            Ok(())
+        }
+    }
+
+    fn inferer(target: &str, args: serde_json::Value) -> Result<Inferer> {
+        let args = args.as_object().unwrap().clone();
+        Inferer::from_component(&Component {
+            target: target.to_owned(),
+            args,
+            path: "inferer".to_owned(),
+        })
+    }
+
+    fn run(inferer: &Inferer, planar: bool) -> Result<Array4<f32>> {
+        let image = Array4::from_shape_fn((1, 4, 5, 6), |(_, x, y, z)| (x + y + z) as f32 * 1e-3);
+        let mut sink = Collect::default();
+        inferer.run(image.view(), &Positions { planar }, &mut sink, &Silent)?;
+        Ok(sink.0)
+    }
+
+    #[test]
+    fn slices_lie_across_their_axis() {
+        for (axis, roi) in [(0, [5, 6]), (1, [4, 6]), (2, [4, 5])] {
+            let inferer =
+                inferer("SliceInferer", json!({"roi_size": roi, "spatial_dim": axis})).unwrap();
+            for ((_, x, y, z), &v) in run(&inferer, true).unwrap().indexed_iter() {
+                let [a, b] = [[y, z], [x, z], [x, y]][axis];
+                let expected = (100 * a + 10 * b) as f32 + (x + y + z) as f32 * 1e-3;
+                assert!((v - expected).abs() < 1e-4, "{v} {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn simple_is_the_whole_image_at_once() {
+        let inferer = inferer("SimpleInferer", json!({})).unwrap();
+        for ((_, x, y, z), &v) in run(&inferer, false).unwrap().indexed_iter() {
+            let expected = (100 * x + 10 * y + z) as f32 + (x + y + z) as f32 * 1e-3;
+            assert!((v - expected).abs() < 1e-4);
+        }
+    }
+
+    #[test]
+    fn networks_and_inferers_that_do_not_fit_are_refused() {
+        let slices = inferer("SliceInferer", json!({"roi_size": [4, 4]})).unwrap();
+        let whole = inferer("SimpleInferer", json!({})).unwrap();
+        for (inferer, planar) in [(slices, false), (whole, true)] {
+            assert_eq!(run(&inferer, planar).unwrap_err().kind(), ErrorKind::InvalidModel);
+        }
+        assert!(inferer("SliceInferer", json!({"roi_size": [4, 4, 4]})).is_err());
+        assert!(inferer("SliceInferer", json!({"roi_size": [4, 4], "spatial_dim": 3})).is_err());
+        assert!(inferer("PatchInferer", json!({})).is_err());
+    }
+}

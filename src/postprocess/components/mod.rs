@@ -1,0 +1,105 @@
+//! Operations on finished labels or masks: `KeepLargestConnectedComponentd`, `FillHolesd`,
+//! `RemoveSmallObjectsd` and `LabelFilterd`.
+
+mod labelling;
+mod operations;
+
+use crate::bundle::Args;
+use crate::error::Result;
+
+/// One operation as a bundle's postprocessing names it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LabelOperation {
+    /// `monai.transforms.KeepLargestConnectedComponentd`.
+    KeepLargest {
+        /// Labels (or channels of masks) it applies to; all but 0 where not given.
+        applied_labels: Option<Vec<u8>>,
+        /// Each label by itself, or all of them as one.
+        independent: bool,
+        /// Whether channels are classes; by default where there are several.
+        onehot: Option<bool>,
+        /// How many coordinates of neighbours may differ.
+        connectivity: usize,
+        /// How many components stay.
+        components: usize,
+    },
+    /// `monai.transforms.FillHolesd`.
+    FillHoles {
+        /// Labels (or channels) it applies to; all but 0 where not given.
+        applied_labels: Option<Vec<u8>>,
+        /// How many coordinates of neighbouring background voxels may differ.
+        connectivity: usize,
+    },
+    /// `monai.transforms.RemoveSmallObjectsd`.
+    RemoveSmall {
+        /// What has so many voxels or fewer goes.
+        min_size: f64,
+        /// How many coordinates of neighbours may differ.
+        connectivity: usize,
+        /// False: whatever is not background belongs together.
+        independent_channels: bool,
+    },
+    /// `monai.transforms.LabelFilterd`.
+    Filter {
+        /// Labels that stay.
+        applied_labels: Vec<u8>,
+    },
+}
+
+impl LabelOperation {
+    /// The operation that a component's class names; `None` for any other class.
+    pub fn from_args(target: &str, args: &mut Args) -> Result<Option<Self>> {
+        Ok(Some(match target {
+            "KeepLargestConnectedComponentd" | "KeepLargestConnectedComponent" => {
+                let components = args.number("num_components")?.unwrap_or(1.0);
+                if components < 1.0 || components.fract() != 0.0 {
+                    return Err(args.invalid("num_components", "a whole number of at least 1"));
+                }
+                let onehot = args.raw("is_onehot").is_some();
+                Self::KeepLargest {
+                    applied_labels: labels(args)?,
+                    independent: args.truth("independent", true)?,
+                    onehot: if onehot { Some(args.truth("is_onehot", false)?) } else { None },
+                    connectivity: connectivity(args, 3)?,
+                    components: components as usize,
+                }
+            }
+            "FillHolesd" | "FillHoles" => Self::FillHoles {
+                // MONAI takes an empty list for none.
+                applied_labels: labels(args)?.filter(|labels| !labels.is_empty()),
+                connectivity: connectivity(args, 3)?,
+            },
+            "RemoveSmallObjectsd" | "RemoveSmallObjects" => {
+                // Only used by measure, which is refused.
+                args.ignore(&["pixdim"]);
+                if args.truth("by_measure", false)? {
+                    return Err(args.invalid("by_measure", "false"));
+                }
+                Self::RemoveSmall {
+                    min_size: args.number("min_size")?.unwrap_or(64.0),
+                    connectivity: connectivity(args, 1)?,
+                    independent_channels: args.truth("independent_channels", true)?,
+                }
+            }
+            "LabelFilterd" | "LabelFilter" => match labels(args)? {
+                Some(applied_labels) => Self::Filter { applied_labels },
+                None => return Err(args.invalid("applied_labels", "labels from 0 to 255")),
+            },
+            _ => return Ok(None),
+        }))
+    }
+}
+
+fn labels(args: &mut Args) -> Result<Option<Vec<u8>>> {
+    let Some(given) = args.whole_numbers("applied_labels")? else { return Ok(None) };
+    let labels: Option<Vec<u8>> = given.into_iter().map(|l| u8::try_from(l).ok()).collect();
+    labels.map(Some).ok_or_else(|| args.invalid("applied_labels", "labels from 0 to 255"))
+}
+
+fn connectivity(args: &mut Args, default: usize) -> Result<usize> {
+    match args.number("connectivity")? {
+        None => Ok(default),
+        Some(n) if [1.0, 2.0, 3.0].contains(&n) => Ok(n as usize),
+        Some(_) => Err(args.invalid("connectivity", "1, 2 or 3")),
+    }
+}

@@ -1,0 +1,273 @@
+//! What the operations do. Labels are an image of one channel; masks have one channel a class, which
+//! MONAI calls one-hot.
+
+use ndarray::{ArrayView3, ArrayView4, ArrayViewMut4, Axis, Slice};
+use rayon::prelude::*;
+
+use super::LabelOperation;
+use super::labelling::{Component, Components, Groups, Neighbourhood};
+use crate::error::{Error, ErrorKind, Result};
+use crate::postprocess::Segmentation;
+
+impl LabelOperation {
+    /// Applies it to a segmentation on whatever grid.
+    pub fn apply(&self, segmentation: &mut Segmentation) -> Result<()> {
+        match segmentation {
+            Segmentation::Labels(labels) => {
+                // A label map stands for its own one-hot form.
+                self.apply_to(labels.view_mut().insert_axis(Axis(0)), Some(false))
+            }
+            Segmentation::Masks(masks) => self.apply_to(masks.view_mut(), None),
+        }
+    }
+
+    fn apply_to(&self, mut image: ArrayViewMut4<u8>, as_labels: Option<bool>) -> Result<()> {
+        let channels = image.dim().0;
+        match self {
+            Self::KeepLargest { applied_labels, independent, onehot, connectivity, components } => {
+                let onehot = as_labels.or(*onehot).unwrap_or(channels > 1);
+                let near = faces(*connectivity);
+                let labels = applied_labels.as_deref();
+                match (onehot, independent) {
+                    (true, true) => largest_of_channels(image, labels, near, *components),
+                    (true, false) => largest_of_union(image, labels, near, *components),
+                    (false, independent) => {
+                        let channel = image.slice_axis_mut(Axis(0), Slice::from(0..1));
+                        largest_of_labels(channel, labels, *independent, near, *components);
+                        Ok(())
+                    }
+                }
+            }
+            Self::FillHoles { applied_labels, connectivity } => {
+                let labels = applied_labels.as_deref();
+                if channels > 1 {
+                    fill_channels(image, labels, faces(*connectivity))
+                } else {
+                    fill_labels(image, labels, faces(*connectivity));
+                    Ok(())
+                }
+            }
+            Self::RemoveSmall { min_size, connectivity, independent_channels } => {
+                remove_small(image, *min_size, *connectivity, *independent_channels);
+                Ok(())
+            }
+            Self::Filter { applied_labels } => {
+                image.par_mapv_inplace(|v| if applied_labels.contains(&v) { v } else { 0 });
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Neighbours within a channel.
+fn faces(connectivity: usize) -> Neighbourhood {
+    Neighbourhood { connectivity, across_channels: false }
+}
+
+/// How many voxels have each value.
+fn histogram(image: ArrayView4<u8>) -> [u64; 256] {
+    ndarray::Zip::from(image).par_fold(
+        || [0; 256],
+        |mut counts: [u64; 256], &v| {
+            counts[v as usize] += 1;
+            counts
+        },
+        |a, b| std::array::from_fn(|i| a[i] + b[i]),
+    )
+}
+
+/// For each component whether it is beyond the `keep` largest of its group. Of equal ones the later
+/// in C order stays, as in MONAI.
+fn beyond_largest(components: &[Component], keep: usize) -> Vec<bool> {
+    let mut order: Vec<usize> = (0..components.len()).collect();
+    order.sort_by_key(|&i| {
+        let Component { group, voxels, first, .. } = components[i];
+        (group, std::cmp::Reverse((voxels, first)))
+    });
+    let mut beyond = vec![false; components.len()];
+    for of_group in order.chunk_by(|&a, &b| components[a].group == components[b].group) {
+        for &i in of_group.iter().skip(keep) {
+            beyond[i] = true;
+        }
+    }
+    beyond
+}
+
+fn largest_of_labels(
+    image: ArrayViewMut4<u8>,
+    labels: Option<&[u8]>,
+    independent: bool,
+    near: Neighbourhood,
+    keep: usize,
+) {
+    let applied = |v: u8| labels.map_or(v != 0, |labels| labels.contains(&v));
+    let groups: Groups = std::array::from_fn(|v| match v as u8 {
+        v if !applied(v) => 0,
+        // Background that is cleared stays background.
+        v if independent => v,
+        _ => 1,
+    });
+    clear_beyond(image, &groups, near, keep);
+}
+
+fn clear_beyond(image: ArrayViewMut4<u8>, groups: &Groups, near: Neighbourhood, keep: usize) {
+    let components = Components::find(image.view(), groups, near);
+    components.paint(image, &beyond_largest(components.all(), keep), 0);
+}
+
+/// Whatever is not 0 is one group.
+fn foreground() -> Groups {
+    std::array::from_fn(|v| u8::from(v != 0))
+}
+
+/// The channels named, or all but the first that are not empty.
+fn channels_named(image: ArrayView4<u8>, labels: Option<&[u8]>) -> Result<Vec<usize>> {
+    let channels = image.dim().0;
+    let Some(labels) = labels else {
+        let used = |c: &usize| image.index_axis(Axis(0), *c).iter().any(|v| *v != 0);
+        return Ok((1..channels).filter(used).collect());
+    };
+    labels
+        .iter()
+        .map(|&label| match usize::from(label) {
+            channel if channel < channels => Ok(channel),
+            channel => Err(Error::new(
+                ErrorKind::InvalidModel,
+                format!("applied_labels names channel {channel}, the result has {channels}"),
+            )),
+        })
+        .collect()
+}
+
+fn largest_of_channels(
+    mut image: ArrayViewMut4<u8>,
+    labels: Option<&[u8]>,
+    near: Neighbourhood,
+    keep: usize,
+) -> Result<()> {
+    for c in channels_named(image.view(), labels)? {
+        let channel = image.slice_axis_mut(Axis(0), Slice::from(c..c + 1));
+        clear_beyond(channel, &foreground(), near, keep);
+    }
+    Ok(())
+}
+
+fn largest_of_union(
+    mut image: ArrayViewMut4<u8>,
+    labels: Option<&[u8]>,
+    near: Neighbourhood,
+    keep: usize,
+) -> Result<()> {
+    let channels = channels_named(image.view(), labels)?;
+    let Some((first, rest)) = channels.split_first() else { return Ok(()) };
+    // Keeps the memory order of the channel.
+    let mut union = image.index_axis(Axis(0), *first).map(|v| u8::from(*v != 0));
+    for &c in rest {
+        ndarray::Zip::from(&mut union)
+            .and(image.index_axis(Axis(0), c))
+            .par_for_each(|u, &v| *u |= u8::from(v != 0));
+    }
+    let components = Components::find(union.view().insert_axis(Axis(0)), &foreground(), near);
+    let beyond = beyond_largest(components.all(), keep);
+    for c in channels {
+        components.paint(image.slice_axis_mut(Axis(0), Slice::from(c..c + 1)), &beyond, 0);
+    }
+    Ok(())
+}
+
+/// `skimage.morphology.remove_small_objects` as MONAI calls it: masks are labelled with their
+/// channels as a fourth axis; in a map of several labels each label is one object. MONAI hands
+/// `min_size` on by its position, where scikit-image has `max_size` since 0.26: an object of exactly
+/// that size goes too.
+fn remove_small(
+    mut image: ArrayViewMut4<u8>,
+    min_size: f64,
+    connectivity: usize,
+    independent_channels: bool,
+) {
+    let counts = histogram(image.view());
+    if counts.iter().filter(|n| **n > 0).count() == 1 {
+        return;
+    }
+    let binary = counts[2..].iter().all(|n| *n == 0);
+    if independent_channels && !binary {
+        let small: [bool; 256] = std::array::from_fn(|v| counts[v] as f64 <= min_size);
+        image.par_mapv_inplace(|v| if small[v as usize] { 0 } else { v });
+        return;
+    }
+    let near = Neighbourhood { connectivity, across_channels: true };
+    let components = Components::find(image.view(), &foreground(), near);
+    let small: Vec<bool> = components.all().iter().map(|c| c.voxels as f64 <= min_size).collect();
+    components.paint(image, &small, 0);
+}
+
+fn fill_channels(
+    mut image: ArrayViewMut4<u8>,
+    labels: Option<&[u8]>,
+    near: Neighbourhood,
+) -> Result<()> {
+    // Background is never filled.
+    let channels = channels_named(image.view(), labels)?;
+    for c in channels.into_iter().filter(|c| *c != 0) {
+        let channel = image.slice_axis_mut(Axis(0), Slice::from(c..c + 1));
+        fill_labels(channel, Some(&[1]), near);
+    }
+    Ok(())
+}
+
+/// Fills the holes of each label in turn, by ascending label; what lies in them is overwritten.
+fn fill_labels(mut image: ArrayViewMut4<u8>, labels: Option<&[u8]>, near: Neighbourhood) {
+    let boxes = boxes_of_values(image.index_axis(Axis(0), 0));
+    for label in 1..=u8::MAX {
+        if labels.is_some_and(|labels| !labels.contains(&label)) {
+            continue;
+        }
+        // A hole lies within the box round its label, and does not reach the box's faces.
+        let Some(found) = boxes[label as usize] else { continue };
+        let mut part = image.view_mut();
+        for (axis, (first, last)) in found.into_iter().enumerate() {
+            part.slice_axis_inplace(Axis(axis + 1), Slice::from(first..last + 1));
+        }
+        let groups: Groups = std::array::from_fn(|v| u8::from(v != label as usize));
+        let components = Components::find(part.view(), &groups, near);
+        let holes: Vec<bool> = components.all().iter().map(|c| !c.at_border).collect();
+        components.paint(part, &holes, label);
+    }
+}
+
+/// First and last index along each axis.
+type Bounds = [(usize, usize); 3];
+
+/// The box round the voxels of each value.
+fn boxes_of_values(image: ArrayView3<u8>) -> Vec<Option<Bounds>> {
+    let slowest = (0..3).max_by_key(|&a| image.strides()[a].unsigned_abs()).unwrap_or(0);
+    let [p, q] = [[1, 2], [0, 2], [0, 1]][slowest];
+    let none = || vec![None::<Bounds>; 256];
+    image
+        .axis_iter(Axis(slowest))
+        .into_par_iter()
+        .enumerate()
+        .fold(none, |mut boxes, (plane, values)| {
+            for ((a, b), &v) in values.indexed_iter().filter(|(_, v)| **v != 0) {
+                let mut at = [plane; 3];
+                (at[p], at[q]) = (a, b);
+                widen(&mut boxes[v as usize], at.map(|i| (i, i)));
+            }
+            boxes
+        })
+        .reduce(none, |mut a, b| {
+            for (a, b) in a.iter_mut().zip(b) {
+                if let Some(b) = b {
+                    widen(a, b);
+                }
+            }
+            a
+        })
+}
+
+fn widen(bounds: &mut Option<Bounds>, other: Bounds) {
+    *bounds = Some(match *bounds {
+        None => other,
+        Some(b) => std::array::from_fn(|i| (b[i].0.min(other[i].0), b[i].1.max(other[i].1))),
+    });
+}
