@@ -18,6 +18,19 @@ impl Samples {
         self.len() == 0
     }
 
+    /// Leaves of each pixel its Bits Stored, sign-extended where they are two's complement (PS3.5
+    /// 8.1.1): bits above them are no part of the value, whatever the codestream's precision was.
+    pub fn keep_stored_bits(&mut self, bits_stored: u16) {
+        let unused = 16u32.saturating_sub(u32::from(bits_stored)).min(15);
+        if unused == 0 {
+            return;
+        }
+        match self {
+            Self::I16(v) => v.iter_mut().for_each(|x| *x = (*x << unused) >> unused),
+            Self::U16(v) => v.iter_mut().for_each(|x| *x = (*x << unused) >> unused),
+        }
+    }
+
     /// Smallest and largest pixel value, as stored (before rescale); `None` without pixels.
     pub fn min_max(&self) -> Option<(i32, i32)> {
         fn range<T: Copy + Ord + Into<i32>>(values: &[T]) -> Option<(i32, i32)> {
@@ -184,5 +197,17 @@ mod tests {
         assert_eq!(s.crc32(8), crc32fast::hash(&[0xFF, 1]));
         assert_eq!(Samples::U16(b"123456789".map(u16::from).to_vec()).crc32(8), 0xCBF4_3926);
         assert_eq!(s.min_max(), Some((-1, 1)));
+    }
+
+    #[test]
+    fn bits_above_those_stored_are_dropped() {
+        let mut signed = Samples::I16(vec![0x0FFF, 0x07FF, -1, 0x1801u16 as i16]);
+        signed.keep_stored_bits(12);
+        assert_eq!(signed, Samples::I16(vec![-1, 0x07FF, -1, -0x7FF]));
+        let mut unsigned = Samples::U16(vec![0xF123, 0x0FFF]);
+        unsigned.keep_stored_bits(12);
+        assert_eq!(unsigned, Samples::U16(vec![0x0123, 0x0FFF]));
+        unsigned.keep_stored_bits(16);
+        assert_eq!(unsigned, Samples::U16(vec![0x0123, 0x0FFF]));
     }
 }

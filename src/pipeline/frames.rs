@@ -72,8 +72,10 @@ fn decode(series: &Series, frame: &EncodedFrame, format: &FrameFormat) -> Result
     let descriptor = &instance.frames[frame.key.frame];
     check_dimensions(descriptor, format)
         .and_then(|()| codec::decode(&instance.transfer_syntax, &frame.data, format))
-        .and_then(|samples| {
+        .and_then(|mut samples| {
+            // The checksum is of what the codestream holds.
             check_crc32(descriptor, &samples, format)?;
+            samples.keep_stored_bits(format.bits_stored);
             Ok(samples)
         })
         .map_err(|e| at_frame(e, instance, frame.key.frame, descriptor))
