@@ -143,10 +143,14 @@ fn checked(
 /// Why a component that could be read cannot be run. The error may name an argument in its details.
 fn refusal(component: &Component, error: &crate::error::Error) -> Problem {
     let path = error.details().get("path").and_then(|path| path.as_str());
+    let path = path.unwrap_or(&component.path);
+    // Where an error stands alone it says the path itself; here that is beside it.
+    let message = error.message();
+    let bare = message.strip_prefix(path).and_then(|rest| rest.strip_prefix(": "));
     Problem {
         file: super::documents::MAIN_FILE.to_owned(),
-        path: path.unwrap_or(&component.path).to_owned(),
-        message: error.message().to_owned(),
+        path: path.to_owned(),
+        message: bare.unwrap_or(message).to_owned(),
     }
 }
 
