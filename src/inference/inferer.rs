@@ -57,9 +57,8 @@ impl Inferer {
             return Err(args.invalid("roi_size", "two whole numbers"));
         };
         let mut sizes = [a, b].map(|n| usize::try_from(n).ok().filter(|n| *n > 0)).into_iter();
-        window.roi_size = std::array::from_fn(|i| {
-            if i == axis { Some(1) } else { sizes.next().flatten() }
-        });
+        window.roi_size =
+            std::array::from_fn(|i| if i == axis { Some(1) } else { sizes.next().flatten() });
         Ok(Self { window, slices_across: Some(axis) })
     }
 
@@ -83,9 +82,7 @@ impl Inferer {
         progress: &dyn Progress,
     ) -> Result<WindowStats> {
         match (self.slices_across, network.shape().planar) {
-            (Some(axis), true) => {
-                self.window.run(image, &Slices { network, axis }, sink, progress)
-            }
+            (Some(axis), true) => self.window.run(image, &Slices { network, axis }, sink, progress),
             (None, false) => self.window.run(image, network, sink, progress),
             (Some(_), false) => Err(mismatch("volumes", "slices")),
             (None, true) => Err(mismatch("slices", "volumes")),
@@ -116,8 +113,7 @@ struct Slices<'a> {
 fn across(shape: NetworkShape, axis: usize) -> NetworkShape {
     let [a, b, _] = shape.spatial;
     let mut sizes = [a, b].into_iter();
-    let spatial =
-        std::array::from_fn(|i| if i == axis { Some(1) } else { sizes.next().flatten() });
+    let spatial = std::array::from_fn(|i| if i == axis { Some(1) } else { sizes.next().flatten() });
     NetworkShape { spatial, planar: false, ..shape }
 }
 
@@ -134,9 +130,8 @@ impl Network for Slices<'_> {
         // An axis of one voxel goes from one place to another without a change in memory.
         let axis = Axis(self.axis + 2);
         let slices = batch.index_axis_move(axis, 0).insert_axis(Axis(4));
-        self.network.run(slices, &mut |result| {
-            take(result.index_axis_move(Axis(4), 0).insert_axis(axis))
-        })
+        self.network
+            .run(slices, &mut |result| take(result.index_axis_move(Axis(4), 0).insert_axis(axis)))
     }
 }
 

@@ -159,9 +159,8 @@ impl Network for OnnxNetwork {
         batch: ArrayView5<f32>,
         take: &mut dyn FnMut(ArrayView5<f32>) -> Result<()>,
     ) -> Result<()> {
-        let failed = |e: ort::Error| {
-            Error::new(ErrorKind::InvalidModel, format!("the network failed: {e}"))
-        };
+        let failed =
+            |e: ort::Error| Error::new(ErrorKind::InvalidModel, format!("the network failed: {e}"));
         let input = if self.shape.planar {
             if batch.dim().4 != 1 {
                 return Err(Error::internal("a network for slices was given a volume"));

@@ -70,9 +70,13 @@ impl PostPlan {
             alone.add(component)?;
         }
         Ok(match alone {
-            Self { activation: Activation::None, before: None, invert: None, operations_before, .. }
-                if operations_before.is_empty() =>
-            {
+            Self {
+                activation: Activation::None,
+                before: None,
+                invert: None,
+                operations_before,
+                ..
+            } if operations_before.is_empty() => {
                 "nothing to do: outputs are what the request asks for".to_owned()
             }
             Self { operations_before, .. } if !operations_before.is_empty() => {
@@ -185,7 +189,12 @@ fn flag(args: &mut Args, name: &str) -> Result<bool> {
 fn invert(args: &mut Args) -> Result<InvertSpec> {
     // There is one image and one preprocessing; where tensors live does not matter.
     args.ignore(&[
-        "transform", "orig_keys", "meta_keys", "orig_meta_keys", "meta_key_postfix", "to_tensor",
+        "transform",
+        "orig_keys",
+        "meta_keys",
+        "orig_meta_keys",
+        "meta_key_postfix",
+        "to_tensor",
         "device",
     ]);
     if args.raw("post_func").is_some() {
@@ -217,5 +226,66 @@ fn discretise(args: &mut Args) -> Result<Option<Discretise>> {
         (false, Some(t)) => Ok(Some(Discretise::Threshold(t as f32))),
         (false, None) => Ok(None),
         (true, Some(_)) => Err(args.invalid("threshold", "a number only without argmax")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn components(list: &[(&str, Value)]) -> Vec<Component> {
+        let component = |(i, (target, args)): (usize, &(&str, Value))| Component {
+            target: (*target).to_owned(),
+            args: args.as_object().unwrap().clone(),
+            path: format!("postprocessing#transforms#{i}"),
+        };
+        list.iter().enumerate().map(component).collect()
+    }
+
+    #[test]
+    fn operations_stand_on_the_side_of_the_inversion_they_are_written_on() {
+        let largest = ("KeepLargestConnectedComponentd", json!({"applied_labels": [1, 2]}));
+        let plan = PostPlan::new(&components(&[
+            ("AsDiscreted", json!({"keys": "pred", "argmax": true})),
+            largest.clone(),
+            ("Invertd", json!({"keys": "pred", "nearest_interp": false})),
+            ("FillHolesd", json!({"keys": "pred"})),
+            ("RemoveSmallObjectsd", json!({"min_size": 10})),
+        ]))
+        .unwrap();
+        assert_eq!(plan.before, Some(Discretise::Argmax));
+        let [LabelOperation::KeepLargest { applied_labels, independent, .. }] =
+            &plan.operations_before[..]
+        else {
+            panic!("{plan:?}");
+        };
+        assert_eq!((applied_labels.as_deref(), *independent), (Some(&[1, 2][..]), true));
+        assert!(matches!(
+            plan.operations_after[..],
+            [LabelOperation::FillHoles { .. }, LabelOperation::RemoveSmall { .. }]
+        ));
+        let described = PostPlan::describe(&components(&[largest])[0]).unwrap();
+        assert!(described.contains("KeepLargest"), "{described}");
+    }
+
+    #[test]
+    fn operations_need_labels_and_arguments_that_are_known() {
+        let argmax = ("AsDiscreted", json!({"argmax": true}));
+        for list in [
+            vec![("FillHolesd", json!({})), argmax.clone()],
+            vec![argmax.clone(), ("RemoveSmallObjectsd", json!({"by_measure": true}))],
+            vec![
+                argmax.clone(),
+                ("KeepLargestConnectedComponentd", json!({"applied_labels": [300]})),
+            ],
+            vec![argmax.clone(), ("KeepLargestConnectedComponentd", json!({"connectivity": 4}))],
+            vec![argmax, ("LabelFilterd", json!({}))],
+        ] {
+            let error = PostPlan::new(&components(&list)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidModel, "{error}");
+            assert!(error.message().contains("postprocessing#transforms#"), "{error}");
+        }
     }
 }

@@ -4,14 +4,12 @@ use std::path::Path;
 
 use ndarray::Array4;
 
-use crate::bundle::serving::{Serving, segment_descriptions};
 use crate::bundle::Bundle;
+use crate::bundle::serving::{Serving, segment_descriptions};
 use crate::config::{ComputeSettings, ExecutionProvider};
 use crate::dicom::segment::{Algorithm, SegmentDescription};
 use crate::error::{Error, ErrorKind, Result};
-use crate::inference::{
-    Inferer, Network, OnnxNetwork, PlaneSink, ProviderChoice,
-};
+use crate::inference::{Inferer, Network, OnnxNetwork, PlaneSink, ProviderChoice};
 use crate::postprocess::PostPlan;
 use crate::progress::Silent;
 use crate::request::OutputKind;

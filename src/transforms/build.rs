@@ -70,8 +70,16 @@ fn array_name(target: &str) -> &str {
 fn nothing_to_do(target: &str, args: &mut Args) -> Result<bool> {
     match array_name(target) {
         "LoadImage" => args.ignore(&[
-            "reader", "dtype", "meta_keys", "meta_key_postfix", "overwriting", "image_only",
-            "ensure_channel_first", "simple_keys", "prune_meta_pattern", "prune_meta_sep",
+            "reader",
+            "dtype",
+            "meta_keys",
+            "meta_key_postfix",
+            "overwriting",
+            "image_only",
+            "ensure_channel_first",
+            "simple_keys",
+            "prune_meta_pattern",
+            "prune_meta_sep",
         ]),
         "EnsureChannelFirst" => args.ignore(&["strict_check", "channel_dim"]),
         "EnsureType" => {
@@ -147,7 +155,10 @@ mod tests {
             ("Resized", json!({"spatial_size": 8})),
             ("SpatialPadd", json!({"spatial_size": [8, 8]})),
             ("DivisiblePadd", json!({"k": 16, "colour": 1})),
-            ("CropForegroundd", json!({"select_fn": {"$lambda": {"params": ["x"], "body": "x.any()"}}})),
+            (
+                "CropForegroundd",
+                json!({"select_fn": {"$lambda": {"params": ["x"], "body": "x.any()"}}}),
+            ),
             ("RandFlipd", json!({})),
         ] {
             let error = outcome(target, args).unwrap_err();

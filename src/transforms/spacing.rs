@@ -2,9 +2,9 @@
 
 use ndarray::{Array4, Axis};
 
-use crate::bundle::Args;
 use super::resample::{Grid, Interpolation, PaddingMode, Resample};
 use super::{Applied, Image, Transform};
+use crate::bundle::Args;
 use crate::error::{Error, ErrorKind, Result};
 use crate::volume::Affine;
 
@@ -183,8 +183,7 @@ fn shape_and_offset(
         if scale_extent { [-0.5, n as f64 - 0.5] } else { [0.0, n as f64 - 1.0] }
     };
     let [rx, ry, rz] = dims.map(range);
-    let corners: [[f64; 3]; 8] =
-        std::array::from_fn(|i| [rx[i >> 2], ry[(i >> 1) & 1], rz[i & 1]]);
+    let corners: [[f64; 3]; 8] = std::array::from_fn(|i| [rx[i >> 2], ry[(i >> 1) & 1], rz[i & 1]]);
     let mapped: Vec<[f64; 3]> = corners.iter().map(|&c| to_output.apply(c)).collect();
     let mut shape = [0; 3];
     for (axis, size) in shape.iter_mut().enumerate() {

@@ -71,7 +71,12 @@ impl PadMode {
 /// The window of size `to` that begins at `offset`, which may lie outside of the image; the affine
 /// follows, and a record is kept. A window of no voxel, or one that the mode cannot fill, is
 /// [`ErrorKind::InvalidImage`].
-pub(super) fn cut(mut image: Image, offset: [i64; 3], to: [usize; 3], pad: PadMode) -> Result<Image> {
+pub(super) fn cut(
+    mut image: Image,
+    offset: [i64; 3],
+    to: [usize; 3],
+    pad: PadMode,
+) -> Result<Image> {
     let from = image.dims();
     let mut outside = false;
     let mut tables: [Vec<Option<usize>>; 3] = Default::default();
@@ -89,7 +94,9 @@ pub(super) fn cut(mut image: Image, offset: [i64; 3], to: [usize; 3], pad: PadMo
         if !pad.allows(before, after, n) {
             return Err(Error::new(
                 ErrorKind::InvalidImage,
-                format!("{n} voxels along an axis are too few to be padded by {before} and {after}"),
+                format!(
+                    "{n} voxels along an axis are too few to be padded by {before} and {after}"
+                ),
             ));
         }
         outside |= before > 0 || after > 0;
@@ -154,9 +161,8 @@ mod tests {
 
     #[test]
     fn modes_are_those_of_numpy() {
-        let line = |mode: PadMode| -> Vec<Option<usize>> {
-            (-3..7).map(|i| mode.source(i, 4)).collect()
-        };
+        let line =
+            |mode: PadMode| -> Vec<Option<usize>> { (-3..7).map(|i| mode.source(i, 4)).collect() };
         let indices = |of: [usize; 10]| of.map(Some).to_vec();
         assert_eq!(line(PadMode::Edge), indices([0, 0, 0, 0, 1, 2, 3, 3, 3, 3]));
         assert_eq!(line(PadMode::Reflect), indices([3, 2, 1, 0, 1, 2, 3, 2, 1, 0]));

@@ -70,8 +70,14 @@ impl Components {
         let shape: [usize; 4] = std::array::from_fn(|a| image.shape()[a]);
         let (runs, rows) = runs_of(&image, groups);
         let roots = joined(&runs, &rows, shape, neighbourhood);
-        let mut this =
-            Self { order, shape, of_run: Vec::with_capacity(runs.len()), runs, rows, found: vec![] };
+        let mut this = Self {
+            order,
+            shape,
+            of_run: Vec::with_capacity(runs.len()),
+            runs,
+            rows,
+            found: vec![],
+        };
         this.collect(&roots, order.map(|a| in_c_order[a]));
         this
     }
@@ -87,18 +93,20 @@ impl Components {
         let mut image = image.permuted_axes(self.order);
         let [_, slow, mid, _] = self.shape;
         for (c, mut channel) in image.outer_iter_mut().enumerate() {
-            channel.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(s, mut plane)| {
-                for (m, mut row) in plane.outer_iter_mut().enumerate() {
-                    let row_index = (c * slow + s) * mid + m;
-                    for run in self.rows[row_index]..self.rows[row_index + 1] {
-                        if chosen[self.of_run[run] as usize] {
-                            let Run { start, end, .. } = self.runs[run];
-                            let range = start as usize..end as usize;
-                            row.slice_mut(s![range]).fill(value);
+            channel.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(
+                |(s, mut plane)| {
+                    for (m, mut row) in plane.outer_iter_mut().enumerate() {
+                        let row_index = (c * slow + s) * mid + m;
+                        for run in self.rows[row_index]..self.rows[row_index + 1] {
+                            if chosen[self.of_run[run] as usize] {
+                                let Run { start, end, .. } = self.runs[run];
+                                let range = start as usize..end as usize;
+                                row.slice_mut(s![range]).fill(value);
+                            }
                         }
                     }
-                }
-            });
+                },
+            );
         }
     }
 
@@ -188,8 +196,10 @@ fn joined(
                     continue;
                 }
                 for &(dc, ds, dm, slack) in &offsets {
-                    let at = |i: usize, d: isize, n: usize| i.checked_add_signed(d).filter(|i| *i < n);
-                    let (Some(c), Some(s), Some(m)) = (at(c, dc, channels), at(s, ds, slow), at(m, dm, mid))
+                    let at =
+                        |i: usize, d: isize, n: usize| i.checked_add_signed(d).filter(|i| *i < n);
+                    let (Some(c), Some(s), Some(m)) =
+                        (at(c, dc, channels), at(s, ds, slow), at(m, dm, mid))
                     else {
                         continue;
                     };
@@ -285,7 +295,8 @@ mod tests {
             while let Some((c, x, y, z)) = stack.pop() {
                 size += 1;
                 for (to, &v) in image.indexed_iter() {
-                    let d = [c.abs_diff(to.0), x.abs_diff(to.1), y.abs_diff(to.2), z.abs_diff(to.3)];
+                    let d =
+                        [c.abs_diff(to.0), x.abs_diff(to.1), y.abs_diff(to.2), z.abs_diff(to.3)];
                     let touches = d.iter().all(|d| *d <= 1)
                         && d.iter().sum::<usize>() <= near.connectivity
                         && (near.across_channels || d[0] == 0);

@@ -197,8 +197,7 @@ fn remove_small(
     }
     let near = Neighbourhood { connectivity, across_channels: true };
     let components = Components::find(image.view(), &foreground(), near);
-    let small: Vec<bool> =
-        components.all().iter().map(|c| c.voxels as f64 <= min_size).collect();
+    let small: Vec<bool> = components.all().iter().map(|c| c.voxels as f64 <= min_size).collect();
     components.paint(image, &small, 0);
 }
 

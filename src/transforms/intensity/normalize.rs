@@ -88,8 +88,7 @@ fn given(args: &mut Args, name: &str, channel_wise: bool) -> Result<Option<Vec<f
     } else {
         value.as_f64().map(|v| vec![v])
     };
-    let expected =
-        if channel_wise { "a list of numbers, one a channel" } else { "a number" };
+    let expected = if channel_wise { "a list of numbers, one a channel" } else { "a number" };
     numbers.map(Some).ok_or_else(|| args.invalid(name, expected))
 }
 
@@ -99,9 +98,12 @@ fn mean_and_deviation(
     used: impl Fn(f32) -> bool + Send + Sync,
 ) -> Option<(f64, f64)> {
     let sums = by_plane(values, |plane| {
-        plane.fold((0u64, 0.0), |(n, sum), &v| {
-            if used(v) { (n + 1, sum + f64::from(v)) } else { (n, sum) }
-        })
+        plane.fold(
+            (0u64, 0.0),
+            |(n, sum), &v| {
+                if used(v) { (n + 1, sum + f64::from(v)) } else { (n, sum) }
+            },
+        )
     });
     let (count, sum) = sums.into_iter().fold((0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
     if count == 0 {

@@ -3,9 +3,9 @@
 
 use ndarray::ArrayViewMut4;
 
+use super::for_each_part;
 use super::order_statistics::OrderStatistics;
 use super::range::{RangeMap, target_from_args};
-use super::for_each_part;
 use crate::bundle::Args;
 use crate::error::Result;
 use crate::transforms::{Image, Transform};
