@@ -6,7 +6,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Runs `work` on the CPU pool and waits for it without blocking. A panic in it is an
 /// [`ErrorKind::Internal`] error; work that nobody waits for any more is not begun.
-pub async fn run<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub async fn run<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     rayon::spawn(move || {
         if !sender.is_closed() {

@@ -29,8 +29,8 @@ mod value;
 
 use std::path::{Path, PathBuf};
 
-pub use check::{CheckReport, CheckedComponent, CheckedStage, Outcome, Stage, check_report};
 pub use args::Args;
+pub use check::{CheckReport, CheckedComponent, CheckedStage, Outcome, Stage, check_report};
 pub use component::Component;
 pub use config::BundleConfig;
 pub use metadata::{Extent, NetworkFormat, TensorFormat};

@@ -12,8 +12,8 @@ use tokio::runtime::{Builder, Runtime};
 
 pub use run::RunArgs;
 
-
 use crate::config::{LogArgs, ServeArgs, refuse_unknown_variables};
+use crate::emulator::cli::{EmulateArgs, ImportArgs};
 use crate::error::{Error, Result};
 use crate::phantom::PhantomArgs;
 use crate::telemetry;
@@ -40,7 +40,10 @@ pub enum Command {
     /// Look into model packages
     Bundle(check::BundleArgs),
 
-
+    /// A local AWS HealthImaging, for demos and tests
+    Emulate(EmulateArgs),
+    /// Bring DICOM files into the local AWS HealthImaging
+    Import(ImportArgs),
     /// Make a synthetic CT as DICOM files, with its truth
     Phantom(PhantomArgs),
 }
@@ -66,6 +69,8 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Serve(args) => serve::serve(*args).map(exit::drained),
         Command::Run(args) => to_the_end(run::run(args)),
         Command::Bundle(args) => check::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Emulate(args) => to_the_end(args.run()),
+        Command::Import(args) => to_the_end(args.run()),
         Command::Phantom(args) => to_the_end(args.run()),
     }
 }

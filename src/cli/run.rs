@@ -64,11 +64,10 @@ pub async fn run(args: RunArgs) -> Result<()> {
     bar.say("loading the model");
     let options = LoadOptions::from(&args.compute.clone().settings());
     let location = location.clone();
-    let model = tokio::task::spawn_blocking(move || {
-        Model::load(&location.name, &location.path, options)
-    })
-    .await
-    .unwrap_or_else(|_| Err(Error::internal("loading the model failed unexpectedly")))?;
+    let model =
+        tokio::task::spawn_blocking(move || Model::load(&location.name, &location.path, options))
+            .await
+            .unwrap_or_else(|_| Err(Error::internal("loading the model failed unexpectedly")))?;
     let name = model.name.clone();
     let job = Job {
         model: Arc::new(model),

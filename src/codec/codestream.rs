@@ -3,6 +3,9 @@
 //! image may do neither. [`check`] allocates nothing that the data does not pay for, and accepts a
 //! codestream only if it promises what the DICOM header promises and all its tile-parts are there.
 
+use std::ops::Range;
+
+use super::packets::Tile;
 use super::{FrameFormat, corrupt};
 use crate::error::Result;
 
@@ -36,6 +39,8 @@ pub(super) struct Codestream {
     /// reversible wavelet, and no marker segment that changes any of it: the form every HTJ2K
     /// encoder for DICOM writes, and all that `openjph-core` reads right.
     pub plain: bool,
+    /// Where a plain codestream has its packets, and what they depend on.
+    pub packets: Option<(Range<usize>, Tile)>,
     /// Bytes from SOC to EOC, without the padding after it.
     pub length: usize,
 }
@@ -55,9 +60,9 @@ pub(super) fn check(data: &[u8], format: &FrameFormat) -> Result<Codestream> {
     if packets > MAX_PACKETS {
         return Err(corrupt(format!("codestream declares {packets} packets")));
     }
-    let (parts, bare_tile_headers) = tile_parts(&mut reader, tiles)?;
-    let plain = parts == 1
-        && bare_tile_headers
+    let parts = tile_parts(&mut reader, tiles)?;
+    let plain = parts.count == 1
+        && parts.bare
         && !header.unusual
         && siz.offset == (0, 0)
         && cod.is_plain(&siz);
@@ -66,6 +71,7 @@ pub(super) fn check(data: &[u8], format: &FrameFormat) -> Result<Codestream> {
         signed: siz.signed,
         high_throughput: cod.block_style & 0xC0 == 0x40,
         plain,
+        packets: plain.then(|| (parts.last, cod.tile(&siz))),
         length: reader.position,
     })
 }
@@ -145,13 +151,19 @@ fn main_header(reader: &mut Reader<'_>) -> Result<MainHeader> {
     }
 }
 
+struct TileParts {
+    count: u64,
+    /// No tile-part header holds a marker segment.
+    bare: bool,
+    /// Where the last one has its packets.
+    last: Range<usize>,
+}
+
 /// Walks all tile-parts to EOC by their lengths; every tile must have its first part and what
-/// follows EOC must be zero. Returns the number of tile-parts and whether no tile-part header
-/// holds a marker segment.
-fn tile_parts(reader: &mut Reader<'_>, tiles: u64) -> Result<(u64, bool)> {
+/// follows EOC must be zero.
+fn tile_parts(reader: &mut Reader<'_>, tiles: u64) -> Result<TileParts> {
     let mut seen = vec![false; tiles as usize];
-    let mut parts = 0;
-    let mut bare = true;
+    let mut parts = TileParts { count: 0, bare: true, last: 0..0 };
     loop {
         let start = reader.position;
         match reader.marker()? {
@@ -168,12 +180,13 @@ fn tile_parts(reader: &mut Reader<'_>, tiles: u64) -> Result<(u64, bool)> {
         if end > reader.data.len() {
             return Err(corrupt("codestream is truncated in a tile-part"));
         }
-        bare &= skip_tile_part_header(reader)?;
+        parts.bare &= skip_tile_part_header(reader)?;
         if end < reader.position {
             return Err(malformed());
         }
+        parts.last = reader.position..end;
         reader.position = end;
-        parts += 1;
+        parts.count += 1;
     }
     if !seen.iter().all(|&s| s) {
         return Err(corrupt("codestream lacks a tile"));
@@ -181,7 +194,7 @@ fn tile_parts(reader: &mut Reader<'_>, tiles: u64) -> Result<(u64, bool)> {
     if reader.data.get(reader.position..).unwrap_or_default().iter().any(|&b| b != 0) {
         return Err(corrupt("codestream is followed by other data"));
     }
-    Ok((parts, bare))
+    Ok(parts)
 }
 
 /// Leaves the reader after SOD; whether there was no marker segment before it.
@@ -300,6 +313,8 @@ struct Cod {
     style: u8,
     layers: u16,
     levels: u8,
+    /// Code-block width and height exponents.
+    block: (u8, u8),
     block_style: u8,
     reversible: bool,
     /// Precinct size exponents of each resolution, PPy << 4 | PPx; empty means 15 and 15.
@@ -323,6 +338,7 @@ impl Cod {
             style: fixed[0],
             layers: u16::from_be_bytes([fixed[2], fixed[3]]),
             levels,
+            block: ((fixed[6] & 0x0F) + 2, (fixed[7] & 0x0F) + 2),
             block_style: fixed[8],
             reversible: fixed[9] == 1,
             precincts,
@@ -361,6 +377,17 @@ impl Cod {
             && self.layers == 1
             && self.reversible
             && smallest >= 1_u64 << self.levels
-            && (0..=self.levels).all(|r| self.precincts_at(r, siz) == 1)
+            && (0..=self.levels).all(|r| self.precincts_at(r, siz) == 1 && self.blocks_are_whole(r))
+    }
+
+    /// Whether no precinct of resolution `r` cuts code-blocks smaller (annex B.7).
+    fn blocks_are_whole(&self, r: u8) -> bool {
+        let precinct = self.precincts.get(usize::from(r)).copied().unwrap_or(0xFF);
+        let halved = u8::from(r > 0);
+        self.block.0 + halved <= precinct & 0x0F && self.block.1 + halved <= precinct >> 4
+    }
+
+    fn tile(&self, siz: &Siz) -> Tile {
+        Tile { size: siz.size, levels: self.levels, block: self.block }
     }
 }

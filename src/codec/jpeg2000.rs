@@ -39,5 +39,5 @@ pub(super) fn decode(data: &[u8], stream: &Codestream, format: &FrameFormat) -> 
         return Err(failed("size"));
     }
     let values = component.data().ok_or_else(|| failed("no pixels"))?;
-    from_integers(values.iter().copied(), stream.precision, stream.signed, format)
+    from_integers(values, stream.precision, stream.signed, format)
 }

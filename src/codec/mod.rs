@@ -11,6 +11,7 @@ mod jpeg;
 mod jpeg2000;
 mod native;
 mod openjp2_ffi;
+mod packets;
 mod samples;
 mod table;
 

@@ -76,7 +76,7 @@ pub(super) fn from_words(words: impl Iterator<Item = u16>, format: &FrameFormat)
 /// Representation differ in sign (`codestream::check` allows it only where the width leaves no
 /// doubt) the same bits are read with the other sign.
 pub(super) fn from_integers(
-    values: impl ExactSizeIterator<Item = i32>,
+    values: &[i32],
     precision: u32,
     signed: bool,
     format: &FrameFormat,
@@ -89,29 +89,23 @@ pub(super) fn from_integers(
         )));
     }
     let (low, high) = range_of(precision, signed);
-    let checked = values.map(|v| {
-        if (low..=high).contains(&v) {
-            Ok(v)
-        } else {
-            Err(corrupt(format!("decoded to a value outside its {precision} bits")))
-        }
-    });
-    let unused = 16 - precision.clamp(1, 16);
-    if format.signed {
-        let values: Result<Vec<i16>> = if signed {
-            checked.map(|v| v.map(|v| v as i16)).collect()
-        } else {
-            checked.map(|v| v.map(|v| ((v as u16) << unused) as i16 >> unused)).collect()
-        };
-        values.map(Samples::I16)
-    } else {
-        let values: Result<Vec<u16>> = if signed {
-            checked.map(|v| v.map(|v| ((v as u16) << unused) >> unused)).collect()
-        } else {
-            checked.map(|v| v.map(|v| v as u16)).collect()
-        };
-        values.map(Samples::U16)
+    // A pass of its own, without branches: both passes then run on whole vectors.
+    let (min, max) = values.iter().fold((i32::MAX, i32::MIN), |(l, h), &v| (l.min(v), h.max(v)));
+    if min < low || max > high {
+        return Err(corrupt(format!("decoded to a value outside its {precision} bits")));
     }
+    // Within 16 bits, so the lower half of each integer is the value in two's complement.
+    let unused = 16 - precision.clamp(1, 16);
+    Ok(match (format.signed, signed) {
+        (true, true) => Samples::I16(values.iter().map(|&v| v as i16).collect()),
+        (true, false) => {
+            Samples::I16(values.iter().map(|&v| ((v as i16) << unused) >> unused).collect())
+        }
+        (false, true) => {
+            Samples::U16(values.iter().map(|&v| ((v as u16) << unused) >> unused).collect())
+        }
+        (false, false) => Samples::U16(values.iter().map(|&v| v as u16).collect()),
+    })
 }
 
 /// Smallest and largest integer of `bits` (1 to 16) bits.
@@ -169,16 +163,16 @@ mod tests {
     #[test]
     fn integers_outside_the_precision_are_refused() {
         let f = format(16, 12, true);
-        let ok = from_integers([-2048, 2047].into_iter(), 12, true, &f).unwrap();
+        let ok = from_integers(&[-2048, 2047], 12, true, &f).unwrap();
         assert_eq!(ok, Samples::I16(vec![-2048, 2047]));
-        let e = from_integers([-2049, 0].into_iter(), 12, true, &f).unwrap_err();
+        let e = from_integers(&[-2049, 0], 12, true, &f).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::CorruptFrame);
     }
 
     #[test]
     fn a_codestream_of_the_other_sign_keeps_its_bits() {
         let f = format(16, 12, true);
-        let s = from_integers([0xFFF, 1].into_iter(), 12, false, &f).unwrap();
+        let s = from_integers(&[0xFFF, 1], 12, false, &f).unwrap();
         assert_eq!(s, Samples::I16(vec![-1, 1]));
     }
 

@@ -11,7 +11,9 @@ pub fn is_valid(uid: &str) -> bool {
     uid.len() <= 64
         && !uid.is_empty()
         && uid.split('.').all(|c| {
-            !c.is_empty() && c.bytes().all(|b| b.is_ascii_digit()) && (c.len() == 1 || !c.starts_with('0'))
+            !c.is_empty()
+                && c.bytes().all(|b| b.is_ascii_digit())
+                && (c.len() == 1 || !c.starts_with('0'))
         })
 }
 

@@ -138,7 +138,6 @@ fn wrong_dimensions(what: &str, count: usize) -> String {
 }
 
 /// The sizes of four or five dimensions.
-
 fn dimensions(what: &str, value: &ValueType) -> Result<Vec<Option<usize>>, String> {
     let ValueType::Tensor { ty: TensorElementType::Float32, shape, .. } = value else {
         return Err(format!("the network's {what} is not an f32 tensor"));

@@ -18,11 +18,8 @@ pub struct Runtime {
 
 /// Names the library's file.
 const VARIABLE: &str = "ORT_DYLIB_PATH";
-const FILE: &str = if cfg!(target_os = "macos") {
-    "libonnxruntime.dylib"
-} else {
-    "libonnxruntime.so"
-};
+const FILE: &str =
+    if cfg!(target_os = "macos") { "libonnxruntime.dylib" } else { "libonnxruntime.so" };
 const SYSTEM_FOLDER: &str = "/opt/onnxruntime/lib";
 
 /// The process's ONNX Runtime, loaded on first use: `ORT_DYLIB_PATH`, else beside the executable,

@@ -66,8 +66,14 @@ impl SlidingWindowInferer {
         // Where tensors live and how results are buffered there, progress bars, caching: none of it
         // changes the result.
         args.ignore(&[
-            "sw_device", "device", "progress", "cache_roi_weight_map", "cpu_thresh",
-            "buffer_steps", "buffer_dim", "with_coord",
+            "sw_device",
+            "device",
+            "progress",
+            "cache_roi_weight_map",
+            "cpu_thresh",
+            "buffer_steps",
+            "buffer_dim",
+            "with_coord",
         ]);
         let roi_size = args
             .per_axis("roi_size")?
@@ -94,7 +100,9 @@ impl SlidingWindowInferer {
             Some("replicate") => WindowPadding::Replicate,
             Some("circular") => WindowPadding::Circular,
             Some(_) => {
-                return Err(args.invalid("padding_mode", "constant, reflect, replicate or circular"));
+                return Err(
+                    args.invalid("padding_mode", "constant, reflect, replicate or circular")
+                );
             }
         };
         Ok(Self { roi_size, sw_batch_size: sw_batch_size as usize, overlap, mode, padding })

@@ -56,10 +56,7 @@ pub fn segment(
     timings.add("network", windows.network_seconds);
     let started = std::time::Instant::now();
     let segmentation = sink.segmenter.finish()?;
-    timings.add(
-        Stage::Postprocess.name(),
-        sink.seconds + started.elapsed().as_secs_f64(),
-    );
+    timings.add(Stage::Postprocess.name(), sink.seconds + started.elapsed().as_secs_f64());
     timings.skip();
     Ok(Computed { segmentation, windows, network_dims })
 }

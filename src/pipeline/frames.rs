@@ -95,7 +95,11 @@ fn check_dimensions(descriptor: &FrameDescriptor, format: &FrameFormat) -> Resul
     }
 }
 
-fn check_crc32(descriptor: &FrameDescriptor, samples: &Samples, format: &FrameFormat) -> Result<()> {
+fn check_crc32(
+    descriptor: &FrameDescriptor,
+    samples: &Samples,
+    format: &FrameFormat,
+) -> Result<()> {
     let Some(expected) = descriptor.crc32 else { return Ok(()) };
     let found = samples.crc32(format.bits_allocated);
     if found == expected {
@@ -110,7 +114,12 @@ fn check_crc32(descriptor: &FrameDescriptor, samples: &Samples, format: &FrameFo
     ))
 }
 
-fn at_frame(error: Error, instance: &Instance, frame: usize, descriptor: &FrameDescriptor) -> Error {
+fn at_frame(
+    error: Error,
+    instance: &Instance,
+    frame: usize,
+    descriptor: &FrameDescriptor,
+) -> Error {
     let uid = instance.sop_instance_uid.as_str();
     let error = error
         .context(format!("instance {uid}, frame {}", frame + 1))

@@ -29,7 +29,8 @@ use timings::Timings;
 pub trait Invoke: Send + Sync {
     /// Runs one request. Once `cancel` is cancelled it stops at the next stage or window with
     /// [`ErrorKind::Cancelled`](crate::error::ErrorKind::Cancelled).
-    async fn invoke(&self, request: InferenceRequest, cancel: CancellationToken) -> Result<Outcome>;
+    async fn invoke(&self, request: InferenceRequest, cancel: CancellationToken)
+    -> Result<Outcome>;
 }
 
 /// What one input needs beside its images.

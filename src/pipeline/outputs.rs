@@ -8,8 +8,8 @@ use crate::postprocess::Segmentation;
 use crate::registry::Model;
 use crate::request::{Artifact, OutputKind};
 use crate::volume::Plan;
-use crate::writers::seg::{self, SegOptions, SegRequest, SourceSlice};
 use crate::writers::nifti;
+use crate::writers::seg::{self, SegOptions, SegRequest, SourceSlice};
 
 /// Finished outputs and what the report says of them.
 pub struct Written {
@@ -65,9 +65,8 @@ impl Finished<'_> {
         for &label in labels {
             by_value[usize::from(label)] += 1;
         }
-        let described = |value: usize| {
-            self.model.segments.iter().any(|s| usize::from(s.value) == value)
-        };
+        let described =
+            |value: usize| self.model.segments.iter().any(|s| usize::from(s.value) == value);
         if let Some(value) = (1..256).find(|&v| by_value[v] > 0 && !described(v)) {
             return Err(Error::new(
                 ErrorKind::InvalidModel,
@@ -79,9 +78,7 @@ impl Finished<'_> {
 
     fn segments(&self, voxels: &[u64]) -> Value {
         let millilitres = self.plan.geometry.voxel_volume() / 1000.0;
-        let code = |c: &crate::dicom::segment::Code| {
-            json!({"value": c.value, "scheme": c.scheme, "meaning": c.meaning})
-        };
+        let code = |c: &crate::dicom::segment::Code| json!({"value": c.value, "scheme": c.scheme, "meaning": c.meaning});
         let segments = self.model.segments.iter().zip(voxels).enumerate();
         segments
             .map(|(index, (segment, &voxels))| {

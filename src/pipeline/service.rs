@@ -34,7 +34,11 @@ pub struct Service {
 
 #[async_trait]
 impl Invoke for Service {
-    async fn invoke(&self, request: InferenceRequest, cancel: CancellationToken) -> Result<Outcome> {
+    async fn invoke(
+        &self,
+        request: InferenceRequest,
+        cancel: CancellationToken,
+    ) -> Result<Outcome> {
         let model = self.registry.get(request.model.as_deref())?;
         let output_uri = request.output_uri.as_deref().or(self.output_uri.as_deref());
         let mut results = Vec::with_capacity(request.inputs.len());
@@ -53,9 +57,11 @@ impl Invoke for Service {
                     Err(Error::new(ErrorKind::Cancelled, "the request was cancelled"))
                 }
             };
-            results.push(result.map_err(|e| {
-                if request.inputs.len() > 1 { e.with("input", index) } else { e }
-            })?);
+            results.push(
+                result.map_err(|e| {
+                    if request.inputs.len() > 1 { e.with("input", index) } else { e }
+                })?,
+            );
         }
         Ok(Outcome {
             request_id: request.request_id,

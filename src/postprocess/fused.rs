@@ -10,10 +10,10 @@ use std::collections::VecDeque;
 use ndarray::{Array4, ArrayView3, ArrayViewMut3, Axis};
 use rayon::prelude::*;
 
+use super::Segmentation;
 use super::activation::Activation;
 use super::plan::Discretise;
 use super::segmenter::masks_of;
-use super::Segmentation;
 use crate::error::{Error, Result};
 use crate::transforms::{AxisTaps, GridMap};
 
@@ -90,9 +90,9 @@ impl Fused {
         let last_needed = |i: usize| along_x.row(i).iter().map(|t| t.0 as usize + 1).max();
         let mut order: Vec<usize> = (0..along_x.outputs()).collect();
         order.sort_by_key(|&i| last_needed(i).unwrap_or(0));
-        let pairs = along.pairs().map(|pairs| {
-            pairs.iter().map(|p| (p.index, p.weight.map(|w| w as f32))).collect()
-        });
+        let pairs = along
+            .pairs()
+            .map(|pairs| pairs.iter().map(|p| (p.index, p.weight.map(|w| w as f32))).collect());
         let results = if let Rule::Threshold(_) = rule { classes } else { 1 };
         Ok(Self {
             activation,

@@ -20,7 +20,7 @@ pub struct Segmenter {
 enum State {
     Waiting,
     /// Values are resampled and discretised as planes arrive.
-    Fused(Fused),
+    Fused(Box<Fused>),
     /// Labels (argmax) on the network's grid, brought back at the end.
     Labels(Array3<u8>),
     /// Masks (thresholds) on the network's grid, brought back at the end.
@@ -68,9 +68,9 @@ impl PlaneSink for Segmenter {
             ));
         }
         self.state = match (self.plan.before, self.plan.after, &self.inverse) {
-            (None, Some(discretise), Inverse::Separable(map)) => {
-                State::Fused(Fused::new(self.plan.activation, discretise, map, classes, dims)?)
-            }
+            (None, Some(discretise), Inverse::Separable(map)) => State::Fused(Box::new(
+                Fused::new(self.plan.activation, discretise, map, classes, dims)?,
+            )),
             (Some(Discretise::Argmax), _, _) => State::Labels(Array3::zeros(dims)),
             (Some(Discretise::Threshold(_)), _, _) => {
                 State::Masks(Array4::zeros((classes, dims[0], dims[1], dims[2])))

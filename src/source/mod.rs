@@ -30,5 +30,9 @@ pub trait ImageSource: Send + Sync {
 
     /// The frames named by `keys`, in the order they arrive. After the first error the stream ends.
     /// Dropping the stream cancels what is in flight.
-    fn frames(&self, series: &Series, keys: Vec<FrameKey>) -> BoxStream<'static, Result<EncodedFrame>>;
+    fn frames(
+        &self,
+        series: &Series,
+        keys: Vec<FrameKey>,
+    ) -> BoxStream<'static, Result<EncodedFrame>>;
 }

@@ -88,9 +88,8 @@ impl AxisTaps {
 
     /// The same map with the output axis reversed.
     pub fn with_reversed_output(&self) -> Self {
-        let rows = (0..self.outputs())
-            .rev()
-            .map(|i| self.row(i).iter().map(|&(t, w)| (t as usize, w)));
+        let rows =
+            (0..self.outputs()).rev().map(|i| self.row(i).iter().map(|&(t, w)| (t as usize, w)));
         Self::from_rows(self.inputs, rows)
     }
 
@@ -276,7 +275,8 @@ mod tests {
             taps: [halves(5), AxisTaps::identity(3).with_reversed_output(), halves(4)],
         };
         let second = GridMap { source: [1, 0, 2], taps: [halves(3), halves(4), halves(3)] };
-        let input = Array3::from_shape_fn((3, 4, 5), |(x, y, z)| (x * x + 7 * y + 3 * z * y) as f32);
+        let input =
+            Array3::from_shape_fn((3, 4, 5), |(x, y, z)| (x * x + 7 * y + 3 * z * y) as f32);
         let two = second.apply(first.apply(input.view()).view());
         let one = second.after(&first).unwrap().apply(input.view());
         assert_eq!(one.dim(), two.dim());

@@ -56,6 +56,8 @@ impl Image {
 
 /// What a spatial transform did: enough to undo it.
 #[derive(Debug, Clone, PartialEq)]
+// An image has a handful of these.
+#[allow(clippy::large_enum_variant)]
 pub enum Applied {
     /// Axes were permuted and flipped: output axis `i` is input axis `source[i]`, reversed where
     /// `flipped[i]`.

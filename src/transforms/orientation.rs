@@ -2,8 +2,8 @@
 
 use ndarray::Axis;
 
-use crate::bundle::Args;
 use super::{Applied, Image, Transform};
+use crate::bundle::Args;
 use crate::error::{Error, ErrorKind, Result};
 use crate::volume::Affine;
 
@@ -27,7 +27,9 @@ impl Orientationd {
             }
         }
         match args.string("axcodes")? {
-            Some(codes) => Self::new(codes).map_err(|_| args.invalid("axcodes", "three of L/R, P/A, I/S")),
+            Some(codes) => {
+                Self::new(codes).map_err(|_| args.invalid("axcodes", "three of L/R, P/A, I/S"))
+            }
             None => Err(args.invalid("axcodes", "three of L/R, P/A, I/S")),
         }
     }
@@ -76,8 +78,7 @@ impl Transform for Orientationd {
             source[out] = input;
             flipped[out] = current[input].1 != positive;
         }
-        let mut data =
-            image.data.permuted_axes([0, source[0] + 1, source[1] + 1, source[2] + 1]);
+        let mut data = image.data.permuted_axes([0, source[0] + 1, source[1] + 1, source[2] + 1]);
         for (axis, _) in flipped.iter().enumerate().filter(|(_, f)| **f) {
             data.invert_axis(Axis(axis + 1));
         }
@@ -104,15 +105,13 @@ fn reoriented(affine: &Affine, source: [usize; 3], flipped: [bool; 3], dims: [us
 /// (`nibabel.io_orientation`): the rotation nearest to the affine decides, the largest cosine first.
 fn io_orientation(affine: &Affine) -> [(usize, bool); 3] {
     let spacing = affine.spacing();
-    let mut rotation: [[f64; 3]; 3] = std::array::from_fn(|r| {
-        std::array::from_fn(|c| affine.0[r][c] / spacing[c])
-    });
+    let mut rotation: [[f64; 3]; 3] =
+        std::array::from_fn(|r| std::array::from_fn(|c| affine.0[r][c] / spacing[c]));
     nearest_rotation(&mut rotation);
     let mut result = [(0, true); 3];
     // nibabel goes through the input axes by descending largest absolute cosine.
     let mut order = [0, 1, 2];
-    let strength =
-        |c: usize| (0..3).map(|r| rotation[r][c].abs()).fold(0.0f64, f64::max);
+    let strength = |c: usize| (0..3).map(|r| rotation[r][c].abs()).fold(0.0f64, f64::max);
     order.sort_by(|&a, &b| strength(b).total_cmp(&strength(a)));
     let mut taken = [false; 3];
     for c in order {
@@ -174,7 +173,8 @@ mod tests {
 
     #[test]
     fn voxels_keep_their_place_in_the_world() {
-        let data = Array4::from_shape_fn((1, 4, 3, 2), |(_, x, y, z)| (x * 100 + y * 10 + z) as f32);
+        let data =
+            Array4::from_shape_fn((1, 4, 3, 2), |(_, x, y, z)| (x * 100 + y * 10 + z) as f32);
         let affine = Affine::from_columns(
             [[0.0, -2.0, 0.1], [0.0, 0.0, 3.0], [-1.0, 0.05, 0.0]],
             [5.0, 6.0, 7.0],

@@ -166,10 +166,7 @@ fn unchanged(from: &Grid, to: &Grid, xform: &Affine) -> bool {
 
 fn is_diagonal(xform: &Affine, dims: [usize; 3]) -> bool {
     (0..3).all(|r| {
-        (0..3)
-            .filter(|c| *c != r)
-            .map(|c| xform.0[r][c].abs() * dims[c] as f64)
-            .sum::<f64>()
+        (0..3).filter(|c| *c != r).map(|c| xform.0[r][c].abs() * dims[c] as f64).sum::<f64>()
             < STRAIGHT
     })
 }
@@ -186,12 +183,7 @@ struct Sampling {
 }
 
 impl Sampling {
-    fn new(
-        xform: &Affine,
-        from: [usize; 3],
-        to: [usize; 3],
-        align_corners: bool,
-    ) -> Result<Self> {
+    fn new(xform: &Affine, from: [usize; 3], to: [usize; 3], align_corners: bool) -> Result<Self> {
         let source = normalisation(from, align_corners);
         let target = normalisation(to, align_corners).inverse()?;
         let theta = source.mul(xform).mul(&target);

@@ -7,6 +7,7 @@ use super::{Applied, Image, Transform};
 use crate::bundle::Args;
 use crate::error::{Error, ErrorKind, Result};
 use crate::volume::Affine;
+use crate::volume::affine::rotation;
 
 /// `monai.transforms.Spacingd`.
 #[derive(Debug, Clone, PartialEq)]
@@ -124,51 +125,13 @@ fn zoomed(affine: &Affine, scale: [f64; 3], diagonal: bool) -> Result<Affine> {
         }
         return Ok(output);
     }
-    let rotation = rotation_of(affine)?;
+    let rotation = rotation(affine)?;
     for r in 0..3 {
         for c in 0..3 {
-            output.0[r][c] = rotation[c][r] * scale[c];
+            output.0[r][c] = rotation[r][c] * scale[c];
         }
     }
     Ok(output)
-}
-
-/// Columns of the orthogonal factor of the linear part: `A · (Lᵀ)⁻¹` with the Cholesky factor `L` of
-/// `AᵀA`. Multiplications and additions are fused as in the libraries behind NumPy: where an extent
-/// ends in exactly one half, the last bit decides on the number of voxels.
-fn rotation_of(affine: &Affine) -> Result<[[f64; 3]; 3]> {
-    let columns = [0, 1, 2].map(|c| affine.column(c));
-    let dot = |a: [f64; 3], b: [f64; 3]| a[2].mul_add(b[2], a[1].mul_add(b[1], a[0] * b[0]));
-    let mut factor = [[0.0; 3]; 3];
-    for j in 0..3 {
-        let known = |i: usize, factor: &[[f64; 3]; 3]| {
-            (0..j).fold(0.0, |sum, k| f64::mul_add(factor[i][k], factor[j][k], sum))
-        };
-        let diagonal = dot(columns[j], columns[j]) - known(j, &factor);
-        if diagonal.is_nan() || diagonal <= 1e-24 {
-            return Err(Error::new(ErrorKind::InvalidImage, "the image's affine is singular"));
-        }
-        factor[j][j] = diagonal.sqrt();
-        for i in j + 1..3 {
-            factor[i][j] = (dot(columns[i], columns[j]) - known(i, &factor)) * (1.0 / factor[j][j]);
-        }
-    }
-    let inverse = inverse_of_transposed(&factor);
-    let row = |r: usize| columns.map(|c| c[r]);
-    Ok(std::array::from_fn(|c| std::array::from_fn(|r| dot(row(r), inverse[c]))))
-}
-
-/// The columns of `(Lᵀ)⁻¹` for a lower triangular `L`, by substitution from the last row.
-fn inverse_of_transposed(lower: &[[f64; 3]; 3]) -> [[f64; 3]; 3] {
-    std::array::from_fn(|c| {
-        let mut column = [0.0; 3];
-        for r in (0..3).rev() {
-            let one = if r == c { 1.0 } else { 0.0 };
-            let rest = (r + 1..3).rev().fold(one, |sum, j| (-lower[j][r]).mul_add(column[j], sum));
-            column[r] = rest * (1.0 / lower[r][r]);
-        }
-        column
-    })
 }
 
 /// `monai.data.utils.compute_shape_offset`.

@@ -73,38 +73,11 @@ impl Affine {
     /// Solves `self · x = other` by Gaussian elimination with partial pivoting
     /// (`numpy.linalg.solve`); an error where `self` is singular.
     ///
-    /// Pivots are multiplied by their reciprocal, and products and sums fused, as LAPACK does: the
-    /// last bit decides on which side a nearest-neighbour tie falls.
+    /// In the order of LAPACK's `dgesv` over OpenBLAS, with its fused multiply-adds and reciprocal
+    /// pivots: the last bit decides whether a resampled image that ends exactly between two voxels
+    /// has one more, and on which side a nearest-neighbour tie falls.
     pub fn solve(&self, other: &Self) -> Result<Self> {
-        let (mut a, mut b) = (self.0, other.0);
-        for col in 0..4 {
-            let pivot = (col..4)
-                .max_by(|&i, &j| a[i][col].abs().total_cmp(&a[j][col].abs()))
-                .unwrap_or(col);
-            if a[pivot][col].abs() < 1e-300 || !a[pivot][col].is_finite() {
-                return Err(Error::new(ErrorKind::InvalidImage, "the image's affine is singular"));
-            }
-            a.swap(col, pivot);
-            b.swap(col, pivot);
-            let reciprocal = 1.0 / a[col][col];
-            for row in col + 1..4 {
-                let factor = a[row][col] * reciprocal;
-                for k in 0..4 {
-                    a[row][k] = (-factor).mul_add(a[col][k], a[row][k]);
-                    b[row][k] = (-factor).mul_add(b[col][k], b[row][k]);
-                }
-            }
-        }
-        for col in (0..4).rev() {
-            let reciprocal = 1.0 / a[col][col];
-            for k in 0..4 {
-                let rest = (col + 1..4)
-                    .rev()
-                    .fold(b[col][k], |rest, j| (-a[col][j]).mul_add(b[j][k], rest));
-                b[col][k] = rest * reciprocal;
-            }
-        }
-        Ok(Self(b))
+        solve(self.0, other.0).map(Self)
     }
 
     /// The inverse; an error where there is none.
@@ -120,6 +93,72 @@ impl Affine {
             .zip(other.0.iter().flatten())
             .all(|(a, b)| (a - b).abs() <= atol + 1e-5 * b.abs())
     }
+}
+
+/// As [`Affine::solve`], for matrices of any size.
+fn solve<const N: usize>(mut a: [[f64; N]; N], mut b: [[f64; N]; N]) -> Result<[[f64; N]; N]> {
+    for col in 0..N {
+        let pivot =
+            (col..N).max_by(|&i, &j| a[i][col].abs().total_cmp(&a[j][col].abs())).unwrap_or(col);
+        if a[pivot][col].abs() < 1e-300 || !a[pivot][col].is_finite() {
+            return Err(Error::new(ErrorKind::InvalidImage, "the image's affine is singular"));
+        }
+        a.swap(col, pivot);
+        b.swap(col, pivot);
+        let reciprocal = 1.0 / a[col][col];
+        for row in col + 1..N {
+            let factor = -(a[row][col] * reciprocal);
+            for k in 0..N {
+                a[row][k] = factor.mul_add(a[col][k], a[row][k]);
+                b[row][k] = factor.mul_add(b[col][k], b[row][k]);
+            }
+        }
+    }
+    for col in (0..N).rev() {
+        let reciprocal = 1.0 / a[col][col];
+        for k in 0..N {
+            b[col][k] *= reciprocal;
+            for row in 0..col {
+                b[row][k] = (-b[col][k]).mul_add(a[row][col], b[row][k]);
+            }
+        }
+    }
+    Ok(b)
+}
+
+/// Matrix product with fused multiply-adds, as `numpy.matmul` over OpenBLAS computes it.
+fn fused_product<const N: usize>(a: &[[f64; N]; N], b: &[[f64; N]; N]) -> [[f64; N]; N] {
+    std::array::from_fn(|r| {
+        std::array::from_fn(|c| (0..N).fold(0.0, |sum, k| a[r][k].mul_add(b[k][c], sum)))
+    })
+}
+
+/// The rotation in `affine`: the linear part without its voxel sizes and shear, by way of the
+/// Cholesky factor of `AᵀA` as `monai.data.utils.zoom_affine` has it, in LAPACK's order of operations.
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidImage`] where the linear part is singular.
+pub fn rotation(affine: &Affine) -> Result<[[f64; 3]; 3]> {
+    let linear: [[f64; 3]; 3] = std::array::from_fn(|r| std::array::from_fn(|c| affine.0[r][c]));
+    let transposed = std::array::from_fn(|r| std::array::from_fn(|c| linear[c][r]));
+    let gram = fused_product(&transposed, &linear);
+    let mut factor = [[0.0f64; 3]; 3];
+    for c in 0..3 {
+        let diagonal = (0..c).fold(gram[c][c], |s, k| (-factor[c][k]).mul_add(factor[c][k], s));
+        if diagonal.is_nan() || diagonal < 1e-24 {
+            return Err(Error::new(ErrorKind::InvalidImage, "the image's affine is singular"));
+        }
+        factor[c][c] = diagonal.sqrt();
+        let reciprocal = 1.0 / factor[c][c];
+        for r in c + 1..3 {
+            let rest = (0..c).fold(gram[r][c], |s, k| (-factor[r][k]).mul_add(factor[c][k], s));
+            factor[r][c] = rest * reciprocal;
+        }
+    }
+    let upper = std::array::from_fn(|r| std::array::from_fn(|c| factor[c][r]));
+    let identity = std::array::from_fn(|r| std::array::from_fn(|c| f64::from(u8::from(r == c))));
+    Ok(fused_product(&linear, &solve(upper, identity)?))
 }
 
 /// Between LPS+ (DICOM) and RAS+ (NIfTI, MONAI): the first two axes change sign.

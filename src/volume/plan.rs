@@ -1,9 +1,9 @@
 //! Which frames make the volume and in which order: read from headers alone.
 
+use super::Geometry;
 use super::affine::{Affine, cross, dot, lps_ras, norm};
 use super::policy::{DuplicatePolicy, GapPolicy, VolumePolicy};
 use super::slice::{FrameGeometry, frames_of};
-use super::Geometry;
 use crate::codec::FrameFormat;
 use crate::dicom::{Attributes, FrameKey, Series};
 use crate::error::{Error, ErrorKind, Result};
@@ -105,21 +105,20 @@ fn check_same(
     tolerance: f64,
 ) -> Result<()> {
     let near = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(x, y)| (x - y).abs() <= tolerance);
-    let differing = if (first.format.rows, first.format.columns)
-        != (frame.format.rows, frame.format.columns)
-    {
-        "Rows and Columns"
-    } else if !near(&first.pixel_spacing, &frame.pixel_spacing) {
-        "PixelSpacing"
-    } else if !near(&first.row_direction, &frame.row_direction)
-        || !near(&first.column_direction, &frame.column_direction)
-    {
-        "ImageOrientationPatient"
-    } else if first.frame_of_reference != frame.frame_of_reference {
-        "FrameOfReferenceUID"
-    } else {
-        return Ok(());
-    };
+    let differing =
+        if (first.format.rows, first.format.columns) != (frame.format.rows, frame.format.columns) {
+            "Rows and Columns"
+        } else if !near(&first.pixel_spacing, &frame.pixel_spacing) {
+            "PixelSpacing"
+        } else if !near(&first.row_direction, &frame.row_direction)
+            || !near(&first.column_direction, &frame.column_direction)
+        {
+            "ImageOrientationPatient"
+        } else if first.frame_of_reference != frame.frame_of_reference {
+            "FrameOfReferenceUID"
+        } else {
+            return Ok(());
+        };
     Err(Error::new(
         ErrorKind::InvalidImage,
         format!(
@@ -183,8 +182,10 @@ fn check_gaps(
     policy: &VolumePolicy,
     warnings: &mut Vec<String>,
 ) -> Result<()> {
-    let steps: Vec<f64> =
-        frames.windows(2).map(|w| dot(w[1].position, normal) - dot(w[0].position, normal)).collect();
+    let steps: Vec<f64> = frames
+        .windows(2)
+        .map(|w| dot(w[1].position, normal) - dot(w[0].position, normal))
+        .collect();
     let Some(median) = median(&steps) else { return Ok(()) };
     // Positions are written with few decimals: a step may be off by that much for no other reason.
     let tolerance = (policy.spacing_tolerance * median).max(0.01);

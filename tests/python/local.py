@@ -14,6 +14,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = Path(os.environ.get("AHI_INFERENCE_BIN", ROOT / "target/release/ahi-inference"))
 SHARED = Path(os.environ.get("AHI_SHARED", ROOT / "../shared")).resolve()
+os.environ.setdefault("ORT_DYLIB_PATH", str(ROOT / "target/onnxruntime/lib/libonnxruntime.so"))
+# What names the program for these tests is no setting of the program, which refuses unknown ones.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "AHI_INFERENCE_BIN"}
 LISTENING = re.compile(r"listening on (http://\S+)")
 
 
@@ -24,7 +27,7 @@ class Program:
         keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
         self.process = subprocess.Popen(
             [BINARY, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=os.environ | keys | environment,
+            env=ENVIRONMENT | keys | environment,
         )
         for line in self.process.stdout:
             if found := LISTENING.search(line):
@@ -46,7 +49,9 @@ class Program:
 
 def run(*arguments):
     """Runs a subcommand to its end and returns what it printed."""
-    return subprocess.run([BINARY, *map(str, arguments)], check=True, capture_output=True, text=True).stdout
+    done = subprocess.run([BINARY, *map(str, arguments)], capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def emulate(folder, **environment):

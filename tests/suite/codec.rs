@@ -90,6 +90,26 @@ fn truncated_frames_are_refused_by_every_decoder() {
 }
 
 #[test]
+fn a_truncated_frame_with_its_lengths_made_good_is_refused() {
+    let Some(folder) = shared("data/htj2k") else { return };
+    for (path, codestream, _) in references(&folder) {
+        let format = format_of(&codestream);
+        let sot = codestream.windows(2).position(|w| w == [0xFF, 0x90]).unwrap();
+        for cut in (sot + 20..codestream.len() - 2).step_by(codestream.len() / 25) {
+            let mut repaired = codestream[..cut].to_vec();
+            repaired[sot + 6..sot + 10].copy_from_slice(&((cut - sot) as u32).to_be_bytes());
+            repaired.extend([0xFF, 0xD9]);
+            for decoder in BOTH {
+                let decoded = decode_with(decoder, HTJ2K, &repaired, &format);
+                assert!(decoded.is_err(), "{} cut at {cut} by {decoder}", path.display());
+            }
+            let e = decode(HTJ2K, &repaired, &format).unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::CorruptFrame, "{} cut at {cut}", path.display());
+        }
+    }
+}
+
+#[test]
 fn padding_to_an_even_length_is_tolerated_and_other_data_is_not() {
     let Some(folder) = shared("data/htj2k") else { return };
     let (_, mut codestream, raw) = references(&folder).remove(0);

@@ -64,8 +64,7 @@ async fn cranium_equals_monai() {
     let (volume, stats) = frames::load(&source, &series, &plan, &Silent).await.unwrap();
     assert_eq!(stats.frames, 108);
     let mut timings = Timings::default();
-    let computed =
-        compute::segment(&model, volume, &plan.geometry, &mut timings, &Silent).unwrap();
+    let computed = compute::segment(&model, volume, &plan.geometry, &mut timings, &Silent).unwrap();
     let Segmentation::Labels(labels) = computed.segmentation else { panic!("masks") };
     let shape: Array1<i64> = golden.array("label_shape");
     assert_eq!(labels.shape().iter().map(|&n| n as i64).collect::<Vec<_>>(), shape.to_vec());
@@ -109,7 +108,6 @@ async fn a_cancelled_request_stops() {
         "60",
     ]);
     args.run().await.unwrap();
-    let source = DicomFiles::new(folder.path().join("p/dicom"), None);
     let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("model/ct_phantom");
     let model = Arc::new(Model::load("phantom", &bundle, LoadOptions::default()).unwrap());
     for stage in [Stage::Frames, Stage::Preprocess, Stage::Inference] {
@@ -120,6 +118,7 @@ async fn a_cancelled_request_stops() {
             request_id: "test".to_owned(),
             progress: Arc::new(StopAt(stage, Mutex::new(false))),
         };
+        let source = DicomFiles::new(folder.path().join("p/dicom"), None);
         let run = ahi_inference::pipeline::run(&source, job);
         let e = tokio::time::timeout(Duration::from_secs(60), run).await.unwrap().unwrap_err();
         assert_eq!(e.kind(), ahi_inference::error::ErrorKind::Cancelled, "{stage:?}: {e}");

@@ -8,6 +8,8 @@ mod emulator;
 mod end_to_end;
 mod goldens;
 mod inversion;
+mod p10;
 mod phantom;
 mod seg;
 mod server;
+mod transfer_syntaxes;

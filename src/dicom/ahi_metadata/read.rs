@@ -25,7 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub const DEFAULT_TRANSFER_SYNTAX: &str = "1.2.840.10008.1.2.4.202";
 
 /// What an image set's metadata document says.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ImageSetMetadata {
     /// The data store that the image set is in.
     pub datastore_id: String,
@@ -33,6 +33,18 @@ pub struct ImageSetMetadata {
     pub image_set_id: String,
     /// The one series it holds, complete data sets and frame descriptors, in the document's order.
     pub series: Series,
+}
+
+/// Identifiers only: the data sets are full of the patient's attributes.
+impl std::fmt::Debug for ImageSetMetadata {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ImageSetMetadata")
+            .field("datastore_id", &self.datastore_id)
+            .field("image_set_id", &self.image_set_id)
+            .field("series_instance_uid", &self.series.series_instance_uid)
+            .field("instances", &self.series.instances.len())
+            .finish()
+    }
 }
 
 #[derive(Deserialize)]

@@ -155,6 +155,9 @@ fn by_extended_offsets(
             table.lengths.len()
         )));
     }
+    if !table.offsets.is_sorted_by(|a, b| a < b) {
+        return Err(corrupt("ExtendedOffsetTable is not in the order of the frames"));
+    }
     let items = item_offsets(fragments);
     let frame = |(offset, length): (&u64, &u64)| {
         let index = items.binary_search(offset).ok()?;
@@ -274,6 +277,7 @@ mod tests {
         assert_eq!(split(table(&[0, 12], &[3, 2])).unwrap(), fragments(&[b"abc", b"de"]));
         assert!(split(table(&[0, 12], &[5, 2])).is_err());
         assert!(split(table(&[0, 13], &[3, 2])).is_err());
+        assert!(split(table(&[0, 0], &[3, 3])).is_err());
         assert!(split(table(&[0], &[3])).is_err());
     }
 }

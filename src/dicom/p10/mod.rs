@@ -6,6 +6,7 @@
 
 mod folder;
 mod frames;
+mod structure;
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -108,6 +109,7 @@ fn parse(mut file: impl Read + Seek, with_pixels: bool) -> Result<(Dataset, File
     if !start.ends_with(PREFIX) {
         return Err(not_dicom());
     }
+    structure::check(&mut file, with_pixels)?;
     let rewind = SeekFrom::Start(PREAMBLE as u64);
     file.seek(rewind).map_err(io)?;
     let meta = contained("file meta information", || {

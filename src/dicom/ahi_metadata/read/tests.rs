@@ -75,6 +75,7 @@ fn the_levels_become_one_data_set() {
     assert_eq!(metadata.image_set_id, "abcdefabcdefabcdefabcdefabcdefab");
     assert_eq!(metadata.series.study_instance_uid, "1.2.3");
     assert_eq!(metadata.series.series_instance_uid, SERIES);
+    assert!(!format!("{metadata:?}").contains("Doe"));
     let instance = &metadata.series.instances[0];
     let ds = &instance.dataset;
     assert_eq!(ds.text(tags::PATIENT_NAME).as_deref(), Some("Doe^John"));
@@ -128,7 +129,8 @@ fn frames_describe_their_full_resolution() {
         pixel_range: Some((451.0, 1466.0)),
         encoded_bytes: Some(384_000),
     };
-    assert_eq!(parse_value(&doc).unwrap().series.instances[0].frames, [frame.clone()]);
+    let read = parse_value(&doc).unwrap().series.instances.remove(0);
+    assert_eq!(read.frames, std::slice::from_ref(&frame));
     let instance = &mut doc["Study"]["Series"][SERIES]["Instances"][INSTANCE];
     instance["StoredTransferSyntaxUID"] = "1.2.840.10008.1.2.4.203".into();
     instance["ChecksumType"] = "SHA1".into();

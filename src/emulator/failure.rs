@@ -1,0 +1,82 @@
+//! Errors of AHI's shape: the type in `x-amzn-errortype`, `{"message"}` as body.
+
+use axum::Json;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+/// An error answer of the service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    status: StatusCode,
+    kind: &'static str,
+    message: String,
+}
+
+impl Failure {
+    /// `ResourceNotFoundException`.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::NOT_FOUND,
+            kind: "ResourceNotFoundException",
+            message: message.into(),
+        }
+    }
+
+    /// `ValidationException`.
+    pub fn validation(message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            kind: "ValidationException",
+            message: message.into(),
+        }
+    }
+
+    /// `ConflictException`.
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::CONFLICT, kind: "ConflictException", message: message.into() }
+    }
+
+    /// `AccessDeniedException`.
+    pub fn access_denied() -> Self {
+        Self {
+            status: StatusCode::FORBIDDEN,
+            kind: "AccessDeniedException",
+            message: "the request is not signed".to_owned(),
+        }
+    }
+
+    /// `ThrottlingException`.
+    pub fn throttled() -> Self {
+        Self {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            kind: "ThrottlingException",
+            message: "Rate exceeded".to_owned(),
+        }
+    }
+
+    /// `InternalServerException`.
+    pub fn internal(error: &crate::error::Error) -> Self {
+        tracing::error!(%error, "the local HealthImaging failed");
+        Self {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            kind: "InternalServerException",
+            message: "the store cannot be read or written".to_owned(),
+        }
+    }
+}
+
+impl From<crate::error::Error> for Failure {
+    fn from(error: crate::error::Error) -> Self {
+        Self::internal(&error)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(json!({"message": self.message}))).into_response();
+        let name = HeaderName::from_static("x-amzn-errortype");
+        response.headers_mut().insert(name, HeaderValue::from_static(self.kind));
+        response
+    }
+}

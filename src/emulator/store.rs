@@ -1,0 +1,253 @@
+//! Data stores and image sets in a folder.
+//!
+//! ```text
+//! FOLDER/DATASTORE/datastore.json
+//! FOLDER/DATASTORE/IMAGE_SET/image_set.json     state and versions
+//! FOLDER/DATASTORE/IMAGE_SET/metadata.json.gz   the metadata document
+//! FOLDER/DATASTORE/IMAGE_SET/frames/FRAME       one encoded frame each
+//! ```
+//!
+//! Nothing is cached, so that image sets imported by another process are seen at once. Files are
+//! written under another name and renamed; `image_set.json` is written last, so that an import that
+//! was cut off leaves no image set.
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// A folder of data stores.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// A data store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Datastore {
+    /// 32 characters of `[0-9a-z]`.
+    pub datastore_id: String,
+    /// Its name.
+    pub datastore_name: String,
+    /// `ACTIVE` or `DELETED`.
+    pub datastore_status: String,
+    /// Seconds since 1970.
+    pub created_at: f64,
+    /// Seconds since 1970.
+    pub updated_at: f64,
+}
+
+/// An image set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageSet {
+    /// 32 characters of `[0-9a-z]`.
+    pub image_set_id: String,
+    /// `ACTIVE`, `LOCKED` or `DELETED`.
+    pub image_set_state: String,
+    /// `CREATED` or `DELETED`.
+    pub image_set_workflow_status: String,
+    /// The latest version, counted from 1.
+    pub version: u32,
+    /// Whether it holds the series' instances rather than ones in conflict with them.
+    pub is_primary: bool,
+    /// Seconds since 1970.
+    pub created_at: f64,
+    /// Seconds since 1970.
+    pub updated_at: f64,
+    /// Seconds since 1970, once deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deleted_at: Option<f64>,
+    /// Attributes that can be searched for.
+    pub tags: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Seconds since 1970, with milliseconds.
+pub fn now() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_millis() as f64 / 1000.0
+}
+
+/// A new identifier of AHI's form.
+pub fn new_id() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
+}
+
+/// Whether `id` has the form of an identifier; nothing else becomes part of a path.
+pub fn is_id(id: &str) -> bool {
+    id.len() == 32 && id.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
+}
+
+impl Store {
+    /// The store in `root`, made where it is not there.
+    pub fn open(root: &Path) -> Result<Self> {
+        std::fs::create_dir_all(root).map_err(|e| io(root, e))?;
+        Ok(Self { root: root.to_owned() })
+    }
+
+    /// Makes a data store.
+    pub fn create_datastore(&self, name: &str) -> Result<Datastore> {
+        let datastore = Datastore {
+            datastore_id: new_id(),
+            datastore_name: name.to_owned(),
+            datastore_status: "ACTIVE".to_owned(),
+            created_at: now(),
+            updated_at: now(),
+        };
+        self.save_datastore(&datastore)?;
+        Ok(datastore)
+    }
+
+    /// Writes a data store's description.
+    pub fn save_datastore(&self, datastore: &Datastore) -> Result<()> {
+        let folder = self.root.join(&datastore.datastore_id);
+        write_json(&folder.join("datastore.json"), datastore)
+    }
+
+    /// The data store of that id.
+    pub fn datastore(&self, id: &str) -> Result<Option<Datastore>> {
+        if !is_id(id) {
+            return Ok(None);
+        }
+        read_json(&self.root.join(id).join("datastore.json"))
+    }
+
+    /// All data stores, oldest first.
+    pub fn datastores(&self) -> Result<Vec<Datastore>> {
+        let mut all = Vec::new();
+        for id in ids_in(&self.root)? {
+            all.extend(self.datastore(&id)?);
+        }
+        all.sort_by(|a, b| {
+            a.created_at.total_cmp(&b.created_at).then(a.datastore_id.cmp(&b.datastore_id))
+        });
+        Ok(all)
+    }
+
+    /// The image set of that id.
+    pub fn image_set(&self, datastore_id: &str, id: &str) -> Result<Option<ImageSet>> {
+        if !is_id(datastore_id) || !is_id(id) {
+            return Ok(None);
+        }
+        read_json(&self.image_set_folder(datastore_id, id).join("image_set.json"))
+    }
+
+    /// All image sets of a data store, oldest first.
+    pub fn image_sets(&self, datastore_id: &str) -> Result<Vec<ImageSet>> {
+        let mut all = Vec::new();
+        for id in ids_in(&self.root.join(datastore_id))? {
+            all.extend(self.image_set(datastore_id, &id)?);
+        }
+        all.sort_by(|a, b| {
+            a.created_at.total_cmp(&b.created_at).then(a.image_set_id.cmp(&b.image_set_id))
+        });
+        Ok(all)
+    }
+
+    /// Writes an image set's description. Of a new one its frames and metadata come first.
+    pub fn save_image_set(&self, datastore_id: &str, image_set: &ImageSet) -> Result<()> {
+        let folder = self.image_set_folder(datastore_id, &image_set.image_set_id);
+        write_json(&folder.join("image_set.json"), image_set)
+    }
+
+    /// Writes an image set's gzip-compressed metadata document.
+    pub fn save_metadata(&self, datastore_id: &str, id: &str, gzip: &[u8]) -> Result<()> {
+        write(&self.image_set_folder(datastore_id, id).join("metadata.json.gz"), gzip)
+    }
+
+    /// An image set's gzip-compressed metadata document.
+    pub fn metadata(&self, datastore_id: &str, id: &str) -> Result<Option<Vec<u8>>> {
+        read(&self.image_set_folder(datastore_id, id).join("metadata.json.gz"))
+    }
+
+    /// Writes a frame.
+    pub fn save_frame(&self, datastore_id: &str, id: &str, frame: &str, data: &[u8]) -> Result<()> {
+        write(&self.frame_path(datastore_id, id, frame), data)
+    }
+
+    /// A frame.
+    pub fn frame(&self, datastore_id: &str, id: &str, frame: &str) -> Result<Option<Vec<u8>>> {
+        if !is_id(frame) {
+            return Ok(None);
+        }
+        read(&self.frame_path(datastore_id, id, frame))
+    }
+
+    /// Removes the frames and the metadata of a deleted image set; its description stays.
+    pub fn remove_content(&self, datastore_id: &str, id: &str) -> Result<()> {
+        let folder = self.image_set_folder(datastore_id, id);
+        for result in [
+            std::fs::remove_dir_all(folder.join("frames")),
+            std::fs::remove_file(folder.join("metadata.json.gz")),
+        ] {
+            match result {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io(&folder, e)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn image_set_folder(&self, datastore_id: &str, id: &str) -> PathBuf {
+        self.root.join(datastore_id).join(id)
+    }
+
+    fn frame_path(&self, datastore_id: &str, id: &str, frame: &str) -> PathBuf {
+        self.image_set_folder(datastore_id, id).join("frames").join(frame)
+    }
+}
+
+fn io(path: &Path, e: std::io::Error) -> Error {
+    Error::new(ErrorKind::Io, format!("{} cannot be read or written", path.display())).caused_by(e)
+}
+
+/// Names in a folder that are identifiers; none where there is no folder.
+fn ids_in(folder: &Path) -> Result<Vec<String>> {
+    match std::fs::read_dir(folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(io(folder, e)),
+        Ok(entries) => Ok(entries
+            .filter_map(|e| e.ok()?.file_name().into_string().ok())
+            .filter(|name| is_id(name))
+            .collect()),
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(io(path, e)),
+    }
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let Some(bytes) = read(path)? else { return Ok(None) };
+    serde_json::from_slice(&bytes).map(Some).map_err(|e| {
+        Error::new(ErrorKind::Io, format!("{} is damaged", path.display())).caused_by(e)
+    })
+}
+
+fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let bytes = serde_json::to_vec_pretty(value)
+        .map_err(|e| Error::internal("a description cannot be written").caused_by(e))?;
+    write(path, &bytes)
+}
+
+/// Writes under another name, then renames.
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(|e| io(folder, e))?;
+    let temporary = folder.join(format!(".{}", new_id()));
+    std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path)).map_err(
+        |e| {
+            // What cannot be removed was perhaps never written.
+            let _ = std::fs::remove_file(&temporary);
+            io(path, e)
+        },
+    )
+}
