@@ -2,7 +2,8 @@
 //!
 //! [`PostPlan`] reads a bundle's postprocessing; [`Segmenter`] takes the result plane by plane as the
 //! sliding window finishes it, so that activation, inverse resampling and discretisation are one
-//! pass and nothing of size classes × full resolution is ever held.
+//! pass and nothing of size classes × full resolution is ever held. Operations on labels
+//! ([`LabelOperation`]) run on the network's grid or on the source's, as the bundle orders them.
 
 mod activation;
 mod components;

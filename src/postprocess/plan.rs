@@ -228,3 +228,64 @@ fn discretise(args: &mut Args) -> Result<Option<Discretise>> {
         (true, Some(_)) => Err(args.invalid("threshold", "a number only without argmax")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn components(list: &[(&str, Value)]) -> Vec<Component> {
+        let component = |(i, (target, args)): (usize, &(&str, Value))| Component {
+            target: (*target).to_owned(),
+            args: args.as_object().unwrap().clone(),
+            path: format!("postprocessing#transforms#{i}"),
+        };
+        list.iter().enumerate().map(component).collect()
+    }
+
+    #[test]
+    fn operations_stand_on_the_side_of_the_inversion_they_are_written_on() {
+        let largest = ("KeepLargestConnectedComponentd", json!({"applied_labels": [1, 2]}));
+        let plan = PostPlan::new(&components(&[
+            ("AsDiscreted", json!({"keys": "pred", "argmax": true})),
+            largest.clone(),
+            ("Invertd", json!({"keys": "pred", "nearest_interp": false})),
+            ("FillHolesd", json!({"keys": "pred"})),
+            ("RemoveSmallObjectsd", json!({"min_size": 10})),
+        ]))
+        .unwrap();
+        assert_eq!(plan.before, Some(Discretise::Argmax));
+        let [LabelOperation::KeepLargest { applied_labels, independent, .. }] =
+            &plan.operations_before[..]
+        else {
+            panic!("{plan:?}");
+        };
+        assert_eq!((applied_labels.as_deref(), *independent), (Some(&[1, 2][..]), true));
+        assert!(matches!(
+            plan.operations_after[..],
+            [LabelOperation::FillHoles { .. }, LabelOperation::RemoveSmall { .. }]
+        ));
+        let described = PostPlan::describe(&components(&[largest])[0]).unwrap();
+        assert!(described.contains("KeepLargest"), "{described}");
+    }
+
+    #[test]
+    fn operations_need_labels_and_arguments_that_are_known() {
+        let argmax = ("AsDiscreted", json!({"argmax": true}));
+        for list in [
+            vec![("FillHolesd", json!({})), argmax.clone()],
+            vec![argmax.clone(), ("RemoveSmallObjectsd", json!({"by_measure": true}))],
+            vec![
+                argmax.clone(),
+                ("KeepLargestConnectedComponentd", json!({"applied_labels": [300]})),
+            ],
+            vec![argmax.clone(), ("KeepLargestConnectedComponentd", json!({"connectivity": 4}))],
+            vec![argmax, ("LabelFilterd", json!({}))],
+        ] {
+            let error = PostPlan::new(&components(&list)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidModel, "{error}");
+            assert!(error.message().contains("postprocessing#transforms#"), "{error}");
+        }
+    }
+}

@@ -301,3 +301,62 @@ fn operations_on_labels() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+/// A result whose largest class is the label of each voxel.
+fn logits_of(labels: &ndarray::Array3<u8>, classes: usize) -> Array4<f32> {
+    let (x, y, z) = labels.dim();
+    Array4::from_shape_fn((classes, x, y, z), |(c, x, y, z)| {
+        f32::from(labels[[x, y, z]] as usize == c)
+    })
+}
+
+#[test]
+fn operations_run_on_their_grid() {
+    let mut labels = ndarray::Array3::<u8>::zeros((9, 8, 7));
+    labels.slice_mut(ndarray::s![1..4, 1..4, 1..4]).fill(1);
+    labels[[2, 2, 2]] = 0;
+    labels[[7, 6, 5]] = 1;
+    labels[[0, 7, 0]] = 2;
+    let flip = json!({"_target_": "Orientationd", "axcodes": "LPS"});
+    let affine = Affine([
+        [2.0, 0.0, 0.0, 0.0],
+        [0.0, 2.0, 0.0, 0.0],
+        [0.0, 0.0, 3.0, 0.0],
+        [0.0, 0.0, 0.0, 1.0],
+    ]);
+    let image = Image::new(Array4::zeros((1, 9, 8, 7)), affine);
+    let image = build(&component(&flip, 0)).unwrap().unwrap().apply(image).unwrap();
+    let mut expected = labels.clone();
+    expected[[7, 6, 5]] = 0;
+    expected[[2, 2, 2]] = 1;
+    // The network sees the image turned round.
+    let seen = labels.slice(ndarray::s![..;-1, ..;-1, ..]).to_owned();
+    let operations = [
+        json!({"_target_": "KeepLargestConnectedComponentd"}),
+        json!({"_target_": "FillHolesd", "applied_labels": [1]}),
+    ];
+    let invert = json!({"_target_": "Invertd", "nearest_interp": false});
+    let argmax = json!({"_target_": "AsDiscreted", "argmax": true});
+    let onehot = json!({"_target_": "AsDiscreted", "threshold": 0.5});
+    let [largest, fill] = operations;
+    for (masks, chain) in [
+        (false, [&argmax, &largest, &fill, &invert]),
+        (false, [&argmax, &largest, &invert, &fill]),
+        (false, [&invert, &argmax, &largest, &fill]),
+        (true, [&onehot, &largest, &fill, &invert]),
+        (true, [&invert, &onehot, &largest, &fill]),
+    ] {
+        let chain: Vec<_> = chain.iter().enumerate().map(|(i, c)| component(c, i)).collect();
+        let plan = PostPlan::new(&chain).unwrap();
+        match segment(&plan, &image, &logits_of(&seen, 3)) {
+            Segmentation::Labels(found) => assert_eq!((masks, found), (false, expected.clone())),
+            Segmentation::Masks(found) => {
+                assert!(masks);
+                for label in 1..3u8 {
+                    let mask = expected.mapv(|v| u8::from(v == label));
+                    assert_eq!(found.index_axis(ndarray::Axis(0), label as usize), mask);
+                }
+            }
+        }
+    }
+}

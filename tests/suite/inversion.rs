@@ -22,8 +22,8 @@ struct Case {
 fn affine() -> impl Strategy<Value = ([f64; 3], Affine)> {
     let order = Just([0usize, 1, 2]).prop_shuffle();
     let turn = prop_oneof![Just(0.0), -0.3..0.3f64];
-    (order, prop::array::uniform3(any::<bool>()), prop::array::uniform3(0.5..4.0f64), turn).prop_map(
-        |(order, flips, spacing, turn)| {
+    (order, prop::array::uniform3(any::<bool>()), prop::array::uniform3(0.5..4.0f64), turn)
+        .prop_map(|(order, flips, spacing, turn)| {
             let (sin, cos) = f64::sin_cos(turn);
             let columns = std::array::from_fn(|c| {
                 let mut v = [0.0; 3];
@@ -36,8 +36,7 @@ fn affine() -> impl Strategy<Value = ([f64; 3], Affine)> {
                 along[order[c]] = spacing[c];
             }
             (along, Affine::from_columns(columns, [12.5, -80.0, 31.25]))
-        },
-    )
+        })
 }
 
 fn case() -> impl Strategy<Value = Case> {
@@ -68,7 +67,9 @@ fn window(kind: usize, widths: [i64; 3], mode: &str) -> Option<Value> {
     let [a, b, c] = widths;
     match kind {
         1 => Some(json!({"_target_": "DivisiblePadd", "k": widths, "mode": mode})),
-        2 => Some(json!({"_target_": "BorderPadd", "spatial_border": [a, b, c, 0, b, a], "mode": mode})),
+        2 => Some(
+            json!({"_target_": "BorderPadd", "spatial_border": [a, b, c, 0, b, a], "mode": mode}),
+        ),
         3 => Some(json!({"_target_": "CenterSpatialCropd", "roi_size": widths})),
         _ => None,
     }

@@ -7,6 +7,7 @@ mod common;
 mod emulator;
 mod end_to_end;
 mod goldens;
+mod inversion;
 mod p10;
 mod phantom;
 mod seg;

@@ -119,9 +119,10 @@ impl Components {
             let (c, s, m) = (row / (slow * mid), row / mid % slow, row % mid);
             let edge = s == 0 || s + 1 == slow || m == 0 || m + 1 == mid;
             let base = c * weights[0] + s * weights[1] + m * weights[2];
-            for run in self.rows[row]..self.rows[row + 1] {
-                let Run { start, end, group } = self.runs[run];
-                let root = roots[run] as usize;
+            let runs = self.rows[row]..self.rows[row + 1];
+            for (&run, &root) in self.runs[runs.clone()].iter().zip(&roots[runs]) {
+                let Run { start, end, group } = run;
+                let root = root as usize;
                 let first = (base + start as usize * weights[3]) as u64;
                 if number[root] == NONE {
                     number[root] = self.found.len() as u32;

@@ -5,7 +5,7 @@ use ndarray::ArrayViewMut4;
 
 use super::for_each_part;
 use super::order_statistics::OrderStatistics;
-use super::range::{RangeMap, target_from_args};
+use super::range::{Bounds, RangeMap, target_from_args};
 use crate::bundle::Args;
 use crate::error::Result;
 use crate::transforms::{Image, Transform};
@@ -15,7 +15,7 @@ use crate::transforms::{Image, Transform};
 pub struct ScaleIntensityRangePercentilesd {
     lower: f64,
     upper: f64,
-    b: (Option<f64>, Option<f64>),
+    b: Bounds,
     clip: bool,
     channel_wise: bool,
 }

@@ -7,13 +7,16 @@ use crate::bundle::Args;
 use crate::error::Result;
 use crate::transforms::{Image, Transform};
 
+/// `b_min` and `b_max`.
+pub(super) type Bounds = (Option<f64>, Option<f64>);
+
 /// `monai.transforms.ScaleIntensityRange`: `[a_min, a_min + a_span]` to `b`, perhaps clipped to it.
 /// Arithmetic is f32 in MONAI's order.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct RangeMap {
     pub(super) a_min: f32,
     pub(super) a_span: f32,
-    pub(super) b: (Option<f64>, Option<f64>),
+    pub(super) b: Bounds,
     pub(super) clip: bool,
 }
 
