@@ -41,9 +41,6 @@ impl RangeMap {
     }
 }
 
-/// Smallest and largest value, where given.
-type Bounds = (Option<f64>, Option<f64>);
-
 /// `b_min`, `b_max` and `clip`.
 pub(super) fn target_from_args(args: &mut Args) -> Result<(Bounds, bool)> {
     let b = (args.number("b_min")?, args.number("b_max")?);
