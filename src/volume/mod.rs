@@ -7,6 +7,8 @@ pub mod affine;
 mod plan;
 mod policy;
 mod slice;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
