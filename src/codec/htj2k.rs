@@ -53,22 +53,25 @@ fn read(data: &[u8], format: &FrameFormat) -> openjph_core::Result<Vec<i32>> {
 }
 
 /// Code-block sizes to encode with, best first.
-const BLOCKS: [(u32, u32); 4] = [(64, 64), (32, 32), (64, 32), (16, 16)];
+const BLOCKS: [(u32, u32); 7] =
+    [(64, 64), (32, 32), (64, 32), (16, 16), (8, 8), (16, 8), (4, 4)];
 
 /// Encodes a frame as HTJ2K lossless, RPCL, with five decomposition levels (fewer where the image
 /// is smaller than 32 pixels): transfer syntax 1.2.840.10008.1.2.4.202.
 ///
 /// The codestream's precision is Bits Stored (PS3.5 section 8.2.4). Every frame is decoded again
 /// by both decoders and compared: `openjph-core` 0.1.0 now and then writes a code-block that no
-/// decoder reads (in 2 of the 108 frames of a CT series); other code-block sizes then give a sound
-/// frame.
+/// decoder reads (in 2 of the 108 frames of a CT series); other code-block sizes, or where those do
+/// not help either (small images of noise) fewer levels, then give a sound frame.
 /// Fails with [`InvalidImage`](crate::error::ErrorKind::InvalidImage) where the samples do not fit
 /// the format.
 pub fn encode_htj2k(samples: &Samples, format: &FrameFormat) -> Result<Vec<u8>> {
     check_fit(samples, format)?;
-    for block in BLOCKS {
+    let levels = format.columns.min(format.rows).max(1).ilog2().min(LEVELS);
+    let forms = (0..=levels).rev().flat_map(|levels| BLOCKS.map(|block| (levels, block)));
+    for (levels, block) in forms {
         let encoded = contain("the HTJ2K encoder", || {
-            write(samples, format, block)
+            write(samples, format, levels, block)
                 .map_err(|e| Error::internal("the HTJ2K encoder failed").caused_by(e))
         })?;
         if contain("an HTJ2K decoder", || decodes_to(&encoded, samples, format)).unwrap_or(false) {
@@ -88,6 +91,7 @@ fn decodes_to(encoded: &[u8], samples: &Samples, format: &FrameFormat) -> Result
 fn write(
     samples: &Samples,
     format: &FrameFormat,
+    levels: u32,
     block: (u32, u32),
 ) -> openjph_core::Result<Vec<u8>> {
     let (columns, rows) = (format.columns, format.rows);
@@ -98,7 +102,7 @@ fn write(
     siz.set_num_components(1);
     siz.set_comp_info(0, Point::new(1, 1), u32::from(format.bits_stored), format.signed);
     let cod = coder.access_cod_mut();
-    cod.set_num_decomposition(columns.min(rows).max(1).ilog2().min(LEVELS));
+    cod.set_num_decomposition(levels);
     cod.set_block_dims(block.0, block.1);
     cod.set_reversible(true);
     cod.set_color_transform(false);

@@ -1,23 +1,21 @@
 """The synthetic CT as other readers of DICOM see it."""
 
 import json
-import os
 import shutil
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 
-BINARY = os.environ.get("AHI_INFERENCE_BIN", Path(__file__).parents[2] / "target/release/ahi-inference")
+from local import BINARY, ENVIRONMENT
 
 
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantom") / "out"
     command = [BINARY, "phantom", "--out", folder, "--seed", "11", "--size", "64", "--slices", "40"]
-    printed = subprocess.run([*command, "--spacing", "5", "--slice-spacing", "6"], check=True, stdout=subprocess.PIPE).stdout
+    printed = subprocess.run([*command, "--spacing", "5", "--slice-spacing", "6"], check=True, stdout=subprocess.PIPE, env=ENVIRONMENT).stdout
     about = json.loads((folder / "phantom.json").read_text())
     assert json.loads(printed) == about | {"folder": str(folder)}
     return folder, about
@@ -65,7 +63,7 @@ def test_dciodvfy_finds_no_errors(phantom):
     "flags", [["--size", "8"], ["--spacing", "0"], ["--spacing", "nan"], ["--slices", "1"], ["--seed", "x"]]
 )
 def test_impossible_phantoms_are_refused(tmp_path, flags):
-    refused = subprocess.run([BINARY, "phantom", "--out", tmp_path / "out", *flags], capture_output=True)
+    refused = subprocess.run([BINARY, "phantom", "--out", tmp_path / "out", *flags], capture_output=True, env=ENVIRONMENT)
     assert refused.returncode == 2
     assert flags[0].encode() in refused.stderr
     assert not (tmp_path / "out").exists()
