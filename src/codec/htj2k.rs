@@ -53,8 +53,7 @@ fn read(data: &[u8], format: &FrameFormat) -> openjph_core::Result<Vec<i32>> {
 }
 
 /// Code-block sizes to encode with, best first.
-const BLOCKS: [(u32, u32); 7] =
-    [(64, 64), (32, 32), (64, 32), (16, 16), (8, 8), (16, 8), (4, 4)];
+const BLOCKS: [(u32, u32); 7] = [(64, 64), (32, 32), (64, 32), (16, 16), (8, 8), (16, 8), (4, 4)];
 
 /// Encodes a frame as HTJ2K lossless, RPCL, with five decomposition levels (fewer where the image
 /// is smaller than 32 pixels): transfer syntax 1.2.840.10008.1.2.4.202.
