@@ -32,8 +32,6 @@ pub enum Input {
         /// Version to read; the latest where absent.
         version_id: Option<String>,
     },
-    /// DICOM Part 10 files below a local folder (the `run` subcommand, no HTTP form).
-    Folder(std::path::PathBuf),
 }
 
 /// Something a request can produce.

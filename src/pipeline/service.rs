@@ -12,9 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Progress, Stage};
 use crate::registry::{Model, Registry};
 use crate::request::{InferenceRequest, Input, InputOutcome, Outcome};
-use crate::source::ImageSource;
 use crate::source::ahi::{AhiClient, AhiSource, ImageSetId};
-use crate::source::dicom_files::DicomFiles;
 use crate::volume::VolumePolicy;
 use crate::writers::sink;
 
@@ -80,19 +78,11 @@ impl Service {
         output_uri: Option<&str>,
     ) -> Result<InputOutcome> {
         let progress = job.progress.clone();
-        let (source, described): (Box<dyn ImageSource>, _) = match input {
-            Input::ImageSet { datastore_id, image_set_id, version_id } => {
-                let id = ImageSetId::new(datastore_id, image_set_id)?;
-                let source = AhiSource::new(self.ahi.clone(), id, version_id.as_deref())?;
-                let described = json!({"datastoreId": datastore_id, "imageSetId": image_set_id});
-                (Box::new(source), described)
-            }
-            Input::Folder(folder) => {
-                let source = DicomFiles::new(folder, None);
-                (Box::new(source), json!({"folder": folder.display().to_string()}))
-            }
-        };
-        let mut outcome = run(&*source, job).await?;
+        let Input::ImageSet { datastore_id, image_set_id, version_id } = input;
+        let id = ImageSetId::new(datastore_id, image_set_id)?;
+        let source = AhiSource::new(self.ahi.clone(), id, version_id.as_deref())?;
+        let described = json!({"datastoreId": datastore_id, "imageSetId": image_set_id});
+        let mut outcome = run(&source, job).await?;
         let mut report = serde_json::Map::new();
         report.insert("input".to_owned(), described);
         report.append(&mut outcome.report);

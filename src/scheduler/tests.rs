@@ -40,7 +40,11 @@ fn request(id: &str) -> InferenceRequest {
     InferenceRequest {
         request_id: id.to_owned(),
         inference_id: None,
-        inputs: vec![Input::Folder("unused".into())],
+        inputs: vec![Input::ImageSet {
+            datastore_id: "unused".to_owned(),
+            image_set_id: "unused".to_owned(),
+            version_id: None,
+        }],
         model: None,
         outputs: Vec::new(),
         output_uri: None,
