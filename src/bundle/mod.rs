@@ -24,6 +24,7 @@ mod metadata;
 mod problem;
 mod resolver;
 mod roots;
+mod segments;
 pub mod serving;
 mod value;
 
@@ -35,6 +36,7 @@ pub use component::Component;
 pub use config::BundleConfig;
 pub use metadata::{Extent, NetworkFormat, TensorFormat};
 pub use problem::Problem;
+pub use segments::{ResultForm, segment_descriptions};
 
 use crate::error::{Error, ErrorKind, Result};
 

@@ -1,5 +1,6 @@
 //! A segmentation to the outputs asked for, and the report of it.
 
+use ndarray::{Array3, Array4, Axis, CowArray, Ix4, Zip, s};
 use serde_json::{Map, Value, json};
 
 use crate::dicom::Series;
@@ -9,7 +10,7 @@ use crate::registry::Model;
 use crate::request::{Artifact, OutputKind};
 use crate::volume::Plan;
 use crate::writers::nifti;
-use crate::writers::seg::{self, SegOptions, SegRequest, SourceSlice};
+use crate::writers::seg::{self, SegOptions, SegRequest, SourceSlice, Voxels};
 
 /// Finished outputs and what the report says of them.
 pub struct Written {
@@ -38,19 +39,16 @@ pub struct Finished<'a> {
 impl Finished<'_> {
     /// Makes every output of `kinds`.
     pub fn write(&self, kinds: &[OutputKind]) -> Result<Written> {
-        let Segmentation::Labels(labels) = self.segmentation else {
-            return Err(Error::new(
-                ErrorKind::InvalidModel,
-                "the model gives masks that may overlap; writing them is not supported yet",
-            ));
+        let voxels = match self.segmentation {
+            Segmentation::Labels(labels) => self.count(labels)?,
+            Segmentation::Masks(masks) => self.count_masks(masks)?,
         };
-        let voxels = self.count(labels)?;
         let mut warnings = Vec::new();
         let mut artifacts = Vec::with_capacity(kinds.len());
         for kind in kinds {
             artifacts.push(match kind {
-                OutputKind::DicomSeg => self.seg(labels, &mut warnings)?,
-                OutputKind::Nifti => self.nifti(labels)?,
+                OutputKind::DicomSeg => self.seg(&mut warnings)?,
+                OutputKind::Nifti => self.nifti()?,
             });
         }
         if voxels.iter().all(|v| *v == 0) && !kinds.contains(&OutputKind::DicomSeg) {
@@ -59,8 +57,31 @@ impl Finished<'_> {
         Ok(Written { artifacts, segments: self.segments(&voxels), warnings })
     }
 
+    /// Channels of the segments' masks: their values count from 1.
+    fn channels(&self) -> impl Iterator<Item = usize> {
+        self.model.segments.iter().map(|segment| usize::from(segment.value).saturating_sub(1))
+    }
+
+    fn count_masks(&self, masks: &Array4<u8>) -> Result<Vec<u64>> {
+        let channels = masks.dim().0;
+        self.channels()
+            .map(|channel| {
+                if channel >= channels {
+                    return Err(Error::new(
+                        ErrorKind::InvalidModel,
+                        format!(
+                            "channel_def describes channel {channel}, the network gave {channels}"
+                        ),
+                    ));
+                }
+                let mask = masks.index_axis(Axis(0), channel);
+                Ok(Zip::from(&mask).par_fold(|| 0, |n, &v| n + u64::from(v), |a, b| a + b))
+            })
+            .collect()
+    }
+
     /// Voxels of each segment; a label that no segment describes is the model's fault.
-    fn count(&self, labels: &ndarray::Array3<u8>) -> Result<Vec<u64>> {
+    fn count(&self, labels: &Array3<u8>) -> Result<Vec<u64>> {
         let mut by_value = [0u64; 256];
         for &label in labels {
             by_value[usize::from(label)] += 1;
@@ -95,7 +116,7 @@ impl Finished<'_> {
             .collect()
     }
 
-    fn seg(&self, labels: &ndarray::Array3<u8>, warnings: &mut Vec<String>) -> Result<Artifact> {
+    fn seg(&self, warnings: &mut Vec<String>) -> Result<Artifact> {
         let slices: Vec<SourceSlice> = self
             .plan
             .slices
@@ -112,8 +133,17 @@ impl Finished<'_> {
         if self.plan.slices.len() > 1 {
             options.spacing_between_slices = Some(self.plan.geometry.affine.spacing()[2]);
         }
+        // Masks of channels that are no segments are not written.
+        let masks;
+        let voxels = match self.segmentation {
+            Segmentation::Labels(labels) => Voxels::Labels(labels.view()),
+            Segmentation::Masks(all) => {
+                masks = self.foreground(all);
+                Voxels::Masks(masks.view())
+            }
+        };
         let seg = seg::write(&SegRequest {
-            labels: labels.view(),
+            voxels,
             slices: &slices,
             segments: &self.model.segments,
             algorithm: &self.model.algorithm,
@@ -128,8 +158,24 @@ impl Finished<'_> {
         ))
     }
 
-    fn nifti(&self, labels: &ndarray::Array3<u8>) -> Result<Artifact> {
-        let bytes = nifti::write(labels.view(), &self.plan.geometry.affine.0)?;
+    /// The masks of the segments, in their order.
+    fn foreground<'m>(&self, masks: &'m Array4<u8>) -> CowArray<'m, u8, Ix4> {
+        let channels: Vec<usize> = self.channels().collect();
+        match channels[..] {
+            // Channels follow each other; only a background before them is left out.
+            [first, .., last] if last + 1 - first == channels.len() => {
+                masks.slice(s![first..=last, .., .., ..]).into()
+            }
+            _ => masks.select(Axis(0), &channels).into(),
+        }
+    }
+
+    fn nifti(&self) -> Result<Artifact> {
+        let affine = &self.plan.geometry.affine.0;
+        let bytes = match self.segmentation {
+            Segmentation::Labels(labels) => nifti::write(labels.view(), affine)?,
+            Segmentation::Masks(masks) => nifti::write_masks(masks.view(), affine)?,
+        };
         Ok(self.artifact(
             OutputKind::Nifti,
             "application/gzip",

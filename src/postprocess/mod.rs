@@ -9,6 +9,7 @@ mod activation;
 mod components;
 mod fused;
 mod inverse;
+mod merge;
 mod plan;
 mod segmenter;
 
@@ -17,6 +18,7 @@ use ndarray::{Array3, Array4};
 pub use activation::Activation;
 pub use components::LabelOperation;
 pub use inverse::Inverse;
+pub use merge::Merge;
 pub use plan::{Discretise, InvertSpec, PostPlan};
 pub use segmenter::Segmenter;
 

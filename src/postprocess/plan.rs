@@ -1,6 +1,6 @@
 //! A bundle's postprocessing read into what the engine does, in its order.
 
-use crate::bundle::{Args, Component};
+use crate::bundle::{Args, Component, ResultForm};
 use crate::error::{Error, ErrorKind, Result};
 
 use super::activation::Activation;
@@ -52,6 +52,8 @@ impl PostPlan {
                 plan.add(component)?;
             } else if plan.before.is_none() && plan.after.is_none() {
                 return Err(misplaced(component, "it must follow AsDiscreted"));
+            } else if plan.merges() > 1 || plan.merges_labels() {
+                return Err(misplaced(component, "it merges masks, and there are none here"));
             }
         }
         if plan.before.is_none() && plan.after.is_none() {
@@ -61,6 +63,31 @@ impl PostPlan {
             ));
         }
         Ok(plan)
+    }
+
+    /// What the voxels of the result say, for a network of so many output channels.
+    pub fn form(&self, channels: usize) -> ResultForm {
+        let operations = self.operations_before.iter().chain(&self.operations_after);
+        let merged = operations.into_iter().find_map(|operation| match operation {
+            LabelOperation::Merge(merge) => Some(merge.cases.clone()),
+            _ => None,
+        });
+        let thresholds =
+            matches!(self.before.or(self.after), Some(Discretise::Threshold(_))) && channels > 1;
+        match merged {
+            Some(cases) => ResultForm::Merged(cases),
+            None if thresholds => ResultForm::Masks,
+            None => ResultForm::Labels,
+        }
+    }
+
+    fn merges(&self) -> usize {
+        let operations = self.operations_before.iter().chain(&self.operations_after);
+        operations.filter(|operation| matches!(operation, LabelOperation::Merge(_))).count()
+    }
+
+    fn merges_labels(&self) -> bool {
+        self.merges() > 0 && self.before.or(self.after) == Some(Discretise::Argmax)
     }
 
     /// What would become of one component by itself.

@@ -55,7 +55,13 @@ impl Segmenter {
         for operation in &plan.operations_after {
             operation.apply(&mut segmentation)?;
         }
-        Ok(segmentation)
+        Ok(match segmentation {
+            // A single mask is a label map.
+            Segmentation::Masks(masks) if masks.dim().0 == 1 => {
+                Segmentation::Labels(masks.index_axis_move(Axis(0), 0))
+            }
+            other => other,
+        })
     }
 }
 
@@ -141,8 +147,9 @@ fn masks_back(
     for operation in operations {
         operation.apply(&mut segmentation)?;
     }
-    let Segmentation::Masks(masks) = segmentation else {
-        return Err(Error::internal("masks became labels"));
+    let masks = match segmentation {
+        Segmentation::Masks(masks) => masks,
+        Segmentation::Labels(labels) => return labels_back(labels, &[], inverse),
     };
     let mut out = masks_of(masks.dim().0, inverse.outputs());
     for (mut out, mask) in out.outer_iter_mut().zip(masks.outer_iter()) {

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use ndarray::Array4;
 
-use crate::bundle::Bundle;
-use crate::bundle::serving::{Serving, segment_descriptions};
+use crate::bundle::serving::Serving;
+use crate::bundle::{Bundle, ResultForm, segment_descriptions};
 use crate::config::{ComputeSettings, ExecutionProvider};
 use crate::dicom::segment::{Algorithm, SegmentDescription};
 use crate::error::{Error, ErrorKind, Result};
@@ -49,6 +49,8 @@ pub struct Model {
     pub postprocessing: PostPlan,
     /// The network.
     pub network: OnnxNetwork,
+    /// What the voxels of a result say.
+    pub form: ResultForm,
     /// One for each foreground class.
     pub segments: Vec<SegmentDescription>,
     /// Name and version for the objects written.
@@ -94,9 +96,12 @@ impl Model {
         let serving = Serving::read(&dir.join("serving.json"))?;
         let channel_def =
             config.network.outputs.first().map(|o| o.channel_def.clone()).unwrap_or_default();
-        let segments = segment_descriptions(&channel_def, serving.as_ref())?;
         let network = OnnxNetwork::load(&bundle.model_path, options.threads, options.provider)?;
-        check_channels(&network, config.network.outputs.first().and_then(|o| o.num_channels))?;
+        let described = config.network.outputs.first().and_then(|o| o.num_channels);
+        check_channels(&network, described)?;
+        let channels = network.shape().output_channels.or(described).unwrap_or(channel_def.len());
+        let form = postprocessing.form(channels);
+        let segments = segment_descriptions(&channel_def, serving.as_ref(), &form)?;
         let serving = serving.unwrap_or_default();
         let algorithm = serving.algorithm.unwrap_or_else(|| {
             let version = if config.version.is_empty() { "unknown" } else { &config.version };
@@ -111,6 +116,7 @@ impl Model {
             inferer,
             postprocessing,
             network,
+            form,
             segments,
             algorithm,
             series_description: serving.series_description,

@@ -1,11 +1,11 @@
 //! NIfTI-1 files (<https://nifti.nimh.nih.gov/nifti-1>), gzip compressed: a label map for tools of
-//! research. Only what a label map needs is here: one volume, unsigned integers, one affine.
+//! research. Only what a label map or masks need is here: unsigned integers, one affine.
 
 use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use ndarray::ArrayView3;
+use ndarray::{ArrayView3, ArrayView4};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::writers::Label;
@@ -32,31 +32,59 @@ const ORTHOGONAL: f64 = 1e-5;
 /// not finite or not invertible.
 pub fn write<L: Label>(labels: ArrayView3<L>, affine: &[[f64; 4]; 4]) -> Result<Vec<u8>> {
     let (x, y, z) = labels.dim();
-    let extents = [x, y, z].map(|n| i16::try_from(n).ok().filter(|&n| n > 0).unwrap_or(0));
+    file([x, y, z], None, &[labels], affine)
+}
+
+/// Writes masks of 0 and 1, axes (channel, X, Y, Z), as `.nii.gz` of four dimensions, the channel
+/// last, as `monai.transforms.SaveImage` does. Otherwise like [`write`].
+///
+/// # Errors
+///
+/// Those of [`write`], for the number of channels too.
+pub fn write_masks(masks: ArrayView4<u8>, affine: &[[f64; 4]; 4]) -> Result<Vec<u8>> {
+    let (channels, x, y, z) = masks.dim();
+    let volumes: Vec<ArrayView3<u8>> = masks.outer_iter().collect();
+    file([x, y, z], Some(channels), &volumes, affine)
+}
+
+/// A file of `volumes`, all of size `dims`; where `channels` is given, they are a fourth dimension.
+fn file<L: Label>(
+    [x, y, z]: [usize; 3],
+    channels: Option<usize>,
+    volumes: &[ArrayView3<L>],
+    affine: &[[f64; 4]; 4],
+) -> Result<Vec<u8>> {
+    let extents = [x, y, z, channels.unwrap_or(1)];
+    let extents = extents.map(|n| i16::try_from(n).ok().filter(|&n| n > 0).unwrap_or(0));
     let invalid = |what: String| Error::new(ErrorKind::InvalidImage, what);
     if extents.contains(&0) {
         return Err(invalid(format!(
-            "a volume of {x} × {y} × {z} does not fit into NIfTI-1, which allows 1 to 32767 voxels \
-             along an axis"
+            "a volume of {x} × {y} × {z} with {} channels does not fit into NIfTI-1, which allows 1 \
+             to 32767 along an axis",
+            channels.unwrap_or(1)
         )));
     }
     let geometry = Geometry::of(affine)
         .ok_or_else(|| invalid("the volume's affine is not finite or not invertible".to_owned()))?;
     let one_byte = size_of::<L>() == 1;
+    let dimensions = if channels.is_some() { 4 } else { 3 };
 
     let defect = |e: std::io::Error| Error::internal("compressing failed").caused_by(e);
     // On the long runs of label maps this level is as fast as the lowest one and shrinks far more.
     let mut file = GzEncoder::new(Vec::new(), Compression::default());
-    file.write_all(&header(extents, one_byte, affine, &geometry)).map_err(defect)?;
+    let header = header(dimensions, extents, one_byte, affine, &geometry);
+    file.write_all(&header).map_err(defect)?;
     let mut bytes = Vec::with_capacity(2 * x * y);
-    for plane in slice_order(labels).chunks_exact(x * y) {
-        bytes.clear();
-        if one_byte {
-            bytes.extend(plane.iter().map(|&label| label.into().to_le_bytes()[0]));
-        } else {
-            bytes.extend(plane.iter().flat_map(|&label| label.into().to_le_bytes()));
+    for volume in volumes {
+        for plane in slice_order(*volume).chunks_exact(x * y) {
+            bytes.clear();
+            if one_byte {
+                bytes.extend(plane.iter().map(|&label| label.into().to_le_bytes()[0]));
+            } else {
+                bytes.extend(plane.iter().flat_map(|&label| label.into().to_le_bytes()));
+            }
+            file.write_all(&bytes).map_err(defect)?;
         }
-        file.write_all(&bytes).map_err(defect)?;
     }
     file.finish().map_err(defect)
 }
@@ -137,7 +165,8 @@ fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
 
 /// `nifti_1_header`, field by field in the order of the file, and the extension flag.
 fn header(
-    [x, y, z]: [i16; 3],
+    dimensions: i16,
+    [x, y, z, channels]: [i16; 4],
     one_byte: bool,
     affine: &[[f64; 4]; 4],
     geometry: &Geometry,
@@ -150,7 +179,7 @@ fn header(
     bytes(&348_i32.to_le_bytes()); // sizeof_hdr
     bytes(&[0; 35]); // data_type, db_name, extents, session_error, regular
     bytes(&[0]); // dim_info
-    for extent in [3, x, y, z, 1, 1, 1, 1] {
+    for extent in [dimensions, x, y, z, channels, 1, 1, 1] {
         bytes(&extent.to_le_bytes()); // dim
     }
     bytes(&[0; 14]); // intent_p1 to intent_p3, intent_code
@@ -208,6 +237,16 @@ mod tests {
         GzDecoder::new(file.as_slice()).read_to_end(&mut bytes).unwrap();
         assert_eq!(&bytes[344..348], b"n+1\0");
         assert_eq!(&bytes[VOXEL_OFFSET..], (0..12).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn masks_are_a_fourth_dimension() {
+        let masks = ndarray::Array4::from_shape_fn((2, 2, 1, 1), |(c, x, _, _)| (c + x) as u8);
+        let file = write_masks(masks.view(), &LPS_AXIAL).unwrap();
+        let mut bytes = Vec::new();
+        GzDecoder::new(file.as_slice()).read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes[40..50], [4, 0, 2, 0, 1, 0, 1, 0, 2, 0]);
+        assert_eq!(bytes[VOXEL_OFFSET..], [0, 1, 1, 2]);
     }
 
     #[test]

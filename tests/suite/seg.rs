@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ahi_inference::dicom::segment::{Algorithm, Code, SegmentDescription};
 use ahi_inference::dicom::{Attributes, Dataset, FrameDescriptor, Instance};
 use ahi_inference::error::ErrorKind;
-use ahi_inference::writers::seg::{Seg, SegOptions, SegRequest, SourceSlice, write};
+use ahi_inference::writers::seg::{Seg, SegOptions, SegRequest, SourceSlice, Voxels, write};
 use ahi_inference::writers::{Label, nifti};
 use dicom_core::value::DataSetSequence;
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
@@ -197,8 +197,13 @@ fn write_seg<L: Label>(
     options: &SegOptions,
 ) -> Seg {
     let algorithm = Algorithm::new("spleen_ct_segmentation", "0.5.3");
-    let request =
-        SegRequest { labels: labels.view(), slices, segments, algorithm: &algorithm, options };
+    let request = SegRequest {
+        voxels: Voxels::Labels(labels.view()),
+        slices,
+        segments,
+        algorithm: &algorithm,
+        options,
+    };
     write(&request).unwrap()
 }
 
@@ -558,7 +563,7 @@ fn what_does_not_belong_together_is_refused() {
     let refusal = |instances: &[Instance], labels: &Array3<u8>| {
         let slices = slices(instances);
         let request = SegRequest {
-            labels: labels.view(),
+            voxels: Voxels::Labels(labels.view()),
             slices: &slices,
             segments: &segments,
             algorithm: &algorithm,
@@ -596,7 +601,7 @@ fn what_does_not_belong_together_is_refused() {
     let mut wrong_frame = slices(&good);
     wrong_frame[1].frame = 1;
     let request = SegRequest {
-        labels: labels.view(),
+        voxels: Voxels::Labels(labels.view()),
         slices: &wrong_frame,
         segments: &segments,
         algorithm: &algorithm,

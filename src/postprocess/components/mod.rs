@@ -1,9 +1,10 @@
 //! Operations on finished labels or masks: `KeepLargestConnectedComponentd`, `FillHolesd`,
-//! `RemoveSmallObjectsd` and `LabelFilterd`.
+//! `RemoveSmallObjectsd`, `LabelFilterd` and the `Lambdad` that merges masks.
 
 mod labelling;
 mod operations;
 
+use super::Merge;
 use crate::bundle::Args;
 use crate::error::Result;
 
@@ -44,6 +45,8 @@ pub enum LabelOperation {
         /// Labels that stay.
         applied_labels: Vec<u8>,
     },
+    /// `monai.transforms.Lambdad` that makes labels of masks.
+    Merge(Merge),
 }
 
 impl LabelOperation {
@@ -85,6 +88,7 @@ impl LabelOperation {
                 Some(applied_labels) => Self::Filter { applied_labels },
                 None => return Err(args.invalid("applied_labels", "labels from 0 to 255")),
             },
+            "Lambdad" | "Lambda" => Self::Merge(Merge::from_args(args)?),
             _ => return Ok(None),
         }))
     }

@@ -12,6 +12,9 @@ use crate::postprocess::Segmentation;
 impl LabelOperation {
     /// Applies it to a segmentation on whatever grid.
     pub fn apply(&self, segmentation: &mut Segmentation) -> Result<()> {
+        if let Self::Merge(merge) = self {
+            return merge.apply(segmentation);
+        }
         match segmentation {
             Segmentation::Labels(labels) => {
                 // A label map stands for its own one-hot form.
@@ -55,6 +58,7 @@ impl LabelOperation {
                 image.par_mapv_inplace(|v| if applied_labels.contains(&v) { v } else { 0 });
                 Ok(())
             }
+            Self::Merge(_) => Err(Error::internal("merging changes the form of a segmentation")),
         }
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct Content<'a, 'r, L> {
     pub planes: &'a [Plane],
     /// In the order of the pixel data, at least one.
     pub frames: &'a [PlannedFrame],
+    /// Whether some voxel belongs to several segments.
+    pub overlap: bool,
 }
 
 impl<L> Content<'_, '_, L> {
@@ -97,7 +99,7 @@ impl<L> Content<'_, '_, L> {
     /// SOP Common, General Image, Image Pixel and Segmentation Image modules (PS3.3 C.12.1,
     /// C.7.6.1, C.7.6.3, C.8.20.2).
     fn put_image(&self, to: &mut Dataset) {
-        let (columns, rows, _) = self.request.labels.dim();
+        let (columns, rows, _) = self.request.voxels.dim();
         let dimension = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
         to.put_text(tags::SOP_CLASS_UID, VR::UI, uids::SEGMENTATION_STORAGE);
         to.put_text(tags::SOP_INSTANCE_UID, VR::UI, self.sop_instance_uid);
@@ -117,8 +119,8 @@ impl<L> Content<'_, '_, L> {
         to.put_text(tags::CONTENT_DESCRIPTION, VR::LO, description);
         to.put_text(tags::CONTENT_CREATOR_NAME, VR::PN, "");
         to.put_text(tags::SEGMENTATION_TYPE, VR::CS, "BINARY");
-        // A label map has one value per voxel.
-        to.put_text(tags::SEGMENTS_OVERLAP, VR::CS, "NO");
+        let overlap = if self.overlap { "YES" } else { "NO" };
+        to.put_text(tags::SEGMENTS_OVERLAP, VR::CS, overlap);
     }
 
     fn put_segments(&self, to: &mut Dataset) {

@@ -1,13 +1,14 @@
-//! From a label map to bit-packed frames. One pass over the labels counts the voxels of every
+//! From a label map or masks to bit-packed frames. One pass over the labels counts the voxels of every
 //! segment and finds which frames are not empty; a second one, over the rows that hold something,
 //! sets the bits. Nothing of the size of a volume is made for any segment.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-use ndarray::ArrayView3;
+use ndarray::{ArrayView3, Axis};
 use rayon::prelude::*;
 
+use super::Voxels;
 use crate::dicom::segment::SegmentDescription;
 use crate::error::{Error, ErrorKind, Result};
 use crate::writers::Label;
@@ -129,27 +130,102 @@ impl<'a, L: Label> LabelMap<'a, L> {
         Ok(found.into_iter().flatten().collect())
     }
 
+    /// The rows of one slice.
+    fn plane(&self, slice: usize) -> &[L] {
+        self.voxels.chunks_exact(self.pixels()).nth(slice).unwrap_or(&[])
+    }
+}
+
+/// What segments are read from.
+pub(super) enum Layers<'a, L: Clone> {
+    /// One label map for all of them.
+    Labels(LabelMap<'a, L>),
+    /// One mask for each, in the order of the descriptions.
+    Masks(Vec<LabelMap<'a, u8>>),
+}
+
+impl<'a, L: Label> Layers<'a, L> {
+    pub fn new(voxels: &Voxels<'a, L>) -> Self {
+        match voxels {
+            Voxels::Labels(labels) => Self::Labels(LabelMap::new(*labels)),
+            Voxels::Masks(masks) => {
+                let channels = masks.axis_iter(Axis(0)).enumerate();
+                let views = channels.map(|(c, _)| masks.index_axis_move(Axis(0), c));
+                Self::Masks(views.map(LabelMap::new).collect())
+            }
+        }
+    }
+
+    /// Counts voxels and finds the frames that are not empty. A label without a description is an
+    /// error, and so is a mask that has another value than 0 and 1.
+    pub fn survey(&self, segments: &[SegmentDescription]) -> Result<Survey> {
+        let masks = match self {
+            Self::Labels(map) => return map.survey(segments),
+            Self::Masks(masks) => masks,
+        };
+        let mut all = Survey { voxels: vec![0; segments.len()], frames: Vec::new() };
+        for (index, (mask, segment)) in masks.iter().zip(segments).enumerate() {
+            let alone = SegmentDescription { value: MASK, ..segment.clone() };
+            let found = mask.survey(std::slice::from_ref(&alone))?;
+            all.voxels[index] = found.voxels.first().copied().unwrap_or(0);
+            let frames = found.frames.into_iter();
+            all.frames.extend(frames.map(|frame| PlannedFrame { segment: index, ..frame }));
+        }
+        Ok(all)
+    }
+
+    /// Whether some voxel belongs to several segments.
+    pub fn overlap(&self) -> bool {
+        let Self::Masks(masks) = self else { return false };
+        let Some(first) = masks.first() else { return false };
+        let indices = 0..first.voxels.len();
+        indices.into_par_iter().any(|i| {
+            masks.iter().filter(|mask| mask.voxels.get(i).is_some_and(|v| *v != 0)).count() > 1
+        })
+    }
+
     /// Sets, in the zeroed `out`, a bit for every voxel of a frame's segment: frames follow each
     /// other without padding, row by row, the first pixel in the least significant bit (PS3.5
     /// 8.1.1). `out` has at least [`packed_length`] bytes.
     pub fn pack(&self, frames: &[PlannedFrame], segments: &[SegmentDescription], out: &mut [u8]) {
-        // Where frames do not end on a byte, only every second, fourth or eighth one does: those
-        // that share bytes are packed by one thread.
-        let pixels = self.pixels();
-        let together = 8 >> pixels.trailing_zeros().min(3);
-        out.par_chunks_mut(pixels * together / 8).zip(frames.par_chunks(together)).for_each(
-            |(out, frames)| {
-                for (index, frame) in frames.iter().enumerate() {
-                    let value = segments.get(frame.segment).map_or(0, |segment| segment.value);
-                    let plane = self.voxels.chunks_exact(pixels).nth(frame.slice).unwrap_or(&[]);
-                    let rows = plane.chunks_exact(self.columns).enumerate();
-                    for (y, row) in rows.take(frame.rows.end).skip(frame.rows.start) {
-                        pack_row(row, value, out, index * pixels + y * self.columns);
-                    }
-                }
-            },
-        );
+        match self {
+            Self::Labels(map) => {
+                let value =
+                    |frame: &PlannedFrame| segments.get(frame.segment).map_or(0, |s| s.value);
+                pack(frames, |frame| Some((map, value(frame))), out);
+            }
+            Self::Masks(masks) => {
+                pack(frames, |frame| masks.get(frame.segment).map(|mask| (mask, MASK)), out);
+            }
+        }
     }
+}
+
+/// The value of a mask where its segment is.
+const MASK: u16 = 1;
+
+/// Packs `frames`, each from the map and of the value that `source` names.
+fn pack<'m, L: Label + 'm>(
+    frames: &[PlannedFrame],
+    source: impl Fn(&PlannedFrame) -> Option<(&'m LabelMap<'m, L>, u16)> + Sync,
+    out: &mut [u8],
+) {
+    let Some((map, _)) = frames.first().and_then(&source) else { return };
+    let (pixels, columns) = (map.pixels(), map.columns);
+    // Where frames do not end on a byte, only every second, fourth or eighth one does: those
+    // that share bytes are packed by one thread.
+    let together = 8 >> pixels.trailing_zeros().min(3);
+    out.par_chunks_mut(pixels * together / 8).zip(frames.par_chunks(together)).for_each(
+        |(out, frames)| {
+            for (index, frame) in frames.iter().enumerate() {
+                let Some((map, value)) = source(frame) else { continue };
+                let rows = map.plane(frame.slice).chunks_exact(columns).enumerate();
+                for (y, row) in rows.take(frame.rows.end).skip(frame.rows.start) {
+                    pack_row(row, value, out, index * pixels + y * columns);
+                }
+            }
+        },
+    );
 }
 
 /// Bytes of Pixel Data for `frames` frames of `pixels` pixels: bits rounded up to an even number of
@@ -201,7 +277,7 @@ mod tests {
     fn bits_run_on_across_frames() {
         // 3 columns, 1 row, 3 slices: 9 bits, of which the last begins the second byte.
         let labels = Array3::from_shape_fn((3, 1, 3), |(x, _, z)| u8::from((x + z) % 2 == 0));
-        let map = LabelMap::new(labels.view());
+        let map = Layers::new(&Voxels::Labels(labels.view()));
         let survey = map.survey(&[segment(1)]).unwrap();
         assert_eq!(survey.voxels, [5]);
         assert_eq!(packed_length(3, 3), Some(2));
@@ -230,5 +306,25 @@ mod tests {
         let frame = |segment, slice, rows| PlannedFrame { segment, slice, rows };
         assert_eq!(survey.frames, [frame(0, 2, 0..1), frame(1, 0, 1..3), frame(1, 2, 0..1)]);
         assert_eq!(survey.voxels, [1, 3]);
+    }
+
+    #[test]
+    fn masks_may_share_voxels() {
+        let mut masks = ndarray::Array4::<u8>::zeros((2, 4, 2, 3));
+        masks.index_axis_mut(Axis(0), 0).slice_mut(ndarray::s![1..3, 0, 2]).fill(1);
+        masks.index_axis_mut(Axis(0), 1).slice_mut(ndarray::s![2..4, 0..2, 2]).fill(1);
+        let layers = Layers::<u8>::new(&Voxels::Masks(masks.view()));
+        assert!(layers.overlap());
+        // Descriptions of masks may have any values.
+        let segments = [segment(5), segment(1)];
+        let survey = layers.survey(&segments).unwrap();
+        assert_eq!(survey.voxels, [2, 4]);
+        let frame = |segment, rows| PlannedFrame { segment, slice: 2, rows };
+        assert_eq!(survey.frames, [frame(0, 0..1), frame(1, 0..2)]);
+        let mut out = vec![0; 2];
+        layers.pack(&survey.frames, &segments, &mut out);
+        assert_eq!(out, [0b0000_0110, 0b1100_1100]);
+        masks.index_axis_mut(Axis(0), 0).fill(0);
+        assert!(!Layers::<u8>::new(&Voxels::Masks(masks.view())).overlap());
     }
 }

@@ -1,5 +1,5 @@
-//! DICOM Segmentation objects (PS3.3 A.51, C.8.20): a label map and the slices it was made from
-//! become one binary, bit-packed, explicit VR little endian Part 10 file.
+//! DICOM Segmentation objects (PS3.3 A.51, C.8.20): a label map, or masks that may overlap, and the
+//! slices it was made from become one binary, bit-packed, explicit VR little endian Part 10 file.
 //!
 //! What viewers trip over decides the details:
 //!
@@ -32,14 +32,14 @@ use std::collections::HashSet;
 use dicom_core::Tag;
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::FileMetaTableBuilder;
-use ndarray::ArrayView3;
+use ndarray::{ArrayView3, ArrayView4};
 
 use crate::dicom::{Dataset, Instance, uid};
 use crate::error::{Error, ErrorKind, Result};
 use crate::writers::Label;
 
 pub use crate::dicom::segment::{Algorithm, Code, SegmentDescription};
-use frames::{LabelMap, PlannedFrame, packed_length};
+use frames::{Layers, PlannedFrame, packed_length};
 
 /// One source slice, in volume order.
 #[derive(Debug, Clone, Copy)]
@@ -50,15 +50,38 @@ pub struct SourceSlice<'a> {
     pub frame: usize,
 }
 
+/// The voxels of a segmentation, any strides: X fastest and Z slowest is read in place, another
+/// layout is copied once.
+#[derive(Debug, Clone)]
+pub enum Voxels<'a, L> {
+    /// A label map, axes (X: columns, Y: rows, Z: slices); 0 is background.
+    Labels(ArrayView3<'a, L>),
+    /// Masks of 0 and 1, axes (segment, X, Y, Z), which may overlap.
+    Masks(ArrayView4<'a, u8>),
+}
+
+impl<L> Voxels<'_, L> {
+    /// Columns, rows and slices.
+    fn dim(&self) -> (usize, usize, usize) {
+        match self {
+            Self::Labels(labels) => labels.dim(),
+            Self::Masks(masks) => {
+                let (_, columns, rows, slices) = masks.dim();
+                (columns, rows, slices)
+            }
+        }
+    }
+}
+
 /// What to write.
 #[derive(Debug, Clone)]
 pub struct SegRequest<'a, L> {
-    /// The label map, axes (X: columns, Y: rows, Z: in the order of `slices`), any strides; 0 is
-    /// background. X fastest and Z slowest is read in place, another layout is copied once.
-    pub labels: ArrayView3<'a, L>,
-    /// Where the planes of `labels` come from, one per index of its last axis.
+    /// The segmentation's voxels.
+    pub voxels: Voxels<'a, L>,
+    /// Where the planes of `voxels` come from, one per index of their last axis.
     pub slices: &'a [SourceSlice<'a>],
-    /// One segment for each foreground value; numbered from 1 in this order.
+    /// One segment for each foreground value of a label map, or for each mask in their order (the
+    /// values then do not matter); numbered from 1 in this order.
     pub segments: &'a [SegmentDescription],
     /// What made the label map.
     pub algorithm: &'a Algorithm,
@@ -112,7 +135,7 @@ pub struct SegSummary {
     pub warnings: Vec<String>,
 }
 
-/// Writes a label map as a DICOM Segmentation object.
+/// Writes a label map or masks as a DICOM Segmentation object.
 ///
 /// # Errors
 ///
@@ -122,7 +145,7 @@ pub struct SegSummary {
 /// itself.
 pub fn write<L: Label>(request: &SegRequest<L>) -> Result<Seg> {
     check(request)?;
-    let (columns, rows, _) = request.labels.dim();
+    let (columns, rows, _) = request.voxels.dim();
     let instances = source::instances(request.slices);
     source::check_consistent(&instances, columns, rows)?;
     let planes: Vec<source::Plane> =
@@ -137,7 +160,7 @@ pub fn write<L: Label>(request: &SegRequest<L>) -> Result<Seg> {
         );
     }
 
-    let map = LabelMap::new(request.labels.view());
+    let map = Layers::new(&request.voxels);
     let survey = map.survey(request.segments)?;
     let frames = if request.options.omit_empty_frames {
         survey.frames
@@ -161,6 +184,7 @@ pub fn write<L: Label>(request: &SegRequest<L>) -> Result<Seg> {
         instances: &instances,
         planes: &planes,
         frames: &frames,
+        overlap: map.overlap(),
     }
     .dataset(&mut warnings)?;
     let summary = SegSummary {
@@ -178,7 +202,7 @@ pub fn write<L: Label>(request: &SegRequest<L>) -> Result<Seg> {
 
 /// That the request agrees with itself.
 fn check<L>(request: &SegRequest<L>) -> Result<()> {
-    let (columns, rows, slices) = request.labels.dim();
+    let (columns, rows, slices) = request.voxels.dim();
     if slices != request.slices.len() {
         return Err(Error::internal(format!(
             "the label map has {slices} slices, the request names {}",
@@ -196,10 +220,19 @@ fn check<L>(request: &SegRequest<L>) -> Result<()> {
             "the model package describes no foreground segment",
         ));
     }
+    if let Voxels::Masks(masks) = &request.voxels
+        && masks.dim().0 != request.segments.len()
+    {
+        return Err(Error::internal(format!(
+            "there are {} masks for {} segments",
+            masks.dim().0,
+            request.segments.len()
+        )));
+    }
     let mut values = HashSet::new();
     for segment in request.segments {
         segment.check()?;
-        if !values.insert(segment.value) {
+        if !values.insert(segment.value) && matches!(request.voxels, Voxels::Labels(_)) {
             return Err(Error::new(
                 ErrorKind::InvalidModel,
                 format!("label value {} is described by two segments", segment.value),
