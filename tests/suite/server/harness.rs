@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ahi_inference::config::{AdmissionSettings, HttpSettings};
 use ahi_inference::error::{Error, ErrorKind, Result};
-use ahi_inference::pipeline::Invoke;
+use ahi_inference::pipeline::{Held, Invoke};
 use ahi_inference::request::{Artifact, InferenceRequest, InputOutcome, Outcome, OutputKind};
 use ahi_inference::scheduler::{Drained, Scheduler};
 use ahi_inference::server::{self, App, Readiness};
@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 pub const ID: &str = "0123456789abcdef0123456789abcdef";
 
 /// Every kind of error and the status it must have.
-pub const STATUSES: [(ErrorKind, u16); 24] = [
+pub const STATUSES: [(ErrorKind, u16); 25] = [
     (ErrorKind::InvalidRequest, 400),
     (ErrorKind::AccessDenied, 403),
     (ErrorKind::NotFound, 404),
@@ -31,6 +31,7 @@ pub const STATUSES: [(ErrorKind, u16); 24] = [
     (ErrorKind::MethodNotAllowed, 405),
     (ErrorKind::NotAcceptable, 406),
     (ErrorKind::ImageSetNotReady, 409),
+    (ErrorKind::ModelAlreadyLoaded, 409),
     (ErrorKind::PayloadTooLarge, 413),
     (ErrorKind::UnsupportedMediaType, 415),
     (ErrorKind::InvalidModel, 422),
@@ -62,11 +63,16 @@ pub const SEGMENTATION: &[u8] = b"not really a segmentation";
 
 #[async_trait]
 impl Invoke for StandIn {
+    fn admit(&self, _: &InferenceRequest) -> Result<Held> {
+        Ok(None)
+    }
+
     /// Does what the name of the model says: `slow-MS`, `block-MS`, `panic`, `big-BYTES`, the code
     /// of an error, and otherwise answers at once.
     async fn invoke(
         &self,
         request: InferenceRequest,
+        _: Held,
         cancel: CancellationToken,
     ) -> Result<Outcome> {
         self.started.fetch_add(1, Ordering::SeqCst);
