@@ -85,6 +85,7 @@ async fn until_stopped(settings: ServeSettings, work: Handle) -> Result<Drained>
 /// The pipeline over the models of `settings`.
 async fn build_service(settings: &ServeSettings) -> Result<Service> {
     let (registry, locations) = registry(settings)?;
+    let registry = Arc::new(registry);
     let clients = aws_settings(&settings.aws);
     let config = aws::sdk_config(&clients).await?;
     let ahi = AhiClient::new(aws::ahi_client(&config, &clients), ahi_settings(&settings.aws.ahi));
@@ -112,9 +113,7 @@ async fn build_service(settings: &ServeSettings) -> Result<Service> {
 
 /// The registry, and the models it is to hold from the start, where it is not the platform that
 /// brings them.
-fn registry(
-    settings: &ServeSettings,
-) -> Result<(Arc<Registry<Model>>, Option<Vec<ModelLocation>>)> {
+fn registry(settings: &ServeSettings) -> Result<(Registry<Model>, Option<Vec<ModelLocation>>)> {
     let loader = BundleLoader(LoadOptions::from(&settings.compute));
     // A warm-up uses all cores; two loads at once overlap the reading of one with that of the other.
     let loads = (settings.compute.threads / 4).clamp(2, 4);
@@ -122,12 +121,12 @@ fn registry(
         ModelSettings::Folder(dir) => {
             let locations = discover(dir)?;
             let registry = Registry::new(loader, Budget::unbounded(), Naming::Folders, loads);
-            (Arc::new(registry), Some(locations))
+            (registry, Some(locations))
         }
         ModelSettings::MultiModel { budget } => {
             let budget = budget.map_or_else(Budget::unbounded, Budget::of);
             tracing::info!(budget_bytes = budget.limit(), "models are loaded by request");
-            (Arc::new(Registry::new(loader, budget, Naming::Opaque, loads)), None)
+            (Registry::new(loader, budget, Naming::Opaque, loads), None)
         }
     })
 }
