@@ -39,24 +39,28 @@ impl Budget {
     /// [`ErrorKind::OutOfMemory`] where they are not to be had.
     pub fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Reservation> {
         let mut used = self.lock();
+        *used = self.sum(*used, bytes)?;
+        drop(used);
+        Ok(Reservation { budget: Arc::clone(self), bytes })
+    }
+
+    /// What is in use with `bytes` more than `used`.
+    fn sum(&self, used: u64, bytes: u64) -> Result<u64> {
         let wanted = used.saturating_add(bytes);
-        if let Some(limit) = self.limit.filter(|&limit| wanted > limit) {
-            return Err(Error::new(
+        match self.limit {
+            Some(limit) if wanted > limit => Err(Error::new(
                 ErrorKind::OutOfMemory,
                 format!(
-                    "the model needs about {bytes} bytes of memory; of {limit} for models {} are \
-                     in use; unload another model, or raise MEMORY_BUDGET_BYTES where there is \
-                     more memory",
-                    *used
+                    "the model needs about {bytes} bytes of memory; of {limit} for models {used} \
+                     are in use; unload another model, or raise MEMORY_BUDGET_BYTES where there is \
+                     more memory"
                 ),
             )
             .with("neededBytes", bytes)
-            .with("usedBytes", *used)
-            .with("budgetBytes", limit));
+            .with("usedBytes", used)
+            .with("budgetBytes", limit)),
+            _ => Ok(wanted),
         }
-        *used = wanted;
-        drop(used);
-        Ok(Reservation { budget: Arc::clone(self), bytes })
     }
 
     fn lock(&self) -> MutexGuard<'_, u64> {
@@ -77,13 +81,18 @@ impl Reservation {
         self.bytes
     }
 
-    /// Makes it as large as what was found to be in use. What is in use cannot be refused, so this
-    /// may exceed the budget; the next model then finds less room.
-    pub fn settle(&mut self, bytes: u64) {
+    /// Makes it as large as what was found to be in use.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfMemory`] where that is more than there is; then it stays as it was, and what
+    /// is in use has to go.
+    pub fn settle(&mut self, bytes: u64) -> Result<()> {
         let mut used = self.budget.lock();
-        *used = used.saturating_sub(self.bytes).saturating_add(bytes);
+        let others = used.saturating_sub(self.bytes);
+        *used = self.budget.sum(others, bytes)?;
         drop(used);
         self.bytes = bytes;
+        Ok(())
     }
 }
 
@@ -106,12 +115,13 @@ mod tests {
         assert_eq!(refused.kind(), ErrorKind::OutOfMemory);
         assert_eq!(refused.details()["usedBytes"], 60);
         assert_eq!(budget.used(), 60, "a refusal takes nothing");
-        first.settle(30);
+        first.settle(30).unwrap();
         let second = budget.reserve(70).unwrap();
-        first.settle(50);
-        assert_eq!(budget.used(), 120, "what is in use counts, beyond the budget too");
+        assert_eq!(first.settle(31).unwrap_err().details()["usedBytes"], 70);
+        assert_eq!((budget.used(), first.bytes()), (100, 30), "a refusal changes nothing");
         assert!(budget.reserve(1).is_err());
         drop(second);
+        first.settle(100).unwrap();
         drop(first);
         assert_eq!(budget.used(), 0);
         assert!(budget.reserve(u64::MAX).is_err());

@@ -32,10 +32,11 @@ pub struct BundleLoader(pub LoadOptions);
 const WEIGHTS_WHILE_LOADING: u64 = 2;
 
 /// Of a session beside what its arena holds: graph, kernels, stacks of its threads; and of a bundle's
-/// transforms. Measured: 2 to 4 MiB for small networks, more with the number of operators.
+/// transforms. Less than 1 MiB was seen for small networks; it grows with the number of operators.
 const BESIDE_ARENA: u64 = 8 << 20;
 
-/// Of a first run, before it is measured: buffers of one small window.
+/// Of a first run, before it is measured: buffers of a small batch of windows. Only a first guess,
+/// that refuses what cannot fit before it is tried; what the run really took is counted afterwards.
 const FIRST_RUN: u64 = 32 << 20;
 
 /// Files of a bundle's `models` folder that are not the network served.

@@ -185,7 +185,7 @@ impl<M: Send + Sync + 'static> Registry<M> {
             let _entered = span.enter();
             let mut share = budget.reserve(loader.estimate(&place)?)?;
             let (model, bytes) = loader.load(&place)?;
-            share.settle(bytes);
+            share.settle(bytes)?;
             let freed = CancellationToken::new();
             Ok((Lease::new(model, Some(share), &freed), freed))
         };

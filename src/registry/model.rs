@@ -119,12 +119,13 @@ impl Model {
         })
     }
 
-    /// Runs one window of zeros, so that the first request does not pay for what ONNX Runtime does
-    /// on its first run, and a network that cannot run is known before it is asked.
+    /// Runs one full batch of zeros, so that the first request does not pay for what ONNX Runtime
+    /// does on its first run, a network that cannot run is known before it is asked, and its arena
+    /// has grown to the size it keeps.
     pub fn warm_up(&self) -> Result<()> {
         let shape = self.network.shape();
         let channels = shape.input_channels.unwrap_or(1);
-        let dims = self.inferer.window(shape).map(|size| size.unwrap_or(32));
+        let dims = self.inferer.batch_extent(shape, 32);
         let image = Array4::<f32>::zeros((channels, dims[0], dims[1], dims[2]));
         let mut sink = Discard;
         self.inferer
