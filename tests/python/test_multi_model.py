@@ -5,11 +5,8 @@ SOAK_MODELS, SOAK_TIMES and SOAK_CLIENTS make the soak test longer (scripts/soak
 
 import json
 import os
-import resource
-import subprocess
 import threading
 import time
-import urllib.request
 
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
@@ -17,9 +14,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 import tiny
 from load import load, load_and_stop
-from local import BINARY, ENVIRONMENT, LISTENING, ROOT, emulate, multi_model, serve
+from local import ROOT, emulate, multi_model, serve
 from soak import soak
-from traffic import Pinger, ask, model_path
+from traffic import ask, model_path
 
 
 @pytest.fixture(scope="module")
@@ -188,9 +185,7 @@ def test_every_line_about_a_request_names_it(images, ahi, tmp_path):
     tiny.bundle(tmp_path / "m", 1)
     with multi_model(ahi.address, LOG_LEVEL="trace") as server:
         identifier = {"X-Amzn-SageMaker-Inference-Id": "study-7"}
-        body = json.dumps({"model_name": "m", "url": str(tmp_path / "m")}).encode()
-        request = urllib.request.Request(f"{server.address}/models", body, identifier)
-        assert urllib.request.urlopen(request).status == 200
+        assert load_model(server, "m", tmp_path / "m").status == 200
         mark = len(server.log)
         answer = ask(server.address, "POST", "/models/m/invoke", images.request, **identifier)
         assert answer.status == 200
