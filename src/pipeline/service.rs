@@ -74,7 +74,7 @@ impl Invoke for Service {
             };
             let result = result.map_err(|e| match e.kind() {
                 ErrorKind::Cancelled if model.revoked().is_cancelled() => unloaded(&model),
-                _ => e,
+                _ => model.or_out_of_memory(e),
             });
             results.push(
                 result.map_err(|e| {

@@ -50,12 +50,10 @@ impl Loader<Model> for BundleLoader {
 
     fn load(&self, location: &ModelLocation) -> Result<(Model, u64)> {
         let estimate = self.estimate(location)?;
-        let attempt = || {
-            let model = Model::load(&location.name, &location.path, self.0)?;
-            model.warm_up()?;
-            Ok(model)
-        };
-        let model = attempt().map_err(|e| or_out_of_memory(e, estimate, memory::available()))?;
+        let model = Model::load(&location.name, &location.path, self.0)
+            .map_err(|e| or_out_of_memory(e, estimate, memory::available()))?;
+        // The model is still there when this looks at the memory, as it was when the run failed.
+        model.warm_up().map_err(|e| model.or_out_of_memory(e))?;
         let bytes = model.network.arena_bytes().map_or(estimate, |arena| arena + BESIDE_ARENA);
         Ok((model, bytes))
     }
@@ -84,15 +82,15 @@ fn weights(folder: &Path) -> Result<u64> {
 /// A failure for want of memory as such. ONNX Runtime has no code of its own for it: a failed
 /// allocation comes as the code of any exception inside it. So it is taken for one where, at that
 /// moment, memory for the model is indeed not there.
-fn or_out_of_memory(error: Error, needed: u64, available: Option<u64>) -> Error {
+pub(super) fn or_out_of_memory(error: Error, needed: u64, available: Option<u64>) -> Error {
     if !is_resource_failure(&error) || available.is_none_or(|bytes| bytes >= needed) {
         return error;
     }
     Error::new(
         ErrorKind::OutOfMemory,
         format!(
-            "ONNX Runtime could not load the model: it needs about {needed} bytes of memory and \
-             {} are left; unload another model",
+            "ONNX Runtime ran out of memory: the model may need {needed} bytes more and {} are \
+             left; unload another model, or let fewer requests run at once",
             available.unwrap_or(0)
         ),
     )

@@ -47,8 +47,10 @@ pub fn init(args: &LogArgs) -> Result<()> {
 
 fn may_be_logged(metadata: &Metadata<'_>) -> bool {
     let ours = metadata.target().split("::").next() == Some(env!("CARGO_CRATE_NAME"));
+    // ONNX Runtime tells of each of its allocations at the level `info`.
+    let most = if metadata.target().starts_with("ort::") { Level::WARN } else { Level::INFO };
     // A line names the innermost span alone, which has to be ours: it carries the identifiers.
-    ours || (metadata.is_event() && *metadata.level() <= Level::INFO)
+    ours || (metadata.is_event() && *metadata.level() <= most)
 }
 
 fn log_panic(info: &PanicHookInfo<'_>) {

@@ -5,8 +5,10 @@ SOAK_MODELS, SOAK_TIMES and SOAK_CLIENTS make the soak test longer (scripts/soak
 
 import json
 import os
+import resource
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
@@ -108,6 +110,24 @@ def test_memory_is_refused_by_account(images, ahi, tmp_path):
         assert ask(server.address, "DELETE", "/models/one").status == 200
         assert series(server)[("ahi_inference_model_bytes",)] == 0
         assert load_model(server, "two", model).status == 200
+
+
+def test_memory_that_is_not_there_is_refused(images, ahi, tmp_path):
+    """ONNX Runtime's allocations fail, whatever the account says."""
+    model = ROOT / "model/ct_phantom"
+    with multi_model(ahi.address, "--memory-budget-bytes", 1 << 40) as server:
+        assert load_model(server, "m", model).status == 200
+        assert ask(server.address, "DELETE", "/models/m").status == 200
+        status = Path(f"/proc/{server.process.pid}/status").read_text()
+        mapped = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmSize:"))
+        unbounded = resource.RLIM_INFINITY
+        resource.prlimit(server.process.pid, resource.RLIMIT_AS, (mapped + (48 << 20), unbounded))
+        for _ in range(3):
+            refused = load_model(server, "m", model)
+            assert (refused.status, refused.code) == (507, "out_of_memory"), refused.body
+            assert ask(server.address, "GET", "/ping").status == 200
+        resource.prlimit(server.process.pid, resource.RLIMIT_AS, (unbounded, unbounded))
+        assert load_model(server, "m", model).status == 200
 
 
 def test_soak(images, ahi, tmp_path):
