@@ -10,9 +10,10 @@ pub async fn run<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
+    let span = tracing::Span::current();
     rayon::spawn(move || {
         if !sender.is_closed() {
-            let result = contained(work);
+            let result = span.in_scope(|| contained(work));
             // Nobody waits any more: the result is not wanted.
             let _ = sender.send(result);
         }

@@ -32,6 +32,8 @@ pub enum ErrorKind {
     NotFound,
     /// The model named in the request is not here.
     ModelNotFound,
+    /// A model of that name is loaded already.
+    ModelAlreadyLoaded,
     /// The model's package cannot be used: broken ONNX, bad configuration, unsupported transform.
     InvalidModel,
     /// The credentials in use may not read or write what the request names.
@@ -78,6 +80,7 @@ impl ErrorKind {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NotFound => "not_found",
             Self::ModelNotFound => "model_not_found",
+            Self::ModelAlreadyLoaded => "model_already_loaded",
             Self::InvalidModel => "invalid_model",
             Self::AccessDenied => "access_denied",
             Self::ImageSetNotReady => "image_set_not_ready",

@@ -15,6 +15,7 @@ pub mod dicom;
 pub mod emulator;
 pub mod error;
 pub mod inference;
+pub mod memory;
 pub mod phantom;
 pub mod pipeline;
 pub mod postprocess;

@@ -10,6 +10,12 @@ pub trait Progress: Send + Sync {
     /// Whether the work should stop.
     fn is_cancelled(&self) -> bool;
 
+    /// The part `stage` of the work took `seconds`, as the report's timings say.
+    fn took(&self, _stage: &'static str, _seconds: f64) {}
+
+    /// That many frames, of so many bytes as they came, were fetched and decoded in `seconds`.
+    fn decoded(&self, _frames: usize, _bytes: u64, _seconds: f64) {}
+
     /// [`ErrorKind::Cancelled`] once the work should stop.
     fn check(&self) -> Result<()> {
         if self.is_cancelled() {

@@ -13,7 +13,7 @@ use crate::config::ComputeArgs;
 use crate::error::{Error, Result};
 use crate::pipeline::{self, Job};
 use crate::progress::{Progress, Stage};
-use crate::registry::{LoadOptions, Model, discover};
+use crate::registry::{Lease, LoadOptions, Model, discover};
 use crate::request::OutputKind;
 use crate::source::dicom_files::DicomFiles;
 use crate::volume::VolumePolicy;
@@ -70,7 +70,7 @@ pub async fn run(args: RunArgs) -> Result<()> {
             .unwrap_or_else(|_| Err(Error::internal("loading the model failed unexpectedly")))?;
     let name = model.name.clone();
     let job = Job {
-        model: Arc::new(model),
+        model: Lease::unregistered(model),
         outputs: args.output,
         policy: VolumePolicy::default(),
         request_id: uuid::Uuid::new_v4().to_string(),

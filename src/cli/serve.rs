@@ -6,15 +6,19 @@ use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 
 use super::runtime;
-use crate::config::{self, EndpointUrl, ServeArgs, ServeSettings};
+use crate::config::{self, EndpointUrl, ModelSettings, ServeArgs, ServeSettings};
 use crate::error::{Error, Result};
 use crate::pipeline::{self, Invoke};
-use crate::registry::{LoadOptions, Model, Registry, discover};
+use crate::registry::{
+    Budget, BundleLoader, Host, LoadOptions, Model, ModelLocation, Naming, Registry, discover,
+};
 use crate::scheduler::{Drained, Scheduler};
 use crate::server::{self, App, Readiness, Termination};
-use crate::source::ahi::{AhiClient, AhiSettings};
+use crate::source::ahi::{AhiClient, AhiSettings, Operation};
 use crate::source::aws;
 use crate::source::limiter::Rate;
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::AhiSample;
 use crate::volume::VolumePolicy;
 
 /// Threads that answer HTTP. They never compute, so two of them keep up with any load.
@@ -26,7 +30,9 @@ const MOST_WORK_THREADS: usize = 8;
 /// What answers requests, and the loading it needs before it can.
 struct Service {
     invoke: Arc<dyn Invoke>,
-    /// Loads the models; whether at least one is ready.
+    models: Arc<dyn Host>,
+    metrics: Arc<Metrics>,
+    /// Loads the models there are from the start; whether the server is ready then.
     loading: BoxFuture<'static, bool>,
 }
 
@@ -54,7 +60,7 @@ async fn until_stopped(settings: ServeSettings, work: Handle) -> Result<Drained>
     }
     let building = settings.clone();
     let building = work.spawn(async move { build_service(&building).await });
-    let Service { invoke, loading } = building
+    let Service { invoke, models, metrics, loading } = building
         .await
         .map_err(|e| Error::internal("building the service panicked").caused_by(e))??;
 
@@ -65,38 +71,76 @@ async fn until_stopped(settings: ServeSettings, work: Handle) -> Result<Drained>
         async move { readiness.started(loaded.await.unwrap_or(false)) }
     });
     let app = Arc::new(App {
+        multi_model: matches!(settings.models, ModelSettings::MultiModel { .. }),
         http: settings.http,
+        compute: settings.compute,
+        models,
+        metrics,
         scheduler: Scheduler::new(invoke, settings.admission, work),
         readiness,
     });
     server::run(listener, app, settings.drain_timeout, termination.received()).await
 }
 
-/// The pipeline over the models of `settings.model_dir`.
+/// The pipeline over the models of `settings`.
 async fn build_service(settings: &ServeSettings) -> Result<Service> {
-    let registry = Arc::new(Registry::<Model>::new(discover(&settings.model_dir)?));
+    let (registry, locations) = registry(settings)?;
+    let registry = Arc::new(registry);
     let clients = aws_settings(&settings.aws);
     let config = aws::sdk_config(&clients).await?;
-    let ahi = aws::ahi_client(&config, &clients);
+    let ahi = AhiClient::new(aws::ahi_client(&config, &clients), ahi_settings(&settings.aws.ahi));
+    let metrics = Arc::new(Metrics::new());
+    let counted = ahi.clone();
+    metrics.read_ahi_from(move || Operation::ALL.map(|o| ahi_sample(&counted, o)).to_vec());
     let service = pipeline::Service {
         registry: Arc::clone(&registry),
-        ahi: AhiClient::new(ahi, ahi_settings(&settings.aws.ahi)),
+        ahi,
         s3: aws::s3_client(&config, &clients),
         output_uri: settings.http.output_uri.clone(),
         policy: VolumePolicy::default(),
+        metrics: Arc::clone(&metrics),
     };
-    let options = LoadOptions::from(&settings.compute);
+    let models: Arc<dyn Host> = Arc::clone(&registry) as _;
     let loading = async move {
-        let ready = registry
-            .load(move |location| {
-                let model = Model::load(&location.name, &location.path, options)?;
-                model.warm_up()?;
-                Ok(model)
-            })
-            .await;
-        ready > 0
+        match locations {
+            Some(locations) => registry.load_all(locations).await > 0,
+            // Models come later; the platform asks for health before it asks for the first.
+            None => true,
+        }
     };
-    Ok(Service { invoke: Arc::new(service), loading: Box::pin(loading) })
+    Ok(Service { invoke: Arc::new(service), models, metrics, loading: Box::pin(loading) })
+}
+
+/// The registry, and the models it is to hold from the start, where it is not the platform that
+/// brings them.
+fn registry(settings: &ServeSettings) -> Result<(Registry<Model>, Option<Vec<ModelLocation>>)> {
+    let loader = BundleLoader(LoadOptions::from(&settings.compute));
+    // A warm-up uses all cores; two loads at once overlap the reading of one with that of the other.
+    let loads = (settings.compute.threads / 4).clamp(2, 4);
+    Ok(match &settings.models {
+        ModelSettings::Folder(dir) => {
+            let locations = discover(dir)?;
+            let registry = Registry::new(loader, Budget::unbounded(), Naming::Folders, loads);
+            (registry, Some(locations))
+        }
+        ModelSettings::MultiModel { budget } => {
+            let budget = budget.map_or_else(Budget::unbounded, Budget::of);
+            tracing::info!(budget_bytes = budget.limit(), "models are loaded by request");
+            (Registry::new(loader, budget, Naming::Opaque, loads), None)
+        }
+    })
+}
+
+fn ahi_sample(client: &AhiClient, operation: Operation) -> AhiSample {
+    let stats = client.stats().operation(operation);
+    AhiSample {
+        operation: operation.name(),
+        calls: stats.calls,
+        retries: stats.retries,
+        throttles: stats.throttles,
+        failures: stats.failures,
+        bytes: stats.bytes,
+    }
 }
 
 fn aws_settings(settings: &config::AwsSettings) -> aws::AwsSettings {

@@ -4,11 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args};
 
 use super::parse::{bounded, seconds};
 use super::{AwsArgs, AwsSettings, ComputeArgs, ComputeSettings, wrong};
 use crate::error::Result;
+use crate::memory;
 
 /// Flags of `serve`.
 #[derive(Debug, Clone, Args)]
@@ -39,14 +41,26 @@ pub struct ServeArgs {
     #[arg(long, env = "DRAIN_TIMEOUT", default_value = "25", value_name = "SECONDS",
           value_parser = seconds)]
     pub drain_timeout: Duration,
-    /// Requests worked on at the same time
-    #[arg(long, env = "MAX_CONCURRENT_REQUESTS", default_value = "2", value_name = "N",
+    /// Requests worked on at the same time [default: one for every two cores, at least 2, as far as
+    /// half of the memory has 1 GiB for each]
+    #[arg(long, env = "MAX_CONCURRENT_REQUESTS", value_name = "N",
           value_parser = bounded::<1, 256>)]
-    pub max_concurrent: usize,
+    pub max_concurrent: Option<usize>,
     /// Requests that may wait for their turn; more are refused
     #[arg(long, env = "QUEUE_LENGTH", default_value = "16", value_name = "N",
           value_parser = bounded::<0, 65_536>)]
     pub queue: usize,
+    /// Start without models; the platform loads and unloads them through /models
+    #[arg(long, env = "SAGEMAKER_MULTI_MODEL", default_value = "false", value_name = "BOOL",
+          action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    pub multi_model: bool,
+    /// Memory that the models of a multi-model endpoint may occupy; more are refused with 507
+    /// [default: the memory of the container or machine less 1 GiB for each request that may run,
+    /// and at least a quarter of it]
+    #[arg(long, env = "MEMORY_BUDGET_BYTES", value_name = "BYTES",
+          value_parser = bounded::<1, { 1 << 50 }>)]
+    pub memory_budget_bytes: Option<usize>,
     /// Where outputs go when a request does not say: s3://BUCKET/PREFIX or file:///FOLDER
     /// [default: into the answer]
     #[arg(long, env = "OUTPUT_S3_URI", value_name = "URI")]
@@ -64,8 +78,8 @@ pub struct ServeArgs {
 pub struct ServeSettings {
     /// Where to listen.
     pub listen: SocketAddr,
-    /// Folder of one or several bundles.
-    pub model_dir: PathBuf,
+    /// The models.
+    pub models: ModelSettings,
     /// The HTTP interface.
     pub http: HttpSettings,
     /// How much is let in at once.
@@ -76,6 +90,18 @@ pub struct ServeSettings {
     pub compute: ComputeSettings,
     /// AWS services.
     pub aws: AwsSettings,
+}
+
+/// Which models are served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelSettings {
+    /// Those in a folder that is a bundle or holds several.
+    Folder(PathBuf),
+    /// Those the platform loads.
+    MultiModel {
+        /// Bytes of memory that they may occupy; `None` is without bound.
+        budget: Option<u64>,
+    },
 }
 
 /// The HTTP interface.
@@ -115,21 +141,55 @@ impl ServeArgs {
                 "0 leaves outputs nowhere to go unless --output-uri is set too",
             ));
         }
+        let compute = self.compute.settings();
+        let memory = memory::limit();
+        let max_concurrent =
+            self.max_concurrent.unwrap_or_else(|| usual_concurrency(compute.threads, memory));
+        let models = if self.multi_model {
+            let set = self.memory_budget_bytes.map(|bytes| bytes as u64);
+            let budget = set.or_else(|| memory.map(|m| usual_budget(m, max_concurrent)));
+            ModelSettings::MultiModel { budget }
+        } else if self.memory_budget_bytes.is_some() {
+            return Err(wrong(
+                "--memory-budget-bytes",
+                "bounds the models of a multi-model endpoint; it needs --multi-model",
+            ));
+        } else {
+            ModelSettings::Folder(self.model)
+        };
         Ok(ServeSettings {
             listen: SocketAddr::new(self.host, self.port),
-            model_dir: self.model,
+            models,
             http: HttpSettings {
                 max_body: self.max_body,
                 max_inline: self.max_inline,
                 request_timeout: Some(self.request_timeout).filter(|t| !t.is_zero()),
                 output_uri: self.output_uri,
             },
-            admission: AdmissionSettings { max_concurrent: self.max_concurrent, queue: self.queue },
+            admission: AdmissionSettings { max_concurrent, queue: self.queue },
             drain_timeout: self.drain_timeout,
-            compute: self.compute.settings(),
+            compute,
             aws: self.aws.settings()?,
         })
     }
+}
+
+/// Memory of one request while it runs: a large CT as stored, as the network sees it, and as labels,
+/// with the windows in between. A whole run on 512 × 512 × 300 voxels, resampled to 3 mm, was seen to
+/// take 500 MiB with its model.
+const REQUEST_BYTES: u64 = 1 << 30;
+
+/// Requests that run at once unless it is said. Two share a machine better than one, whatever its
+/// size: one computes while the other fetches.
+fn usual_concurrency(cores: usize, memory: Option<u64>) -> usize {
+    let by_cores = (cores / 2).clamp(2, 16);
+    let by_memory = memory.map_or(u64::MAX, |bytes| bytes / 2 / REQUEST_BYTES);
+    by_cores.min(usize::try_from(by_memory).unwrap_or(usize::MAX)).max(1)
+}
+
+/// What is left for models beside the requests that run.
+fn usual_budget(memory: u64, max_concurrent: usize) -> u64 {
+    memory.saturating_sub(REQUEST_BYTES.saturating_mul(max_concurrent as u64)).max(memory / 4)
 }
 
 fn check_output_uri(uri: &str) -> Result<()> {
@@ -167,7 +227,7 @@ mod tests {
     fn defaults_are_sagemakers() {
         let settings = parse(&[]).unwrap();
         assert_eq!(settings.listen, "0.0.0.0:8080".parse().unwrap());
-        assert_eq!(settings.model_dir, PathBuf::from("/opt/ml/model"));
+        assert_eq!(settings.models, ModelSettings::Folder(PathBuf::from("/opt/ml/model")));
         assert_eq!(settings.http.request_timeout, Some(Duration::from_secs(60)));
         assert_eq!(settings.drain_timeout, Duration::from_secs(25));
         assert_eq!(settings.compute.execution_provider, ExecutionProvider::Auto);
@@ -184,8 +244,11 @@ mod tests {
             "--ahi-endpoint-url=http://127.0.0.1:9000",
             "--output-uri=s3://bucket/a",
             "--max-inline=0",
+            "--multi-model",
+            "--memory-budget-bytes=5000",
         ])
         .unwrap();
+        assert_eq!(settings.models, ModelSettings::MultiModel { budget: Some(5000) });
         assert_eq!(settings.http.request_timeout, None);
         assert!(settings.aws.ahi.allow_non_primary && !settings.aws.s3.path_style);
         let endpoint = settings.aws.ahi.endpoint.as_ref().map(EndpointUrl::as_str);
@@ -196,6 +259,7 @@ mod tests {
     fn wrong_and_contradictory_values_are_refused_by_name() {
         for (flags, named) in [
             (&["--max-concurrent=0"][..], "--max-concurrent"),
+            (&["--memory-budget-bytes=1000"], "--multi-model"),
             (&["--port=70000"], "--port"),
             (&["--no-such-flag"], "--no-such-flag"),
             (&["--ahi-frames-in-flight=0"], "--ahi-frames-in-flight"),
@@ -209,6 +273,23 @@ mod tests {
             let error = parse(flags).unwrap_err();
             assert!(error.contains(named), "{flags:?}: {error}");
         }
+    }
+
+    #[test]
+    fn what_runs_at_once_fits_into_cores_and_memory() {
+        const GIB: u64 = 1 << 30;
+        for (cores, memory, expected) in [
+            (1, None, 2),
+            (2, Some(16 * GIB), 2),
+            (16, Some(64 * GIB), 8),
+            (16, Some(8 * GIB), 4),
+            (2, Some(GIB), 1),
+            (128, None, 16),
+        ] {
+            assert_eq!(usual_concurrency(cores, memory), expected, "{cores} {memory:?}");
+        }
+        assert_eq!(usual_budget(16 * GIB, 2), 14 * GIB);
+        assert_eq!(usual_budget(4 * GIB, 16), GIB);
     }
 
     #[test]

@@ -71,6 +71,21 @@ impl Inferer {
         std::array::from_fn(|a| self.window.roi_size[a].or(spatial[a]))
     }
 
+    /// Size of the smallest image whose windows fill a batch. `otherwise` is the size along axes
+    /// where neither the inferer nor the network fixes it.
+    pub fn batch_extent(&self, shape: NetworkShape, otherwise: usize) -> [usize; 3] {
+        let mut size = self.window(shape).map(|fixed| fixed.unwrap_or(otherwise));
+        // A network of a fixed batch gets a full one however few windows there are.
+        let windows = if shape.batch.is_some() { 1 } else { self.window.sw_batch_size };
+        let along = self.slices_across.unwrap_or(0);
+        if self.window.roi_size[along].is_some() {
+            let share = 1.0 - self.window.overlap[along];
+            let step = ((size[along] as f64 * share) as usize).max(1);
+            size[along] += step * windows.saturating_sub(1);
+        }
+        size
+    }
+
     /// Runs `network` over `image` (axes C, X, Y, Z) and hands the blended result to `sink`. A
     /// network for slices with an inferer for volumes, or the reverse, is
     /// [`ErrorKind::InvalidModel`].
@@ -216,6 +231,35 @@ mod tests {
                 let expected = (100 * a + 10 * b) as f32 + (x + y + z) as f32 * 1e-3;
                 assert!((v - expected).abs() < 1e-4, "{v} {expected}");
             }
+        }
+    }
+
+    #[test]
+    fn a_batch_extent_fills_one_batch() {
+        for (target, args, planar, windows) in [
+            ("SlidingWindowInferer", json!({"roi_size": [4, 5, 6], "sw_batch_size": 3}), false, 3),
+            (
+                "SlidingWindowInferer",
+                json!({"roi_size": [5, 5, 5], "overlap": 0.5, "sw_batch_size": 4}),
+                false,
+                4,
+            ),
+            ("SlidingWindowInferer", json!({"roi_size": [-1, 5, 5], "sw_batch_size": 4}), false, 1),
+            (
+                "SliceInferer",
+                json!({"roi_size": [4, 4], "spatial_dim": 2, "sw_batch_size": 5}),
+                true,
+                5,
+            ),
+            ("SimpleInferer", json!({}), false, 1),
+        ] {
+            let inferer = inferer(target, args.clone()).unwrap();
+            let network = Positions { planar };
+            let [x, y, z] = inferer.batch_extent(network.shape(), 7);
+            let image = Array4::zeros((1, x, y, z));
+            let mut sink = Collect::default();
+            let stats = inferer.run(image.view(), &network, &mut sink, &Silent).unwrap();
+            assert_eq!(stats.windows, windows, "{target} {args}");
         }
     }
 

@@ -81,12 +81,20 @@ impl OnnxNetwork {
         let invalid =
             |e: &dyn std::fmt::Display| Error::new(ErrorKind::InvalidModel, format!("{name}: {e}"));
         let environment = &runtime()?.environment;
+        // The cause goes along: its code tells a broken file from want of memory.
         let session = builder(environment, threads)
-            .map_err(|e| invalid(&e))?
+            .map_err(|e| invalid(&e).caused_by(e))?
             .commit_from_file(path)
-            .map_err(|e| invalid(&format!("ONNX Runtime cannot load it: {e}")))?;
+            .map_err(|e| invalid(&format!("ONNX Runtime cannot load it: {e}")).caused_by(e))?;
         let (input, shape) = describe(&session).map_err(|e| invalid(&e))?;
         Ok(Self { session: Mutex::new(session), input, shape })
+    }
+
+    /// Bytes the session's arena took from the system so far: weights and the buffers of its runs.
+    /// `None` where ONNX Runtime keeps no account of them. Waits for a run to end.
+    pub fn arena_bytes(&self) -> Option<u64> {
+        let session = self.session.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        super::arena::allocated(&session)
     }
 
     /// Name of the execution provider that runs the network.
@@ -158,8 +166,9 @@ impl Network for OnnxNetwork {
         batch: ArrayView5<f32>,
         take: &mut dyn FnMut(ArrayView5<f32>) -> Result<()>,
     ) -> Result<()> {
-        let failed =
-            |e: ort::Error| Error::new(ErrorKind::InvalidModel, format!("the network failed: {e}"));
+        let failed = |e: ort::Error| {
+            Error::new(ErrorKind::InvalidModel, format!("the network failed: {e}")).caused_by(e)
+        };
         let input = if self.shape.planar {
             if batch.dim().4 != 1 {
                 return Err(Error::internal("a network for slices was given a volume"));

@@ -17,27 +17,41 @@ pub use service::Service;
 use crate::cpu;
 use crate::error::Result;
 use crate::progress::{Progress, Stage};
-use crate::registry::Model;
+use crate::registry::{Lease, Model};
 use crate::request::{InferenceRequest, InputOutcome, Outcome, OutputKind};
 use crate::source::ImageSource;
 use crate::volume::{self, VolumePolicy};
 use outputs::{Finished, geometry_report};
 use timings::Timings;
 
+/// What a request holds from its admission to its end; `None` only in stand-ins without models.
+pub type Held = Option<Lease<Model>>;
+
 /// Something that answers requests: the pipeline itself, and in the server's own tests a stand-in.
 #[async_trait]
 pub trait Invoke: Send + Sync {
-    /// Runs one request. Once `cancel` is cancelled it stops at the next stage or window with
+    /// Takes hold of what a request needs while it waits for its turn: its model, which is not
+    /// unloaded before the request has ended.
+    ///
+    /// # Errors
+    /// As of [`invoke`](Self::invoke), where the request names a model that is not there.
+    fn admit(&self, request: &InferenceRequest) -> Result<Held>;
+
+    /// Runs one request with what [`admit`](Self::admit) took hold of. Once `cancel` is cancelled it stops at the next stage or window with
     /// [`ErrorKind::Cancelled`](crate::error::ErrorKind::Cancelled).
-    async fn invoke(&self, request: InferenceRequest, cancel: CancellationToken)
-    -> Result<Outcome>;
+    async fn invoke(
+        &self,
+        request: InferenceRequest,
+        held: Held,
+        cancel: CancellationToken,
+    ) -> Result<Outcome>;
 }
 
 /// What one input needs beside its images.
 #[derive(Clone)]
 pub struct Job {
     /// The model to run.
-    pub model: Arc<Model>,
+    pub model: Lease<Model>,
     /// What to make; empty means the model's own list.
     pub outputs: Vec<OutputKind>,
     /// How series that are not clean stacks are treated.
@@ -59,6 +73,7 @@ pub async fn run(source: &dyn ImageSource, job: Job) -> Result<InputOutcome> {
     progress.advance(Stage::Metadata, 1, 1);
     let (volume, stats) = frames::load(source, &series, &plan, &*progress).await?;
     timings.end(Stage::Frames);
+    progress.decoded(stats.frames, stats.encoded_bytes, timings.latest());
 
     // The whole computation is one piece of blocking work of its own: it uses the CPU pool inside,
     // and must not sit on one of its threads while it waits for the network's.
@@ -78,6 +93,7 @@ pub async fn run(source: &dyn ImageSource, job: Job) -> Result<InputOutcome> {
         let written = finished.write(kinds)?;
         timings.end(Stage::Write);
         job.progress.advance(Stage::Write, 1, 1);
+        timings.tell(&*job.progress);
 
         let mut warnings = plan.warnings.clone();
         warnings.extend(written.warnings);
@@ -96,7 +112,10 @@ pub async fn run(source: &dyn ImageSource, job: Job) -> Result<InputOutcome> {
         report.insert("warnings".to_owned(), Value::from(warnings));
         Ok(InputOutcome { report, artifacts: written.artifacts })
     };
-    tokio::task::spawn_blocking(move || cpu::contained(work)).await.unwrap_or_else(|_| {
-        Err(crate::error::Error::internal("the computation was stopped from outside"))
-    })
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(|| cpu::contained(work)))
+        .await
+        .unwrap_or_else(|_| {
+            Err(crate::error::Error::internal("the computation was stopped from outside"))
+        })
 }

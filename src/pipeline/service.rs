@@ -2,17 +2,19 @@
 //! they belong.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{Invoke, Job, run};
+use super::{Held, Invoke, Job, run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Progress, Stage};
-use crate::registry::{Model, Registry};
+use crate::registry::{Lease, Model, Registry};
 use crate::request::{InferenceRequest, Input, InputOutcome, Outcome};
 use crate::source::ahi::{AhiClient, AhiSource, ImageSetId};
+use crate::telemetry::Metrics;
 use crate::volume::VolumePolicy;
 use crate::writers::sink;
 
@@ -28,16 +30,26 @@ pub struct Service {
     pub output_uri: Option<String>,
     /// How series that are not clean stacks are treated.
     pub policy: VolumePolicy,
+    /// What is counted and measured.
+    pub metrics: Arc<Metrics>,
 }
 
 #[async_trait]
 impl Invoke for Service {
+    fn admit(&self, request: &InferenceRequest) -> Result<Held> {
+        self.registry.get(request.model.as_deref()).map(Some)
+    }
+
     async fn invoke(
         &self,
         request: InferenceRequest,
+        held: Held,
         cancel: CancellationToken,
     ) -> Result<Outcome> {
-        let model = self.registry.get(request.model.as_deref())?;
+        let model = match held {
+            Some(model) => model,
+            None => self.registry.get(request.model.as_deref())?,
+        };
         let output_uri = request.output_uri.as_deref().or(self.output_uri.as_deref());
         let mut results = Vec::with_capacity(request.inputs.len());
         for (index, input) in request.inputs.iter().enumerate() {
@@ -46,7 +58,11 @@ impl Invoke for Service {
                 outputs: request.outputs.clone(),
                 policy: self.policy.clone(),
                 request_id: request.request_id.clone(),
-                progress: Arc::new(Cancellable(cancel.clone())),
+                progress: Arc::new(Watched {
+                    cancel: cancel.clone(),
+                    revoked: model.revoked().clone(),
+                    metrics: Arc::clone(&self.metrics),
+                }),
             };
             // Waiting for the network ends at once; the CPU part stops at its next window.
             let result = tokio::select! {
@@ -54,7 +70,12 @@ impl Invoke for Service {
                 () = cancel.cancelled() => {
                     Err(Error::new(ErrorKind::Cancelled, "the request was cancelled"))
                 }
+                () = model.revoked().cancelled() => Err(unloaded(&model)),
             };
+            let result = result.map_err(|e| match e.kind() {
+                ErrorKind::Cancelled if model.revoked().is_cancelled() => unloaded(&model),
+                _ => model.or_out_of_memory(e),
+            });
             results.push(
                 result.map_err(|e| {
                     if request.inputs.len() > 1 { e.with("input", index) } else { e }
@@ -88,24 +109,47 @@ impl Service {
         report.append(&mut outcome.report);
         outcome.report = report;
         if let Some(uri) = output_uri {
+            let started = Instant::now();
             for artifact in &mut outcome.artifacts {
                 sink::store(artifact, uri, Some(&self.s3)).await?;
             }
+            progress.took(Stage::Store.name(), started.elapsed().as_secs_f64());
             progress.advance(Stage::Store, 1, 1);
         }
         Ok(outcome)
     }
 }
 
-/// Progress of a request over HTTP: nobody watches, but it may be cancelled.
-struct Cancellable(CancellationToken);
+/// The error of a request that outlasted the patience with which its model was unloaded.
+fn unloaded(model: &Lease<Model>) -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "the model was unloaded before the request was finished; send it again",
+    )
+    .with("model", model.name.as_str())
+}
 
-impl Progress for Cancellable {
+/// Progress of a request over HTTP: nobody watches, but it is measured and may be cancelled.
+struct Watched {
+    cancel: CancellationToken,
+    revoked: CancellationToken,
+    metrics: Arc<Metrics>,
+}
+
+impl Progress for Watched {
     fn advance(&self, stage: Stage, done: usize, total: usize) {
         tracing::trace!(stage = stage.name(), done, total, "progress");
     }
 
     fn is_cancelled(&self) -> bool {
-        self.0.is_cancelled()
+        self.cancel.is_cancelled() || self.revoked.is_cancelled()
+    }
+
+    fn took(&self, stage: &'static str, seconds: f64) {
+        self.metrics.stage(stage, seconds);
+    }
+
+    fn decoded(&self, frames: usize, bytes: u64, seconds: f64) {
+        self.metrics.frames(frames, bytes, seconds);
     }
 }

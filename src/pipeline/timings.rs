@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::{Map, Value};
 
-use crate::progress::Stage;
+use crate::progress::{Progress, Stage};
 
 /// Seconds by stage, in the order they were taken.
 #[derive(Debug, Clone)]
@@ -37,6 +37,18 @@ impl Timings {
     /// Adds a part of a stage measured elsewhere.
     pub fn add(&mut self, name: &'static str, seconds: f64) {
         self.stages.push((name, seconds));
+    }
+
+    /// Tells `progress` of every stage so far.
+    pub fn tell(&self, progress: &dyn Progress) {
+        for &(name, seconds) in &self.stages {
+            progress.took(name, seconds);
+        }
+    }
+
+    /// Seconds of the stage that ended last.
+    pub fn latest(&self) -> f64 {
+        self.stages.last().map_or(0.0, |&(_, seconds)| seconds)
     }
 
     /// Seconds since the beginning.

@@ -1,21 +1,38 @@
-//! Models: load, warm up, serve.
+//! Models: load, warm up, serve, drain, unload.
 //!
-//! The registry knows its models by name and nothing of what a model is: loading one is a closure
-//! of whoever makes the registry. All load at the same time, each on a thread that may block; one
-//! that cannot be loaded answers its own error to whoever asks for it and leaves the others alone.
+//! The registry knows its models by name and nothing of what a model is: loading one is a [`Loader`]'s.
+//! It is filled in one of two ways. From a folder, all its models load when the server starts, and
+//! one that cannot be loaded answers its own error to whoever asks for it. By the platform (a
+//! multi-model endpoint), models come and go while others serve.
+//!
+//! A model that is asked for is held by a [`Lease`]; unloading waits for the last of them. No lock is
+//! held while anything is loaded, waited for or freed.
 
+mod budget;
 pub mod catalog;
 mod check;
+mod dynamic;
+mod host;
+mod loader;
 mod model;
+mod resident;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::join_all;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
+pub use budget::{Budget, Reservation};
 pub use catalog::{ModelLocation, discover};
 pub use check::check_bundle;
+pub use dynamic::Page;
+pub use host::{Describe, Host};
+pub use loader::{BundleLoader, Loader};
 pub use model::{LoadOptions, Model};
+pub use resident::Lease;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -25,200 +42,238 @@ const ARCHIVE: &str = ".tar.gz";
 /// The name of SageMaker's archive of a single model, which stands for whichever one it holds.
 const SINGLE: &str = "model";
 
+/// How names are understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// Names are folders': a trailing `.tar.gz` is ignored, and the only model needs no name.
+    Folders,
+    /// Names are the platform's, which mean nothing: only the very name will do.
+    Opaque,
+}
+
 /// The models there are, by name.
 pub struct Registry<M> {
-    models: BTreeMap<String, Entry<M>>,
+    loader: Arc<dyn Loader<M>>,
+    budget: Arc<Budget>,
+    naming: Naming,
+    /// One permit for each model that loads: loading uses all cores, and memory beyond what stays.
+    loads: Semaphore,
+    models: Mutex<BTreeMap<String, Entry<M>>>,
 }
 
 struct Entry<M> {
-    location: ModelLocation,
-    state: RwLock<State<M>>,
+    /// Where the model is, as whoever asked for it wrote it.
+    url: String,
+    state: State<M>,
 }
 
 enum State<M> {
-    Loading,
-    Ready(Arc<M>),
+    /// On its way; the token is cancelled when that has ended.
+    Loading(CancellationToken),
+    /// The token is cancelled when its memory is free.
+    Ready(Lease<M>, CancellationToken),
+    /// On its way out; the token is cancelled when the name is free.
+    Unloading(CancellationToken),
     Failed(Error),
 }
 
+/// What there is to say of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelStatus {
+    /// Its name.
+    pub name: String,
+    /// Where it is, as whoever asked for it wrote it.
+    pub url: String,
+    /// `loading`, `ready`, `unloading` or `failed`.
+    pub state: &'static str,
+    /// Bytes of the memory budget it occupies; 0 unless it is ready.
+    pub bytes: u64,
+}
+
 impl<M: Send + Sync + 'static> Registry<M> {
-    /// A registry of the models at `locations`, none of them loaded yet.
-    pub fn new(locations: Vec<ModelLocation>) -> Self {
-        let entry = |location: ModelLocation| {
-            (location.name.clone(), Entry { location, state: RwLock::new(State::Loading) })
-        };
-        Self { models: locations.into_iter().map(entry).collect() }
+    /// A registry without models, in which `loads` of them may load at the same time.
+    pub fn new(
+        loader: impl Loader<M> + 'static,
+        budget: Budget,
+        naming: Naming,
+        loads: usize,
+    ) -> Self {
+        Self {
+            loader: Arc::new(loader),
+            budget: Arc::new(budget),
+            naming,
+            loads: Semaphore::new(loads.clamp(1, Semaphore::MAX_PERMITS)),
+            models: Mutex::new(BTreeMap::new()),
+        }
     }
 
-    /// Loads every model through `loader`, all at the same time on threads that may block, and
-    /// returns how many are ready.
-    pub async fn load<F>(&self, loader: F) -> usize
-    where
-        F: Fn(&ModelLocation) -> Result<M> + Send + Sync + 'static,
-    {
-        let loader = Arc::new(loader);
-        let loads = self.models.values().map(|entry| entry.load(Arc::clone(&loader)));
+    /// Loads the models of a folder, as many at the same time as may, and returns how many are
+    /// ready. Those that cannot be loaded stay, and answer why.
+    pub async fn load_all(&self, locations: Vec<ModelLocation>) -> usize {
+        let loads: Vec<_> = locations
+            .into_iter()
+            .map(|location| {
+                let url = location.path.display().to_string();
+                let done = CancellationToken::new();
+                let entry = Entry { url, state: State::Loading(done.clone()) };
+                self.lock().insert(location.name.clone(), entry);
+                async move {
+                    let loaded = self.bring_in(&location).await;
+                    let ready = loaded.is_ok();
+                    let state = match loaded {
+                        Ok((lease, freed)) => State::Ready(lease, freed),
+                        Err(error) => State::Failed(error),
+                    };
+                    if let Some(entry) = self.lock().get_mut(&location.name) {
+                        entry.state = state;
+                    }
+                    done.cancel();
+                    ready
+                }
+            })
+            .collect();
         join_all(loads).await.into_iter().filter(|&ready| ready).count()
     }
 
-    /// The model called `name`, or the only one where no name is given. A trailing `.tar.gz` is
-    /// ignored, and `model.tar.gz` means the only one, too.
+    /// A hold on the model called `name`, or on the only one where no name is given and names are
+    /// folders'.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidRequest`] where a name is needed, [`ErrorKind::ModelNotFound`],
-    /// [`ErrorKind::Unavailable`] while the model is loading, and the error it failed to load with.
-    pub fn get(&self, name: Option<&str>) -> Result<Arc<M>> {
-        let (name, entry) = self.find(name)?;
-        match &*entry.state.read().unwrap_or_else(PoisonError::into_inner) {
-            State::Ready(model) => Ok(Arc::clone(model)),
-            State::Failed(error) => Err(error.duplicate()),
-            State::Loading => Err(Error::new(
+    /// [`ErrorKind::Unavailable`] while a folder's model is loading, and the error it failed to load
+    /// with.
+    pub fn get(&self, name: Option<&str>) -> Result<Lease<M>> {
+        let models = self.lock();
+        let (name, entry) = find(&models, name, self.naming)?;
+        match (&entry.state, self.naming) {
+            (State::Ready(lease, _), _) => Ok(lease.clone()),
+            (State::Failed(error), _) => Err(error.duplicate()),
+            (State::Loading(_), Naming::Folders) => Err(Error::new(
                 ErrorKind::Unavailable,
                 format!("the model {name} is still loading; send the request again later"),
             )
             .with("model", name)),
+            (State::Loading(_) | State::Unloading(_), _) => Err(not_loaded(name)),
         }
     }
 
-    /// The names of all models, sorted.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.models.keys().map(String::as_str)
-    }
-
-    fn find(&self, name: Option<&str>) -> Result<(&str, &Entry<M>)> {
-        let mut all = self.models.iter();
-        let only = match (all.next(), all.next()) {
-            (Some((name, entry)), None) => Some((name.as_str(), entry)),
-            _ => None,
+    /// All models, by name, whatever their state, and a hold on those that are ready.
+    pub fn all(&self) -> Vec<(ModelStatus, Option<Lease<M>>)> {
+        let lease = |entry: &Entry<M>| match &entry.state {
+            State::Ready(lease, _) => Some(lease.clone()),
+            State::Loading(_) | State::Unloading(_) | State::Failed(_) => None,
         };
-        let Some(asked) = name else {
-            return only.ok_or_else(|| {
-                self.naming_those_there_are(
-                    ErrorKind::InvalidRequest,
-                    "the request names no model and there are several",
-                )
-            });
+        self.lock().iter().map(|(name, entry)| (entry.status(name), lease(entry))).collect()
+    }
+
+    /// What models may occupy, and do.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Entry<M>>> {
+        self.models.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Loads one model within the budget, on a thread that may block.
+    async fn bring_in(&self, location: &ModelLocation) -> Result<(Lease<M>, CancellationToken)> {
+        let name = &location.name;
+        let _permit = self.loads.acquire().await.map_err(|_| Error::internal("loading is over"))?;
+        let (loader, budget) = (Arc::clone(&self.loader), Arc::clone(&self.budget));
+        let (place, span) = (location.clone(), tracing::Span::current());
+        let work = move || {
+            let _entered = span.enter();
+            let mut share = budget.reserve(loader.estimate(&place)?)?;
+            let (model, bytes) = loader.load(&place)?;
+            share.settle(bytes)?;
+            let freed = CancellationToken::new();
+            Ok((Lease::new(model, Some(share), &freed), freed))
         };
-        let plain = asked.strip_suffix(ARCHIVE).unwrap_or(asked);
-        let named = self.models.get_key_value(asked).or_else(|| self.models.get_key_value(plain));
-        if let Some((name, entry)) = named {
-            return Ok((name, entry));
-        }
-        only.filter(|_| plain == SINGLE).ok_or_else(|| {
-            let problem = "there is no model of the name asked for";
-            self.naming_those_there_are(ErrorKind::ModelNotFound, problem).with("model", asked)
-        })
-    }
-
-    fn naming_those_there_are(&self, kind: ErrorKind, problem: &str) -> Error {
-        let names: Vec<&str> = self.names().collect();
-        Error::new(kind, format!("{problem}; choose from: {}", names.join(", ")))
-            .with("models", names)
-    }
-}
-
-impl<M: Send + Sync + 'static> Entry<M> {
-    /// Loads this model; returns whether it is ready.
-    async fn load<F>(&self, loader: Arc<F>) -> bool
-    where
-        F: Fn(&ModelLocation) -> Result<M> + Send + Sync + 'static,
-    {
-        let location = self.location.clone();
-        let name = &self.location.name;
-        let loaded = tokio::task::spawn_blocking(move || loader(&location)).await;
-        let loaded = loaded
+        let loaded = tokio::task::spawn_blocking(work)
+            .await
             .unwrap_or_else(|_| Err(Error::internal(format!("loading the model {name} panicked"))));
-        let (ready, state) = match loaded {
-            Ok(model) => {
-                tracing::info!(model = name, "model ready");
-                (true, State::Ready(Arc::new(model)))
-            }
+        match &loaded {
+            Ok((lease, _)) => tracing::info!(model = name, bytes = lease.bytes(), "model ready"),
             Err(error) => {
                 let code = error.kind().code();
                 tracing::error!(model = name, code, %error, "model cannot be served");
-                (false, State::Failed(error))
             }
+        }
+        loaded
+    }
+}
+
+impl<M> Entry<M> {
+    fn status(&self, name: &str) -> ModelStatus {
+        let (state, bytes) = match &self.state {
+            State::Loading(_) => ("loading", 0),
+            State::Ready(lease, _) => ("ready", lease.bytes()),
+            State::Unloading(_) => ("unloading", 0),
+            State::Failed(_) => ("failed", 0),
         };
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
-        ready
+        ModelStatus { name: name.to_owned(), url: self.url.clone(), state, bytes }
+    }
+}
+
+fn find<'a, M>(
+    models: &'a BTreeMap<String, Entry<M>>,
+    name: Option<&str>,
+    naming: Naming,
+) -> Result<(&'a str, &'a Entry<M>)> {
+    let mut all = models.iter();
+    let only = match (all.next(), all.next()) {
+        (Some((name, entry)), None) if naming == Naming::Folders => Some((name.as_str(), entry)),
+        _ => None,
+    };
+    let Some(asked) = name else {
+        return only.ok_or_else(|| {
+            let problem = "the request names no model, and which one it means cannot be told";
+            naming_those_there_are(models, ErrorKind::InvalidRequest, problem)
+        });
+    };
+    let plain = asked.strip_suffix(ARCHIVE).filter(|_| naming == Naming::Folders).unwrap_or(asked);
+    let named = models.get_key_value(asked).or_else(|| models.get_key_value(plain));
+    if let Some((name, entry)) = named {
+        return Ok((name, entry));
+    }
+    only.filter(|_| plain == SINGLE).ok_or_else(|| match naming {
+        Naming::Opaque => not_loaded(asked),
+        Naming::Folders => {
+            let problem = "there is no model of the name asked for";
+            naming_those_there_are(models, ErrorKind::ModelNotFound, problem).with("model", asked)
+        }
+    })
+}
+
+fn not_loaded(name: &str) -> Error {
+    Error::new(ErrorKind::ModelNotFound, "no model of that name is loaded").with("model", name)
+}
+
+fn naming_those_there_are<M>(
+    models: &BTreeMap<String, Entry<M>>,
+    kind: ErrorKind,
+    problem: &str,
+) -> Error {
+    let names: Vec<&str> = models.keys().map(String::as_str).collect();
+    Error::new(kind, format!("{problem}; choose from: {}", names.join(", "))).with("models", names)
+}
+
+/// The bundle in `folder`, which is one or holds a single one.
+///
+/// # Errors
+/// [`ErrorKind::InvalidModel`], naming the folder.
+fn nested(name: &str, folder: PathBuf) -> Result<ModelLocation> {
+    let invalid = |problem: String| Error::new(ErrorKind::InvalidModel, problem);
+    let mut found = discover(&folder).map_err(|e| invalid(e.message().to_owned()))?;
+    match (found.pop(), found.len()) {
+        (Some(one), 0) => Ok(ModelLocation { name: name.to_owned(), path: one.path }),
+        (_, more) => Err(invalid(format!(
+            "{} holds {} MONAI bundles; a model of a multi-model endpoint is one",
+            folder.display(),
+            more + 1
+        ))),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc;
-
-    use super::*;
-
-    fn registry(names: &[&str]) -> Registry<String> {
-        let location = |&name: &&str| ModelLocation { name: name.to_owned(), path: name.into() };
-        Registry::new(names.iter().map(location).collect())
-    }
-
-    fn load(location: &ModelLocation) -> Result<String> {
-        match location.name.as_str() {
-            "broken" => Err(Error::new(ErrorKind::InvalidModel, "no model.onnx").with("path", "x")),
-            "panics" => panic!("a defect"),
-            name => Ok(format!("model {name}")),
-        }
-    }
-
-    #[tokio::test]
-    async fn one_model_needs_no_name() {
-        let one = registry(&["spleen"]);
-        assert_eq!(one.get(None).unwrap_err().kind(), ErrorKind::Unavailable);
-        assert_eq!(one.load(load).await, 1);
-        for name in [None, Some("spleen"), Some("spleen.tar.gz"), Some("model.tar.gz")] {
-            assert_eq!(*one.get(name).unwrap(), "model spleen", "{name:?}");
-        }
-        let error = one.get(Some("lung")).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::ModelNotFound);
-        assert!(error.message().contains("spleen"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn several_models_are_chosen_by_name_and_fail_alone() {
-        let several = registry(&["spleen", "broken", "lung", "panics"]);
-        assert_eq!(several.load(load).await, 2);
-        assert_eq!(*several.get(Some("lung")).unwrap(), "model lung");
-        for name in [None, Some("model.tar.gz"), Some("")] {
-            let error = several.get(name).unwrap_err();
-            let expected =
-                if name.is_none() { ErrorKind::InvalidRequest } else { ErrorKind::ModelNotFound };
-            assert_eq!(error.kind(), expected);
-            assert!(error.message().contains("broken, lung, panics, spleen"), "{error}");
-        }
-        for _ in 0..2 {
-            let error = several.get(Some("broken.tar.gz")).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::InvalidModel);
-            assert_eq!((error.message(), &error.details()["path"]), ("no model.onnx", &"x".into()));
-        }
-        assert_eq!(several.get(Some("panics")).unwrap_err().kind(), ErrorKind::Internal);
-    }
-
-    #[tokio::test]
-    async fn models_load_side_by_side_and_serve_as_soon_as_they_are_ready() {
-        let both = Arc::new(registry(&["fast", "slow"]));
-        let (release, held) = mpsc::channel::<()>();
-        let held = std::sync::Mutex::new(held);
-        let loading = tokio::spawn({
-            let both = Arc::clone(&both);
-            async move {
-                both.load(move |location| {
-                    if location.name == "slow" {
-                        held.lock().unwrap().recv().unwrap();
-                    }
-                    load(location)
-                })
-                .await
-            }
-        });
-        while both.get(Some("fast")).is_err() {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-        }
-        assert_eq!(both.get(Some("slow")).unwrap_err().kind(), ErrorKind::Unavailable);
-        release.send(()).unwrap();
-        assert_eq!(loading.await.unwrap(), 2);
-        assert!(both.get(Some("slow")).is_ok());
-    }
-}
+mod tests;

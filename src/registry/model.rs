@@ -4,12 +4,14 @@ use std::path::Path;
 
 use ndarray::Array4;
 
+use super::loader::or_out_of_memory;
 use crate::bundle::serving::Serving;
 use crate::bundle::{Bundle, ResultForm, segment_descriptions};
 use crate::config::{ComputeSettings, ExecutionProvider};
 use crate::dicom::segment::{Algorithm, SegmentDescription};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inference::{Inferer, Network, OnnxNetwork, PlaneSink, ProviderChoice};
+use crate::memory;
 use crate::postprocess::PostPlan;
 use crate::progress::Silent;
 use crate::request::OutputKind;
@@ -125,12 +127,12 @@ impl Model {
         })
     }
 
-    /// Runs one window of zeros, so that the first request does not pay for what ONNX Runtime does
-    /// on its first run, and a network that cannot run is known before it is asked.
+    /// Runs one full batch of zeros, so that the first request does not pay for what ONNX Runtime
+    /// does on its first run, a network that cannot run is known before it is asked, and its arena
+    /// has grown to the size it keeps.
     pub fn warm_up(&self) -> Result<()> {
-        let shape = self.network.shape();
-        let channels = shape.input_channels.unwrap_or(1);
-        let dims = self.inferer.window(shape).map(|size| size.unwrap_or(32));
+        let channels = self.network.shape().input_channels.unwrap_or(1);
+        let dims = self.batch_extent();
         let image = Array4::<f32>::zeros((channels, dims[0], dims[1], dims[2]));
         let mut sink = Discard;
         self.inferer
@@ -138,7 +140,26 @@ impl Model {
             .map_err(|e| e.context("warm-up").with("model", self.name.as_str()))?;
         Ok(())
     }
+
+    /// The failure of a run as one for want of memory, where memory is indeed wanting: where what is
+    /// left would not hold the network's largest buffers, or what its arena took so far once more, by
+    /// which it grows.
+    pub fn or_out_of_memory(&self, error: Error) -> Error {
+        let voxels: u64 = self.batch_extent().iter().map(|&n| n as u64).product();
+        let buffer = voxels.saturating_mul(WIDEST_LAYER * size_of::<f32>() as u64);
+        let needed = buffer.saturating_add(self.network.arena_bytes().unwrap_or(0));
+        or_out_of_memory(error, needed, memory::available())
+    }
+
+    /// Size of an image whose windows fill a batch.
+    fn batch_extent(&self) -> [usize; 3] {
+        const OTHERWISE: usize = 32;
+        self.inferer.batch_extent(self.network.shape(), OTHERWISE)
+    }
 }
+
+/// Channels of a network's largest buffers, as a guess that few exceed.
+const WIDEST_LAYER: u64 = 64;
 
 /// The network's channels must be those the metadata describes.
 fn check_channels(network: &OnnxNetwork, described: Option<usize>) -> Result<()> {

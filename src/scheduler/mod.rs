@@ -48,6 +48,15 @@ pub struct Scheduled {
     pub ran: Duration,
 }
 
+/// How busy a scheduler is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Requests that run.
+    pub running: usize,
+    /// Requests that wait for their turn.
+    pub waiting: usize,
+}
+
 /// How draining ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drained {
@@ -60,8 +69,7 @@ pub enum Drained {
 impl Scheduler {
     /// A scheduler in front of `invoke`, whose work runs on the runtime of `work`.
     pub fn new(invoke: Arc<dyn Invoke>, settings: AdmissionSettings, work: Handle) -> Self {
-        let running = settings.max_concurrent.clamp(1, Semaphore::MAX_PERMITS / 2);
-        let waiting = settings.queue.min(Semaphore::MAX_PERMITS / 2);
+        let (running, waiting) = bounds(settings);
         Self {
             invoke,
             work,
@@ -84,6 +92,7 @@ impl Scheduler {
         request: InferenceRequest,
         deadline: Option<Deadline>,
     ) -> Result<Scheduled> {
+        let held = self.invoke.admit(&request)?;
         // Before the admission, so that a drain that begins in between still waits for it.
         let tracked = self.tracker.token();
         let admitted = Arc::clone(&self.admission).try_acquire_owned().map_err(|e| match e {
@@ -109,8 +118,8 @@ impl Scheduler {
         let started = Instant::now();
         let invoke = Arc::clone(&self.invoke);
         let work = async move {
-            let _held = (tracked, admitted, permit);
-            invoke.invoke(request, cancel).await
+            let _places = (tracked, admitted, permit);
+            invoke.invoke(request, held, cancel).await
         };
         let task = self.work.spawn(work.in_current_span());
         tokio::select! {
@@ -129,6 +138,20 @@ impl Scheduler {
     /// Requests that run or wait, and those whose cancelled work has not ended yet.
     pub fn in_flight(&self) -> usize {
         self.tracker.len()
+    }
+
+    /// How much is let in at once.
+    pub fn settings(&self) -> AdmissionSettings {
+        self.settings
+    }
+
+    /// How many requests run now, and how many wait. Cancelled work counts until it has ended.
+    pub fn load(&self) -> Load {
+        let (running, waiting) = bounds(self.settings);
+        let free = self.running.available_permits();
+        let occupied = running + waiting - self.admission.available_permits();
+        let running = running - free;
+        Load { running, waiting: occupied.saturating_sub(running) }
     }
 
     /// An error where the server is stopping, for whoever wants to know before reading a body.
@@ -164,6 +187,12 @@ impl Scheduler {
         .with("running", max_concurrent)
         .with("waiting", queue)
     }
+}
+
+/// Places to run, and places to wait.
+fn bounds(settings: AdmissionSettings) -> (usize, usize) {
+    const MOST: usize = Semaphore::MAX_PERMITS / 2;
+    (settings.max_concurrent.clamp(1, MOST), settings.queue.min(MOST))
 }
 
 fn stopping() -> Error {

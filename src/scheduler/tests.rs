@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::pipeline::Held;
 use crate::request::Input;
 
 /// Holds every request until told to go on; counts them.
@@ -16,9 +17,14 @@ struct Gate {
 
 #[async_trait]
 impl Invoke for Gate {
+    fn admit(&self, _: &InferenceRequest) -> Result<Held> {
+        Ok(None)
+    }
+
     async fn invoke(
         &self,
         request: InferenceRequest,
+        _: Held,
         cancel: CancellationToken,
     ) -> Result<Outcome> {
         self.entered.notify_one();
@@ -143,9 +149,11 @@ async fn an_abandoned_request_in_the_queue_leaves_it() {
     let waiting = spawn(&scheduler, "2", None);
     settle().await;
     assert_eq!(scheduler.in_flight(), 2);
+    assert_eq!(scheduler.load(), Load { running: 1, waiting: 1 });
     waiting.abort();
     settle().await;
     assert_eq!(scheduler.in_flight(), 1);
+    assert_eq!(scheduler.load(), Load { running: 1, waiting: 0 });
     gate.go.notify_one();
     assert!(running.await.unwrap().is_ok());
 }

@@ -1,17 +1,20 @@
 //! What surrounds every request: its identifiers, its log lines, and the net under its handler.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::body::{Body, HttpBody};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt};
 use tracing::{Instrument, Level, Span};
 
 use super::status::{self, ErrorCode};
 use crate::error::{Error, ErrorKind, Result};
+use crate::telemetry::Metrics;
 
 /// The caller's own identifier of a request.
 pub(super) const INFERENCE_ID: HeaderName =
@@ -56,8 +59,13 @@ pub(super) fn inference_id(headers: &HeaderMap) -> Result<Option<String>> {
 }
 
 /// Gives a request its identifiers, runs it inside a span that carries them, turns a panic into an
-/// answer, and logs how it went.
-pub(super) async fn around(mut request: Request, next: Next) -> Response {
+/// answer, counts it, and logs how it went.
+pub(super) async fn around(
+    State(metrics): State<Arc<Metrics>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut request = count_received(request, &metrics);
     let context = Context {
         request_id: uuid::Uuid::new_v4().to_string(),
         inference_id: inference_id(request.headers()).ok().flatten(),
@@ -66,7 +74,7 @@ pub(super) async fn around(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(context.clone());
     // The path of an unknown route may hold anything, so it is not logged.
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let method = request.method().clone();
+    let method = known(request.method());
 
     async move {
         let started = Instant::now();
@@ -76,11 +84,56 @@ pub(super) async fn around(mut request: Request, next: Next) -> Response {
         });
         identify(response.headers_mut(), &context);
         let route = route.as_ref().map_or("unknown", MatchedPath::as_str);
-        log(&response, method.as_str(), route, started);
-        response
+        log(&response, method, route, started);
+        let seconds = started.elapsed().as_secs_f64();
+        metrics.answered(route, method, response.status().as_u16(), seconds);
+        count_sent(response, &metrics)
     }
     .instrument(span)
     .await
+}
+
+/// The method, but for those that a caller made up.
+fn known(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        Method::PATCH => "PATCH",
+        _ => "other",
+    }
+}
+
+/// Counts the bytes of a request's body as they are read.
+fn count_received(request: Request, metrics: &Arc<Metrics>) -> Request {
+    if request.body().is_end_stream() {
+        return request;
+    }
+    let metrics = Arc::clone(metrics);
+    request.map(|body| {
+        let chunks = body.into_data_stream();
+        Body::from_stream(chunks.inspect(move |chunk| {
+            metrics.received(chunk.as_ref().map_or(0, |bytes| bytes.len() as u64));
+        }))
+    })
+}
+
+/// Counts the bytes of an answer's body: at once where they are known, else as they leave.
+fn count_sent(response: Response, metrics: &Arc<Metrics>) -> Response {
+    if let Some(bytes) = response.body().size_hint().exact() {
+        metrics.sent(bytes);
+        return response;
+    }
+    let metrics = Arc::clone(metrics);
+    response.map(|body| {
+        let chunks = body.into_data_stream();
+        Body::from_stream(chunks.inspect(move |chunk| {
+            metrics.sent(chunk.as_ref().map_or(0, |bytes| bytes.len() as u64));
+        }))
+    })
 }
 
 fn span(context: &Context) -> Span {
@@ -107,10 +160,11 @@ fn log(response: &Response, method: &str, route: &str, started: Instant) {
     let seconds = started.elapsed().as_secs_f64();
     let code = response.extensions().get::<ErrorCode>().map_or("ok", |c| c.0);
     let status = response.status().as_u16();
-    // The platform probes every few seconds; only what it asks for otherwise is worth a line.
-    if route == super::PING && tracing::enabled!(Level::DEBUG) {
+    // These are asked for every few seconds; only what is asked for otherwise is worth a line.
+    let probe = route == super::PING || route == super::METRICS;
+    if probe && tracing::enabled!(Level::DEBUG) {
         tracing::debug!(method, route, status, seconds, "answered");
-    } else if route != super::PING {
+    } else if !probe {
         tracing::info!(method, route, status, code, seconds, "answered");
     }
 }
@@ -142,7 +196,7 @@ mod tests {
         let defect = async || -> &'static str { panic!("a defect") };
         let router = axum::Router::new()
             .route("/", axum::routing::get(defect))
-            .layer(axum::middleware::from_fn(around));
+            .layer(axum::middleware::from_fn_with_state(Arc::new(Metrics::new()), around));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut stream =
             tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

@@ -1,4 +1,4 @@
-//! `POST /invocations`: one request from its bytes to its answer.
+//! `POST /invocations` and `POST /models/{name}/invoke`: one request from its bytes to its answer.
 
 use std::sync::Arc;
 
@@ -20,9 +20,19 @@ pub(super) async fn handle(
     Extension(context): Extension<Context>,
     request: Request,
 ) -> Response {
+    respond(&app, &context, request, None).await
+}
+
+/// Answers one request for the model that the route names, if it does.
+pub(super) async fn respond(
+    app: &App,
+    context: &Context,
+    request: Request,
+    routed: Option<&str>,
+) -> Response {
     let deadline = app.http.request_timeout.map(Deadline::after);
     let mut hang_up = HangUp { answered: false };
-    let answered = answer(&app, &context, request, deadline).await;
+    let answered = answer(app, context, request, routed, deadline).await;
     hang_up.answered = true;
     answered.unwrap_or_else(|error| status::respond(&error, &context.request_id))
 }
@@ -31,9 +41,13 @@ async fn answer(
     app: &App,
     context: &Context,
     request: Request,
+    routed: Option<&str>,
     deadline: Option<Deadline>,
 ) -> Result<Response> {
     app.scheduler.ensure_open()?;
+    if let Some(name) = routed {
+        app.models.loaded(name)?;
+    }
     let (parts, body) = request.into_parts();
     let headers = parts.headers;
     context::inference_id(&headers)?;
@@ -46,12 +60,16 @@ async fn answer(
         request_id: context.request_id.clone(),
         inference_id: context.inference_id.clone(),
         inputs: body.inputs,
-        model: model_name::requested(&headers, body.model)?,
+        model: match routed {
+            Some(name) => Some(model_name::routed(&headers, body.model, name)?),
+            None => model_name::requested(&headers, body.model)?,
+        },
         outputs,
         output_uri: body.output_uri.or_else(|| app.http.output_uri.clone()),
     };
     let inputs = request.inputs.len();
     let Scheduled { outcome, queued, ran } = app.scheduler.run(request, deadline).await?;
+    app.metrics.queued(queued.as_secs_f64());
     tracing::info!(
         model = outcome.model,
         inputs,

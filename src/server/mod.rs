@@ -1,17 +1,24 @@
 //! The SageMaker contract over HTTP.
 //!
-//! `GET /ping` reads one atomic value and waits for nothing; `POST /invocations` goes through the
-//! [`Scheduler`], whose work runs on another runtime. Nothing here computes on the threads that
+//! `GET /ping` reads one atomic value and waits for nothing; requests go through the [`Scheduler`],
+//! whose work runs on another runtime. On a multi-model endpoint models come and go through
+//! `/models`, and `/ping` answers 200 while there are none. Nothing here computes on the threads that
 //! answer HTTP. Every answer carries `x-request-id`; every error is JSON, by the one table of
-//! [`status`].
+//! [`status`]. `openapi.json` describes it all.
+//!
+//! A request that the server has no room for is refused with 503 and `Retry-After`. 429 is not used:
+//! it would blame a caller, and behind SageMaker all requests come from the one platform, which says
+//! nothing of who asked.
 
 mod accept;
 mod answer;
 mod body;
 mod context;
+mod info;
 mod invocations;
 mod lifecycle;
 mod model_name;
+mod models;
 mod request_json;
 mod run;
 pub mod status;
@@ -25,39 +32,81 @@ use axum::http::StatusCode;
 use axum::middleware;
 use axum::response::Response;
 use axum::routing::{get, post};
+use serde_json::Value;
 
 pub use lifecycle::{Readiness, State};
 pub use run::{Termination, bind, run};
 
-use crate::config::HttpSettings;
+use crate::config::{ComputeSettings, HttpSettings};
 use crate::error::{Error, ErrorKind};
+use crate::registry::Host;
 use crate::scheduler::Scheduler;
+use crate::telemetry::Metrics;
 use context::Context;
 
 /// Health probe of the platform.
 const PING: &str = "/ping";
 
-/// Requests of the platform.
-const INVOCATIONS: &str = "/invocations";
+/// What Prometheus reads.
+const METRICS: &str = "/metrics";
+
+/// Routes there always are.
+const ROUTES: [&str; 5] =
+    ["GET /ping", "POST /invocations", "GET /metrics", "GET /info", "GET /openapi.json"];
+
+/// Routes of a multi-model endpoint.
+const MODEL_ROUTES: [&str; 5] = [
+    "GET /models",
+    "POST /models",
+    "GET /models/{name}",
+    "DELETE /models/{name}",
+    "POST /models/{name}/invoke",
+];
 
 /// What the handlers share.
 pub struct App {
     /// Settings of the HTTP interface.
     pub http: HttpSettings,
+    /// Settings of the computation, for `/info`.
+    pub compute: ComputeSettings,
     /// Where requests go.
     pub scheduler: Scheduler,
+    /// The models.
+    pub models: Arc<dyn Host>,
+    /// Whether models are loaded and unloaded through `/models`.
+    pub multi_model: bool,
     /// What `/ping` answers from.
     pub readiness: Arc<Readiness>,
+    /// What is counted and measured.
+    pub metrics: Arc<Metrics>,
+}
+
+impl App {
+    /// The routes this server has, each as method and pattern.
+    pub fn routes(&self) -> Vec<&'static str> {
+        let more: &[&str] = if self.multi_model { &MODEL_ROUTES } else { &[] };
+        ROUTES.iter().chain(more).copied().collect()
+    }
 }
 
 /// The routes.
 pub fn router(app: Arc<App>) -> Router {
-    Router::new()
+    let mut router = Router::new()
         .route(PING, get(ping))
-        .route(INVOCATIONS, post(invocations::handle))
+        .route("/invocations", post(invocations::handle))
+        .route(METRICS, get(info::metrics))
+        .route("/info", get(info::info))
+        .route("/openapi.json", get(info::openapi));
+    if app.multi_model {
+        router = router
+            .route("/models", get(models::list).post(models::load))
+            .route("/models/{name}", get(models::show).delete(models::unload))
+            .route("/models/{name}/invoke", post(models::invoke));
+    }
+    router
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(route_not_found)
-        .layer(middleware::from_fn(context::around))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app.metrics), context::around))
         .with_state(app)
 }
 
@@ -68,12 +117,23 @@ async fn ping(Shared(app): Shared<Arc<App>>) -> StatusCode {
     }
 }
 
-async fn route_not_found(Extension(context): Extension<Context>) -> Response {
-    let message = "there is no such route; there are GET /ping and POST /invocations";
-    status::respond(&Error::new(ErrorKind::RouteNotFound, message), &context.request_id)
+async fn route_not_found(
+    Shared(app): Shared<Arc<App>>,
+    Extension(context): Extension<Context>,
+) -> Response {
+    unroutable(&app, &context, ErrorKind::RouteNotFound, "there is no such route")
 }
 
-async fn method_not_allowed(Extension(context): Extension<Context>) -> Response {
-    let message = "the route does not take this method; it is GET /ping and POST /invocations";
-    status::respond(&Error::new(ErrorKind::MethodNotAllowed, message), &context.request_id)
+async fn method_not_allowed(
+    Shared(app): Shared<Arc<App>>,
+    Extension(context): Extension<Context>,
+) -> Response {
+    unroutable(&app, &context, ErrorKind::MethodNotAllowed, "the route does not take this method")
+}
+
+fn unroutable(app: &App, context: &Context, kind: ErrorKind, problem: &str) -> Response {
+    let routes = app.routes();
+    let error = Error::new(kind, format!("{problem}; there are {}", routes.join(", ")))
+        .with("routes", Value::from(routes));
+    status::respond(&error, &context.request_id)
 }

@@ -44,6 +44,35 @@ pub(super) fn requested(headers: &HeaderMap, body: Option<String>) -> Result<Opt
     Ok(chosen.map(|(name, _)| name))
 }
 
+/// The model named by the route `/models/NAME/invoke`. The platform made that name up and repeats the
+/// caller's (`TargetModel`) in a header; a name elsewhere in the request must be one of these two.
+///
+/// # Errors
+/// [`ErrorKind::InvalidRequest`] where it is another one.
+pub(super) fn routed(headers: &HeaderMap, body: Option<String>, route: &str) -> Result<String> {
+    let others = requested(&without_target(headers), body)?;
+    let targets = values(headers, &TARGET_MODEL)?;
+    let is = |known: &str, name: &str| {
+        let file = known.rsplit('/').next().unwrap_or(known);
+        plain(known) == plain(name) || plain(file) == plain(name)
+    };
+    match others {
+        Some(name) if plain(route) != plain(&name) && !targets.iter().any(|t| is(t, &name)) => {
+            Err(invalid(
+                "the request names another model than the one it was sent to; leave the name out"
+                    .to_owned(),
+            ))
+        }
+        _ => Ok(route.to_owned()),
+    }
+}
+
+fn without_target(headers: &HeaderMap) -> HeaderMap {
+    let mut others = headers.clone();
+    others.remove(TARGET_MODEL);
+    others
+}
+
 fn plain(name: &str) -> &str {
     name.strip_suffix(".tar.gz").unwrap_or(name)
 }
@@ -88,6 +117,38 @@ mod tests {
             assert_eq!(name.as_deref(), Some("spleen"), "{target} {attributes} {body}");
         }
         assert_eq!(choose("-", "opaque text", "-").unwrap(), None);
+    }
+
+    #[test]
+    fn a_route_is_not_contradicted() {
+        let ask = |target: &str, attributes: &str, body: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [(TARGET_MODEL, target), (CUSTOM_ATTRIBUTES, attributes)] {
+                if value != "-" {
+                    headers.insert(name, HeaderValue::from_str(value).unwrap());
+                }
+            }
+            routed(&headers, body.map(str::to_owned), "8f3a").ok()
+        };
+        for (target, attributes, body) in [
+            ("-", "-", None),
+            ("organs/spleen.tar.gz", "-", None),
+            ("organs/spleen.tar.gz", "-", Some("spleen")),
+            ("organs/spleen.tar.gz", "-", Some("organs/spleen.tar.gz")),
+            ("spleen.tar.gz", "model=spleen", Some("spleen")),
+            ("-", "-", Some("8f3a")),
+        ] {
+            let name = ask(target, attributes, body);
+            assert_eq!(name.as_deref(), Some("8f3a"), "{target} {attributes} {body:?}");
+        }
+        for (target, attributes, body) in [
+            ("organs/spleen.tar.gz", "-", Some("lung")),
+            ("spleen.tar.gz", "model=lung", None),
+            ("-", "-", Some("spleen")),
+            ("-", "-", Some("")),
+        ] {
+            assert_eq!(ask(target, attributes, body), None, "{target} {attributes} {body:?}");
+        }
     }
 
     #[test]

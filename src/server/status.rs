@@ -28,7 +28,7 @@ pub fn status(kind: ErrorKind) -> StatusCode {
         }
         ErrorKind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         ErrorKind::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
-        ErrorKind::ImageSetNotReady => StatusCode::CONFLICT,
+        ErrorKind::ImageSetNotReady | ErrorKind::ModelAlreadyLoaded => StatusCode::CONFLICT,
         ErrorKind::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorKind::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         ErrorKind::InvalidModel

@@ -1,9 +1,11 @@
-//! Logging.
+//! Logging and metrics.
 //!
 //! Lines go to standard error: JSON in a container, text on a terminal. Every line written while a
 //! request is worked on carries that request's identifiers through its span. Lines below the level
 //! `info` are taken from this crate alone: the AWS clients write whole answers at `trace`, and the
 //! metadata of an image set holds a patient's name.
+
+pub mod metrics;
 
 use std::any::Any;
 use std::io::IsTerminal;
@@ -14,6 +16,8 @@ use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
+
+pub use metrics::Metrics;
 
 use crate::config::LogArgs;
 use crate::error::{Error, ErrorKind, Result};
@@ -43,7 +47,10 @@ pub fn init(args: &LogArgs) -> Result<()> {
 
 fn may_be_logged(metadata: &Metadata<'_>) -> bool {
     let ours = metadata.target().split("::").next() == Some(env!("CARGO_CRATE_NAME"));
-    ours || *metadata.level() <= Level::INFO
+    // ONNX Runtime tells of each of its allocations at the level `info`.
+    let most = if metadata.target().starts_with("ort::") { Level::WARN } else { Level::INFO };
+    // A line names the innermost span alone, which has to be ours: it carries the identifiers.
+    ours || (metadata.is_event() && *metadata.level() <= most)
 }
 
 fn log_panic(info: &PanicHookInfo<'_>) {

@@ -74,6 +74,20 @@ def serve(model, endpoint, *flags, **environment):
     raise RuntimeError(f"the server did not become ready: {''.join(server.log)}")
 
 
+def multi_model(endpoint, *flags, **environment):
+    """A server of a multi-model endpoint, which is healthy while it has no model."""
+    server = Program(
+        "serve", "--port", 0, "--host", "127.0.0.1", *flags,
+        AHI_ENDPOINT_URL=endpoint, SAGEMAKER_MULTI_MODEL="true", **environment,
+    )
+    for _ in range(100):
+        if get(f"{server.address}/ping")[0] == 200:
+            return server
+        time.sleep(0.05)
+    server.__exit__()
+    raise RuntimeError(f"the server did not become ready: {''.join(server.log)}")
+
+
 def open_url(request):
     try:
         with urllib.request.urlopen(request, timeout=300) as answer:

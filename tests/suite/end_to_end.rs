@@ -10,7 +10,7 @@ use ahi_inference::pipeline::timings::Timings;
 use ahi_inference::pipeline::{compute, frames};
 use ahi_inference::postprocess::Segmentation;
 use ahi_inference::progress::Silent;
-use ahi_inference::registry::{LoadOptions, Model};
+use ahi_inference::registry::{Lease, LoadOptions, Model};
 use ahi_inference::source::ImageSource;
 use ahi_inference::source::dicom_files::DicomFiles;
 use ahi_inference::volume::{VolumePolicy, plan};
@@ -109,7 +109,8 @@ async fn a_cancelled_request_stops() {
     ]);
     args.run().await.unwrap();
     let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("model/ct_phantom");
-    let model = Arc::new(Model::load("phantom", &bundle, LoadOptions::default()).unwrap());
+    let model =
+        Lease::unregistered(Model::load("phantom", &bundle, LoadOptions::default()).unwrap());
     for stage in [Stage::Frames, Stage::Preprocess, Stage::Inference] {
         let job = ahi_inference::pipeline::Job {
             model: model.clone(),

@@ -5,4 +5,6 @@ mod harness;
 mod hostile;
 mod lifecycle;
 mod load;
+mod models;
+mod observability;
 mod program;

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use ahi_inference::config::{AdmissionSettings, HttpSettings};
+use ahi_inference::config::{AdmissionSettings, ComputeSettings, ExecutionProvider, HttpSettings};
 use ahi_inference::error::{Error, ErrorKind, Result};
-use ahi_inference::pipeline::Invoke;
+use ahi_inference::pipeline::{Held, Invoke};
+use ahi_inference::registry::{Budget, Describe, Loader, ModelLocation, Naming, Registry};
 use ahi_inference::request::{Artifact, InferenceRequest, InputOutcome, Outcome, OutputKind};
 use ahi_inference::scheduler::{Drained, Scheduler};
 use ahi_inference::server::{self, App, Readiness};
+use ahi_inference::telemetry::Metrics;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 pub const ID: &str = "0123456789abcdef0123456789abcdef";
 
 /// Every kind of error and the status it must have.
-pub const STATUSES: [(ErrorKind, u16); 24] = [
+pub const STATUSES: [(ErrorKind, u16); 25] = [
     (ErrorKind::InvalidRequest, 400),
     (ErrorKind::AccessDenied, 403),
     (ErrorKind::NotFound, 404),
@@ -31,6 +33,7 @@ pub const STATUSES: [(ErrorKind, u16); 24] = [
     (ErrorKind::MethodNotAllowed, 405),
     (ErrorKind::NotAcceptable, 406),
     (ErrorKind::ImageSetNotReady, 409),
+    (ErrorKind::ModelAlreadyLoaded, 409),
     (ErrorKind::PayloadTooLarge, 413),
     (ErrorKind::UnsupportedMediaType, 415),
     (ErrorKind::InvalidModel, 422),
@@ -62,11 +65,16 @@ pub const SEGMENTATION: &[u8] = b"not really a segmentation";
 
 #[async_trait]
 impl Invoke for StandIn {
+    fn admit(&self, _: &InferenceRequest) -> Result<Held> {
+        Ok(None)
+    }
+
     /// Does what the name of the model says: `slow-MS`, `block-MS`, `panic`, `big-BYTES`, the code
     /// of an error, and otherwise answers at once.
     async fn invoke(
         &self,
         request: InferenceRequest,
+        _: Held,
         cancel: CancellationToken,
     ) -> Result<Outcome> {
         self.started.fetch_add(1, Ordering::SeqCst);
@@ -134,12 +142,44 @@ fn outcome(request: InferenceRequest, model: String, bytes: &[u8]) -> Outcome {
     }
 }
 
+/// A model of the registry in front of the stand-in, which does what its name says when it is
+/// loaded: `late-MS`, `huge`, or the code of an error.
+pub struct Nothing;
+
+pub struct NothingLoader;
+
+impl Describe for Nothing {
+    fn describe(&self) -> serde_json::Map<String, Value> {
+        serde_json::Map::new()
+    }
+}
+
+impl Loader<Nothing> for NothingLoader {
+    fn estimate(&self, location: &ModelLocation) -> Result<u64> {
+        if location.name == "huge" { Ok(2 * BUDGET) } else { Ok(1000) }
+    }
+
+    fn load(&self, location: &ModelLocation) -> Result<(Nothing, u64)> {
+        if let Some(milliseconds) = location.name.strip_prefix("late-") {
+            std::thread::sleep(Duration::from_millis(milliseconds.parse().unwrap()));
+        }
+        match STATUSES.iter().find(|(kind, _)| kind.code() == location.name) {
+            Some((kind, _)) => Err(Error::new(*kind, "as asked for")),
+            None => Ok((Nothing, 500)),
+        }
+    }
+}
+
+/// Memory for models in tests.
+pub const BUDGET: u64 = 1_000_000;
+
 /// How a server of a test differs from the usual.
 pub struct Setup {
     pub http: HttpSettings,
     pub admission: AdmissionSettings,
     pub drain_timeout: Duration,
     pub work: tokio::runtime::Handle,
+    pub multi_model: bool,
 }
 
 impl Default for Setup {
@@ -154,6 +194,7 @@ impl Default for Setup {
             admission: AdmissionSettings { max_concurrent: 4, queue: 4 },
             drain_timeout: Duration::from_secs(10),
             work: tokio::runtime::Handle::current(),
+            multi_model: false,
         }
     }
 }
@@ -189,6 +230,10 @@ impl Server {
         let readiness = Arc::new(Readiness::default());
         let app = Arc::new(App {
             http: setup.http,
+            compute: ComputeSettings { execution_provider: ExecutionProvider::Cpu, threads: 1 },
+            models: Arc::new(Registry::new(NothingLoader, Budget::of(BUDGET), Naming::Opaque, 4)),
+            multi_model: setup.multi_model,
+            metrics: Arc::new(Metrics::new()),
             scheduler: Scheduler::new(Arc::clone(&stand_in) as _, setup.admission, setup.work),
             readiness: Arc::clone(&readiness),
         });

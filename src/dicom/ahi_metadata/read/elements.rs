@@ -82,7 +82,7 @@ fn resolve(key: &str, value: &Value, vrs: &PrivateVrs, signed: bool) -> Option<(
     if let Some(entry) = StandardDataDictionary.by_name(key) {
         return Some((entry.tag(), exact(entry.vr(), value, signed)));
     }
-    let tag: Tag = key.parse().ok()?;
+    let tag = tag(key)?;
     if tag.group() % 2 == 1 {
         // A private creator's VR is known whether it is stated or not (PS3.5 section 7.8.1).
         let creator = (0x0010..=0x00FF).contains(&tag.element());
@@ -90,6 +90,12 @@ fn resolve(key: &str, value: &Value, vrs: &PrivateVrs, signed: bool) -> Option<(
     }
     let known = StandardDataDictionary.by_tag(tag).map(|e| exact(e.vr(), value, signed));
     known.or_else(stated).map(|vr| (tag, vr))
+}
+
+/// A tag as text. Only ASCII is given to the library, whose parser panics where a character of several
+/// bytes lies across the middle of eight.
+fn tag(text: &str) -> Option<Tag> {
+    if text.is_ascii() { text.parse().ok() } else { None }
 }
 
 /// The VR of an element whose VR depends on others (PS3.6, "US or SS", "OB or OW").
@@ -237,7 +243,7 @@ fn floats(value: &Value) -> Option<C<f64>> {
 
 fn attribute_tags(value: &Value) -> Option<PrimitiveValue> {
     let one = |v: &Value| match v {
-        Value::String(s) => super::trim(s).parse::<Tag>().ok(),
+        Value::String(s) => tag(super::trim(s)),
         Value::Number(n) => {
             let n = u32::try_from(n.as_u64()?).ok()?;
             Some(Tag((n >> 16) as u16, (n & 0xFFFF) as u16))

@@ -253,6 +253,13 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
+#[test]
+fn keys_of_several_byte_characters_are_no_tags() {
+    let mut document = document();
+    document["Patient"]["DICOM"]["123\u{80}456"] = json!("x");
+    assert!(parse(&serde_json::to_vec(&document).unwrap()).is_ok());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..Default::default() })]
 

@@ -1,0 +1,136 @@
+//! The memory that models may occupy, as an account: what is reserved is checked before it is used.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Bytes that models may occupy together.
+#[derive(Debug)]
+pub struct Budget {
+    /// `None` is without bound; what is used is counted nevertheless.
+    limit: Option<u64>,
+    used: Mutex<u64>,
+}
+
+impl Budget {
+    /// A budget of `limit` bytes.
+    pub fn of(limit: u64) -> Self {
+        Self { limit: Some(limit), used: Mutex::new(0) }
+    }
+
+    /// A budget that refuses nothing.
+    pub fn unbounded() -> Self {
+        Self { limit: None, used: Mutex::new(0) }
+    }
+
+    /// Bytes there are, if they are bounded.
+    pub fn limit(&self) -> Option<u64> {
+        self.limit
+    }
+
+    /// Bytes reserved now.
+    pub fn used(&self) -> u64 {
+        *self.lock()
+    }
+
+    /// Takes `bytes`, which are given back when the reservation is dropped.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfMemory`] where they are not to be had.
+    pub fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Reservation> {
+        let mut used = self.lock();
+        *used = self.sum(*used, bytes)?;
+        drop(used);
+        Ok(Reservation { budget: Arc::clone(self), bytes })
+    }
+
+    /// What is in use with `bytes` more than `used`.
+    fn sum(&self, used: u64, bytes: u64) -> Result<u64> {
+        let wanted = used.saturating_add(bytes);
+        match self.limit {
+            Some(limit) if wanted > limit => Err(Error::new(
+                ErrorKind::OutOfMemory,
+                format!(
+                    "the model needs about {bytes} bytes of memory; of {limit} for models {used} \
+                     are in use; unload another model, or raise MEMORY_BUDGET_BYTES where there is \
+                     more memory"
+                ),
+            )
+            .with("neededBytes", bytes)
+            .with("usedBytes", used)
+            .with("budgetBytes", limit)),
+            _ => Ok(wanted),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, u64> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A share of a [`Budget`], given back when it is dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    budget: Arc<Budget>,
+    bytes: u64,
+}
+
+impl Reservation {
+    /// Its size.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Makes it as large as what was found to be in use.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfMemory`] where that is more than there is; then it stays as it was, and what
+    /// is in use has to go.
+    pub fn settle(&mut self, bytes: u64) -> Result<()> {
+        let mut used = self.budget.lock();
+        let others = used.saturating_sub(self.bytes);
+        *used = self.budget.sum(others, bytes)?;
+        drop(used);
+        self.bytes = bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut used = self.budget.lock();
+        *used = used.saturating_sub(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_refused_and_what_is_dropped_comes_back() {
+        let budget = Arc::new(Budget::of(100));
+        let mut first = budget.reserve(60).unwrap();
+        let refused = budget.reserve(41).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::OutOfMemory);
+        assert_eq!(refused.details()["usedBytes"], 60);
+        assert_eq!(budget.used(), 60, "a refusal takes nothing");
+        first.settle(30).unwrap();
+        let second = budget.reserve(70).unwrap();
+        assert_eq!(first.settle(31).unwrap_err().details()["usedBytes"], 70);
+        assert_eq!((budget.used(), first.bytes()), (100, 30), "a refusal changes nothing");
+        assert!(budget.reserve(1).is_err());
+        drop(second);
+        first.settle(100).unwrap();
+        drop(first);
+        assert_eq!(budget.used(), 0);
+        assert!(budget.reserve(u64::MAX).is_err());
+    }
+
+    #[test]
+    fn without_bound_nothing_is_refused_and_all_is_counted() {
+        let budget = Arc::new(Budget::unbounded());
+        let share = budget.reserve(1 << 50).unwrap();
+        assert_eq!((budget.limit(), budget.used()), (None, share.bytes()));
+    }
+}

@@ -1,0 +1,143 @@
+//! Making a model of what is on disk, and what of memory it takes.
+
+use std::fs;
+use std::path::Path;
+
+use super::{LoadOptions, Model, ModelLocation};
+use crate::error::{Error, ErrorKind, Result};
+use crate::inference::is_resource_failure;
+use crate::memory;
+
+/// Makes models. Called on threads that may block.
+pub trait Loader<M>: Send + Sync {
+    /// Bytes that loading the model may take, told without loading it.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the model.
+    fn estimate(&self, location: &ModelLocation) -> Result<u64>;
+
+    /// Loads the model and runs it once; returns it and the bytes it keeps.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the model; [`ErrorKind::OutOfMemory`] where there is no memory for it.
+    fn load(&self, location: &ModelLocation) -> Result<(M, u64)>;
+}
+
+/// Loads MONAI bundles.
+#[derive(Debug, Clone, Copy)]
+pub struct BundleLoader(pub LoadOptions);
+
+/// Memory of a network while it loads, as a multiple of its weights on disk: the file's contents as
+/// they are read, and the weights as the kernels want them.
+const WEIGHTS_WHILE_LOADING: u64 = 2;
+
+/// Of a session beside what its arena holds: graph, kernels, stacks of its threads; and of a bundle's
+/// transforms. Less than 1 MiB was seen for small networks; it grows with the number of operators.
+const BESIDE_ARENA: u64 = 8 << 20;
+
+/// Of a first run, before it is measured: buffers of a small batch of windows. Only a first guess,
+/// that refuses what cannot fit before it is tried; what the run really took is counted afterwards.
+const FIRST_RUN: u64 = 32 << 20;
+
+/// Files of a bundle's `models` folder that are not the network served.
+const OTHER_FORMS: [&str; 4] = ["pt", "ts", "pth", "md"];
+
+impl Loader<Model> for BundleLoader {
+    fn estimate(&self, location: &ModelLocation) -> Result<u64> {
+        let weights = weights(&location.path.join("models"))?;
+        Ok(weights.saturating_mul(WEIGHTS_WHILE_LOADING).saturating_add(BESIDE_ARENA + FIRST_RUN))
+    }
+
+    fn load(&self, location: &ModelLocation) -> Result<(Model, u64)> {
+        let estimate = self.estimate(location)?;
+        let model = Model::load(&location.name, &location.path, self.0)
+            .map_err(|e| or_out_of_memory(e, estimate, memory::available()))?;
+        // The model is still there when this looks at the memory, as it was when the run failed.
+        model.warm_up().map_err(|e| model.or_out_of_memory(e))?;
+        let bytes = model.network.arena_bytes().map_or(estimate, |arena| arena + BESIDE_ARENA);
+        Ok((model, bytes))
+    }
+}
+
+/// Size of the network's files: ONNX keeps weights beyond 2 GB in files beside it.
+fn weights(folder: &Path) -> Result<u64> {
+    let unreadable = |e| {
+        let message = format!("{} cannot be read", folder.display());
+        Error::new(ErrorKind::InvalidModel, message).caused_by(e)
+    };
+    let mut total = 0_u64;
+    for entry in fs::read_dir(folder).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        // Follows links: some stores keep large files elsewhere.
+        let Ok(metadata) = fs::metadata(entry.path()) else { continue };
+        let path = entry.path();
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+        if metadata.is_file() && !OTHER_FORMS.contains(&extension) {
+            total = total.saturating_add(metadata.len());
+        }
+    }
+    Ok(total)
+}
+
+/// A failure for want of memory as such. ONNX Runtime has no code of its own for it: a failed
+/// allocation comes as the code of any exception inside it. So it is taken for one where, at that
+/// moment, memory for the model is indeed not there.
+pub(super) fn or_out_of_memory(error: Error, needed: u64, available: Option<u64>) -> Error {
+    if !is_resource_failure(&error) || available.is_none_or(|bytes| bytes >= needed) {
+        return error;
+    }
+    Error::new(
+        ErrorKind::OutOfMemory,
+        format!(
+            "ONNX Runtime ran out of memory: the model may need {needed} bytes more and {} are \
+             left; unload another model, or let fewer requests run at once",
+            available.unwrap_or(0)
+        ),
+    )
+    .with("neededBytes", needed)
+    .with("availableBytes", available)
+    .caused_by(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn external_weights_count_and_other_forms_do_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let models = dir.path().join("models");
+        fs::create_dir(&models).unwrap();
+        for (name, size) in [("model.onnx", 1000), ("model.onnx.data", 5000), ("model.pt", 9000)] {
+            fs::write(models.join(name), vec![0; size]).unwrap();
+        }
+        let location = ModelLocation { name: "m".to_owned(), path: dir.path().to_owned() };
+        let estimate = BundleLoader(LoadOptions::default()).estimate(&location).unwrap();
+        assert_eq!(estimate, 2 * 6000 + BESIDE_ARENA + FIRST_RUN);
+        let nowhere = ModelLocation { path: dir.path().join("absent"), ..location };
+        let error = BundleLoader(LoadOptions::default()).estimate(&nowhere).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidModel);
+    }
+
+    #[test]
+    fn only_failures_of_the_runtime_without_memory_left_are_for_want_of_it() {
+        let exception = || {
+            let cause = ort::Error::<()>::new_with_code(ort::ErrorCode::RuntimeException, "x");
+            Error::new(ErrorKind::InvalidModel, "x").caused_by(cause)
+        };
+        let graph = || {
+            let cause = ort::Error::<()>::new_with_code(
+                ort::ErrorCode::InvalidGraph,
+                "std::bad_alloc, says the text",
+            );
+            Error::new(ErrorKind::InvalidModel, "x").caused_by(cause)
+        };
+        let kind = |e: Error, available| or_out_of_memory(e, 100, available).kind();
+        assert_eq!(kind(exception(), Some(99)), ErrorKind::OutOfMemory);
+        assert_eq!(kind(exception(), Some(100)), ErrorKind::InvalidModel);
+        assert_eq!(kind(exception(), None), ErrorKind::InvalidModel);
+        assert_eq!(kind(graph(), Some(0)), ErrorKind::InvalidModel);
+        let unrelated = Error::new(ErrorKind::InvalidModel, "no segments");
+        assert_eq!(kind(unrelated, Some(0)), ErrorKind::InvalidModel);
+    }
+}

@@ -1,0 +1,89 @@
+//! What the server says of itself: `/info`, `/metrics`, `/openapi.json`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde_json::{Value, json};
+
+use super::context::Context;
+use super::{App, status};
+use crate::memory;
+use crate::registry::ModelStatus;
+use crate::telemetry::metrics::{MEDIA_TYPE, Standing};
+
+/// The description of every route, in OpenAPI 3.1. Tests hold it against the router.
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// Version, models and limits.
+pub(super) async fn info(State(app): State<Arc<App>>) -> Json<Value> {
+    let admission = app.scheduler.settings();
+    let models: Value = app
+        .models
+        .all()
+        .into_iter()
+        .map(|(ModelStatus { name, url, state, bytes }, description)| {
+            let mut model = json!({"name": name, "url": url, "state": state, "bytes": bytes});
+            if let Some(map) = model.as_object_mut() {
+                map.extend(description);
+            }
+            model
+        })
+        .collect();
+    Json(json!({
+        "name": env!("CARGO_PKG_NAME"),
+        "version": env!("CARGO_PKG_VERSION"),
+        "multiModel": app.multi_model,
+        "models": models,
+        "limits": {
+            "bodyBytes": app.http.max_body,
+            "inlineAnswerBytes": app.http.max_inline,
+            "requestSeconds": app.http.request_timeout.map(|t| t.as_secs_f64()),
+            "requestsRunning": admission.max_concurrent,
+            "requestsWaiting": admission.queue,
+            "cpuThreads": app.compute.threads,
+            "memoryBytes": memory::limit(),
+            "modelMemoryBytes": app.models.budget().limit(),
+        },
+    }))
+}
+
+/// Prometheus' text.
+pub(super) async fn metrics(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<Context>,
+) -> Response {
+    let load = app.scheduler.load();
+    let budget = app.models.budget();
+    let standing = Standing {
+        running: load.running,
+        waiting: load.waiting,
+        models: app.models.states(),
+        model_bytes: budget.used(),
+        model_budget: budget.limit().unwrap_or(0),
+        resident: memory::resident().unwrap_or(0),
+    };
+    match app.metrics.encode(&standing) {
+        Ok(text) => ([(CONTENT_TYPE, MEDIA_TYPE)], text).into_response(),
+        Err(error) => status::respond(&error, &context.request_id),
+    }
+}
+
+/// The description of this interface.
+pub(super) async fn openapi() -> Response {
+    ([(CONTENT_TYPE, "application/json")], OPENAPI).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_description_is_of_this_version() {
+        let document: Value = serde_json::from_str(OPENAPI).unwrap();
+        assert_eq!(document["openapi"], "3.1.0");
+        assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+    }
+}

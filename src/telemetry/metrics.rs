@@ -1,0 +1,313 @@
+//! Metrics: what there is, under which names, in Prometheus' text form.
+//!
+//! Every name is in [`Metrics::new`]. Labels take few values, none of which a caller can make up. What
+//! others count (the scheduler, the client of AHI) is read when somebody asks for the metrics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Metric, Registry};
+
+use crate::error::{Error, Result};
+
+/// The media type of what [`Metrics::encode`] writes.
+pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Before every name.
+const PREFIX: &str = "ahi_inference";
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    route: String,
+    method: String,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Route {
+    route: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Stage {
+    stage: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct State {
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Operation {
+    operation: &'static str,
+}
+
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// The metrics of one server.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<Answered, Counter>,
+    request_seconds: Histograms<Route>,
+    queue_seconds: Histogram,
+    received: Counter,
+    sent: Counter,
+    stages: Histograms<Stage>,
+    frames: Counter,
+    frame_bytes: Counter,
+    frame_rate: Histogram,
+    running: Gauge,
+    waiting: Gauge,
+    models: Family<State, Gauge>,
+    model_bytes: Gauge,
+    model_budget: Gauge,
+    resident: Gauge,
+    ahi: AhiCounters,
+    ahi_source: Mutex<Option<AhiSource>>,
+}
+
+type AhiSource = Box<dyn Fn() -> Vec<AhiSample> + Send>;
+
+/// What the client of AHI has done so far, for one operation.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AhiSample {
+    /// The service's name of the operation.
+    pub operation: &'static str,
+    /// Calls made.
+    pub calls: u64,
+    /// Attempts after the first of their call.
+    pub retries: u64,
+    /// Responses that refused for load.
+    pub throttles: u64,
+    /// Calls given up.
+    pub failures: u64,
+    /// Bytes received.
+    pub bytes: u64,
+}
+
+/// How things stand when the metrics are asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    /// Requests that run.
+    pub running: usize,
+    /// Requests that wait.
+    pub waiting: usize,
+    /// The state of each model.
+    pub models: Vec<&'static str>,
+    /// Bytes of the budget that models occupy.
+    pub model_bytes: u64,
+    /// Bytes that they may occupy; 0 where there is no bound.
+    pub model_budget: u64,
+    /// Bytes of this process in memory.
+    pub resident: u64,
+}
+
+#[derive(Default)]
+struct AhiCounters {
+    calls: Family<Operation, Counter>,
+    retries: Family<Operation, Counter>,
+    throttles: Family<Operation, Counter>,
+    failures: Family<Operation, Counter>,
+    bytes: Family<Operation, Counter>,
+}
+
+/// From 5 ms, what a probe takes, to 20 minutes, what an asynchronous request may.
+fn seconds() -> Histogram {
+    Histogram::new([
+        0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0,
+        300.0, 1200.0,
+    ])
+}
+
+/// Names metrics as it takes them.
+struct Namer(Registry);
+
+impl Namer {
+    fn add<M: Metric + EncodeMetric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
+        self.0.register(name, help, metric.clone());
+        metric
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All metrics, at zero. Prometheus appends `_total` to the names of counters.
+    pub fn new() -> Self {
+        let mut names = Namer(Registry::with_prefix(PREFIX));
+        let n = &mut names;
+        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        n.0.register("build", "The program", build);
+        let ahi = AhiCounters {
+            calls: n.add("ahi_calls", "Calls of AWS HealthImaging", Family::default()),
+            retries: n.add("ahi_retries", "Attempts after a call's first", Family::default()),
+            throttles: n.add("ahi_throttles", "Attempts refused for load", Family::default()),
+            failures: n.add("ahi_failures", "Calls given up", Family::default()),
+            bytes: n.add("ahi_received_bytes", "Bytes of whole bodies", Family::default()),
+        };
+        let requests = n.add("requests", "Requests answered", Family::default());
+        let by_route = Histograms::new_with_constructor(seconds as fn() -> Histogram);
+        let by_stage = Histograms::new_with_constructor(seconds as fn() -> Histogram);
+        let rates =
+            Histogram::new([1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 200.0, 400.0, 800.0, 1600.0]);
+        Self {
+            requests,
+            request_seconds: n.add("request_seconds", "From headers to answer", by_route),
+            queue_seconds: n.add("queue_seconds", "Time requests waited to run", seconds()),
+            received: n.add("received_bytes", "Bytes of bodies of requests", Counter::default()),
+            sent: n.add("sent_bytes", "Bytes of bodies of answers", Counter::default()),
+            stages: n.add("stage_seconds", "Time a stage took, for one input", by_stage),
+            frames: n.add("frames", "Image frames fetched and decoded", Counter::default()),
+            frame_bytes: n.add("frame_bytes", "Bytes of them, encoded", Counter::default()),
+            frame_rate: n.add("frames_per_second", "Fetched and decoded, for one input", rates),
+            running: n.add("requests_running", "Requests being worked on", Gauge::default()),
+            waiting: n.add("requests_waiting", "Requests in the queue", Gauge::default()),
+            models: n.add("models", "Models by state", Family::default()),
+            model_bytes: n.add("model_bytes", "Memory that models occupy", Gauge::default()),
+            model_budget: n.add(
+                "model_budget_bytes",
+                "Memory that models may occupy; 0 is without bound",
+                Gauge::default(),
+            ),
+            resident: n.add("resident_bytes", "Memory of the process", Gauge::default()),
+            ahi,
+            ahi_source: Mutex::new(None),
+            registry: names.0,
+        }
+    }
+
+    /// Where the numbers about AHI come from.
+    pub fn read_ahi_from(&self, source: impl Fn() -> Vec<AhiSample> + Send + 'static) {
+        let mut slot = self.ahi_source.lock().unwrap_or_else(PoisonError::into_inner);
+        *slot = Some(Box::new(source));
+    }
+
+    /// A request was answered. `route` is a route's pattern and `method` one that routes take: what
+    /// a caller made up must not become a label.
+    pub fn answered(&self, route: &str, method: &str, status: u16, seconds: f64) {
+        let (route, method) = (route.to_owned(), method.to_owned());
+        self.request_seconds.get_or_create(&Route { route: route.clone() }).observe(seconds);
+        self.requests.get_or_create(&Answered { route, method, status }).inc();
+    }
+
+    /// A request waited that long before it ran.
+    pub fn queued(&self, seconds: f64) {
+        self.queue_seconds.observe(seconds);
+    }
+
+    /// Bytes of a request's body arrived.
+    pub fn received(&self, bytes: u64) {
+        self.received.inc_by(bytes);
+    }
+
+    /// Bytes of an answer's body are on their way.
+    pub fn sent(&self, bytes: u64) {
+        self.sent.inc_by(bytes);
+    }
+
+    /// A stage of one input took that long.
+    pub fn stage(&self, stage: &'static str, seconds: f64) {
+        self.stages.get_or_create(&Stage { stage }).observe(seconds);
+    }
+
+    /// The frames of one input were fetched and decoded.
+    pub fn frames(&self, frames: usize, bytes: u64, seconds: f64) {
+        self.frames.inc_by(frames as u64);
+        self.frame_bytes.inc_by(bytes);
+        if seconds > 0.0 {
+            self.frame_rate.observe(frames as f64 / seconds);
+        }
+    }
+
+    /// All metrics as text, given how things stand.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) where a metric cannot be written.
+    pub fn encode(&self, standing: &Standing) -> Result<String> {
+        self.take(standing);
+        let mut text = String::new();
+        encode(&mut text, &self.registry)
+            .map_err(|e| Error::internal("the metrics cannot be written").caused_by(e))?;
+        Ok(text)
+    }
+
+    fn take(&self, standing: &Standing) {
+        let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        self.running.set(signed(standing.running as u64));
+        self.waiting.set(signed(standing.waiting as u64));
+        self.model_bytes.set(signed(standing.model_bytes));
+        self.model_budget.set(signed(standing.model_budget));
+        self.resident.set(signed(standing.resident));
+        for state in ["loading", "ready", "unloading", "failed"] {
+            let count = standing.models.iter().filter(|&&s| s == state).count();
+            self.models.get_or_create(&State { state }).set(signed(count as u64));
+        }
+        let source = self.ahi_source.lock().unwrap_or_else(PoisonError::into_inner);
+        for sample in source.iter().flat_map(|read| read()) {
+            let labels = Operation { operation: sample.operation };
+            let set = |family: &Family<Operation, Counter>, value: u64| {
+                // The source counts; this counter only shows where it stands.
+                let counter = family.get_or_create(&labels);
+                let atomic: &AtomicU64 = counter.inner();
+                atomic.store(value, Ordering::Relaxed);
+            };
+            set(&self.ahi.calls, sample.calls);
+            set(&self.ahi.retries, sample.retries);
+            set(&self.ahi.throttles, sample.throttles);
+            set(&self.ahi.failures, sample.failures);
+            set(&self.ahi.bytes, sample.bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happens_is_in_the_text() {
+        let metrics = Metrics::new();
+        metrics.answered("/invocations", "POST", 200, 1.5);
+        metrics.stage("network", 0.7);
+        metrics.frames(100, 5000, 2.0);
+        metrics.read_ahi_from(|| {
+            vec![AhiSample {
+                operation: "GetImageFrame",
+                calls: 7,
+                retries: 2,
+                ..AhiSample::default()
+            }]
+        });
+        let standing =
+            Standing { running: 2, models: vec!["ready", "ready"], ..Standing::default() };
+        for _ in 0..2 {
+            let text = metrics.encode(&standing).unwrap();
+            for line in [
+                r#"ahi_inference_requests_total{route="/invocations",method="POST",status="200"} 1"#,
+                r#"ahi_inference_request_seconds_sum{route="/invocations"} 1.5"#,
+                r#"ahi_inference_stage_seconds_bucket{le="1.0",stage="network"} 1"#,
+                "ahi_inference_frames_total 100",
+                r#"ahi_inference_frames_per_second_bucket{le="50.0"} 1"#,
+                r#"ahi_inference_ahi_calls_total{operation="GetImageFrame"} 7"#,
+                r#"ahi_inference_ahi_retries_total{operation="GetImageFrame"} 2"#,
+                "ahi_inference_requests_running 2",
+                r#"ahi_inference_models{state="ready"} 2"#,
+            ] {
+                assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+            }
+            assert!(text.ends_with("# EOF\n"));
+        }
+    }
+}

@@ -1,0 +1,106 @@
+"""Tiny models whose answers are known beforehand, and the images for them.
+
+Model number N labels every voxel above its own threshold, in a segment called "model N". So an answer
+shows which model gave it, and a plain comparison with the pixels shows whether it is right.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pydicom
+from onnx import TensorProto, helper
+
+from local import import_dicom, run
+
+INFERENCE = {
+    "device": "$torch.device('cpu')",
+    "preprocessing": {
+        "_target_": "Compose",
+        "transforms": [
+            {"_target_": "LoadImaged", "keys": "image"},
+            {"_target_": "EnsureChannelFirstd", "keys": "image"},
+            {"_target_": "EnsureTyped", "keys": "image"},
+        ],
+    },
+    "inferer": {"_target_": "SlidingWindowInferer", "roi_size": [16, 16, 16], "sw_batch_size": 4, "overlap": 0.0},
+    "postprocessing": {
+        "_target_": "Compose",
+        "transforms": [{"_target_": "AsDiscreted", "keys": "pred", "argmax": True}],
+    },
+}
+
+
+def threshold(number):
+    """Between two values that pixels can have, so that no voxel is on it."""
+    return -90.5 + 4.0 * number
+
+
+def network(number):
+    """One convolution that gives (0, x - threshold)."""
+    weights = [
+        helper.make_tensor("w", TensorProto.FLOAT, [2, 1, 1, 1, 1], [0.0, 1.0]),
+        helper.make_tensor("b", TensorProto.FLOAT, [2], [0.0, -threshold(number)]),
+    ]
+    value = lambda name, channels: helper.make_tensor_value_info(
+        name, TensorProto.FLOAT, ["n", channels, "x", "y", "z"]
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["image", "w", "b"], ["pred"])],
+        f"tiny{number}", [value("image", 1)], [value("pred", 2)], weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model
+
+
+def bundle(folder, number):
+    """A MONAI bundle of model `number`; returns its folder."""
+    folder = Path(folder)
+    for name in ("configs", "models"):
+        (folder / name).mkdir(parents=True)
+    image = {"type": "image", "num_channels": 1, "spatial_shape": [16, 16, 16], "dtype": "float32",
+             "channel_def": {"0": "image"}}
+    pred = {"type": "image", "format": "segmentation", "num_channels": 2, "spatial_shape": [16, 16, 16],
+            "dtype": "float32", "channel_def": {"0": "background", "1": f"model {number}"}}
+    metadata = {"version": "1", "name": f"tiny {number}", "task": "Thresholding",
+                "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": pred}}}
+    (folder / "configs/inference.json").write_text(json.dumps(INFERENCE))
+    (folder / "configs/metadata.json").write_text(json.dumps(metadata))
+    onnx.save(network(number), folder / "models/model.onnx")
+    return folder
+
+
+@dataclass
+class Images:
+    """An image set in a local store."""
+
+    store: Path
+    request: dict
+    values: np.ndarray
+
+    def voxels(self, number):
+        """How many voxels model `number` has to find."""
+        return int((self.values > threshold(number)).sum())
+
+
+def images(folder, size=32, slices=12):
+    """A small phantom, imported."""
+    folder = Path(folder)
+    run("phantom", "--out", folder / "phantom", "--size", size, "--slices", slices)
+    request = import_dicom(folder / "phantom/dicom", folder / "store")
+    values = []
+    for file in (folder / "phantom/dicom").rglob("*.dcm"):
+        data = pydicom.dcmread(file)
+        values.append(data.pixel_array * float(data.RescaleSlope) + float(data.RescaleIntercept))
+    return Images(folder / "store", request, np.stack(values))
+
+
+def check(answer, images, number):
+    """What is wrong with an answer of model `number`; nothing where it is right."""
+    segment = answer["results"][0]["segments"][0]
+    found = (segment["label"], segment["voxels"])
+    expected = (f"Model {number}", images.voxels(number))
+    return None if found == expected else f"{found} in place of {expected}"
