@@ -36,6 +36,7 @@ ENV EXECUTION_PROVIDERS=cuda \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
 # Everything but the program. Nothing is run in it, so that the base may be one without a shell.
+# hadolint ignore=DL3006
 FROM base-${FLAVOUR} AS runtime
 COPY --from=libraries /out/ /
 COPY LICENSE /usr/share/doc/ahi-inference/
