@@ -107,13 +107,20 @@ def up(client, name, words):
     stack = settle(client, name)
     previous = {p["ParameterKey"]: p["ParameterValue"] for p in stack["Parameters"]} if stack else {}
     template = TEMPLATE.read_text()
-    known = {p["ParameterKey"] for p in client.get_template_summary(TemplateBody=template)["Parameters"]}
+    summary = client.get_template_summary(TemplateBody=template)
+    known = {p["ParameterKey"]: p.get("DefaultValue") for p in summary["Parameters"]}
     given = parameters_of(words)
-    if unknown := given.keys() - known:
+    if unknown := given.keys() - known.keys():
         raise SystemExit(f"no parameter is called {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
     wanted = complete(given, previous)
-    kept = {key: value for key, value in previous.items() if key in known}
-    parameters = [{"ParameterKey": key, "ParameterValue": value} for key, value in (kept | wanted).items()]
+    defaults = {key: value for key, value in known.items() if value is not None and key not in previous}
+    values = defaults | wanted
+    if missing := known.keys() - values.keys() - previous.keys():
+        raise SystemExit(f"{name} needs {', '.join(sorted(missing))}")
+    parameters = [{"ParameterKey": key, "ParameterValue": value} for key, value in values.items()]
+    parameters += [
+        {"ParameterKey": key, "UsePreviousValue": True} for key in previous if key in known and key not in values
+    ]
     request = {
         "StackName": name,
         "TemplateBody": template,
