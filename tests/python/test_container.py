@@ -164,7 +164,7 @@ def test_a_request_from_start_to_sigterm(image, containers, phantom, tmp_path):
     assert docker("inspect", "--format", "{{.HostConfig.ReadonlyRootfs}}", container) == "true"
 
     started = time.monotonic()
-    docker("stop", "--time", 30, container)
+    docker("stop", "-t", 30, container)
     print(f"stopped after {time.monotonic() - started:.2f} s")
     assert docker("inspect", "--format", "{{.State.ExitCode}}", container) == "0"
 
@@ -181,7 +181,7 @@ def test_sigterm_lets_what_runs_finish(image, containers, phantom, tmp_path):
     time.sleep(1)
     assert asking.is_alive(), f"the request was done too soon: {statuses}"
     started = time.monotonic()
-    docker("stop", "--time", 30, container)
+    docker("stop", "-t", 30, container)
     print(f"stopped after {time.monotonic() - started:.2f} s")
     asking.join()
     assert statuses == ["200"]
