@@ -2,6 +2,7 @@
 
 mod check;
 mod exit;
+mod ping;
 mod run;
 mod serve;
 
@@ -35,6 +36,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve requests as a SageMaker container does
     Serve(Box<ServeArgs>),
+    /// Ask whether the server on this machine is ready; for a container's health check
+    Ping(ping::PingArgs),
     /// Segment a folder of DICOM files without a server
     Run(RunArgs),
     /// Look into model packages
@@ -67,6 +70,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
     telemetry::init(&cli.log)?;
     match cli.command {
         Command::Serve(args) => serve::serve(*args).map(exit::drained),
+        Command::Ping(args) => ping::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Run(args) => to_the_end(run::run(args)),
         Command::Bundle(args) => check::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Emulate(args) => to_the_end(args.run()),

@@ -1,0 +1,82 @@
+# The container of SageMaker's contract, and of any other host.
+#
+#   docker build -t ahi-inference:cpu .
+#   docker build -t ahi-inference:cuda --build-arg FLAVOUR=cuda .
+#
+# `cuda` is for x86-64 with an NVIDIA driver of CUDA 13. Works with BuildKit and without it; without
+# it every stage before the wanted one is built, whether it is needed or not.
+
+ARG FLAVOUR=cpu
+# The program runs wherever the C library is at least as new as that of the build: Debian 12's
+# glibc 2.36 here.
+ARG BUILD_BASE=rust:1.95-bookworm
+ARG CPU_BASE=debian:bookworm-slim
+# CUDA 13 and cuDNN 9, which scripts/get-onnxruntime.sh --gpu needs.
+ARG CUDA_BASE=nvidia/cuda:13.0.2-cudnn-runtime-ubuntu24.04
+
+# ONNX Runtime, checked against its hashes, and the certificate authorities that Mozilla trusts.
+FROM ${BUILD_BASE} AS libraries
+ARG FLAVOUR
+WORKDIR /libraries
+COPY scripts/lib.sh scripts/get-onnxruntime.sh scripts/
+RUN case "${FLAVOUR}" in \
+        cpu) scripts/get-onnxruntime.sh /out/opt/onnxruntime/lib ;; \
+        cuda) scripts/get-onnxruntime.sh --gpu /out/opt/onnxruntime/lib ;; \
+        *) echo "FLAVOUR is cpu or cuda, not ${FLAVOUR}" >&2; exit 1 ;; \
+    esac \
+    && mkdir -p /out/etc/ssl/certs \
+    && cat /usr/share/ca-certificates/mozilla/*.crt >/out/etc/ssl/certs/ca-certificates.crt
+
+FROM ${CPU_BASE} AS base-cpu
+
+# A GPU that cannot be used is an error there, and never a slow answer.
+FROM ${CUDA_BASE} AS base-cuda
+ENV EXECUTION_PROVIDERS=cuda \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+# Everything but the program. Nothing is run in it, so that the base may be one without a shell.
+# hadolint ignore=DL3006
+FROM base-${FLAVOUR} AS runtime
+COPY --from=libraries /out/ /
+COPY LICENSE /usr/share/doc/ahi-inference/
+LABEL com.amazonaws.sagemaker.capabilities.accept-bind-to-port=true \
+      com.amazonaws.sagemaker.capabilities.multi-models=true \
+      org.opencontainers.image.title=ahi-inference \
+      org.opencontainers.image.description="AWS HealthImaging in, DICOM SEG out" \
+      org.opencontainers.image.licenses=Apache-2.0
+# Temporary files go to /tmp, the only folder that is ever written to.
+ENV HOME=/tmp
+WORKDIR /
+# By number, so that Kubernetes sees that it is not root.
+USER 10001:10001
+EXPOSE 8080
+# For plain Docker; SageMaker and Kubernetes have their own probes.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=120s CMD ["/usr/local/bin/ahi-inference", "ping"]
+ENTRYPOINT ["/usr/local/bin/ahi-inference"]
+CMD ["serve"]
+
+FROM ${BUILD_BASE} AS build
+WORKDIR /build
+# Line tables stay out: the image carries names of functions only.
+ENV CARGO_INCREMENTAL=0 \
+    CARGO_PROFILE_RELEASE_DEBUG=none \
+    CARGO_PROFILE_RELEASE_STRIP=debuginfo
+# The dependencies as a layer of their own, which changes of the source leave alone.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir src \
+    && touch src/lib.rs \
+    && echo 'fn main() {}' >src/main.rs \
+    && cargo build --release --locked \
+    && rm -r src
+COPY src src
+# Cargo goes by the times of files, and these are older than the empty ones above.
+RUN touch src/lib.rs src/main.rs \
+    && cargo build --release --locked \
+    && mkdir -p /out/usr/local/bin \
+    && cp target/release/ahi-inference /out/usr/local/bin/
+
+FROM runtime
+ARG REVISION=unknown
+LABEL org.opencontainers.image.revision=${REVISION}
+COPY --from=build /out/ /

@@ -1,0 +1,147 @@
+"""What moto's CloudFormation leaves out, for the tests of the deployment: scaling, alarms,
+AWS::NoValue as an item of a list, and the name of an endpoint.
+
+moto has the services' APIs but skips these types of resources in a stack. Each class here makes its
+resource by a call of boto3 to the moto server itself, so that botocore checks the properties of the
+template against the API's shapes, and removes it the same way.
+"""
+
+import boto3
+from moto.cloudformation import parsing
+from moto.core.common_models import CloudFormationModel
+from moto.sagemaker.models import FakeEndpoint
+
+# Where the moto server listens; set before a stack is made.
+ENDPOINT = {"url": None}
+
+# moto files its models by the second part of their module's name.
+MODULE = "moto.cloudformation"
+
+clean_value = parsing.clean_json
+
+
+def clean_json(value, resources):
+    """As moto's, which calls this for what is inside a value; items that are AWS::NoValue go."""
+    cleaned = clean_value(value, resources)
+    return [item for item in cleaned if item is not None] if isinstance(value, list) else cleaned
+
+
+parsing.clean_json = clean_json
+# An endpoint gets the name that the template gives it.
+FakeEndpoint.cloudformation_name_type = staticmethod(lambda: "EndpointName")
+
+
+def client(service, region):
+    return boto3.client(
+        service, region_name=region, endpoint_url=ENDPOINT["url"],
+        aws_access_key_id="test", aws_secret_access_key="test",
+    )
+
+
+def typed(value, shape):
+    """A template's values as the API has them: a parameter's number is text in a stack."""
+    if shape.type_name == "structure":
+        return {key: typed(item, shape.members[key]) for key, item in value.items()}
+    if shape.type_name == "list":
+        return [typed(item, shape.member) for item in value]
+    return {"integer": int, "double": float, "boolean": bool}.get(shape.type_name, str)(value)
+
+
+def call(service, region, method, properties):
+    api = client(service, region)
+    operation = api.meta.method_to_api_mapping[method]
+    # A property that the API does not have is a KeyError here, and a failed stack.
+    getattr(api, method)(**typed(properties, api.meta.service_model.operation_model(operation).input_shape))
+
+
+class Absent:
+    """Stands for a resource that is not in the stack."""
+
+    physical_resource_id = None
+
+    def delete(self, *_):
+        pass
+
+
+class Extension:
+    """A resource that exists by API calls."""
+
+    def __init__(self, name, properties, region):
+        self.name, self.properties, self.region = name, properties, region
+
+    @property
+    def physical_resource_id(self):
+        return self.name
+
+    @classmethod
+    def cloudformation_type(cls):
+        return cls.type_name
+
+    @staticmethod
+    def cloudformation_name_type():
+        return ""
+
+    @classmethod
+    def has_cfn_attr(cls, attr):
+        return False
+
+    @classmethod
+    def create_from_cloudformation_json(cls, resource_name, cloudformation_json, account_id, region_name, **_):
+        made = cls(resource_name, cloudformation_json["Properties"], region_name)
+        made.put()
+        return made
+
+    @classmethod
+    def update_from_cloudformation_json(
+        cls, original_resource, new_resource_name, cloudformation_json, account_id, region_name
+    ):
+        if original_resource is None:
+            # moto also updates what its condition has left out of the stack.
+            return Absent()
+        original_resource.properties = cloudformation_json["Properties"]
+        original_resource.put()
+        return original_resource
+
+
+class ScalableTarget(Extension, CloudFormationModel):
+    __module__ = MODULE
+    type_name = "AWS::ApplicationAutoScaling::ScalableTarget"
+    KEYS = ("ServiceNamespace", "ResourceId", "ScalableDimension")
+
+    def put(self):
+        call("application-autoscaling", self.region, "register_scalable_target", self.properties)
+        # As CloudFormation's: what Ref gives.
+        resource, dimension, namespace = (self.properties[k] for k in ("ResourceId", "ScalableDimension", "ServiceNamespace"))
+        self.name = f"{resource}|{dimension}|{namespace}"
+
+    def delete(self, *_):
+        keys = {key: self.properties[key] for key in self.KEYS}
+        call("application-autoscaling", self.region, "deregister_scalable_target", keys)
+
+
+class ScalingPolicy(Extension, CloudFormationModel):
+    __module__ = MODULE
+    type_name = "AWS::ApplicationAutoScaling::ScalingPolicy"
+
+    def put(self):
+        properties = dict(self.properties)
+        resource, dimension, namespace = properties.pop("ScalingTargetId").split("|")
+        self.keys = {"ServiceNamespace": namespace, "ResourceId": resource, "ScalableDimension": dimension}
+        call("application-autoscaling", self.region, "put_scaling_policy", properties | self.keys)
+        self.name = f"arn:aws:autoscaling:{self.region}:123456789012:scalingPolicy:id:{properties['PolicyName']}"
+
+    def delete(self, *_):
+        keys = self.keys | {"PolicyName": self.properties["PolicyName"]}
+        call("application-autoscaling", self.region, "delete_scaling_policy", keys)
+
+
+class Alarm(Extension, CloudFormationModel):
+    __module__ = MODULE
+    type_name = "AWS::CloudWatch::Alarm"
+
+    def put(self):
+        call("cloudwatch", self.region, "put_metric_alarm", self.properties)
+        self.name = self.properties["AlarmName"]
+
+    def delete(self, *_):
+        call("cloudwatch", self.region, "delete_alarms", {"AlarmNames": [self.name]})
