@@ -7,20 +7,19 @@
 #   ahi-inference-base:build      stands for rust:1.95-bookworm: compiler, linker, Rust, Python
 #   ahi-inference-base:runtime    stands for debian:bookworm-slim
 #
-# What is there already is left alone; `docker rmi` it to have it made anew. DEBIAN_MIRROR names
-# another mirror. Certificate authorities that this machine's administrator added (in
+# What is there already is left alone; `docker rmi` it to have it made anew. DEBIAN_MIRROR is the URL
+# of a mirror other than Debian's own. Certificate authorities that this machine's administrator added (in
 # /usr/local/share/ca-certificates) are trusted in the build base, and not in the runtime base.
 
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 
 SUITE=bookworm
-MIRROR=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 NAME=ahi-inference-base
 
 # bootstrap FOLDER PACKAGES: a Debian with these packages beside the essential ones.
 bootstrap() {
-    as_root debootstrap --variant=minbase --include="$2" "$SUITE" "$1" "$MIRROR" >&2
+    as_root debootstrap --variant=minbase --include="$2" "$SUITE" "$1" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} >&2
     # What only the package manager and a reader of manuals would miss. Licences stay.
     as_root find "$1/var/cache/apt" "$1/var/lib/apt/lists" "$1/var/cache/debconf" "$1/var/log" -type f -delete
     as_root find "$1/usr/share/doc" -type f ! -name copyright -delete
