@@ -32,6 +32,9 @@ pub enum Input {
         /// Version to read; the latest where absent.
         version_id: Option<String>,
     },
+    /// `{"images": {NAME: {"datastoreId",…}, …}}`: the images of a model that takes several at once,
+    /// by the names it gives them.
+    Images(Vec<(String, Input)>),
 }
 
 /// Something a request can produce.

@@ -165,6 +165,23 @@ impl CheckedComponent {
 }
 
 impl CheckReport {
+    /// Adds what is wrong with the whole rather than with one component.
+    pub fn add(&mut self, error: &crate::error::Error) {
+        let path = error.details().get("path").and_then(|path| path.as_str());
+        self.problems.push(Problem {
+            file: super::documents::MAIN_FILE.to_owned(),
+            path: path.unwrap_or_default().to_owned(),
+            message: error.message().to_owned(),
+        });
+        self.runs = false;
+    }
+
+    /// Whether every component runs by itself.
+    pub fn components_run(&self) -> bool {
+        let components = self.stages.iter().flat_map(|stage| &stage.components);
+        components.into_iter().all(|component| component.problems().is_empty())
+    }
+
     /// Every problem, those of components included, in the order of the report.
     pub fn all_problems(&self) -> Vec<&Problem> {
         let components = self.stages.iter().flat_map(|stage| &stage.components);

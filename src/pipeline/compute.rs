@@ -8,7 +8,7 @@ use crate::inference::{PlaneSink, WindowStats};
 use crate::postprocess::{Segmentation, Segmenter};
 use crate::progress::{Progress, Stage};
 use crate::registry::Model;
-use crate::transforms::Image;
+use crate::transforms::{Image, stack};
 use crate::volume::{Geometry, Volume};
 
 /// A segmentation on the source's grid, and what making it took.
@@ -26,25 +26,35 @@ pub fn image_of(volume: Volume, geometry: &Geometry) -> Result<Image> {
     Ok(Image::new(volume.into_physical()?.insert_axis(Axis(0)), geometry.affine))
 }
 
-/// Runs the model's preprocessing.
-pub fn preprocess(model: &Model, mut image: Image, progress: &dyn Progress) -> Result<Image> {
-    for (done, transform) in model.preprocessing.iter().enumerate() {
-        progress.check()?;
-        image = transform.apply(image)?;
-        progress.advance(Stage::Preprocess, done + 1, model.preprocessing.len());
-    }
-    Ok(image)
+/// Runs the model's preprocessing on the images of one input, in the order of
+/// [`Model::images`].
+pub fn preprocess(model: &Model, images: Vec<Image>, progress: &dyn Progress) -> Result<Image> {
+    let images = match (&model.preprocessing.keys[..], images.len()) {
+        // Several images under one key are its channels, as MONAI's LoadImaged loads a list.
+        ([_], 2..) => vec![stack(images, &model.images, "the images of one input")?],
+        _ => images,
+    };
+    progress.check()?;
+    let steps = model.preprocessing.len();
+    model.preprocessing.run(images, |done| {
+        progress.advance(Stage::Preprocess, done, steps);
+        progress.check()
+    })
 }
 
-/// From a decoded volume to a segmentation.
+/// From decoded volumes, in the order of [`Model::images`], to a segmentation on the grid of the
+/// first.
 pub fn segment(
     model: &Model,
-    volume: Volume,
-    geometry: &Geometry,
+    volumes: Vec<(Volume, Geometry)>,
     timings: &mut Timings,
     progress: &dyn Progress,
 ) -> Result<Computed> {
-    let image = preprocess(model, image_of(volume, geometry)?, progress)?;
+    let images = volumes
+        .into_iter()
+        .map(|(volume, geometry)| image_of(volume, &geometry))
+        .collect::<Result<Vec<_>>>()?;
+    let image = preprocess(model, images, progress)?;
     timings.end(Stage::Preprocess);
     let network_dims = image.dims();
     let Image { data, applied, .. } = image;

@@ -2,6 +2,7 @@
 
 pub mod compute;
 pub mod frames;
+mod images;
 pub mod outputs;
 mod service;
 pub mod timings;
@@ -15,12 +16,14 @@ use tokio_util::sync::CancellationToken;
 pub use service::Service;
 
 use crate::cpu;
-use crate::error::Result;
+use crate::dicom::Series;
+use crate::error::{Error, Result};
 use crate::progress::{Progress, Stage};
 use crate::registry::{Lease, Model};
 use crate::request::{InferenceRequest, InputOutcome, Outcome, OutputKind};
 use crate::source::ImageSource;
-use crate::volume::{self, VolumePolicy};
+use crate::volume::{self, Plan, Volume, VolumePolicy};
+use frames::FrameStats;
 use outputs::{Finished, geometry_report};
 use timings::Timings;
 
@@ -62,25 +65,50 @@ pub struct Job {
     pub progress: Arc<dyn Progress>,
 }
 
-/// Runs one input. Storing the outputs is the caller's, as is `input` in the report.
+/// Runs one input of one image. Storing the outputs is the caller's, as is `input` in the report.
 pub async fn run(source: &dyn ImageSource, job: Job) -> Result<InputOutcome> {
+    run_images(&[(None, source)], job).await
+}
+
+/// Runs one input of several images, each with the name that the model package gives it. The
+/// result lies on the grid of the model's first image, whose series it refers to.
+pub async fn run_images(
+    images: &[(Option<String>, &dyn ImageSource)],
+    job: Job,
+) -> Result<InputOutcome> {
     let mut timings = Timings::default();
     let progress = job.progress.clone();
-    let series = Arc::new(source.series().await?);
-    let (planned, policy) = (series.clone(), job.policy.clone());
-    let plan = Arc::new(cpu::run(move || volume::plan(&planned, &policy)).await?);
-    timings.end(Stage::Metadata);
-    progress.advance(Stage::Metadata, 1, 1);
-    let (volume, stats) = frames::load(source, &series, &plan, &*progress).await?;
-    timings.end(Stage::Frames);
-    progress.decoded(stats.frames, stats.encoded_bytes, timings.latest());
+    let ordered = images::in_order(images, &job.model.images)?;
+    let mut loaded: Vec<(Arc<Series>, Arc<Plan>, Volume)> = Vec::with_capacity(ordered.len());
+    let mut stats = FrameStats::default();
+    for source in ordered {
+        let series = Arc::new(source.series().await?);
+        let (planned, policy) = (series.clone(), job.policy.clone());
+        let plan = Arc::new(cpu::run(move || volume::plan(&planned, &policy)).await?);
+        timings.end(Stage::Metadata);
+        progress.advance(Stage::Metadata, loaded.len() + 1, images.len());
+        images::check_frame_of_reference(loaded.first().map(|(s, ..)| s), &series)?;
+        let (volume, took) = frames::load(source, &series, &plan, &*progress).await?;
+        stats.frames += took.frames;
+        stats.encoded_bytes += took.encoded_bytes;
+        timings.end(Stage::Frames);
+        progress.decoded(took.frames, took.encoded_bytes, timings.latest());
+        loaded.push((series, plan, volume));
+    }
 
     // The whole computation is one piece of blocking work of its own: it uses the CPU pool inside,
     // and must not sit on one of its threads while it waits for the network's.
     let work = move || {
         let model = &*job.model;
-        let computed =
-            compute::segment(model, volume, &plan.geometry, &mut timings, &*job.progress)?;
+        let mut described = Vec::with_capacity(loaded.len());
+        let mut volumes = Vec::with_capacity(loaded.len());
+        for (series, plan, volume) in loaded {
+            volumes.push((volume, plan.geometry.clone()));
+            described.push((series, plan));
+        }
+        let computed = compute::segment(model, volumes, &mut timings, &*job.progress)?;
+        let (series, plan) =
+            described.first().cloned().ok_or_else(|| Error::internal("an input of no image"))?;
         job.progress.check()?;
         let finished = Finished {
             model,
@@ -95,11 +123,17 @@ pub async fn run(source: &dyn ImageSource, job: Job) -> Result<InputOutcome> {
         job.progress.advance(Stage::Write, 1, 1);
         timings.tell(&*job.progress);
 
-        let mut warnings = plan.warnings.clone();
+        let mut warnings: Vec<String> =
+            described.iter().flat_map(|(_, plan)| plan.warnings.clone()).collect();
         warnings.extend(written.warnings);
         let mut report = Map::new();
         report.insert("studyInstanceUID".to_owned(), json!(series.study_instance_uid));
         report.insert("seriesInstanceUID".to_owned(), json!(series.series_instance_uid));
+        if described.len() > 1 {
+            let uids = described.iter().map(|(series, _)| json!(series.series_instance_uid));
+            let images: Map<String, Value> = model.images.iter().cloned().zip(uids).collect();
+            report.insert("images".to_owned(), Value::Object(images));
+        }
         report.insert("geometry".to_owned(), geometry_report(&plan, computed.network_dims));
         report.insert("segments".to_owned(), written.segments);
         report.insert("executionProvider".to_owned(), json!(model.network.provider()));
@@ -115,7 +149,5 @@ pub async fn run(source: &dyn ImageSource, job: Job) -> Result<InputOutcome> {
     let span = tracing::Span::current();
     tokio::task::spawn_blocking(move || span.in_scope(|| cpu::contained(work)))
         .await
-        .unwrap_or_else(|_| {
-            Err(crate::error::Error::internal("the computation was stopped from outside"))
-        })
+        .unwrap_or_else(|_| Err(Error::internal("the computation was stopped from outside")))
 }

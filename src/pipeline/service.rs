@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{Held, Invoke, Job, run};
+use super::{Held, Invoke, Job, run, run_images};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Progress, Stage};
 use crate::registry::{Lease, Model, Registry};
 use crate::request::{InferenceRequest, Input, InputOutcome, Outcome};
+use crate::source::ImageSource;
 use crate::source::ahi::{AhiClient, AhiSource, ImageSetId};
 use crate::telemetry::Metrics;
 use crate::volume::VolumePolicy;
@@ -92,6 +93,17 @@ impl Invoke for Service {
 }
 
 impl Service {
+    /// Where one image comes from.
+    fn source(&self, input: &Input) -> Result<Box<dyn ImageSource>> {
+        match input {
+            Input::ImageSet { datastore_id, image_set_id, version_id } => {
+                let id = ImageSetId::new(datastore_id, image_set_id)?;
+                Ok(Box::new(AhiSource::new(self.ahi.clone(), id, version_id.as_deref())?))
+            }
+            Input::Images(_) => Err(Error::internal("images within images")),
+        }
+    }
+
     async fn input(
         &self,
         input: &Input,
@@ -99,11 +111,19 @@ impl Service {
         output_uri: Option<&str>,
     ) -> Result<InputOutcome> {
         let progress = job.progress.clone();
-        let Input::ImageSet { datastore_id, image_set_id, version_id } = input;
-        let id = ImageSetId::new(datastore_id, image_set_id)?;
-        let source = AhiSource::new(self.ahi.clone(), id, version_id.as_deref())?;
-        let described = json!({"datastoreId": datastore_id, "imageSetId": image_set_id});
-        let mut outcome = run(&source, job).await?;
+        let described = described(input);
+        let mut outcome = match input {
+            Input::Images(images) => {
+                let sources = images
+                    .iter()
+                    .map(|(name, image)| Ok((Some(name.clone()), self.source(image)?)))
+                    .collect::<Result<Vec<_>>>()?;
+                let images: Vec<_> =
+                    sources.iter().map(|(name, source)| (name.clone(), &**source)).collect();
+                run_images(&images, job).await?
+            }
+            single => run(&*self.source(single)?, job).await?,
+        };
         let mut report = serde_json::Map::new();
         report.insert("input".to_owned(), described);
         report.append(&mut outcome.report);
@@ -117,6 +137,20 @@ impl Service {
             progress.advance(Stage::Store, 1, 1);
         }
         Ok(outcome)
+    }
+}
+
+/// An input as the report repeats it.
+fn described(input: &Input) -> Value {
+    match input {
+        Input::ImageSet { datastore_id, image_set_id, .. } => {
+            json!({"datastoreId": datastore_id, "imageSetId": image_set_id})
+        }
+        Input::Images(images) => {
+            let images: Map<String, Value> =
+                images.iter().map(|(name, image)| (name.clone(), described(image))).collect();
+            json!({ "images": images })
+        }
     }
 }
 

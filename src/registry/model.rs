@@ -6,7 +6,7 @@ use ndarray::Array4;
 
 use super::loader::or_out_of_memory;
 use crate::bundle::serving::Serving;
-use crate::bundle::{Bundle, ResultForm, segment_descriptions};
+use crate::bundle::{Bundle, BundleConfig, ResultForm, segment_descriptions};
 use crate::config::{ComputeSettings, ExecutionProvider};
 use crate::dicom::segment::{Algorithm, SegmentDescription};
 use crate::error::{Error, ErrorKind, Result};
@@ -15,7 +15,7 @@ use crate::memory;
 use crate::postprocess::PostPlan;
 use crate::progress::Silent;
 use crate::request::OutputKind;
-use crate::transforms::{self, Transform};
+use crate::transforms::Preprocessing;
 
 /// How models are loaded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,7 +44,10 @@ pub struct Model {
     /// Its bundle.
     pub bundle: Bundle,
     /// Preprocessing in order.
-    pub preprocessing: Vec<Box<dyn Transform>>,
+    pub preprocessing: Preprocessing,
+    /// The images that one input consists of: one for each key of the bundle, or for a bundle with
+    /// one key, one for each of the network's input channels.
+    pub images: Vec<String>,
     /// How an image goes through the network.
     pub inferer: Inferer,
     /// What follows the network.
@@ -78,21 +81,7 @@ impl Model {
     fn read(name: &str, dir: &Path, options: LoadOptions) -> Result<Self> {
         let bundle = Bundle::open(dir)?;
         let config = &bundle.config;
-        if config.image_keys.len() > 1 {
-            return Err(Error::new(
-                ErrorKind::InvalidModel,
-                format!(
-                    "the bundle loads {} images ({}); one is supported",
-                    config.image_keys.len(),
-                    config.image_keys.join(", ")
-                ),
-            ));
-        }
-        let preprocessing = config
-            .preprocessing
-            .iter()
-            .filter_map(|component| transforms::build(component).transpose())
-            .collect::<Result<Vec<_>>>()?;
+        let preprocessing = Preprocessing::new(&config.preprocessing, &config.image_keys)?;
         let inferer = Inferer::from_component(&config.inferer)?;
         let postprocessing = PostPlan::new(&config.postprocessing)?;
         let serving = Serving::read(&dir.join("serving.json"))?;
@@ -101,6 +90,7 @@ impl Model {
         let network = OnnxNetwork::load(&bundle.model_path, options.threads, options.provider)?;
         let described = config.network.outputs.first().and_then(|o| o.num_channels);
         check_channels(&network, described)?;
+        let images = image_names(config, network.shape().input_channels);
         let channels = network.shape().output_channels.or(described).unwrap_or(channel_def.len());
         let form = postprocessing.form(channels);
         let segments = segment_descriptions(&channel_def, serving.as_ref(), &form)?;
@@ -115,6 +105,7 @@ impl Model {
         Ok(Self {
             name: name.to_owned(),
             preprocessing,
+            images,
             inferer,
             postprocessing,
             network,
@@ -160,6 +151,21 @@ impl Model {
 
 /// Channels of a network's largest buffers, as a guess that few exceed.
 const WIDEST_LAYER: u64 = 64;
+
+/// Names of the images that one input consists of.
+fn image_names(config: &BundleConfig, channels: Option<usize>) -> Vec<String> {
+    let [key] = &config.image_keys[..] else { return config.image_keys.clone() };
+    let input = config.network.inputs.first();
+    match channels.or(input.and_then(|i| i.num_channels)).unwrap_or(1) {
+        0 | 1 => vec![key.clone()],
+        count => (0..count)
+            .map(|channel| {
+                let name = input.and_then(|i| i.channel_def.get(&channel)).map(|name| name.trim());
+                name.filter(|n| !n.is_empty()).map_or_else(|| channel.to_string(), str::to_owned)
+            })
+            .collect(),
+    }
+}
 
 /// The network's channels must be those the metadata describes.
 fn check_channels(network: &OnnxNetwork, described: Option<usize>) -> Result<()> {

@@ -4,6 +4,7 @@
 //! size. Errors name the JSON path and what is expected there, and never repeat a value: what was
 //! sent by mistake may be a patient's name, and errors are logged.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -33,7 +34,8 @@ pub(super) struct Body {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Fields {
-    inputs: Option<Vec<Object<ImageSet>>>,
+    inputs: Option<Vec<Object<InputFields>>>,
+    images: Option<BTreeMap<String, Object<ImageSet>>>,
     datastore_id: Option<String>,
     image_set_id: Option<String>,
     version_id: Option<String>,
@@ -41,6 +43,16 @@ struct Fields {
     outputs: Option<Vec<Output>>,
     #[serde(rename = "outputS3Uri")]
     output_uri: Option<String>,
+}
+
+/// An image set, or several under `images`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct InputFields {
+    images: Option<BTreeMap<String, Object<ImageSet>>>,
+    datastore_id: Option<String>,
+    image_set_id: Option<String>,
+    version_id: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -94,46 +106,77 @@ pub(super) fn parse(body: &[u8]) -> Result<Body> {
         })?;
     json.end().map_err(|e| describe("", &e))?;
 
-    let bare = bare(fields.datastore_id, fields.image_set_id, fields.version_id)?;
-    let sets = match (fields.inputs, bare) {
-        (Some(_), Some(_)) => {
-            return Err(invalid("inputs", "must not stand beside datastoreId and imageSetId"));
+    let bare = InputFields {
+        images: fields.images,
+        datastore_id: fields.datastore_id,
+        image_set_id: fields.image_set_id,
+        version_id: fields.version_id,
+    };
+    let inputs = match (fields.inputs, bare.is_empty()) {
+        (Some(_), false) => {
+            return Err(invalid("inputs", "must not stand beside the fields of a single input"));
         }
-        (None, None) => {
+        (None, true) => {
             return Err(invalid("inputs", "is missing, as are datastoreId and imageSetId"));
         }
-        (Some(sets), None) if sets.is_empty() => return Err(invalid("inputs", "lists nothing")),
-        (Some(sets), None) => sets
+        (Some(sets), true) if sets.is_empty() => return Err(invalid("inputs", "lists nothing")),
+        (Some(sets), true) => sets
             .into_iter()
             .enumerate()
-            .map(|(i, Object(s))| (format!("inputs[{i}]."), s))
-            .collect(),
-        (None, Some(set)) => vec![(String::new(), set)],
+            .map(|(i, Object(fields))| fields.input(&format!("inputs[{i}]")))
+            .collect::<Result<_>>()?,
+        (None, false) => vec![bare.input("")?],
     };
     if fields.output_uri.as_deref().is_some_and(|uri| !is_s3_uri(uri)) {
         return Err(invalid("outputS3Uri", "must be s3://BUCKET/PREFIX"));
     }
     Ok(Body {
-        inputs: sets.into_iter().map(|(path, set)| input(&path, set)).collect::<Result<_>>()?,
+        inputs,
         model: fields.model,
         outputs: outputs(fields.outputs)?,
         output_uri: fields.output_uri,
     })
 }
 
-/// The one input of the bare form, where any of its fields is there.
-fn bare(
-    datastore_id: Option<String>,
-    image_set_id: Option<String>,
-    version_id: Option<String>,
-) -> Result<Option<ImageSet>> {
-    match (datastore_id, image_set_id, version_id) {
-        (None, None, None) => Ok(None),
-        (Some(datastore_id), Some(image_set_id), version_id) => {
-            Ok(Some(ImageSet { datastore_id, image_set_id, version_id }))
+impl InputFields {
+    fn is_empty(&self) -> bool {
+        self.images.is_none()
+            && self.datastore_id.is_none()
+            && self.image_set_id.is_none()
+            && self.version_id.is_none()
+    }
+
+    /// The input at `path`, which is empty for the bare form.
+    fn input(self, path: &str) -> Result<Input> {
+        let below = |field: &str| {
+            if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") }
+        };
+        // Without a path the field itself is what is missing; with one, what should have it.
+        let missing = |field: &str| match path {
+            "" => invalid(field, "is missing"),
+            path => invalid(path, &format!("has a missing field `{field}`")),
+        };
+        if let Some(images) = self.images {
+            if self.datastore_id.is_some()
+                || self.image_set_id.is_some()
+                || self.version_id.is_some()
+            {
+                return Err(invalid(&below("images"), "must not stand beside one image set"));
+            }
+            if images.is_empty() {
+                return Err(invalid(&below("images"), "names nothing"));
+            }
+            // Names are the client's words and stay out of errors.
+            let path = below("images.*");
+            let images = images
+                .into_iter()
+                .map(|(name, Object(set))| Ok((name, input(&format!("{path}."), set)?)));
+            return Ok(Input::Images(images.collect::<Result<_>>()?));
         }
-        (None, ..) => Err(invalid("datastoreId", "is missing")),
-        (_, None, _) => Err(invalid("imageSetId", "is missing")),
+        let datastore_id = self.datastore_id.ok_or_else(|| missing("datastoreId"))?;
+        let image_set_id = self.image_set_id.ok_or_else(|| missing("imageSetId"))?;
+        let set = ImageSet { datastore_id, image_set_id, version_id: self.version_id };
+        input(&if path.is_empty() { String::new() } else { format!("{path}.") }, set)
     }
 }
 
@@ -233,6 +276,26 @@ mod tests {
                 version_id: Some("2".to_owned()),
             }]
         );
+    }
+
+    #[test]
+    fn images_are_read_by_their_names() {
+        let set = json!({"datastoreId": ID, "imageSetId": ID});
+        let images = json!({"images": {"T1": set, "FLAIR": set}});
+        let bare = read(images.clone()).unwrap();
+        assert_eq!(read(json!({"inputs": [images]})).unwrap(), bare);
+        let Input::Images(images) = &bare.inputs[0] else { panic!("{bare:?}") };
+        let names: Vec<&str> = images.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["FLAIR", "T1"]);
+        for body in [
+            json!({"images": {}}),
+            json!({"images": {"T1": set}, "datastoreId": ID}),
+            json!({"inputs": [{"images": {"Doe^Jane": {"datastoreId": ID}}}]}),
+            json!({"inputs": [{"images": {"Doe^Jane": {"datastoreId": ID, "imageSetId": "x"}}}]}),
+        ] {
+            let error = read(body.clone()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{body}");
+        }
     }
 
     #[test]

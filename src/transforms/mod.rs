@@ -5,6 +5,7 @@
 //! transform appends an [`Applied`] record, from which `postprocess` builds the way back.
 
 mod build;
+mod chain;
 mod crop;
 mod foreground;
 pub mod grid;
@@ -21,6 +22,7 @@ use std::fmt::Debug;
 use ndarray::Array4;
 
 pub use build::build;
+pub use chain::{Preprocessing, describe, stack};
 pub use grid::{AxisTaps, GridMap};
 pub use orientation::Orientationd;
 pub use resample::{Interpolation, PaddingMode, Resample};

@@ -55,7 +55,7 @@ async fn cranium_equals_monai() {
 
     let (volume, _) = frames::load(&source, &series, &plan, &Silent).await.unwrap();
     let image = compute::image_of(volume, &plan.geometry).unwrap();
-    let image = compute::preprocess(&model, image, &Silent).unwrap();
+    let image = compute::preprocess(&model, vec![image], &Silent).unwrap();
     let expected: Array4<f32> = golden.array("preprocessed");
     let worst = difference(&image.data, &expected);
     eprintln!("preprocessed: largest difference {worst:e}");
@@ -64,7 +64,9 @@ async fn cranium_equals_monai() {
     let (volume, stats) = frames::load(&source, &series, &plan, &Silent).await.unwrap();
     assert_eq!(stats.frames, 108);
     let mut timings = Timings::default();
-    let computed = compute::segment(&model, volume, &plan.geometry, &mut timings, &Silent).unwrap();
+    let computed =
+        compute::segment(&model, vec![(volume, plan.geometry.clone())], &mut timings, &Silent)
+            .unwrap();
     let Segmentation::Labels(labels) = computed.segmentation else { panic!("masks") };
     let shape: Array1<i64> = golden.array("label_shape");
     assert_eq!(labels.shape().iter().map(|&n| n as i64).collect::<Vec<_>>(), shape.to_vec());

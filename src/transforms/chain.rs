@@ -1,0 +1,416 @@
+//! A bundle's whole preprocessing: images by key in, one image for the network out.
+//!
+//! Most bundles load one image. Those that load several work on each by its key until
+//! `ConcatItemsd` makes channels of them; `ResampleToMatchd` brings one to another's grid.
+
+use std::collections::BTreeMap;
+
+use ndarray::{Array4, Axis, concatenate};
+use serde_json::Value;
+
+use super::{Applied, Image, Interpolation, PaddingMode, Resample, Transform, build};
+use crate::bundle::{Args, Component};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Arguments that dictionary transforms take as one value for each key.
+const BY_KEY: [&str; 6] =
+    ["mode", "padding_mode", "align_corners", "dtype", "scale_extent", "channel_dim"];
+
+/// How far corners of grids may lie apart that are the same, in millimetres.
+const SAME_GRID: f64 = 1e-2;
+
+/// The preprocessing of a bundle.
+#[derive(Debug)]
+pub struct Preprocessing {
+    /// Keys of the images that are loaded, in their order.
+    pub keys: Vec<String>,
+    steps: Vec<Step>,
+    /// The key of the image that the network gets.
+    result: String,
+}
+
+#[derive(Debug)]
+enum Step {
+    /// One transform on each of its keys.
+    Each(Vec<(String, Box<dyn Transform>)>),
+    /// `ConcatItemsd`: channels of `keys`, in their order, as `name`.
+    Concat { keys: Vec<String>, name: String, path: String },
+    /// `ResampleToMatchd`: `keys` on the grid of `reference`.
+    Match { keys: Vec<String>, reference: String, resample: Resample },
+}
+
+impl Preprocessing {
+    /// From a bundle's components for the images `keys`. What is not supported is
+    /// [`ErrorKind::InvalidModel`] naming its JSON path.
+    pub fn new(components: &[Component], keys: &[String]) -> Result<Self> {
+        let mut known: Vec<String> = keys.to_vec();
+        let mut steps = Vec::new();
+        for component in components {
+            steps.extend(step(component, &mut known)?);
+        }
+        let result = match &known[..] {
+            [only] => only.clone(),
+            // What MONAI's evaluator gives the network (`prepare_batch`, `CommonKeys.IMAGE`).
+            several if several.iter().any(|key| key == "image") => "image".to_owned(),
+            several => {
+                return Err(Error::new(
+                    ErrorKind::InvalidModel,
+                    format!(
+                        "preprocessing: leaves {} images ({}) and none of them is `image`, which \
+                         the network gets",
+                        several.len(),
+                        several.join(", ")
+                    ),
+                ));
+            }
+        };
+        Ok(Self { keys: keys.to_vec(), steps, result })
+    }
+
+    /// How many steps there are.
+    pub fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Whether images stay as they are.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Runs every step on `images`, one for each of [`keys`](Self::keys). `done` is called after
+    /// each step and may stop the rest.
+    pub fn run(
+        &self,
+        images: Vec<Image>,
+        mut done: impl FnMut(usize) -> Result<()>,
+    ) -> Result<Image> {
+        if images.len() != self.keys.len() {
+            return Err(Error::internal(format!(
+                "{} images for the keys {}",
+                images.len(),
+                self.keys.join(", ")
+            )));
+        }
+        let mut images: BTreeMap<String, Image> = self.keys.iter().cloned().zip(images).collect();
+        for (index, step) in self.steps.iter().enumerate() {
+            step.run(&mut images)?;
+            done(index + 1)?;
+        }
+        images.remove(self.result.as_str()).ok_or_else(|| lost(&self.result))
+    }
+}
+
+fn lost(key: &str) -> Error {
+    Error::internal(format!("there is no image {key}"))
+}
+
+/// The step that a component is; none where it has nothing to do. `known` are the images there are.
+fn step(component: &Component, known: &mut Vec<String>) -> Result<Option<Step>> {
+    let mut args = Args::new(component);
+    if component.target == "DeleteItemsd" {
+        let gone = args.raw("keys").cloned().unwrap_or_default();
+        let is_gone = |key: &str| match &gone {
+            Value::Array(list) => list.iter().any(|k| k.as_str() == Some(key)),
+            one => one.as_str() == Some(key),
+        };
+        known.retain(|key| !is_gone(key));
+        return Ok(None);
+    }
+    let keys = component_keys(&mut args, known)?;
+    match component.target.as_str() {
+        "ConcatItemsd" if keys.len() > 1 => concat(component, keys, known).map(Some),
+        "ResampleToMatchd" => matched(component, keys).map(Some),
+        _ => {
+            let mut each = Vec::new();
+            for (index, key) in keys.iter().enumerate() {
+                let alone = for_key(component, index, keys.len());
+                if let Some(transform) = build(&alone)? {
+                    each.push((key.clone(), transform));
+                }
+            }
+            Ok((!each.is_empty()).then_some(Step::Each(each)))
+        }
+    }
+}
+
+/// What one component would do, by itself, in one line.
+///
+/// # Errors
+///
+/// Those of [`Preprocessing::new`].
+pub fn describe(component: &Component) -> Result<String> {
+    // By itself it finds whatever images it names.
+    let mut known: Vec<String> = match component.args.get("keys") {
+        Some(Value::Array(list)) => {
+            list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+        }
+        Some(Value::String(key)) => vec![key.clone()],
+        _ => vec!["image".to_owned()],
+    };
+    Ok(match step(component, &mut known)? {
+        None => "nothing left to do: images are loaded channel-first as f32".to_owned(),
+        Some(Step::Each(each)) => {
+            each.first().map(|(_, transform)| format!("{transform:?}")).unwrap_or_default()
+        }
+        Some(Step::Concat { keys, name, .. }) => {
+            format!("{} become the channels of {name}", keys.join(", "))
+        }
+        Some(Step::Match { keys, reference, resample }) => {
+            format!("{} on the grid of {reference}: {resample:?}", keys.join(", "))
+        }
+    })
+}
+
+/// The images that a component works on: those of its keys that exist. Keys of labels and boxes,
+/// which are there in training alone, are passed over; that none is there is an error.
+fn component_keys(args: &mut Args, known: &[String]) -> Result<Vec<String>> {
+    let given: Vec<&str> = match args.raw("keys") {
+        // An array transform works on the one image.
+        None => return Ok(known.first().cloned().into_iter().collect()),
+        Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect(),
+        Some(other) => other.as_str().into_iter().collect(),
+    };
+    let found: Vec<String> = given
+        .iter()
+        .filter(|key| known.iter().any(|k| k == *key))
+        .map(|k| (*k).to_owned())
+        .collect();
+    if found.is_empty() {
+        return Err(
+            args.invalid("keys", &format!("some of the images there ({})", known.join(", ")))
+        );
+    }
+    Ok(found)
+}
+
+/// The component as it is for one of its keys: lists with a value for each key become that value.
+fn for_key(component: &Component, index: usize, keys: usize) -> Component {
+    let mut alone = component.clone();
+    if keys < 2 {
+        return alone;
+    }
+    for name in BY_KEY {
+        if let Some(Value::Array(list)) = alone.args.get(name)
+            && list.len() == keys
+        {
+            let value = list[index].clone();
+            alone.args.insert(name.to_owned(), value);
+        }
+    }
+    alone
+}
+
+fn concat(component: &Component, keys: Vec<String>, known: &mut Vec<String>) -> Result<Step> {
+    let mut args = Args::new(component);
+    args.ignore(&["keys", "allow_missing_keys"]);
+    if args.number("dim")?.is_some_and(|dim| dim != 0.0) {
+        return Err(args.invalid("dim", "0"));
+    }
+    let name = args.string("name")?.ok_or_else(|| args.invalid("name", "a key"))?.to_owned();
+    args.finish()?;
+    if !known.contains(&name) {
+        known.push(name.clone());
+    }
+    // What went into it is used up.
+    known.retain(|key| *key == name || !keys.contains(key));
+    Ok(Step::Concat { keys, name, path: component.path.clone() })
+}
+
+fn matched(component: &Component, keys: Vec<String>) -> Result<Step> {
+    let mut args = Args::new(component);
+    args.ignore(&["keys", "allow_missing_keys", "dtype", "lazy"]);
+    let reference =
+        args.string("key_dst")?.ok_or_else(|| args.invalid("key_dst", "a key"))?.to_owned();
+    let mode = match args.string("mode")? {
+        None | Some("bilinear") => Interpolation::Linear,
+        Some("nearest") => Interpolation::Nearest,
+        Some(_) => return Err(args.invalid("mode", "bilinear or nearest")),
+    };
+    let padding = match args.string("padding_mode")? {
+        None | Some("border") => PaddingMode::Border,
+        Some("zeros") => PaddingMode::Zeros,
+        Some("reflection") => PaddingMode::Reflection,
+        Some(_) => return Err(args.invalid("padding_mode", "border, zeros or reflection")),
+    };
+    let align_corners = args.boolean("align_corners", false)?;
+    args.finish()?;
+    Ok(Step::Match { keys, reference, resample: Resample { mode, padding, align_corners } })
+}
+
+impl Step {
+    fn run(&self, images: &mut BTreeMap<String, Image>) -> Result<()> {
+        match self {
+            Self::Each(each) => {
+                for (key, transform) in each {
+                    let place = images.get_mut(key.as_str()).ok_or_else(|| lost(key))?;
+                    let empty = Image::new(Array4::zeros((0, 0, 0, 0)), place.affine);
+                    *place = transform.apply(std::mem::replace(place, empty))?;
+                }
+                Ok(())
+            }
+            Self::Concat { keys, name, path } => {
+                let parts: Vec<Image> = keys
+                    .iter()
+                    .map(|key| images.remove(key.as_str()).ok_or_else(|| lost(key)))
+                    .collect::<Result<_>>()?;
+                let joined = stack(parts, keys, &format!("{path}: ConcatItemsd"))?;
+                images.insert(name.clone(), joined);
+                Ok(())
+            }
+            Self::Match { keys, reference, resample } => {
+                let to = images.get(reference.as_str()).ok_or_else(|| lost(reference))?;
+                let to = (to.dims(), to.affine);
+                for key in keys.iter().filter(|key| *key != reference) {
+                    let image = images.get_mut(key.as_str()).ok_or_else(|| lost(key))?;
+                    resampled(image, *resample, to)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Images that lie on one grid as the channels of one image, with the history of the first. Grids
+/// that differ are [`ErrorKind::InvalidImage`], naming which.
+pub fn stack(parts: Vec<Image>, names: &[String], what: &str) -> Result<Image> {
+    let first = parts.first().ok_or_else(|| Error::internal("nothing to concatenate"))?;
+    for (part, name) in parts.iter().zip(names).skip(1) {
+        if let Some(why) = differs(first, part) {
+            return Err(Error::new(
+                ErrorKind::InvalidImage,
+                format!(
+                    "{what}: {name} does not lie on the grid of {}: {why}; the bundle does not \
+                     resample them to a common grid, so register and resample them before",
+                    names.first().map_or("the first", String::as_str)
+                ),
+            )
+            .with("image", name.as_str()));
+        }
+    }
+    let views: Vec<_> = parts.iter().map(|part| part.data.view()).collect();
+    let data = concatenate(Axis(0), &views)
+        .map_err(|e| Error::internal("images cannot be concatenated").caused_by(e))?;
+    Ok(Image { data, affine: first.affine, applied: first.applied.clone() })
+}
+
+/// In what two grids differ.
+fn differs(a: &Image, b: &Image) -> Option<String> {
+    if a.dims() != b.dims() {
+        return Some(format!("it has {:?} voxels, not {:?}", b.dims(), a.dims()));
+    }
+    let corner = a.dims().map(|n| n.saturating_sub(1) as f64);
+    let farthest = (0..8)
+        .map(|bits| {
+            let at = std::array::from_fn(|i| if bits >> i & 1 == 1 { corner[i] } else { 0.0 });
+            let (p, q) = (a.affine.apply(at), b.affine.apply(at));
+            p.iter().zip(q).map(|(p, q)| (p - q).powi(2)).sum::<f64>().sqrt()
+        })
+        .fold(0.0, f64::max);
+    (farthest > SAME_GRID).then(|| format!("its corners lie up to {farthest:.2} mm away"))
+}
+
+fn resampled(
+    image: &mut Image,
+    resample: Resample,
+    to: ([usize; 3], crate::volume::Affine),
+) -> Result<()> {
+    let from = (image.dims(), image.affine);
+    let channels = image
+        .data
+        .outer_iter()
+        .map(|channel| resample.apply(channel, &from, &to).map(|c| c.insert_axis(Axis(0))))
+        .collect::<Result<Vec<_>>>()?;
+    let views: Vec<_> = channels.iter().map(|channel| channel.view()).collect();
+    image.data = concatenate(Axis(0), &views)
+        .map_err(|e| Error::internal("channels cannot be joined").caused_by(e))?;
+    image.affine = to.1;
+    image.applied.push(Applied::Resample { resample, from, to });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::volume::Affine;
+
+    fn chain(list: &[(&str, Value)], keys: &[&str]) -> Result<Preprocessing> {
+        let components: Vec<Component> = list
+            .iter()
+            .enumerate()
+            .map(|(i, (target, args))| Component {
+                target: (*target).to_owned(),
+                args: args.as_object().unwrap().clone(),
+                path: format!("preprocessing#transforms#{i}"),
+            })
+            .collect();
+        let keys: Vec<String> = keys.iter().map(|k| (*k).to_owned()).collect();
+        Preprocessing::new(&components, &keys)
+    }
+
+    fn image(value: f32, size: usize, spacing: f64) -> Image {
+        let mut affine = Affine::IDENTITY;
+        for axis in 0..3 {
+            affine.0[axis][axis] = spacing;
+        }
+        Image::new(Array4::from_elem((1, size, size, size), value), affine)
+    }
+
+    #[test]
+    fn keys_become_channels_in_their_order() {
+        let chain = chain(
+            &[
+                ("LoadImaged", json!({"keys": ["t2", "t1", "label"]})),
+                (
+                    "ScaleIntensityRanged",
+                    json!({"keys": "t1", "a_min": 0, "a_max": 2, "b_min": 0, "b_max": 1}),
+                ),
+                ("ConcatItemsd", json!({"keys": ["t1", "t2"], "name": "image", "dim": 0})),
+            ],
+            &["t2", "t1"],
+        )
+        .unwrap();
+        let out = chain.run(vec![image(5.0, 3, 1.0), image(1.0, 3, 1.0)], |_| Ok(())).unwrap();
+        assert_eq!(out.data.dim(), (2, 3, 3, 3));
+        assert_eq!((out.data[(0, 0, 0, 0)], out.data[(1, 0, 0, 0)]), (0.5, 5.0));
+    }
+
+    #[test]
+    fn differing_grids_are_refused_unless_the_bundle_resamples() {
+        let concat = ("ConcatItemsd", json!({"keys": ["a", "b"], "name": "image"}));
+        let plain = chain(std::slice::from_ref(&concat), &["a", "b"]).unwrap();
+        for other in [image(1.0, 4, 1.0), image(1.0, 8, 1.1)] {
+            let error = plain.run(vec![image(1.0, 8, 1.0), other], |_| Ok(())).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidImage, "{error}");
+            assert!(error.message().contains("b does not lie on the grid of a"), "{error}");
+        }
+        let matching = ("ResampleToMatchd", json!({"keys": "b", "key_dst": "a"}));
+        let matched = chain(&[matching, concat], &["a", "b"]).unwrap();
+        let out = matched.run(vec![image(1.0, 8, 1.0), image(3.0, 4, 2.0)], |_| Ok(())).unwrap();
+        assert_eq!(out.data.dim(), (2, 8, 8, 8));
+        assert!(out.data.index_axis(Axis(0), 1).iter().all(|v| (v - 3.0).abs() < 1e-6));
+    }
+
+    #[test]
+    fn values_by_key_go_to_their_keys() {
+        let component = Component {
+            target: "Spacingd".to_owned(),
+            args: json!({"mode": ["bilinear", "nearest"], "pixdim": [1, 1, 1]})
+                .as_object()
+                .unwrap()
+                .clone(),
+            path: String::new(),
+        };
+        assert_eq!(for_key(&component, 1, 2).args["mode"], "nearest");
+        assert_eq!(for_key(&component, 1, 2).args["pixdim"], json!([1, 1, 1]));
+    }
+
+    #[test]
+    fn what_the_network_gets_must_be_clear() {
+        assert!(chain(&[], &["a", "b"]).is_err());
+        assert_eq!(chain(&[], &["a", "image"]).unwrap().result, "image");
+        let unknown = ("Orientationd", json!({"keys": "other", "axcodes": "RAS"}));
+        assert!(chain(&[unknown], &["a"]).is_err());
+    }
+}
