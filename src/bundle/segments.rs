@@ -60,6 +60,18 @@ pub fn segment_descriptions(
             ));
         }
     }
+    let typed = |class: &Class| {
+        let own = chosen.get(&class.channel).and_then(|(_, s)| s.property_type.as_ref());
+        own.is_some() || anatomy::lookup(class.name).is_some()
+    };
+    let unknown: Vec<&str> = classes.iter().filter(|c| !typed(c)).map(|c| c.name).collect();
+    if !unknown.is_empty() {
+        tracing::warn!(
+            classes = unknown.join(", "),
+            "no code is known for these classes, they are written as Tissue; give them a type in \
+             serving.json"
+        );
+    }
     classes
         .iter()
         .map(|class| {
@@ -168,14 +180,6 @@ impl Class<'_> {
     fn describe(&self, segment: Option<&ServingSegment>) -> SegmentDescription {
         let own_type = segment.and_then(|segment| segment.property_type.clone());
         let known = anatomy::lookup(self.name);
-        if known.is_none() && own_type.is_none() {
-            tracing::warn!(
-                channel = self.channel,
-                name = self.name,
-                "no code is known for this class, it is written as Tissue; give it a type in \
-                 serving.json"
-            );
-        }
         let default = known.unwrap_or_else(anatomy::unknown);
         // A modifier belongs to the type it was found with.
         let default_modifier = default.type_modifier.filter(|_| own_type.is_none());
