@@ -197,9 +197,9 @@ mod tests {
             Ok(())
         }
 
-        fn planes(&mut self, x: usize, planes: &[ArrayView3<f32>]) -> Result<()> {
+        fn planes(&mut self, x: usize, y: usize, planes: &[ArrayView3<f32>]) -> Result<()> {
             for (i, plane) in planes.iter().enumerate() {
-                self.0.index_axis_mut(Axis(1), x + i).assign(plane);
+                self.0.slice_mut(ndarray::s![.., x + i, y..y + plane.dim().1, ..]).assign(plane);
             }
             Ok(())
         }

@@ -2,6 +2,7 @@
 //! bundles' files or where results go.
 
 mod arena;
+mod blend;
 mod failure;
 mod importance;
 mod inferer;

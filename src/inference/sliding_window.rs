@@ -1,14 +1,13 @@
 //! `SlidingWindowInferer`: overlapping windows through the network, blended.
 //!
 //! MONAI keeps the sums of all classes over the whole image. Here windows are taken in the order of
-//! their start along X; a plane that no later window touches is finished, divided by its weights
-//! and handed on at once. Only as many planes as a window is deep are ever held.
+//! their starts, and what no later window touches is handed on at once (`blend`).
 
 use ndarray::{Array4, Array5, ArrayView3, ArrayView4, ArrayView5, Axis, s};
 use rayon::prelude::*;
 
+use super::blend::{Blend, Grid};
 pub use super::importance::BlendMode;
-use super::importance::importance_map;
 use super::network::Network;
 use crate::bundle::Args;
 use crate::error::{Error, ErrorKind, Result};
@@ -42,13 +41,14 @@ pub enum WindowPadding {
     Circular,
 }
 
-/// Takes finished planes of the blended result.
+/// Takes the finished parts of the blended result.
 pub trait PlaneSink {
     /// Called once, before the first plane: classes, and size along X, Y, Z.
     fn begin(&mut self, classes: usize, dims: [usize; 3]) -> Result<()>;
 
-    /// The planes `x`, `x + 1`, … in turn, each with axes (class, Y, Z) in standard layout.
-    fn planes(&mut self, x: usize, planes: &[ArrayView3<f32>]) -> Result<()>;
+    /// Rows from `y` on of the planes `x`, `x + 1`, …, each with axes (class, Y, Z), Z running fastest.
+    /// Once the last rows of these planes have come, the planes behind them follow, from `y` = 0.
+    fn planes(&mut self, x: usize, y: usize, planes: &[ArrayView3<f32>]) -> Result<()>;
 }
 
 /// What a run took.
@@ -129,7 +129,8 @@ impl SlidingWindowInferer {
         let image = self.padded(image, before, padded)?;
         let starts: [Vec<usize>; 3] =
             std::array::from_fn(|a| window_starts(padded[a], roi[a], self.overlap[a]));
-        let mut blend = Blend::new(roi, padded, before, dims, self.mode, &starts);
+        let grid = Grid { roi, padded, before, dims, starts: &starts };
+        let mut blend = Blend::new(grid, self.mode);
         let windows: Vec<[usize; 3]> = starts[0]
             .iter()
             .flat_map(|&x| {
@@ -291,165 +292,6 @@ fn check_result(result: &ArrayView5<f32>, batch: usize, roi: [usize; 3]) -> Resu
         ));
     }
     Ok(())
-}
-
-/// The rolling sums: one slot for each plane that windows still reach, by `x mod roi_x`.
-struct Blend {
-    roi: [usize; 3],
-    padded: [usize; 3],
-    /// Size of the image and where it lies in the padded one.
-    dims: [usize; 3],
-    before: [usize; 3],
-    importance: Option<ndarray::Array3<f32>>,
-    /// How many windows cover each index along each axis (equal weights only).
-    coverage: [Vec<f32>; 3],
-    classes: usize,
-    /// (slot, class, Y, Z); with unequal weights one more class holds their sum.
-    sums: Array4<f32>,
-    /// Planes below this one are finished.
-    next: usize,
-}
-
-impl Blend {
-    fn new(
-        roi: [usize; 3],
-        padded: [usize; 3],
-        before: [usize; 3],
-        dims: [usize; 3],
-        mode: BlendMode,
-        starts: &[Vec<usize>; 3],
-    ) -> Self {
-        let coverage = std::array::from_fn(|a| {
-            let mut count = vec![0.0; padded[a]];
-            for &start in &starts[a] {
-                for c in &mut count[start..start + roi[a]] {
-                    *c += 1.0;
-                }
-            }
-            count
-        });
-        Self {
-            roi,
-            padded,
-            dims,
-            before,
-            importance: importance_map(mode, roi),
-            coverage,
-            classes: 0,
-            sums: Array4::zeros((0, 0, 0, 0)),
-            next: 0,
-        }
-    }
-
-    /// Adds a window's result (class, X, Y, Z). Windows come in ascending order of their start
-    /// along X, so planes before it are complete.
-    fn add(
-        &mut self,
-        [x, y, z]: [usize; 3],
-        result: ArrayView4<f32>,
-        sink: &mut dyn PlaneSink,
-    ) -> Result<()> {
-        if self.classes == 0 {
-            self.classes = result.dim().0;
-            let extra = usize::from(self.importance.is_some());
-            let (slots, [_, ny, nz]) = (self.roi[0], self.padded);
-            self.sums = Array4::zeros((slots, self.classes + extra, ny, nz));
-            sink.begin(self.classes, self.dims)?;
-        }
-        if result.dim().0 != self.classes {
-            return Err(Error::new(
-                ErrorKind::InvalidModel,
-                "the network's number of classes changes from window to window",
-            ));
-        }
-        self.emit_before(x, sink)?;
-        let (roi, importance) = (self.roi, self.importance.as_ref());
-        self.sums.outer_iter_mut().into_par_iter().enumerate().for_each(|(slot, mut plane)| {
-            // The window's plane i lies in slot (x + i) mod roi_x.
-            let i = (slot + roi[0] - x % roi[0]) % roi[0];
-            let mut plane = plane.slice_mut(s![.., y..y + roi[1], z..z + roi[2]]);
-            for (class, mut target) in plane.outer_iter_mut().enumerate() {
-                match importance {
-                    None => target += &result.slice(s![class, i, .., ..]),
-                    Some(map) => {
-                        let weights = map.index_axis(Axis(0), i);
-                        if class < result.dim().0 {
-                            let values = result.slice(s![class, i, .., ..]);
-                            ndarray::Zip::from(&mut target)
-                                .and(&values)
-                                .and(&weights)
-                                .for_each(|t, &v, &w| *t += v * w);
-                        } else {
-                            target += &weights;
-                        }
-                    }
-                }
-            }
-        });
-        Ok(())
-    }
-
-    /// Finishes, hands on and clears the planes before `end`.
-    fn emit_before(&mut self, end: usize, sink: &mut dyn PlaneSink) -> Result<()> {
-        if end <= self.next {
-            return Ok(());
-        }
-        let (slots, first) = (self.roi[0], self.next);
-        let count = end - first;
-        let slot_range = |slot: usize| {
-            // The plane that lies in this slot, if it is among those to finish.
-            let offset = (slot + slots - first % slots) % slots;
-            (offset < count).then_some(first + offset)
-        };
-        let coverage = &self.coverage;
-        let (classes, weighted) = (self.classes, self.importance.is_some());
-        self.sums.outer_iter_mut().into_par_iter().enumerate().for_each(|(slot, mut plane)| {
-            if let Some(x) = slot_range(slot) {
-                if weighted {
-                    divide_by_weights(&mut plane, classes);
-                } else {
-                    divide_by_coverage(&mut plane, coverage[0][x], &coverage[1], &coverage[2]);
-                }
-            }
-        });
-        let image_x = self.before[0]..self.before[0] + self.dims[0];
-        let (y, z) = (self.before[1], self.before[2]);
-        let inner = s![..classes, y..y + self.dims[1], z..z + self.dims[2]];
-        let views: Vec<ArrayView3<f32>> = (first..end)
-            .filter(|x| image_x.contains(x))
-            .map(|x| self.sums.index_axis(Axis(0), x % slots).slice_move(inner))
-            .collect();
-        if !views.is_empty() {
-            sink.planes(first.max(image_x.start) - image_x.start, &views)?;
-        }
-        for x in first..end {
-            self.sums.index_axis_mut(Axis(0), x % slots).fill(0.0);
-        }
-        self.next = end;
-        Ok(())
-    }
-
-    fn finish(&mut self, sink: &mut dyn PlaneSink) -> Result<()> {
-        self.emit_before(self.padded[0], sink)
-    }
-}
-
-fn divide_by_weights(plane: &mut ndarray::ArrayViewMut3<f32>, classes: usize) {
-    let (mut values, weights) = plane.view_mut().split_at(Axis(0), classes);
-    let weights = weights.index_axis(Axis(0), 0);
-    for mut class in values.outer_iter_mut() {
-        class /= &weights;
-    }
-}
-
-fn divide_by_coverage(plane: &mut ndarray::ArrayViewMut3<f32>, x: f32, y: &[f32], z: &[f32]) {
-    for mut class in plane.outer_iter_mut() {
-        for (mut row, &cy) in class.outer_iter_mut().zip(y) {
-            for (value, &cz) in row.iter_mut().zip(z) {
-                *value /= x * cy * cz;
-            }
-        }
-    }
 }
 
 #[cfg(test)]

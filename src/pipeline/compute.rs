@@ -91,9 +91,9 @@ impl PlaneSink for Timed {
         self.segmenter.begin(classes, dims)
     }
 
-    fn planes(&mut self, x: usize, planes: &[ArrayView3<f32>]) -> Result<()> {
+    fn planes(&mut self, x: usize, y: usize, planes: &[ArrayView3<f32>]) -> Result<()> {
         let started = std::time::Instant::now();
-        let result = self.segmenter.planes(x, planes);
+        let result = self.segmenter.planes(x, y, planes);
         self.seconds += started.elapsed().as_secs_f64();
         result
     }

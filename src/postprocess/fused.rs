@@ -1,8 +1,9 @@
 //! Inverse resampling and discretisation in one pass.
 //!
-//! Planes of the network's grid arrive in order of X. An output plane across that axis needs a few
-//! of them; once the last has arrived, its voxels are made row by row: input rows are blended, the
-//! blend is interpolated along the row and compared, and only a label is stored. Arithmetic is f32;
+//! Planes of the network's grid arrive in order of X, a group of them at a time, and of each group
+//! the rows in order of Y. An output row needs a few input rows; once the last has arrived, it is
+//! made: input rows are blended, the blend is interpolated along the row and compared, and only a
+//! label is stored. Input that no later row needs is given up. Arithmetic is f32;
 //! a voxel whose decision is closer than f32 can tell is decided again in f64, as MONAI does for all.
 
 use std::collections::VecDeque;
@@ -33,13 +34,92 @@ pub(super) struct Fused {
     axes: [usize; 3],
     along_x: AxisTaps,
     along_y: AxisTaps,
-    /// Output indices along the network's X, by the last plane they need.
-    order: Vec<usize>,
-    done: usize,
-    /// Activated planes, the first of them plane `first`.
-    planes: VecDeque<Vec<f32>>,
-    first: usize,
+    /// Output indices along the network's X and Y.
+    order_x: Order,
+    order_y: Order,
+    /// Planes and rows of the planes behind them that have arrived.
+    planes_done: usize,
+    rows_done: usize,
+    held: Held,
     output: Array4<u8>,
+}
+
+/// Output indices along one axis, by the last input index they need.
+struct Order {
+    indices: Vec<usize>,
+    done: usize,
+}
+
+impl Order {
+    fn new(taps: &AxisTaps) -> Self {
+        let last_needed = |i: usize| taps.row(i).iter().map(|t| t.0 as usize + 1).max();
+        let mut indices: Vec<usize> = (0..taps.outputs()).collect();
+        indices.sort_by_key(|&i| last_needed(i).unwrap_or(0));
+        Self { indices, done: 0 }
+    }
+
+    /// Those not done yet that need nothing from `arrived` on.
+    fn ready(&self, taps: &AxisTaps, arrived: usize) -> &[usize] {
+        let left = &self.indices[self.done..];
+        let within = |i: &&usize| taps.row(**i).iter().all(|t| (t.0 as usize) < arrived);
+        &left[..left.iter().take_while(within).count()]
+    }
+
+    /// The first input index that is needed after `done` outputs; `otherwise` where none is.
+    fn needed(&self, taps: &AxisTaps, done: usize, otherwise: usize) -> usize {
+        let taps = self.indices[done..].iter().flat_map(|&i| taps.row(i));
+        taps.map(|t| t.0 as usize).min().unwrap_or(otherwise)
+    }
+}
+
+/// Activated input, the first plane of it plane `first`; each plane in bands of rows.
+#[derive(Default)]
+struct Held {
+    first: usize,
+    planes: VecDeque<Vec<Vec<f32>>>,
+    /// Band of each row, the row within it, and rows of the band.
+    places: Vec<[usize; 3]>,
+}
+
+impl Held {
+    /// Voxels of a row of one channel.
+    fn row(&self, plane: usize, channel: usize, row: usize, length: usize) -> &[f32] {
+        let [band, within, rows] = self.places[row];
+        let start = (channel * rows + within) * length;
+        &self.planes[plane][band][start..start + length]
+    }
+
+    /// Adds a band, rows `y` and on, of planes `x` and on.
+    fn add(&mut self, x: usize, y: usize, rows: usize, activated: Vec<Vec<f32>>) {
+        if self.places.len() == y {
+            let band = self.places.last().map_or(0, |place| place[0] + 1);
+            self.places.extend((0..rows).map(|within| [band, within, rows]));
+        }
+        for (plane, values) in activated.into_iter().enumerate() {
+            let index = x + plane - self.first;
+            if index == self.planes.len() {
+                self.planes.push_back(Vec::new());
+            }
+            self.planes[index].push(values);
+        }
+    }
+
+    /// Gives up the rows before `row` of the planes before `plane`, as far as whole bands go.
+    fn forget_rows(&mut self, plane: usize, row: usize) {
+        let band = self.places.get(row).map_or(0, |place| place[0]);
+        let planes = plane.saturating_sub(self.first);
+        for bands in self.planes.iter_mut().take(planes) {
+            let whole = band.min(bands.len());
+            bands[..whole].iter_mut().for_each(|values| *values = Vec::new());
+        }
+    }
+
+    /// Gives up the planes before `plane`.
+    fn forget_planes(&mut self, plane: usize) {
+        while self.first < plane && self.planes.pop_front().is_some() {
+            self.first += 1;
+        }
+    }
 }
 
 /// What becomes of the resampled values of a voxel.
@@ -87,9 +167,6 @@ impl Fused {
             axes[input] = output;
         }
         let [along_x, along_y, along] = axes.map(|a| map.taps[a].clone());
-        let last_needed = |i: usize| along_x.row(i).iter().map(|t| t.0 as usize + 1).max();
-        let mut order: Vec<usize> = (0..along_x.outputs()).collect();
-        order.sort_by_key(|&i| last_needed(i).unwrap_or(0));
         let pairs = along
             .pairs()
             .map(|pairs| pairs.iter().map(|p| (p.index, p.weight.map(|w| w as f32))).collect());
@@ -100,18 +177,19 @@ impl Fused {
             channels,
             rows: Rows { ny: dims[1], nz: dims[2], along, pairs },
             axes,
+            order_x: Order::new(&along_x),
+            order_y: Order::new(&along_y),
             along_x,
             along_y,
-            order,
-            done: 0,
-            planes: VecDeque::new(),
-            first: 0,
+            planes_done: 0,
+            rows_done: 0,
+            held: Held::default(),
             output: masks_of(results, map.outputs()),
         })
     }
 
-    pub(super) fn planes(&mut self, x: usize, planes: &[ArrayView3<f32>]) {
-        debug_assert_eq!(x, self.first + self.planes.len());
+    pub(super) fn planes(&mut self, x: usize, y: usize, planes: &[ArrayView3<f32>]) {
+        debug_assert_eq!((x, y), (self.planes_done, self.rows_done));
         let (activation, rule) = (self.activation, self.rule);
         let activated: Vec<Vec<f32>> = planes
             .par_iter()
@@ -124,34 +202,34 @@ impl Fused {
                 out
             })
             .collect();
-        self.planes.extend(activated);
-        let arrived = self.first + self.planes.len();
-        let ready = self.order[self.done..]
-            .iter()
-            .take_while(|&&i| self.along_x.row(i).iter().all(|t| (t.0 as usize) < arrived))
-            .count();
-        let indices = self.order[self.done..self.done + ready].to_vec();
-        for tile in indices.chunks(TILE) {
-            self.make(tile);
+        let rows = planes.first().map_or(0, |plane| plane.dim().1);
+        self.held.add(x, y, rows, activated);
+        let (arrived_x, arrived_y) = (x + planes.len(), y + rows);
+        let across = self.order_x.ready(&self.along_x, arrived_x).to_vec();
+        let mut down = vec![false; self.along_y.outputs()];
+        let ready = self.order_y.ready(&self.along_y, arrived_y).len();
+        for &index in self.order_y.ready(&self.along_y, arrived_y) {
+            down[index] = true;
         }
-        self.done += ready;
-        self.forget();
-    }
-
-    /// Drops the planes that no later output needs.
-    fn forget(&mut self) {
-        let needed = self.order[self.done..]
-            .iter()
-            .flat_map(|&i| self.along_x.row(i).iter().map(|t| t.0 as usize))
-            .min()
-            .unwrap_or(self.first + self.planes.len());
-        while self.first < needed && self.planes.pop_front().is_some() {
-            self.first += 1;
+        for tile in across.chunks(TILE) {
+            self.make(tile, &down);
+        }
+        self.order_y.done += ready;
+        self.rows_done = arrived_y;
+        let later = self.order_x.done + across.len();
+        let needed = self.order_x.needed(&self.along_x, later, arrived_x);
+        if arrived_y == self.rows.ny {
+            self.order_x.done = later;
+            (self.order_y.done, self.rows_done, self.planes_done) = (0, 0, arrived_x);
+            self.held.forget_planes(needed);
+        } else {
+            let row = self.order_y.needed(&self.along_y, self.order_y.done, arrived_y);
+            self.held.forget_rows(needed, row);
         }
     }
 
     pub(super) fn finish(self) -> Result<Segmentation> {
-        if self.done != self.order.len() {
+        if self.order_x.done != self.order_x.indices.len() || self.rows_done != 0 {
             return Err(Error::internal("planes of the result are missing"));
         }
         Ok(match self.rule {
@@ -160,16 +238,17 @@ impl Fused {
         })
     }
 
-    /// Makes the output planes `tile` across the network's X.
-    fn make(&mut self, tile: &[usize]) {
+    /// Makes the output planes `tile` across the network's X, those rows that are `down`.
+    fn make(&mut self, tile: &[usize], down: &[bool]) {
         let [ax, ay, az] = self.axes;
-        let (planes, first, channels) = (&self.planes, self.first, self.channels);
+        let (held, channels) = (&self.held, self.channels);
         let (rows, rule, along_x, along_y) = (&self.rows, self.rule, &self.along_x, &self.along_y);
         let length = rows.along.outputs();
         // Axes (result, network's X, Y, Z), so that each output row across Y is a view of its own.
         let output = self.output.view_mut().permuted_axes([0, ax + 1, ay + 1, az + 1]);
         let mut output = output;
-        output.axis_iter_mut(Axis(2)).into_par_iter().enumerate().for_each(|(y, mut target)| {
+        let lines = output.axis_iter_mut(Axis(2)).into_par_iter().enumerate();
+        lines.filter(|(y, _)| down[*y]).for_each(|(y, mut target)| {
             let mut scratch = Scratch::new(rows.nz, length, channels);
             let results = target.dim().0;
             let mut labels = vec![0u8; results * tile.len() * length];
@@ -179,13 +258,13 @@ impl Fused {
                     .iter()
                     .flat_map(|&(p, wp)| {
                         along_y.row(y).iter().map(move |&(r, wr)| Tap {
-                            plane: p as usize - first,
+                            plane: p as usize - held.first,
                             row: r as usize,
                             weight: wp * wr,
                         })
                     })
                     .collect();
-                let source = Source { planes, taps: &taps, rows };
+                let source = Source { held, taps: &taps, rows };
                 let mut out = labels.chunks_mut(length).skip(i).step_by(tile.len());
                 source.decide(rule, channels, &mut scratch, &mut out);
             }
@@ -214,7 +293,7 @@ struct Tap {
 
 /// The input rows that make one output row.
 struct Source<'a> {
-    planes: &'a VecDeque<Vec<f32>>,
+    held: &'a Held,
     taps: &'a [Tap],
     rows: &'a Rows,
 }
@@ -309,8 +388,7 @@ impl Source<'_> {
     }
 
     fn row(&self, tap: &Tap, channel: usize) -> &[f32] {
-        let start = (channel * self.rows.ny + tap.row) * self.rows.nz;
-        &self.planes[tap.plane][start..start + self.rows.nz]
+        self.held.row(tap.plane, channel, tap.row, self.rows.nz)
     }
 
     /// One channel's values along the output row, in f32.

@@ -1,6 +1,7 @@
 //! Takes the blended result plane by plane and makes the segmentation of it.
 
-use ndarray::{Array3, Array4, ArrayView3, Axis, ShapeBuilder};
+use ndarray::{Array3, Array4, ArrayView3, Axis, ShapeBuilder, s};
+use rayon::prelude::*;
 
 use super::fused::Fused;
 use super::inverse::Inverse;
@@ -86,15 +87,18 @@ impl PlaneSink for Segmenter {
         Ok(())
     }
 
-    fn planes(&mut self, x: usize, planes: &[ArrayView3<f32>]) -> Result<()> {
+    fn planes(&mut self, x: usize, y: usize, planes: &[ArrayView3<f32>]) -> Result<()> {
         let activation = self.plan.activation;
+        let rows = y..y + planes.first().map_or(0, |plane| plane.dim().1);
         match &mut self.state {
             State::Waiting => return Err(Error::internal("a plane came before the size")),
-            State::Fused(fused) => fused.planes(x, planes),
+            State::Fused(fused) => fused.planes(x, y, planes),
             State::Labels(labels) => {
-                for (i, plane) in planes.iter().enumerate() {
-                    argmax_plane(activation, plane, labels.index_axis_mut(Axis(0), x + i));
-                }
+                let mut labels = labels.slice_mut(s![x..x + planes.len(), rows, ..]);
+                let targets = labels.axis_iter_mut(Axis(0)).into_par_iter();
+                targets.zip(planes).for_each(|(target, plane)| {
+                    argmax_plane(activation, plane, target);
+                });
             }
             State::Masks(masks) => {
                 let Some(Discretise::Threshold(t)) = self.plan.before else {
@@ -103,7 +107,7 @@ impl PlaneSink for Segmenter {
                 let mut activated = Vec::new();
                 for (i, plane) in planes.iter().enumerate() {
                     activation.apply(plane.view(), &mut activated);
-                    let mut target = masks.index_axis_mut(Axis(1), x + i);
+                    let mut target = masks.slice_mut(s![.., x + i, rows.clone(), ..]);
                     target.iter_mut().zip(&activated).for_each(|(m, &v)| *m = u8::from(v >= t));
                 }
             }
@@ -111,7 +115,7 @@ impl PlaneSink for Segmenter {
                 let mut activated = Vec::new();
                 for (i, plane) in planes.iter().enumerate() {
                     activation.apply(plane.view(), &mut activated);
-                    let mut target = values.index_axis_mut(Axis(1), x + i);
+                    let mut target = values.slice_mut(s![.., x + i, rows.clone(), ..]);
                     target.iter_mut().zip(&activated).for_each(|(t, &v)| *t = v);
                 }
             }

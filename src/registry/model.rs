@@ -191,7 +191,7 @@ impl PlaneSink for Discard {
         Ok(())
     }
 
-    fn planes(&mut self, _: usize, _: &[ndarray::ArrayView3<f32>]) -> Result<()> {
+    fn planes(&mut self, _: usize, _: usize, _: &[ndarray::ArrayView3<f32>]) -> Result<()> {
         Ok(())
     }
 }

@@ -162,9 +162,9 @@ impl PlaneSink for Collect {
         Ok(())
     }
 
-    fn planes(&mut self, x: usize, planes: &[ArrayView3<f32>]) -> Result<()> {
+    fn planes(&mut self, x: usize, y: usize, planes: &[ArrayView3<f32>]) -> Result<()> {
         for (i, plane) in planes.iter().enumerate() {
-            self.result.index_axis_mut(ndarray::Axis(1), x + i).assign(plane);
+            self.result.slice_mut(ndarray::s![.., x + i, y..y + plane.dim().1, ..]).assign(plane);
         }
         Ok(())
     }
@@ -201,7 +201,7 @@ fn segment(plan: &PostPlan, image: &Image, logits: &Array4<f32>) -> Segmentation
     segmenter.begin(logits.dim().0, image.dims()).unwrap();
     let planes: Vec<_> = logits.axis_iter(ndarray::Axis(1)).collect();
     for (i, chunk) in planes.chunks(3).enumerate() {
-        segmenter.planes(i * 3, chunk).unwrap();
+        segmenter.planes(i * 3, 0, chunk).unwrap();
     }
     segmenter.finish().unwrap()
 }

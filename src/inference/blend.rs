@@ -1,0 +1,241 @@
+//! The sums of overlapping windows, held only where windows still reach.
+//!
+//! Windows come by their start along X, then along Y, then along Z. Once they have passed, what lies
+//! before them is finished: planes up to the next start along X, in rows up to the next start along
+//! Y. It is divided by its weights, handed on and given up, so that of all classes only the overlap
+//! along X and one row of windows are held.
+
+use std::collections::HashMap;
+
+use ndarray::{Array3, ArrayView3, ArrayView4, Axis, Zip, s};
+use rayon::prelude::*;
+
+use super::importance::{BlendMode, importance_map};
+use super::sliding_window::PlaneSink;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Where windows are.
+pub(super) struct Grid<'a> {
+    /// Size of a window.
+    pub roi: [usize; 3],
+    /// Size of the image filled up to one window.
+    pub padded: [usize; 3],
+    /// Where the image lies in it.
+    pub before: [usize; 3],
+    /// Size of the image.
+    pub dims: [usize; 3],
+    /// Where windows start along each axis, ascending.
+    pub starts: &'a [Vec<usize>; 3],
+}
+
+/// Rolling sums.
+pub(super) struct Blend<'a> {
+    grid: Grid<'a>,
+    importance: Option<Array3<f32>>,
+    /// How many windows cover each index along each axis (equal weights only).
+    coverage: [Vec<f32>; 3],
+    classes: usize,
+    /// For each plane of the padded image the sums of its bands, axes (class, Y, Z); with unequal
+    /// weights one more class holds their sum. A band is the rows from one start along Y to the next.
+    planes: Vec<Vec<Option<Array3<f32>>>>,
+    /// Memory of bands given up, by size.
+    free: HashMap<usize, Vec<Vec<f32>>>,
+    /// Step along X whose windows are added.
+    step: usize,
+    /// Bands of that step that are finished.
+    bands: usize,
+}
+
+impl<'a> Blend<'a> {
+    pub fn new(grid: Grid<'a>, mode: BlendMode) -> Self {
+        let coverage = std::array::from_fn(|a| {
+            let mut count = vec![0.0; grid.padded[a]];
+            for &start in &grid.starts[a] {
+                for c in &mut count[start..start + grid.roi[a]] {
+                    *c += 1.0;
+                }
+            }
+            count
+        });
+        let bands = grid.starts[1].len();
+        let planes = (0..grid.padded[0]).map(|_| (0..bands).map(|_| None).collect()).collect();
+        let importance = importance_map(mode, grid.roi);
+        Self {
+            grid,
+            importance,
+            coverage,
+            classes: 0,
+            planes,
+            free: HashMap::new(),
+            step: 0,
+            bands: 0,
+        }
+    }
+
+    /// Adds a window's result (class, X, Y, Z). Windows come in ascending order of their starts.
+    pub fn add(
+        &mut self,
+        [x, y, z]: [usize; 3],
+        result: ArrayView4<f32>,
+        sink: &mut dyn PlaneSink,
+    ) -> Result<()> {
+        if self.classes == 0 {
+            self.classes = result.dim().0;
+            sink.begin(self.classes, self.grid.dims)?;
+        }
+        if result.dim().0 != self.classes {
+            return Err(Error::new(
+                ErrorKind::InvalidModel,
+                "the network's number of classes changes from window to window",
+            ));
+        }
+        while self.grid.starts[0][self.step] < x {
+            self.finish_bands(self.grid.starts[1].len(), sink)?;
+        }
+        let passed = self.grid.starts[1].partition_point(|&start| start < y);
+        self.finish_bands(passed, sink)?;
+        self.reserve(x, y);
+        let (starts, importance, roi) = (&self.grid.starts[1], &self.importance, self.grid.roi);
+        self.planes[x..x + roi[0]].par_iter_mut().enumerate().for_each(|(i, bands)| {
+            for (band, sums) in bands.iter_mut().enumerate() {
+                let Some(sums) = sums else { continue };
+                // The rows of this band that the window covers, counted in the window.
+                let from = starts[band].max(y);
+                let to = (starts[band] + sums.dim().1).min(y + roi[1]);
+                if from >= to {
+                    continue;
+                }
+                let rows = from - starts[band]..to - starts[band];
+                let inside = from - y..to - y;
+                let target = sums.slice_mut(s![.., rows, z..z + roi[2]]);
+                let values = result.slice(s![.., i, inside.clone(), ..]);
+                match importance {
+                    None => add_equal(target, values),
+                    Some(map) => add_weighted(target, values, map.slice(s![i, inside, ..])),
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Zeroed sums for all that a window at (x, y) reaches and that has none yet.
+    fn reserve(&mut self, x: usize, y: usize) {
+        let starts = &self.grid.starts[1];
+        let depth = self.classes + usize::from(self.importance.is_some());
+        let (roi, [_, ny, nz]) = (self.grid.roi, self.grid.padded);
+        for band in (0..starts.len()).filter(|&b| starts[b] >= y && starts[b] < y + roi[1]) {
+            let rows = starts.get(band + 1).copied().unwrap_or(ny) - starts[band];
+            for plane in x..x + roi[0] {
+                let place = &mut self.planes[plane][band];
+                if place.is_some() {
+                    continue;
+                }
+                let size = depth * rows * nz;
+                let mut memory =
+                    self.free.get_mut(&size).and_then(Vec::pop).unwrap_or_else(|| vec![0.0; size]);
+                memory.fill(0.0);
+                *place = Array3::from_shape_vec((depth, rows, nz), memory).ok();
+            }
+        }
+    }
+
+    /// Finishes the bands before `end` of the planes that no later step reaches; the last band ends
+    /// the step.
+    fn finish_bands(&mut self, end: usize, sink: &mut dyn PlaneSink) -> Result<()> {
+        let first = self.grid.starts[0][self.step];
+        let last = self.grid.starts[0].get(self.step + 1).copied().unwrap_or(self.grid.padded[0]);
+        while self.bands < end {
+            self.finish_band(first..last, self.bands, sink)?;
+            self.bands += 1;
+        }
+        if self.bands == self.grid.starts[1].len() {
+            (self.step, self.bands) = (self.step + 1, 0);
+        }
+        Ok(())
+    }
+
+    fn finish_band(
+        &mut self,
+        planes: std::ops::Range<usize>,
+        band: usize,
+        sink: &mut dyn PlaneSink,
+    ) -> Result<()> {
+        let start = self.grid.starts[1][band];
+        let (coverage, classes, weighted) =
+            (&self.coverage, self.classes, self.importance.is_some());
+        self.planes[planes.clone()].par_iter_mut().zip(planes.clone()).for_each(|(bands, x)| {
+            if let Some(sums) = &mut bands[band] {
+                if weighted {
+                    divide_by_weights(sums, classes);
+                } else {
+                    divide_by_coverage(sums, coverage[0][x], &coverage[1][start..], &coverage[2]);
+                }
+            }
+        });
+        let (before, dims) = (self.grid.before, self.grid.dims);
+        // Rows of the image itself in this band; where it was filled up there is but one band.
+        let rows = self.planes[planes.start][band].as_ref().map_or(0, |sums| sums.dim().1);
+        let from = start.max(before[1]);
+        let to = (start + rows).min(before[1] + dims[1]);
+        let inner = s![..classes, from - start..to - start, before[2]..before[2] + dims[2]];
+        let inside = before[0]..before[0] + dims[0];
+        let views: Vec<ArrayView3<f32>> = planes
+            .clone()
+            .filter(|x| inside.contains(x))
+            .filter_map(|x| self.planes[x][band].as_ref().map(|sums| sums.slice(inner)))
+            .collect();
+        if !views.is_empty() {
+            sink.planes(planes.start.max(before[0]) - before[0], from - before[1], &views)?;
+        }
+        for x in planes {
+            if let Some(sums) = self.planes[x][band].take() {
+                let memory = sums.into_raw_vec_and_offset().0;
+                self.free.entry(memory.len()).or_default().push(memory);
+            }
+        }
+        Ok(())
+    }
+
+    /// Finishes what is left.
+    pub fn finish(&mut self, sink: &mut dyn PlaneSink) -> Result<()> {
+        while self.step < self.grid.starts[0].len() {
+            self.finish_bands(self.grid.starts[1].len(), sink)?;
+        }
+        Ok(())
+    }
+}
+
+fn add_equal(mut target: ndarray::ArrayViewMut3<f32>, values: ArrayView3<f32>) {
+    target += &values;
+}
+
+/// Adds values by their weights, and the weights to the class behind the last.
+fn add_weighted(
+    mut target: ndarray::ArrayViewMut3<f32>,
+    values: ArrayView3<f32>,
+    weights: ndarray::ArrayView2<f32>,
+) {
+    for (mut target, values) in target.outer_iter_mut().zip(values.outer_iter()) {
+        Zip::from(&mut target).and(&values).and(&weights).for_each(|t, &v, &w| *t += v * w);
+    }
+    let mut sum = target.index_axis_mut(Axis(0), values.dim().0);
+    sum += &weights;
+}
+
+fn divide_by_weights(band: &mut Array3<f32>, classes: usize) {
+    let (mut values, weights) = band.view_mut().split_at(Axis(0), classes);
+    let weights = weights.index_axis(Axis(0), 0);
+    for mut class in values.outer_iter_mut() {
+        class /= &weights;
+    }
+}
+
+fn divide_by_coverage(band: &mut Array3<f32>, x: f32, y: &[f32], z: &[f32]) {
+    for mut class in band.outer_iter_mut() {
+        for (mut row, &cy) in class.outer_iter_mut().zip(y) {
+            for (value, &cz) in row.iter_mut().zip(z) {
+                *value /= x * cy * cz;
+            }
+        }
+    }
+}
