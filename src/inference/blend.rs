@@ -1,11 +1,9 @@
 //! The sums of overlapping windows, held only where windows still reach.
 //!
 //! Windows come by their start along X, then along Y, then along Z. Once they have passed, what lies
-//! before them is finished: planes up to the next start along X, in rows up to the next start along
-//! Y. It is divided by its weights, handed on and given up, so that of all classes only the overlap
+//! before them is finished: planes up to the next start along X, in bands of rows up to the next
+//! start along Y. It is divided by its weights, handed on and given up, so that of all classes only the overlap
 //! along X and one row of windows are held.
-
-use std::collections::HashMap;
 
 use ndarray::{Array3, ArrayView3, ArrayView4, Axis, Zip, s};
 use rayon::prelude::*;
@@ -13,6 +11,9 @@ use rayon::prelude::*;
 use super::importance::{BlendMode, importance_map};
 use super::sliding_window::PlaneSink;
 use crate::error::{Error, ErrorKind, Result};
+
+/// Rows that are held and finished together.
+const BAND: usize = 16;
 
 /// Where windows are.
 pub(super) struct Grid<'a> {
@@ -35,11 +36,11 @@ pub(super) struct Blend<'a> {
     /// How many windows cover each index along each axis (equal weights only).
     coverage: [Vec<f32>; 3],
     classes: usize,
-    /// For each plane of the padded image the sums of its bands, axes (class, Y, Z); with unequal
-    /// weights one more class holds their sum. A band is the rows from one start along Y to the next.
+    /// For each plane of the padded image the sums of its bands of [`BAND`] rows, axes (class, Y, Z);
+    /// with unequal weights one more class holds their sum.
     planes: Vec<Vec<Option<Array3<f32>>>>,
-    /// Memory of bands given up, by size.
-    free: HashMap<usize, Vec<Vec<f32>>>,
+    /// Memory of bands given up. All bands are of one size, so that none of it lies idle.
+    free: Vec<Vec<f32>>,
     /// Step along X whose windows are added.
     step: usize,
     /// Bands of that step that are finished.
@@ -57,19 +58,10 @@ impl<'a> Blend<'a> {
             }
             count
         });
-        let bands = grid.starts[1].len();
+        let bands = grid.padded[1].div_ceil(BAND);
         let planes = (0..grid.padded[0]).map(|_| (0..bands).map(|_| None).collect()).collect();
         let importance = importance_map(mode, grid.roi);
-        Self {
-            grid,
-            importance,
-            coverage,
-            classes: 0,
-            planes,
-            free: HashMap::new(),
-            step: 0,
-            bands: 0,
-        }
+        Self { grid, importance, coverage, classes: 0, planes, free: Vec::new(), step: 0, bands: 0 }
     }
 
     /// Adds a window's result (class, X, Y, Z). Windows come in ascending order of their starts.
@@ -90,22 +82,21 @@ impl<'a> Blend<'a> {
             ));
         }
         while self.grid.starts[0][self.step] < x {
-            self.finish_bands(self.grid.starts[1].len(), sink)?;
+            self.finish_bands(self.bands_in_all(), sink)?;
         }
-        let passed = self.grid.starts[1].partition_point(|&start| start < y);
-        self.finish_bands(passed, sink)?;
+        self.finish_bands(y / BAND, sink)?;
         self.reserve(x, y);
-        let (starts, importance, roi) = (&self.grid.starts[1], &self.importance, self.grid.roi);
+        let (importance, roi) = (&self.importance, self.grid.roi);
         self.planes[x..x + roi[0]].par_iter_mut().enumerate().for_each(|(i, bands)| {
             for (band, sums) in bands.iter_mut().enumerate() {
                 let Some(sums) = sums else { continue };
-                // The rows of this band that the window covers, counted in the window.
-                let from = starts[band].max(y);
-                let to = (starts[band] + sums.dim().1).min(y + roi[1]);
+                // The rows of this band that the window covers.
+                let from = (band * BAND).max(y);
+                let to = ((band + 1) * BAND).min(y + roi[1]);
                 if from >= to {
                     continue;
                 }
-                let rows = from - starts[band]..to - starts[band];
+                let rows = from - band * BAND..to - band * BAND;
                 let inside = from - y..to - y;
                 let target = sums.slice_mut(s![.., rows, z..z + roi[2]]);
                 let values = result.slice(s![.., i, inside.clone(), ..]);
@@ -120,23 +111,27 @@ impl<'a> Blend<'a> {
 
     /// Zeroed sums for all that a window at (x, y) reaches and that has none yet.
     fn reserve(&mut self, x: usize, y: usize) {
-        let starts = &self.grid.starts[1];
         let depth = self.classes + usize::from(self.importance.is_some());
-        let (roi, [_, ny, nz]) = (self.grid.roi, self.grid.padded);
-        for band in (0..starts.len()).filter(|&b| starts[b] >= y && starts[b] < y + roi[1]) {
-            let rows = starts.get(band + 1).copied().unwrap_or(ny) - starts[band];
-            for plane in x..x + roi[0] {
-                let place = &mut self.planes[plane][band];
+        let (roi, nz) = (self.grid.roi, self.grid.padded[2]);
+        for plane in x..x + roi[0] {
+            for place in &mut self.planes[plane][y / BAND..(y + roi[1]).div_ceil(BAND)] {
                 if place.is_some() {
                     continue;
                 }
-                let size = depth * rows * nz;
-                let mut memory =
-                    self.free.get_mut(&size).and_then(Vec::pop).unwrap_or_else(|| vec![0.0; size]);
-                memory.fill(0.0);
-                *place = Array3::from_shape_vec((depth, rows, nz), memory).ok();
+                let memory = match self.free.pop() {
+                    Some(mut used) => {
+                        used.fill(0.0);
+                        used
+                    }
+                    None => vec![0.0; depth * BAND * nz],
+                };
+                *place = Array3::from_shape_vec((depth, BAND, nz), memory).ok();
             }
         }
+    }
+
+    fn bands_in_all(&self) -> usize {
+        self.grid.padded[1].div_ceil(BAND)
     }
 
     /// Finishes the bands before `end` of the planes that no later step reaches; the last band ends
@@ -148,7 +143,7 @@ impl<'a> Blend<'a> {
             self.finish_band(first..last, self.bands, sink)?;
             self.bands += 1;
         }
-        if self.bands == self.grid.starts[1].len() {
+        if self.bands == self.bands_in_all() {
             (self.step, self.bands) = (self.step + 1, 0);
         }
         Ok(())
@@ -160,7 +155,7 @@ impl<'a> Blend<'a> {
         band: usize,
         sink: &mut dyn PlaneSink,
     ) -> Result<()> {
-        let start = self.grid.starts[1][band];
+        let start = band * BAND;
         let (coverage, classes, weighted) =
             (&self.coverage, self.classes, self.importance.is_some());
         self.planes[planes.clone()].par_iter_mut().zip(planes.clone()).for_each(|(bands, x)| {
@@ -173,10 +168,9 @@ impl<'a> Blend<'a> {
             }
         });
         let (before, dims) = (self.grid.before, self.grid.dims);
-        // Rows of the image itself in this band; where it was filled up there is but one band.
-        let rows = self.planes[planes.start][band].as_ref().map_or(0, |sums| sums.dim().1);
+        // Rows of the image itself in this band.
         let from = start.max(before[1]);
-        let to = (start + rows).min(before[1] + dims[1]);
+        let to = (start + BAND).min(before[1] + dims[1]).max(from);
         let inner = s![..classes, from - start..to - start, before[2]..before[2] + dims[2]];
         let inside = before[0]..before[0] + dims[0];
         let views: Vec<ArrayView3<f32>> = planes
@@ -184,13 +178,12 @@ impl<'a> Blend<'a> {
             .filter(|x| inside.contains(x))
             .filter_map(|x| self.planes[x][band].as_ref().map(|sums| sums.slice(inner)))
             .collect();
-        if !views.is_empty() {
+        if !views.is_empty() && from < to {
             sink.planes(planes.start.max(before[0]) - before[0], from - before[1], &views)?;
         }
         for x in planes {
             if let Some(sums) = self.planes[x][band].take() {
-                let memory = sums.into_raw_vec_and_offset().0;
-                self.free.entry(memory.len()).or_default().push(memory);
+                self.free.push(sums.into_raw_vec_and_offset().0);
             }
         }
         Ok(())
@@ -199,7 +192,7 @@ impl<'a> Blend<'a> {
     /// Finishes what is left.
     pub fn finish(&mut self, sink: &mut dyn PlaneSink) -> Result<()> {
         while self.step < self.grid.starts[0].len() {
-            self.finish_bands(self.grid.starts[1].len(), sink)?;
+            self.finish_bands(self.bands_in_all(), sink)?;
         }
         Ok(())
     }
