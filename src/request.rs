@@ -33,8 +33,9 @@ pub enum Input {
         version_id: Option<String>,
     },
     /// `{"images": {NAME: {"datastoreId",…}, …}}`: the images of a model that takes several at once,
-    /// by the names it gives them.
-    Images(Vec<(String, Input)>),
+    /// by the names it gives them; or `{"images": [{…}, …]}` without names, to be told apart by the
+    /// model package's rules.
+    Images(Vec<(Option<String>, Input)>),
 }
 
 /// Something a request can produce.

@@ -14,7 +14,8 @@
 //!     }
 //!   ],
 //!   "algorithm": {"name": "spleen_ct_segmentation", "version": "0.5.9"},
-//!   "outputs": ["dicom-seg"]
+//!   "outputs": ["dicom-seg"],
+//!   "images": [{"name": "T1c", "conditions": {"SeriesDescription": "t1.*(ce|\\+c)"}}]
 //! }
 //! ```
 //!
@@ -45,6 +46,20 @@ pub struct Serving {
     /// What is made of a result when a request does not say.
     #[serde(default)]
     pub outputs: Vec<OutputKind>,
+    /// How the images of a model that takes several are told apart, where a request does not name
+    /// them.
+    #[serde(default)]
+    pub images: Vec<ServingImage>,
+}
+
+/// One image of a model that takes several.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ServingImage {
+    /// Its name in the `channel_def` of the network's input, or its key.
+    pub name: String,
+    /// Conditions on attributes ([`crate::dicom::selection`]).
+    pub conditions: serde_json::Map<String, serde_json::Value>,
 }
 
 /// One class.

@@ -5,6 +5,7 @@ pub mod ahi_metadata;
 pub mod attributes;
 pub mod p10;
 pub mod segment;
+pub mod selection;
 pub mod series;
 pub mod uid;
 

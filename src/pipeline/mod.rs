@@ -78,11 +78,15 @@ pub async fn run_images(
 ) -> Result<InputOutcome> {
     let mut timings = Timings::default();
     let progress = job.progress.clone();
-    let ordered = images::in_order(images, &job.model.images)?;
+    images::check_names(images, &job.model)?;
+    let mut described = Vec::with_capacity(images.len());
+    for (name, source) in images {
+        described.push((name.as_deref(), *source, Arc::new(source.series().await?)));
+    }
+    let ordered = images::in_order(described, &job.model)?;
     let mut loaded: Vec<(Arc<Series>, Arc<Plan>, Volume)> = Vec::with_capacity(ordered.len());
     let mut stats = FrameStats::default();
-    for source in ordered {
-        let series = Arc::new(source.series().await?);
+    for (source, series) in ordered {
         let (planned, policy) = (series.clone(), job.policy.clone());
         let plan = Arc::new(cpu::run(move || volume::plan(&planned, &policy)).await?);
         timings.end(Stage::Metadata);

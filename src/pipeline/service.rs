@@ -116,7 +116,7 @@ impl Service {
             Input::Images(images) => {
                 let sources = images
                     .iter()
-                    .map(|(name, image)| Ok((Some(name.clone()), self.source(image)?)))
+                    .map(|(name, image)| Ok((name.clone(), self.source(image)?)))
                     .collect::<Result<Vec<_>>>()?;
                 let images: Vec<_> =
                     sources.iter().map(|(name, source)| (name.clone(), &**source)).collect();
@@ -147,9 +147,12 @@ fn described(input: &Input) -> Value {
             json!({"datastoreId": datastore_id, "imageSetId": image_set_id})
         }
         Input::Images(images) => {
-            let images: Map<String, Value> =
-                images.iter().map(|(name, image)| (name.clone(), described(image))).collect();
-            json!({ "images": images })
+            let named: Option<Map<String, Value>> = images
+                .iter()
+                .map(|(name, image)| Some((name.clone()?, described(image))))
+                .collect();
+            let listed = || images.iter().map(|(_, image)| described(image)).collect();
+            json!({ "images": named.map_or_else(listed, Value::Object) })
         }
     }
 }

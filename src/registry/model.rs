@@ -9,6 +9,7 @@ use crate::bundle::serving::Serving;
 use crate::bundle::{Bundle, BundleConfig, ResultForm, segment_descriptions};
 use crate::config::{ComputeSettings, ExecutionProvider};
 use crate::dicom::segment::{Algorithm, SegmentDescription};
+use crate::dicom::selection::Selection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inference::{Inferer, Network, OnnxNetwork, PlaneSink, ProviderChoice};
 use crate::memory;
@@ -48,6 +49,9 @@ pub struct Model {
     /// The images that one input consists of: one for each key of the bundle, or for a bundle with
     /// one key, one for each of the network's input channels.
     pub images: Vec<String>,
+    /// What tells the images apart where a request does not name them, in their order; empty where
+    /// the package has no rules.
+    pub selections: Vec<Selection>,
     /// How an image goes through the network.
     pub inferer: Inferer,
     /// What follows the network.
@@ -95,6 +99,7 @@ impl Model {
         let form = postprocessing.form(channels);
         let segments = segment_descriptions(&channel_def, serving.as_ref(), &form)?;
         let serving = serving.unwrap_or_default();
+        let selections = selections(&serving, &images)?;
         let algorithm = serving.algorithm.unwrap_or_else(|| {
             let version = if config.version.is_empty() { "unknown" } else { &config.version };
             Algorithm::new(&truncated(&config.name, 64), &truncated(version, 64))
@@ -106,6 +111,7 @@ impl Model {
             name: name.to_owned(),
             preprocessing,
             images,
+            selections,
             inferer,
             postprocessing,
             network,
@@ -151,6 +157,28 @@ impl Model {
 
 /// Channels of a network's largest buffers, as a guess that few exceed.
 const WIDEST_LAYER: u64 = 64;
+
+/// The package's rules for its images, in their order: none, or one for each.
+fn selections(serving: &Serving, images: &[String]) -> Result<Vec<Selection>> {
+    let fault =
+        |why: String| Error::new(ErrorKind::InvalidModel, format!("serving.json: images: {why}"));
+    let same = |a: &str, b: &str| a.trim().to_lowercase() == b.trim().to_lowercase();
+    if serving.images.is_empty() {
+        return Ok(Vec::new());
+    }
+    if serving.images.len() != images.len() {
+        return Err(fault(format!("give one rule for each of: {}", images.join(", "))));
+    }
+    images
+        .iter()
+        .map(|image| {
+            let rule = serving.images.iter().find(|rule| same(&rule.name, image));
+            let rule = rule.ok_or_else(|| fault(format!("there is no rule for {image}")))?;
+            Selection::new(&rule.conditions)
+                .map_err(|e| e.context(format!("serving.json: images: {image}")))
+        })
+        .collect()
+}
 
 /// Names of the images that one input consists of.
 fn image_names(config: &BundleConfig, channels: Option<usize>) -> Vec<String> {

@@ -4,12 +4,11 @@
 //! size. Errors name the JSON path and what is expected there, and never repeat a value: what was
 //! sent by mistake may be a patient's name, and errors are logged.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -35,7 +34,7 @@ pub(super) struct Body {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Fields {
     inputs: Option<Vec<Object<InputFields>>>,
-    images: Option<BTreeMap<String, Object<ImageSet>>>,
+    images: Option<Images>,
     datastore_id: Option<String>,
     image_set_id: Option<String>,
     version_id: Option<String>,
@@ -45,11 +44,46 @@ struct Fields {
     output_uri: Option<String>,
 }
 
+/// Image sets by name, or a list of them.
+struct Images(Vec<(Option<String>, ImageSet)>);
+
+impl<'de> Deserialize<'de> for Images {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ImagesVisitor)
+    }
+}
+
+struct ImagesVisitor;
+
+impl<'de> Visitor<'de> for ImagesVisitor {
+    type Value = Images;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of image sets by name or a list of them")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Images, A::Error> {
+        let mut images = Vec::new();
+        while let Some((name, Object(set))) = map.next_entry::<String, Object<ImageSet>>()? {
+            images.push((Some(name), set));
+        }
+        Ok(Images(images))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Images, A::Error> {
+        let mut images = Vec::new();
+        while let Some(Object(set)) = list.next_element::<Object<ImageSet>>()? {
+            images.push((None, set));
+        }
+        Ok(Images(images))
+    }
+}
+
 /// An image set, or several under `images`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct InputFields {
-    images: Option<BTreeMap<String, Object<ImageSet>>>,
+    images: Option<Images>,
     datastore_id: Option<String>,
     image_set_id: Option<String>,
     version_id: Option<String>,
@@ -156,7 +190,7 @@ impl InputFields {
             "" => invalid(field, "is missing"),
             path => invalid(path, &format!("has a missing field `{field}`")),
         };
-        if let Some(images) = self.images {
+        if let Some(Images(images)) = self.images {
             if self.datastore_id.is_some()
                 || self.image_set_id.is_some()
                 || self.version_id.is_some()
@@ -168,9 +202,8 @@ impl InputFields {
             }
             // Names are the client's words and stay out of errors.
             let path = below("images.*");
-            let images = images
-                .into_iter()
-                .map(|(name, Object(set))| Ok((name, input(&format!("{path}."), set)?)));
+            let images =
+                images.into_iter().map(|(name, set)| Ok((name, input(&format!("{path}."), set)?)));
             return Ok(Input::Images(images.collect::<Result<_>>()?));
         }
         let datastore_id = self.datastore_id.ok_or_else(|| missing("datastoreId"))?;
@@ -285,10 +318,17 @@ mod tests {
         let bare = read(images.clone()).unwrap();
         assert_eq!(read(json!({"inputs": [images]})).unwrap(), bare);
         let Input::Images(images) = &bare.inputs[0] else { panic!("{bare:?}") };
-        let names: Vec<&str> = images.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["FLAIR", "T1"]);
+        let names: Vec<Option<&str>> = images.iter().map(|(name, _)| name.as_deref()).collect();
+        assert_eq!(names, [Some("T1"), Some("FLAIR")]);
+        let Input::Images(listed) = &read(json!({"images": [set, set]})).unwrap().inputs[0] else {
+            panic!("one image");
+        };
+        assert!(listed.len() == 2 && listed.iter().all(|(name, _)| name.is_none()));
         for body in [
             json!({"images": {}}),
+            json!({"images": []}),
+            json!({"images": [[ID, ID]]}),
+            json!({"images": "Doe^Jane"}),
             json!({"images": {"T1": set}, "datastoreId": ID}),
             json!({"inputs": [{"images": {"Doe^Jane": {"datastoreId": ID}}}]}),
             json!({"inputs": [{"images": {"Doe^Jane": {"datastoreId": ID, "imageSetId": "x"}}}]}),

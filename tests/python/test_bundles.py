@@ -70,6 +70,7 @@ def series(source, folder, scale):
     for index, path in enumerate(sorted(source.rglob("*.dcm"))):
         data = pydicom.dcmread(path)
         data.SeriesInstanceUID = uid
+        data.SeriesDescription = f"AX {folder.name} BRAIN"
         data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
         pixels = data.pixel_array.astype(np.int64)
         changed = (pixels * scale + 17 * (np.indices(pixels.shape).sum(axis=0) % 13)) % 1000
@@ -145,6 +146,7 @@ def test_four_sequences_make_one_segmentation(images, tmp_path):
             "missing": post(server.address, {"images": {k: v for k, v in named.items() if k != "T2"}}),
             "unknown": post(server.address, {"images": named | {"PD": named["T1"]}}),
             "single": post(server.address, named["T1"]),
+            "no rules": post(server.address, {"images": list(named.values())}),
             "grid": post(server.address, {"images": named | {"T2": requests["other"]}}),
         }
         assert post(server.address, {"images": named})[0] == 200
@@ -168,6 +170,26 @@ def test_four_sequences_make_one_segmentation(images, tmp_path):
         assert 400 <= status < 500, (what, body)
     assert "T2" in json.loads(refused["missing"][2])["error"]["message"]
     assert "T1c, T1, T2, FLAIR" in json.loads(refused["single"][2])["error"]["message"]
+
+
+def test_rules_tell_images_apart(images, tmp_path):
+    store, requests, _ = images
+    model = bundle(BRATS, tmp_path / "brats")
+    rules = [{"name": name, "conditions": {"SeriesDescription": rf"\b{name}\b", "Modality": "CT"}} for name in SEQUENCES]
+    (model / "serving.json").write_text(json.dumps({"images": rules}))
+    named = {name: requests[name] for name in SEQUENCES}
+    with emulate(store) as ahi, serve(model, ahi.address) as server:
+        by_name = post(server.address, {"images": named})
+        by_rule = post(server.address, {"images": [named[name] for name in ("T2", "FLAIR", "T1", "T1c")]})
+        doubled = post(server.address, {"images": [named[name] for name in ("T2", "T2", "T1", "T1c")]})
+        unmatched = post(server.address, {"images": [*list(named.values())[:3], requests["CT"]]})
+    assert by_rule[0] == by_name[0] == 200, by_rule[2]
+    results = [json.loads(answer[2])["results"][0] for answer in (by_rule, by_name)]
+    assert results[0]["images"] == results[1]["images"]
+    assert results[0]["segments"] == results[1]["segments"]
+    for status, _, body in (doubled, unmatched):
+        assert status == 400, body
+        print(json.loads(body)["error"]["message"])
 
 
 def test_overlapping_masks_are_segments_of_their_own(images, tmp_path):
