@@ -106,7 +106,9 @@ impl Held {
 
     /// Gives up the rows before `row` of the planes before `plane`, as far as whole bands go.
     fn forget_rows(&mut self, plane: usize, row: usize) {
-        let band = self.places.get(row).map_or(0, |place| place[0]);
+        // A row that has not come yet lies behind every band there is.
+        let bands = self.places.last().map_or(0, |place| place[0] + 1);
+        let band = self.places.get(row).map_or(bands, |place| place[0]);
         let planes = plane.saturating_sub(self.first);
         for bands in self.planes.iter_mut().take(planes) {
             let whole = band.min(bands.len());
