@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def main(binary, source, model, work, runs):
     image_set = made["imageSets"][0]
     body = json.dumps({"datastoreId": made["datastoreId"], "imageSetId": image_set["imageSetId"]}).encode()
     listening = r"listening on (http://\S+)"
-    emulator, endpoint = start([binary, "emulate", "--folder", store, "--port", "0"], os.environ, listening)
+    emulator, endpoint = start([binary, "emulate", "--folder", store, "--port", "0", "--s3-port", "0"], os.environ, listening)
     environment = os.environ | {
         "AHI_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": "bench",
@@ -69,13 +70,17 @@ def main(binary, source, model, work, runs):
 
 
 def wait_until_ready(address):
+    said = b""
     for _ in range(600):
         try:
             urllib.request.urlopen(f"{address}/ping", timeout=2)
             return
+        except urllib.error.HTTPError as error:
+            said = error.read()
         except OSError:
-            time.sleep(0.1)
-    raise SystemExit("the server did not become ready")
+            pass
+        time.sleep(0.1)
+    raise SystemExit(f"the server did not become ready: {said.decode()}")
 
 
 def report(image_set, walls, results, peak):

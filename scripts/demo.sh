@@ -39,7 +39,7 @@ running() {
 
 emulator_answers() {
     running emulator
-    endpoint=$(grep -oE 'listening on http://[^ "]+' "$demo/emulator.log" | grep -oE 'http://.*') && [ -n "$endpoint" ]
+    endpoint=$(grep -oE 'HealthImaging: listening on http://[^ "]+' "$demo/emulator.log" | grep -oE 'http://.*') && [ -n "$endpoint" ]
 }
 
 server_answers() {
@@ -79,7 +79,7 @@ PYTHON
 )
 
 say "starting the emulator and the server"
-background emulator "$binary" emulate --folder "$demo/store" --port 0
+background emulator "$binary" emulate --folder "$demo/store" --port 0 --s3-port 0
 wait_until 20 emulator_answers || die "the emulator does not answer; see $demo/emulator.log"
 echo "emulator at $endpoint"
 

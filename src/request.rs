@@ -21,7 +21,7 @@ pub struct InferenceRequest {
 }
 
 /// One image set or series to segment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Input {
     /// `{"datastoreId","imageSetId"[,"versionId"]}`.
     ImageSet {
@@ -32,10 +32,63 @@ pub enum Input {
         /// Version to read; the latest where absent.
         version_id: Option<String>,
     },
+    /// `{"datastoreId","studyInstanceUID"[,"seriesInstanceUID"]}`: the series of a study that the model
+    /// package's rules choose, or its only one.
+    Study {
+        /// AHI data store, 32 characters of `[0-9a-z]`.
+        datastore_id: String,
+        /// The study.
+        study_instance_uid: String,
+        /// Which of its series, where that is said.
+        series_instance_uid: Option<String>,
+    },
+    /// `{"s3Uri"[,"seriesInstanceUID"]}`: DICOM objects below a prefix, a DICOM object, or a zip, tar
+    /// or tar.gz archive of them.
+    S3 {
+        /// `s3://BUCKET/KEY`.
+        uri: String,
+        /// Which of the series there, where that is said.
+        series_instance_uid: Option<String>,
+    },
+    /// A DICOM file or an archive of them in place of a request in JSON.
+    Body(bytes::Bytes),
     /// `{"images": {NAME: {"datastoreId",…}, …}}`: the images of a model that takes several at once,
     /// by the names it gives them; or `{"images": [{…}, …]}` without names, to be told apart by the
     /// model package's rules.
     Images(Vec<(Option<String>, Input)>),
+}
+
+/// Without the bytes of a body and the key of an object, which may hold a patient's name.
+impl std::fmt::Debug for Input {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::ImageSet { datastore_id, image_set_id, version_id } => f
+                .debug_struct("ImageSet")
+                .field("datastore_id", datastore_id)
+                .field("image_set_id", image_set_id)
+                .field("version_id", version_id)
+                .finish(),
+            Self::Study { datastore_id, study_instance_uid, series_instance_uid } => f
+                .debug_struct("Study")
+                .field("datastore_id", datastore_id)
+                .field("study_instance_uid", study_instance_uid)
+                .field("series_instance_uid", series_instance_uid)
+                .finish(),
+            // Keys are often names of patients.
+            Self::S3 { series_instance_uid, .. } => f
+                .debug_struct("S3")
+                .field("series_instance_uid", series_instance_uid)
+                .finish_non_exhaustive(),
+            Self::Body(bytes) => f.debug_tuple("Body").field(&bytes.len()).finish(),
+            Self::Images(images) => f.debug_tuple("Images").field(images).finish(),
+        }
+    }
+}
+
+/// Whether text is a DICOM unique identifier (PS3.5 section 9.1): at most 64 digits and periods.
+pub fn is_uid(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// Something a request can produce.

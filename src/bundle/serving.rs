@@ -15,7 +15,10 @@
 //!   ],
 //!   "algorithm": {"name": "spleen_ct_segmentation", "version": "0.5.9"},
 //!   "outputs": ["dicom-seg"],
-//!   "images": [{"name": "T1c", "conditions": {"SeriesDescription": "t1.*(ce|\\+c)"}}]
+//!   "images": [{"name": "T1c", "conditions": {"SeriesDescription": "t1.*(ce|\\+c)"}}],
+//!   "execution": {
+//!     "gpuModel": "model_fp16.onnx", "tf32": true, "convolutionSearch": "exhaustive", "tensorrtFp16": true
+//!   }
 //! }
 //! ```
 //!
@@ -28,6 +31,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::execution::Execution;
 use crate::dicom::segment::{Algorithm, Code, check_text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::request::OutputKind;
@@ -50,6 +54,9 @@ pub struct Serving {
     /// them.
     #[serde(default)]
     pub images: Vec<ServingImage>,
+    /// How the network runs on a GPU.
+    #[serde(default)]
+    pub execution: Execution,
 }
 
 /// One image of a model that takes several.

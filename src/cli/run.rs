@@ -65,7 +65,7 @@ pub async fn run(args: RunArgs) -> Result<()> {
     let options = LoadOptions::from(&args.compute.clone().settings());
     let location = location.clone();
     let model =
-        tokio::task::spawn_blocking(move || Model::load(&location.name, &location.path, options))
+        tokio::task::spawn_blocking(move || Model::load(&location.name, &location.path, &options))
             .await
             .unwrap_or_else(|_| Err(Error::internal("loading the model failed unexpectedly")))?;
     let name = model.name.clone();

@@ -13,10 +13,12 @@ use crate::registry::{
     Budget, BundleLoader, Host, LoadOptions, Model, ModelLocation, Naming, Registry, discover,
 };
 use crate::scheduler::{Drained, Scheduler};
-use crate::server::{self, App, Readiness, Termination};
+use crate::server::{self, App, Readiness, Room, Termination};
 use crate::source::ahi::{AhiClient, AhiSettings, Operation};
+use crate::source::archive::Limits;
 use crate::source::aws;
 use crate::source::limiter::Rate;
+use crate::source::s3::S3Input;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::AhiSample;
 use crate::volume::VolumePolicy;
@@ -71,6 +73,7 @@ async fn until_stopped(settings: ServeSettings, work: Handle) -> Result<Drained>
         async move { readiness.started(loaded.await.unwrap_or(false)) }
     });
     let app = Arc::new(App {
+        bodies: Room::new(settings.http.max_body),
         multi_model: matches!(settings.models, ModelSettings::MultiModel { .. }),
         http: settings.http,
         compute: settings.compute,
@@ -92,10 +95,12 @@ async fn build_service(settings: &ServeSettings) -> Result<Service> {
     let metrics = Arc::new(Metrics::new());
     let counted = ahi.clone();
     metrics.read_ahi_from(move || Operation::ALL.map(|o| ahi_sample(&counted, o)).to_vec());
+    let s3 = aws::s3_client(&config, &clients);
     let service = pipeline::Service {
         registry: Arc::clone(&registry),
         ahi,
-        s3: aws::s3_client(&config, &clients),
+        s3_input: S3Input::new(s3.clone(), Limits::of_bytes(settings.max_input)),
+        s3,
         output_uri: settings.http.output_uri.clone(),
         policy: VolumePolicy::default(),
         metrics: Arc::clone(&metrics),

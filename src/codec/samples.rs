@@ -59,7 +59,23 @@ impl Samples {
     /// CRC-32 (ISO-HDLC, as zip) of [`to_le_bytes`](Samples::to_le_bytes): the checksum that
     /// AWS HealthImaging states of a frame at full resolution.
     pub fn crc32(&self, bits_allocated: u16) -> u32 {
-        crc32fast::hash(&self.to_le_bytes(bits_allocated))
+        const PIECE: usize = 2048;
+        /// Hashes pixels piece by piece, as bytes on the stack.
+        fn hash<T: Copy, const N: usize>(pixels: &[T], bytes: impl Fn(T) -> [u8; N]) -> u32 {
+            let mut hasher = crc32fast::Hasher::new();
+            let mut piece = [[0; N]; PIECE];
+            for pixels in pixels.chunks(PIECE) {
+                piece.iter_mut().zip(pixels).for_each(|(to, &from)| *to = bytes(from));
+                hasher.update(piece[..pixels.len()].as_flattened());
+            }
+            hasher.finalize()
+        }
+        match (self, bits_allocated) {
+            (Self::I16(v), 8) => hash(v, |x| [x as u8]),
+            (Self::U16(v), 8) => hash(v, |x| [x as u8]),
+            (Self::I16(v), _) => hash(v, i16::to_le_bytes),
+            (Self::U16(v), _) => hash(v, u16::to_le_bytes),
+        }
     }
 
     /// Pixel `index` as an integer.

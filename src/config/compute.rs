@@ -1,6 +1,7 @@
 //! What the network runs on.
 
-use clap::{Args, ValueEnum};
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args, ValueEnum};
 
 use super::parse::bounded;
 
@@ -11,9 +12,23 @@ pub struct ComputeArgs {
     /// ONNX Runtime execution provider; one that is named must work, `auto` takes the best there is
     #[arg(long, env = "EXECUTION_PROVIDERS", value_enum, default_value_t, value_name = "PROVIDER")]
     pub execution_providers: ExecutionProvider,
+    /// GPUs to use, by CUDA's numbers, separated by commas [default: all that are visible]
+    #[arg(long, env = "GPU_DEVICES", value_name = "N,…", value_delimiter = ',',
+          value_parser = clap::value_parser!(i32).range(0..1024))]
+    pub gpu_devices: Vec<i32>,
+    /// Bytes of a GPU's memory that one model may take there [default: what there is]
+    #[arg(long, env = "GPU_MEMORY_BYTES", value_name = "BYTES",
+          value_parser = bounded::<1_048_576, { usize::MAX }>)]
+    pub gpu_memory: Option<usize>,
     /// Threads for decoding, resampling and a network on the CPU [default: one per core]
     #[arg(long, env = "CPU_THREADS", value_name = "N", value_parser = bounded::<1, 1024>)]
     pub threads: Option<usize>,
+    /// Run every window through the network, also those that hold one value throughout (air after
+    /// clipping), whose result is otherwise that of the first of them
+    #[arg(long, env = "RUN_EVERY_WINDOW", default_value = "false", value_name = "BOOL",
+          action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    pub every_window: bool,
 }
 
 /// Computing, as the network and the CPU pool use it.
@@ -23,6 +38,12 @@ pub struct ComputeSettings {
     pub execution_provider: ExecutionProvider,
     /// Threads of the CPU pool, at least 1.
     pub threads: usize,
+    /// Whether windows of one value go through the network each time.
+    pub every_window: bool,
+    /// The GPUs to use; all where empty.
+    pub gpu_devices: Vec<i32>,
+    /// Bytes of a GPU's memory that one model may take.
+    pub gpu_memory: Option<usize>,
 }
 
 /// An ONNX Runtime execution provider, as an operator asks for it.
@@ -35,6 +56,8 @@ pub enum ExecutionProvider {
     Cpu,
     /// An NVIDIA GPU; an error where it cannot be used.
     Cuda,
+    /// An NVIDIA GPU by TensorRT; an error where it cannot be used.
+    Tensorrt,
 }
 
 impl ComputeArgs {
@@ -44,6 +67,9 @@ impl ComputeArgs {
         ComputeSettings {
             execution_provider: self.execution_providers,
             threads: self.threads.unwrap_or_else(cores),
+            every_window: self.every_window,
+            gpu_devices: self.gpu_devices,
+            gpu_memory: self.gpu_memory,
         }
     }
 }

@@ -25,18 +25,28 @@ pub struct ServeArgs {
     /// Folder that is a MONAI bundle, or that holds one or several of them
     #[arg(long, env = "MODEL_DIR", default_value = "/opt/ml/model", value_name = "DIR")]
     pub model: PathBuf,
-    /// Largest request body accepted
-    #[arg(long, env = "MAX_BODY_BYTES", default_value = "26214400", value_name = "BYTES",
+    /// Largest request body accepted, and the most that bodies hold at once [default: 1 GiB, as
+    /// asynchronous endpoints allow, and at most a quarter of the memory]
+    #[arg(long, env = "MAX_BODY_BYTES", value_name = "BYTES",
           value_parser = bounded::<1024, { 1 << 40 }>)]
-    pub max_body: usize,
+    pub max_body: Option<usize>,
     /// Largest JSON answer that outputs are put into; beyond it they need an output URI
     #[arg(long, env = "MAX_INLINE_BYTES", default_value = "5500000", value_name = "BYTES",
           value_parser = bounded::<0, { 1 << 30 }>)]
     pub max_inline: usize,
-    /// Time a request has from its headers to its answer; 0 sets no limit
-    #[arg(long, env = "REQUEST_TIMEOUT", default_value = "60", value_name = "SECONDS",
-          value_parser = seconds)]
-    pub request_timeout: Duration,
+    /// Most that one input may hold in S3 or in an archive, after decompression
+    #[arg(long, env = "MAX_INPUT_BYTES", default_value = "4294967296", value_name = "BYTES",
+          value_parser = bounded::<1024, { 1 << 40 }>)]
+    pub max_input: usize,
+    /// Time a request has from its headers to its answer; 0 sets no limit [default: 60, and 3600 in
+    /// batch transform]
+    #[arg(long, env = "REQUEST_TIMEOUT", value_name = "SECONDS", value_parser = seconds)]
+    pub request_timeout: Option<Duration>,
+    /// Whether this is a batch transform, where requests have an hour
+    #[arg(long, env = "SAGEMAKER_BATCH", default_value = "false", value_name = "BOOL",
+          action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    pub batch: bool,
     /// Time that running requests get to finish once the server is told to stop
     #[arg(long, env = "DRAIN_TIMEOUT", default_value = "25", value_name = "SECONDS",
           value_parser = seconds)]
@@ -90,6 +100,8 @@ pub struct ServeSettings {
     pub compute: ComputeSettings,
     /// AWS services.
     pub aws: AwsSettings,
+    /// Bytes that one input may hold.
+    pub max_input: u64,
 }
 
 /// Which models are served.
@@ -143,6 +155,10 @@ impl ServeArgs {
         }
         let compute = self.compute.settings();
         let memory = memory::limit();
+        let timeout = self.request_timeout.unwrap_or(match self.batch {
+            true => LONGEST_TRANSFORM,
+            false => LONGEST_INVOCATION,
+        });
         let max_concurrent =
             self.max_concurrent.unwrap_or_else(|| usual_concurrency(compute.threads, memory));
         let models = if self.multi_model {
@@ -161,17 +177,31 @@ impl ServeArgs {
             listen: SocketAddr::new(self.host, self.port),
             models,
             http: HttpSettings {
-                max_body: self.max_body,
+                max_body: self.max_body.unwrap_or_else(|| usual_body(memory)),
                 max_inline: self.max_inline,
-                request_timeout: Some(self.request_timeout).filter(|t| !t.is_zero()),
+                request_timeout: Some(timeout).filter(|t| !t.is_zero()),
                 output_uri: self.output_uri,
             },
             admission: AdmissionSettings { max_concurrent, queue: self.queue },
             drain_timeout: self.drain_timeout,
             compute,
             aws: self.aws.settings()?,
+            max_input: self.max_input as u64,
         })
     }
+}
+
+/// Time in which a real-time endpoint's container must have answered.
+const LONGEST_INVOCATION: Duration = Duration::from_secs(60);
+
+/// The most that batch transform waits for an answer (`InvocationsTimeoutInSeconds`).
+const LONGEST_TRANSFORM: Duration = Duration::from_secs(3600);
+
+/// The largest body of an asynchronous endpoint, as far as there is memory for it.
+fn usual_body(memory: Option<u64>) -> usize {
+    const LARGEST: u64 = 1 << 30;
+    let bytes = memory.map_or(LARGEST, |memory| LARGEST.min(memory / 4));
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 /// Memory of one request while it runs: a large CT as stored, as the network sees it, and as labels,
@@ -230,6 +260,9 @@ mod tests {
         assert_eq!(settings.models, ModelSettings::Folder(PathBuf::from("/opt/ml/model")));
         assert_eq!(settings.http.request_timeout, Some(Duration::from_secs(60)));
         assert_eq!(settings.drain_timeout, Duration::from_secs(25));
+        let batch = parse(&["--batch"]).unwrap();
+        assert_eq!(batch.http.request_timeout, Some(Duration::from_secs(3600)));
+        assert_eq!((usual_body(None), usual_body(Some(1 << 30))), (1 << 30, 1 << 28));
         assert_eq!(settings.compute.execution_provider, ExecutionProvider::Auto);
         assert!(settings.compute.threads >= 1);
         assert!(!settings.aws.ahi.allow_non_primary && !settings.aws.s3.path_style);

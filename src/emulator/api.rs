@@ -2,8 +2,8 @@
 //!
 //! Identifiers that the service does not know are `ResourceNotFoundException`, malformed ones and
 //! bodies `ValidationException`. Any `Host` is answered, so clients may call with or without the
-//! service's `runtime-` prefix. Copying and changing image sets, import jobs and tags are not here;
-//! they answer `ValidationException` saying so.
+//! service's `runtime-` prefix. Copying and changing image sets and tags are not here; they
+//! answer `ValidationException` saying so.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -19,6 +19,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
+use super::import_jobs;
+use super::jobs::Jobs;
 use super::search::{search, summary};
 use super::store::{Datastore, ImageSet, Store, is_id, now};
 
@@ -31,20 +33,23 @@ pub struct Options {
     pub frames_per_second: Option<u32>,
 }
 
-struct Service {
-    store: Store,
+pub(super) struct Service {
+    pub(super) store: Store,
+    pub(super) jobs: Arc<Jobs>,
     options: Options,
     /// Tokens for frames, and when they were last counted.
     bucket: Mutex<(f64, Instant)>,
 }
 
-type Shared = State<Arc<Service>>;
-type Answer = Result<Response, Failure>;
+pub(super) type Shared = State<Arc<Service>>;
+pub(super) type Answer = Result<Response, Failure>;
 
 /// The routes over `store`.
 pub fn router(store: Store, options: Options) -> Router {
     let burst = f64::from(options.frames_per_second.unwrap_or(0));
-    let service = Arc::new(Service { store, options, bucket: Mutex::new((burst, Instant::now())) });
+    let jobs = Arc::new(Jobs::new(store.clone()));
+    let service =
+        Arc::new(Service { store, jobs, options, bucket: Mutex::new((burst, Instant::now())) });
     let set = "/datastore/{datastore}/imageSet/{set}";
     Router::new()
         .route("/datastore", post(create_datastore).get(list_datastores))
@@ -55,6 +60,7 @@ pub fn router(store: Store, options: Options) -> Router {
         .route(&format!("{set}/getImageFrame"), post(get_frame))
         .route(&format!("{set}/listImageSetVersions"), post(list_versions))
         .route(&format!("{set}/deleteImageSet"), post(delete_image_set))
+        .merge(import_jobs::routes())
         .fallback(unsupported)
         .layer(middleware::from_fn_with_state(service.clone(), signed))
         .with_state(service)
@@ -77,7 +83,7 @@ async fn unsupported(request: Request) -> Failure {
 }
 
 /// Runs file work off the threads that answer.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
@@ -85,14 +91,14 @@ async fn blocking<T: Send + 'static>(
     })
 }
 
-fn body_of(bytes: &Bytes) -> Result<Value, Failure> {
+pub(super) fn body_of(bytes: &Bytes) -> Result<Value, Failure> {
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
     serde_json::from_slice(bytes).map_err(|_| Failure::validation("the body is not JSON"))
 }
 
-fn checked(id: &str, what: &str) -> Result<(), Failure> {
+pub(super) fn checked(id: &str, what: &str) -> Result<(), Failure> {
     if is_id(id) {
         return Ok(());
     }
@@ -100,7 +106,7 @@ fn checked(id: &str, what: &str) -> Result<(), Failure> {
 }
 
 impl Service {
-    fn datastore(&self, id: &str) -> Result<Datastore, Failure> {
+    pub(super) fn datastore(&self, id: &str) -> Result<Datastore, Failure> {
         checked(id, "datastoreId")?;
         self.store
             .datastore(id)?
@@ -165,7 +171,7 @@ struct Version {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Page {
+pub(super) struct Page {
     max_results: Option<String>,
     next_token: Option<String>,
     datastore_status: Option<String>,
@@ -173,7 +179,7 @@ struct Page {
 
 impl Page {
     /// The items of this page and the token of the next; a token is the index it begins with.
-    fn of<T>(&self, items: Vec<T>) -> Result<(Vec<T>, Option<String>), Failure> {
+    pub(super) fn of<T>(&self, items: Vec<T>) -> Result<(Vec<T>, Option<String>), Failure> {
         let number = |text: &Option<String>, what: &str, default: usize| match text {
             None => Ok(default),
             Some(text) => text
@@ -189,7 +195,7 @@ impl Page {
     }
 }
 
-fn with_token(mut answer: Value, token: Option<String>) -> Response {
+pub(super) fn with_token(mut answer: Value, token: Option<String>) -> Response {
     if let Some(token) = token {
         answer["nextToken"] = json!(token);
     }

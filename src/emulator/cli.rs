@@ -1,16 +1,21 @@
 //! The subcommands `emulate` and `import`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use axum::Router;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 
 use super::api::{Options, router};
 use super::import::import;
+use super::objects::Objects;
+use super::runtime::settings::Limits;
 use super::store::Store;
+use super::{runtime, s3};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Flags of `emulate`.
@@ -25,6 +30,15 @@ pub struct EmulateArgs {
     /// Port to listen on; 0 takes a free one
     #[arg(long, env = "EMULATE_PORT", default_value_t = 8089, value_name = "PORT")]
     pub port: u16,
+    /// Port of the S3 beside it, whose buckets are in the folder's `s3`; 0 takes a free one
+    #[arg(long, env = "EMULATE_S3_PORT", default_value_t = 8090, value_name = "PORT")]
+    pub s3_port: u16,
+    /// JSON file of SageMaker endpoints to put before servers that run; README.md has its form
+    #[arg(long, env = "EMULATE_ENDPOINTS", value_name = "FILE")]
+    pub endpoints: Option<PathBuf>,
+    /// Port of the SageMaker runtime, where there are endpoints; 0 takes a free one
+    #[arg(long, env = "EMULATE_SAGEMAKER_PORT", default_value_t = 8091, value_name = "PORT")]
+    pub sagemaker_port: u16,
     /// Answer requests that are not signed, too
     #[arg(long, env = "EMULATE_ALLOW_ANONYMOUS")]
     pub allow_anonymous: bool,
@@ -49,31 +63,58 @@ pub struct ImportArgs {
 
 impl EmulateArgs {
     /// Serves until SIGTERM or SIGINT; prints where on standard output.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] for a port that is taken, [`ErrorKind::Io`] for a folder that
+    /// cannot be read.
     pub async fn run(self) -> Result<()> {
         let store = Store::open(&self.folder)?;
-        let failed = |e: std::io::Error| {
-            let address = format!("{}:{}", self.host, self.port);
-            Error::new(ErrorKind::Configuration, format!("cannot listen on {address}: {e}"))
-        };
-        let listener = TcpListener::bind((self.host, self.port)).await.map_err(failed)?;
-        println!("listening on http://{}", listener.local_addr().map_err(failed)?);
         let options = Options {
             allow_anonymous: self.allow_anonymous,
             frames_per_second: self.frames_per_second,
         };
+        let s3 = s3::router(&store.s3_folder(), self.allow_anonymous)?;
+        let sagemaker = self.sagemaker(&store)?;
+        let mut services =
+            vec![("HealthImaging", self.port, router(store, options)), ("S3", self.s3_port, s3)];
+        services.extend(sagemaker.map(|router| ("SageMaker", self.sagemaker_port, router)));
+        let mut servers = JoinSet::new();
+        for (name, port, router) in services {
+            let listener = self.listen(port).await?;
+            let address = listener.local_addr().map_err(|e| self.cannot_listen(port, &e))?;
+            println!("{name}: listening on http://{address}");
+            servers.spawn(async move { axum::serve(listener, router).await });
+        }
         let mut terminate = signal(SignalKind::terminate())
             .map_err(|e| Error::internal("signals cannot be handled").caused_by(e))?;
-        let stopped = async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-        };
-        let server = axum::serve(listener, router(store, options));
         tokio::select! {
-            ended = server => ended.map_err(failed),
-            () = stopped => Ok(()),
+            _ = servers.join_next() => Err(Error::internal("a server ended by itself")),
+            _ = terminate.recv() => Ok(()),
+            _ = tokio::signal::ctrl_c() => Ok(()),
         }
+    }
+
+    /// The SageMaker runtime, where there are endpoints.
+    fn sagemaker(&self, store: &Store) -> Result<Option<Router>> {
+        let Some(file) = &self.endpoints else { return Ok(None) };
+        let endpoints = runtime::settings::read(file)?;
+        let objects = Objects::new(store.s3_folder());
+        // Servers are told of folders by their whole path.
+        let folder = std::path::absolute(store.models_folder()).map_err(|e| {
+            Error::new(ErrorKind::Configuration, "--folder cannot be resolved").caused_by(e)
+        })?;
+        let limits = Limits::default();
+        let anonymous = self.allow_anonymous;
+        Ok(Some(runtime::router(endpoints, &objects, &folder, limits, anonymous)))
+    }
+
+    async fn listen(&self, port: u16) -> Result<TcpListener> {
+        TcpListener::bind((self.host, port)).await.map_err(|e| self.cannot_listen(port, &e))
+    }
+
+    fn cannot_listen(&self, port: u16, e: &std::io::Error) -> Error {
+        let address = SocketAddr::new(self.host, port);
+        Error::new(ErrorKind::Configuration, format!("cannot listen on {address}: {e}"))
     }
 }
 

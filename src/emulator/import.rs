@@ -52,6 +52,9 @@ pub struct ImportedImageSet {
     pub frames: usize,
     /// Whether it is the series' primary image set.
     pub is_primary: bool,
+    /// The files of its instances, relative to what was imported.
+    #[serde(skip)]
+    pub files: Vec<String>,
 }
 
 /// A file that could not be imported.
@@ -92,6 +95,30 @@ pub fn import(
         })?,
         None => store.create_datastore("local")?.datastore_id,
     };
+    import_files(store, datastore_id, &files, progress)
+}
+
+/// Imports those files below `folder` that are named, whatever they are, into a data store there is.
+///
+/// # Errors
+///
+/// [`ErrorKind::Io`] where the store cannot be written.
+pub(super) fn import_named(
+    store: &Store,
+    datastore_id: &str,
+    folder: &Path,
+    names: Vec<String>,
+) -> Result<ImportSummary> {
+    let files = Files { source: folder.to_owned(), is_zip: false, names };
+    import_files(store, datastore_id.to_owned(), &files, &|_, _| {})
+}
+
+fn import_files(
+    store: &Store,
+    datastore_id: String,
+    files: &Files,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<ImportSummary> {
     let done = AtomicUsize::new(0);
     let encoded: Vec<(String, Result<Encoded>)> = files
         .names
@@ -102,17 +129,24 @@ pub fn import(
             (name.clone(), result)
         })
         .collect();
-    let mut series: BTreeMap<String, Vec<Encoded>> = BTreeMap::new();
+    let mut series: BTreeMap<String, (Vec<String>, Vec<Encoded>)> = BTreeMap::new();
     let mut failures = Vec::new();
     for (file, result) in encoded {
         match result {
-            Ok(instance) => series.entry(instance.series_uid.clone()).or_default().push(instance),
+            Ok(instance) => {
+                let (files, instances) = series.entry(instance.series_uid.clone()).or_default();
+                files.push(file);
+                instances.push(instance);
+            }
             Err(e) => failures.push(ImportFailure { file, reason: e.message().to_owned() }),
         }
     }
     let image_sets = series
         .into_iter()
-        .map(|(uid, instances)| save(store, &datastore_id, uid, instances))
+        .map(|(uid, (files, instances))| {
+            let saved = save(store, &datastore_id, uid, instances)?;
+            Ok(ImportedImageSet { files, ..saved })
+        })
         .collect::<Result<_>>()?;
     Ok(ImportSummary { datastore_id, image_sets, failures })
 }
@@ -267,6 +301,7 @@ fn save(
         instances: count,
         frames,
         is_primary,
+        files: Vec::new(),
     })
 }
 

@@ -5,6 +5,9 @@
 //! FOLDER/DATASTORE/IMAGE_SET/image_set.json     state and versions
 //! FOLDER/DATASTORE/IMAGE_SET/metadata.json.gz   the metadata document
 //! FOLDER/DATASTORE/IMAGE_SET/frames/FRAME       one encoded frame each
+//! FOLDER/DATASTORE/jobs/JOB/job.json            import jobs
+//! FOLDER/s3/BUCKET/KEY                          objects of the S3 beside it
+//! FOLDER/models/ENDPOINT/NAME/model             models of multi-model endpoints, unpacked
 //! ```
 //!
 //! Nothing is cached, so that image sets imported by another process are seen at once. Files are
@@ -87,6 +90,21 @@ impl Store {
     pub fn open(root: &Path) -> Result<Self> {
         std::fs::create_dir_all(root).map_err(|e| io(root, e))?;
         Ok(Self { root: root.to_owned() })
+    }
+
+    /// The folder of the buckets of the S3 beside it.
+    pub fn s3_folder(&self) -> PathBuf {
+        self.root.join("s3")
+    }
+
+    /// The folder of the models that are unpacked for servers.
+    pub fn models_folder(&self) -> PathBuf {
+        self.root.join("models")
+    }
+
+    /// The folder of a data store's import jobs.
+    pub(super) fn job_folder(&self, datastore_id: &str) -> PathBuf {
+        self.root.join(datastore_id).join("jobs")
     }
 
     /// Makes a data store.
@@ -206,7 +224,7 @@ fn io(path: &Path, e: std::io::Error) -> Error {
 }
 
 /// Names in a folder that are identifiers; none where there is no folder.
-fn ids_in(folder: &Path) -> Result<Vec<String>> {
+pub(super) fn ids_in(folder: &Path) -> Result<Vec<String>> {
     match std::fs::read_dir(folder) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(e) => Err(io(folder, e)),
@@ -225,14 +243,14 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     let Some(bytes) = read(path)? else { return Ok(None) };
     serde_json::from_slice(&bytes).map(Some).map_err(|e| {
         Error::new(ErrorKind::Io, format!("{} is damaged", path.display())).caused_by(e)
     })
 }
 
-fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let bytes = serde_json::to_vec_pretty(value)
         .map_err(|e| Error::internal("a description cannot be written").caused_by(e))?;
     write(path, &bytes)

@@ -4,6 +4,9 @@
 //! before them is finished: planes up to the next start along X, in bands of rows up to the next
 //! start along Y. It is divided by its weights, handed on and given up, so that of all classes only the overlap
 //! along X and one row of windows are held.
+//!
+//! The last start along X lies where the windows end with the image, often close to the one before it, and
+//! the overlap of the two is larger than any other. Where that holds less, both go along Y together.
 
 use ndarray::{Array3, ArrayView3, ArrayView4, Axis, Zip, s};
 use rayon::prelude::*;
@@ -13,7 +16,7 @@ use super::sliding_window::PlaneSink;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Rows that are held and finished together.
-const BAND: usize = 16;
+const BAND: usize = 8;
 
 /// Where windows are.
 pub(super) struct Grid<'a> {
@@ -29,6 +32,43 @@ pub(super) struct Grid<'a> {
     pub starts: &'a [Vec<usize>; 3],
 }
 
+impl Grid<'_> {
+    /// Starts along X by the steps in which windows come: within a step by their start along Y,
+    /// then X, then Z.
+    pub fn steps(&self) -> Vec<Vec<usize>> {
+        let [xs, ys, _] = self.starts;
+        let mut steps: Vec<Vec<usize>> = xs.iter().map(|&x| vec![x]).collect();
+        if let [.., before, last] = xs[..] {
+            let shared = |a: usize, b: usize| (a + self.roi[0]).saturating_sub(b);
+            // Rows held: all of those shared with the step before, and one row of windows of the rest.
+            let held =
+                |old: usize, planes: usize| old * self.padded[1] + (planes - old) * self.roi[1];
+            let earlier = xs.len().checked_sub(3).map_or(0, |i| shared(xs[i], before));
+            let apart = held(shared(before, last), self.roi[0]);
+            let together = held(earlier, self.roi[0] + last - before);
+            if together < apart && ys.len() > 1 {
+                steps.truncate(xs.len() - 2);
+                steps.push(vec![before, last]);
+            }
+        }
+        steps
+    }
+
+    /// Where windows start, in the order in which they come.
+    pub fn windows(&self) -> Vec<[usize; 3]> {
+        let [_, ys, zs] = self.starts;
+        let mut windows = Vec::new();
+        for step in self.steps() {
+            for &y in ys {
+                for &x in &step {
+                    windows.extend(zs.iter().map(|&z| [x, y, z]));
+                }
+            }
+        }
+        windows
+    }
+}
+
 /// Rolling sums.
 pub(super) struct Blend<'a> {
     grid: Grid<'a>,
@@ -41,7 +81,9 @@ pub(super) struct Blend<'a> {
     planes: Vec<Vec<Option<Array3<f32>>>>,
     /// Memory of bands given up. All bands are of one size, so that none of it lies idle.
     free: Vec<Vec<f32>>,
-    /// Step along X whose windows are added.
+    /// Where the steps along X begin, and behind them where the image ends.
+    steps: Vec<usize>,
+    /// Step whose windows are added.
     step: usize,
     /// Bands of that step that are finished.
     bands: usize,
@@ -61,10 +103,23 @@ impl<'a> Blend<'a> {
         let bands = grid.padded[1].div_ceil(BAND);
         let planes = (0..grid.padded[0]).map(|_| (0..bands).map(|_| None).collect()).collect();
         let importance = importance_map(mode, grid.roi);
-        Self { grid, importance, coverage, classes: 0, planes, free: Vec::new(), step: 0, bands: 0 }
+        let mut steps: Vec<usize> =
+            grid.steps().iter().filter_map(|s| s.first().copied()).collect();
+        steps.push(grid.padded[0]);
+        Self {
+            grid,
+            importance,
+            coverage,
+            classes: 0,
+            planes,
+            free: Vec::new(),
+            steps,
+            step: 0,
+            bands: 0,
+        }
     }
 
-    /// Adds a window's result (class, X, Y, Z). Windows come in ascending order of their starts.
+    /// Adds a window's result (class, X, Y, Z). Windows come in the order of [`Grid::windows`].
     pub fn add(
         &mut self,
         [x, y, z]: [usize; 3],
@@ -81,7 +136,7 @@ impl<'a> Blend<'a> {
                 "the network's number of classes changes from window to window",
             ));
         }
-        while self.grid.starts[0][self.step] < x {
+        while self.steps[self.step + 1] <= x {
             self.finish_bands(self.bands_in_all(), sink)?;
         }
         self.finish_bands(y / BAND, sink)?;
@@ -137,8 +192,7 @@ impl<'a> Blend<'a> {
     /// Finishes the bands before `end` of the planes that no later step reaches; the last band ends
     /// the step.
     fn finish_bands(&mut self, end: usize, sink: &mut dyn PlaneSink) -> Result<()> {
-        let first = self.grid.starts[0][self.step];
-        let last = self.grid.starts[0].get(self.step + 1).copied().unwrap_or(self.grid.padded[0]);
+        let (first, last) = (self.steps[self.step], self.steps[self.step + 1]);
         while self.bands < end {
             self.finish_band(first..last, self.bands, sink)?;
             self.bands += 1;
@@ -193,7 +247,7 @@ impl<'a> Blend<'a> {
 
     /// Finishes what is left.
     pub fn finish(&mut self, sink: &mut dyn PlaneSink) -> Result<()> {
-        while self.step < self.grid.starts[0].len() {
+        while self.step + 1 < self.steps.len() {
             self.finish_bands(self.bands_in_all(), sink)?;
         }
         Ok(())
@@ -241,7 +295,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::inference::network::{Network, NetworkShape};
+    use crate::inference::network::{Network, NetworkShape, Share};
     use crate::inference::sliding_window::{SlidingWindowInferer, WindowPadding};
     use crate::progress::Silent;
 
@@ -262,6 +316,7 @@ mod tests {
         fn run(
             &self,
             batch: ArrayView5<f32>,
+            _: Share,
             take: &mut dyn FnMut(ArrayView5<f32>) -> Result<()>,
         ) -> Result<()> {
             let (n, _, x, y, z) = batch.dim();
@@ -319,6 +374,7 @@ mod tests {
                 overlap: [overlap; 3],
                 mode,
                 padding: WindowPadding::Constant(0.0),
+                reuse_constant: true,
             };
             let image = Array4::from_shape_fn((1, dims[0], dims[1], dims[2]), |(_, x, y, z)| {
                 1.0 + (x * 7 + y * 3 + z) as f32 * 0.01

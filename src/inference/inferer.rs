@@ -3,7 +3,7 @@
 use ndarray::{ArrayView4, ArrayView5, Axis};
 
 use super::importance::BlendMode;
-use super::network::{Network, NetworkShape};
+use super::network::{Network, NetworkShape, Share};
 use super::sliding_window::{PlaneSink, SlidingWindowInferer, WindowPadding, WindowStats};
 use crate::bundle::{Args, Component};
 use crate::error::{Error, ErrorKind, Result};
@@ -19,21 +19,36 @@ pub struct Inferer {
 }
 
 impl Inferer {
-    /// From a bundle's `SlidingWindowInferer`, `SliceInferer` or `SimpleInferer`; any other, or an
+    /// From a bundle's `SlidingWindowInferer`, `SliceInferer` or `SimpleInferer`, for volumes or,
+    /// where `plane_across` names an axis, for planes across it; any other, or an
     /// argument that is not supported, is [`ErrorKind::InvalidModel`] naming its JSON path.
-    pub fn from_component(component: &Component) -> Result<Self> {
+    pub fn from_component(component: &Component, plane_across: Option<usize>) -> Result<Self> {
         let mut args = Args::new(component);
-        let inferer = match component.target.as_str() {
-            "SlidingWindowInferer" => Self::from(SlidingWindowInferer::from_args(&mut args)?),
-            "SliceInferer" => Self::slices(&mut args)?,
-            "SimpleInferer" => Self::from(SlidingWindowInferer {
-                roi_size: [None; 3],
-                sw_batch_size: 1,
-                overlap: [0.0; 3],
-                mode: BlendMode::Constant,
-                padding: WindowPadding::Constant(0.0),
-            }),
-            other => {
+        let inferer = match (component.target.as_str(), plane_across) {
+            ("SlidingWindowInferer", None) => {
+                Self::from(SlidingWindowInferer::from_args(&mut args)?)
+            }
+            ("SlidingWindowInferer", Some(axis)) => Self::planes(&mut args, axis)?,
+            ("SliceInferer", None) => Self::slices(&mut args)?,
+            ("SimpleInferer", _) => Self {
+                window: SlidingWindowInferer {
+                    roi_size: [None; 3],
+                    sw_batch_size: 1,
+                    overlap: [0.0; 3],
+                    mode: BlendMode::Constant,
+                    padding: WindowPadding::Constant(0.0),
+                    reuse_constant: true,
+                },
+                slices_across: plane_across,
+            },
+            ("SliceInferer", Some(_)) => {
+                return Err(Error::new(
+                    ErrorKind::InvalidModel,
+                    format!("{}: SqueezeDimd leaves no volume to take slices of", component.path),
+                )
+                .with("path", component.path.as_str()));
+            }
+            (other, _) => {
                 return Err(Error::new(
                     ErrorKind::InvalidModel,
                     format!("{}: inferer {other} is not supported", component.path),
@@ -44,6 +59,32 @@ impl Inferer {
         };
         args.finish()?;
         Ok(inferer)
+    }
+
+    /// `monai.inferers.SlidingWindowInferer` on images of two dimensions.
+    fn planes(args: &mut Args, axis: usize) -> Result<Self> {
+        let mut window = SlidingWindowInferer::from_args(args)?;
+        // What is given for each axis is given for the two of the plane.
+        for name in ["roi_size", "overlap", "sigma_scale"] {
+            if args.raw(name).and_then(|v| v.as_array()).is_some_and(|list| list.len() != 2) {
+                return Err(args.invalid(name, "one number, or one for each axis of the plane"));
+            }
+        }
+        let spread = |[a, b, _]: [f64; 3]| {
+            let mut values = [a, b].into_iter();
+            std::array::from_fn(|i| if i == axis { 0.0 } else { values.next().unwrap_or(0.0) })
+        };
+        let [a, b, _] = window.roi_size;
+        let mut sizes = [a, b].into_iter();
+        window.roi_size =
+            std::array::from_fn(|i| if i == axis { Some(1) } else { sizes.next().flatten() });
+        window.overlap = spread(window.overlap);
+        if let BlendMode::Gaussian { sigma_scale } = &mut window.mode {
+            *sigma_scale = spread(*sigma_scale);
+            // One voxel deep: its weight is 1 whatever the width.
+            sigma_scale[axis] = 1.0;
+        }
+        Ok(Self { window, slices_across: Some(axis) })
     }
 
     /// `monai.inferers.SliceInferer`: a window one voxel deep along `spatial_dim`.
@@ -62,6 +103,13 @@ impl Inferer {
         Ok(Self { window, slices_across: Some(axis) })
     }
 
+    /// Whether windows that hold one value throughout go through the network each time.
+    #[must_use]
+    pub fn with_every_window(mut self, every: bool) -> Self {
+        self.window.reuse_constant = !every;
+        self
+    }
+
     /// Size of a window where the inferer or the network fixes it.
     pub fn window(&self, shape: NetworkShape) -> [Option<usize>; 3] {
         let spatial = match self.slices_across {
@@ -71,12 +119,22 @@ impl Inferer {
         std::array::from_fn(|a| self.window.roi_size[a].or(spatial[a]))
     }
 
-    /// Size of the smallest image whose windows fill a batch. `otherwise` is the size along axes
+    /// Windows in a batch (`sw_batch_size`).
+    pub fn batch_size(&self) -> usize {
+        self.window.sw_batch_size
+    }
+
+    /// Size of the smallest image of `windows` windows. `otherwise` is the size along axes
     /// where neither the inferer nor the network fixes it.
-    pub fn batch_extent(&self, shape: NetworkShape, otherwise: usize) -> [usize; 3] {
+    pub fn batch_extent(
+        &self,
+        shape: NetworkShape,
+        windows: usize,
+        otherwise: usize,
+    ) -> [usize; 3] {
         let mut size = self.window(shape).map(|fixed| fixed.unwrap_or(otherwise));
         // A network of a fixed batch gets a full one however few windows there are.
-        let windows = if shape.batch.is_some() { 1 } else { self.window.sw_batch_size };
+        let windows = if shape.batch.is_some() { 1 } else { windows };
         let along = self.slices_across.unwrap_or(0);
         if self.window.roi_size[along].is_some() {
             let share = 1.0 - self.window.overlap[along];
@@ -137,16 +195,22 @@ impl Network for Slices<'_> {
         across(self.network.shape(), self.axis)
     }
 
+    fn workers(&self) -> usize {
+        self.network.workers()
+    }
+
     fn run(
         &self,
         batch: ArrayView5<f32>,
+        share: Share,
         take: &mut dyn FnMut(ArrayView5<f32>) -> Result<()>,
     ) -> Result<()> {
         // An axis of one voxel goes from one place to another without a change in memory.
         let axis = Axis(self.axis + 2);
         let slices = batch.index_axis_move(axis, 0).insert_axis(Axis(4));
-        self.network
-            .run(slices, &mut |result| take(result.index_axis_move(Axis(4), 0).insert_axis(axis)))
+        self.network.run(slices, share, &mut |result| {
+            take(result.index_axis_move(Axis(4), 0).insert_axis(axis))
+        })
     }
 }
 
@@ -177,6 +241,7 @@ mod tests {
         fn run(
             &self,
             batch: ArrayView5<f32>,
+            _: Share,
             take: &mut dyn FnMut(ArrayView5<f32>) -> Result<()>,
         ) -> Result<()> {
             assert!(batch.is_standard_layout());
@@ -207,11 +272,10 @@ mod tests {
 
     fn inferer(target: &str, args: serde_json::Value) -> Result<Inferer> {
         let args = args.as_object().unwrap().clone();
-        Inferer::from_component(&Component {
-            target: target.to_owned(),
-            args,
-            path: "inferer".to_owned(),
-        })
+        Inferer::from_component(
+            &Component { target: target.to_owned(), args, path: "inferer".to_owned() },
+            None,
+        )
     }
 
     fn run(inferer: &Inferer, planar: bool) -> Result<Array4<f32>> {
@@ -255,7 +319,7 @@ mod tests {
         ] {
             let inferer = inferer(target, args.clone()).unwrap();
             let network = Positions { planar };
-            let [x, y, z] = inferer.batch_extent(network.shape(), 7);
+            let [x, y, z] = inferer.batch_extent(network.shape(), inferer.batch_size(), 7);
             let image = Array4::zeros((1, x, y, z));
             let mut sink = Collect::default();
             let stats = inferer.run(image.view(), &network, &mut sink, &Silent).unwrap();
@@ -269,6 +333,34 @@ mod tests {
         for ((_, x, y, z), &v) in run(&inferer, false).unwrap().indexed_iter() {
             let expected = (100 * x + 10 * y + z) as f32 + (x + y + z) as f32 * 1e-3;
             assert!((v - expected).abs() < 1e-4);
+        }
+    }
+
+    #[test]
+    fn a_squeezed_image_goes_through_as_planes() {
+        for axis in 0..3 {
+            let mut dims = [9, 9, 9];
+            dims[axis] = 1;
+            let image = Array4::from_elem((1, dims[0], dims[1], dims[2]), 0.5f32);
+            for (target, args) in [
+                ("SimpleInferer", json!({})),
+                ("SlidingWindowInferer", json!({"roi_size": [9, 9], "mode": "gaussian"})),
+                ("SlidingWindowInferer", json!({"roi_size": -1, "overlap": [0.5, 0.25]})),
+            ] {
+                let component = Component {
+                    target: target.to_owned(),
+                    args: args.as_object().unwrap().clone(),
+                    path: "inferer".to_owned(),
+                };
+                let inferer = Inferer::from_component(&component, Some(axis)).unwrap();
+                let mut sink = Collect::default();
+                let planar = Positions { planar: true };
+                inferer.run(image.view(), &planar, &mut sink, &Silent).unwrap();
+                for ((_, x, y, z), &v) in sink.0.indexed_iter() {
+                    let [a, b] = [[y, z], [x, z], [x, y]][axis];
+                    assert!((v - (100 * a + 10 * b) as f32 - 0.5).abs() < 1e-3, "{v}");
+                }
+            }
         }
     }
 

@@ -3,14 +3,21 @@
 
 mod arena;
 mod blend;
+mod constant;
 mod failure;
 mod importance;
+mod in_turn;
 mod inferer;
 pub mod network;
-pub mod runtime;
+pub mod placement;
+mod provider;
+mod runtime;
+mod sessions;
 pub mod sliding_window;
 
 pub use failure::is_resource_failure;
 pub use inferer::Inferer;
-pub use network::{Network, NetworkShape, OnnxNetwork, ProviderChoice};
-pub use sliding_window::{PlaneSink, SlidingWindowInferer, WindowStats};
+pub use network::{Network, NetworkSettings, NetworkShape, OnnxNetwork, Share};
+pub use placement::Placement;
+pub use provider::{Chosen, GpuSettings, Provider, ProviderChoice};
+pub use sliding_window::{PlaneSink, SlidingWindowInferer, WindowStats, standard_layout};

@@ -1,13 +1,19 @@
 //! A network that maps a batch of windows to a batch of results, and ONNX Runtime's form of it.
 
-use std::path::Path;
-use std::sync::Mutex;
+use std::path::{Path, PathBuf};
 
 use ndarray::{ArrayView5, Axis, Ix5};
+use ort::environment::Environment;
 use ort::session::Session;
-use ort::value::{TensorElementType, TensorRef, ValueType};
+use ort::session::builder::SessionBuilder;
+use ort::value::{DynValue, TensorElementType, TensorRef, ValueType};
 
+use serde_json::{Map, Value, json};
+
+use super::placement::{self, Placement};
+use super::provider::{self, Chosen, GpuSettings, Machine, Provider, ProviderChoice, choose};
 use super::runtime::runtime;
+use super::sessions::Sessions;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What is fixed of a network's input and output; `None` for a dimension it leaves open.
@@ -26,92 +32,231 @@ pub struct NetworkShape {
     pub planar: bool,
 }
 
+/// What of a network's threads a run has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// All of them.
+    All,
+    /// Those of one of the [workers](Network::workers).
+    One,
+}
+
 /// A segmentation network.
 pub trait Network: Send + Sync {
     /// What is fixed of its shape.
     fn shape(&self) -> NetworkShape;
+
+    /// How many runs at the same time use it best. Where several do, each is of one window, or of a
+    /// fixed batch.
+    fn workers(&self) -> usize {
+        1
+    }
 
     /// Runs a batch (N, C, X, Y, Z) in standard layout and hands the result (N, classes, X, Y, Z)
     /// to `take`.
     fn run(
         &self,
         batch: ArrayView5<f32>,
+        share: Share,
         take: &mut dyn FnMut(ArrayView5<f32>) -> Result<()>,
     ) -> Result<()>;
 }
 
-/// Which execution provider to use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ProviderChoice {
-    /// The best that is there.
-    #[default]
-    Auto,
-    /// ONNX Runtime's own CPU kernels.
-    Cpu,
-    /// An NVIDIA GPU. This build cannot use one: asking for it is an error, never a silent fall back.
-    Cuda,
+/// How a network is run.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NetworkSettings {
+    /// The execution provider asked for.
+    pub provider: ProviderChoice,
+    /// Threads in all; one a core where absent.
+    pub threads: Option<usize>,
+    /// Windows that may be in memory at the same time, as the bundle's `sw_batch_size` says. On a CPU
+    /// they run side by side, each on its share of the threads: operators scale worse than windows
+    /// do, and no window waits for another; on a GPU they are a batch, which is always filled up to
+    /// that many, so that cuDNN chooses its algorithms once.
+    pub side_by_side: usize,
+    /// Of a GPU.
+    pub gpu: GpuSettings,
+    /// The GPUs to use, of those there are; all where empty.
+    pub devices: Vec<i32>,
 }
 
-/// An ONNX model in a session of ONNX Runtime.
+impl NetworkSettings {
+    /// Sessions, and threads of each.
+    fn lanes(&self) -> (usize, usize) {
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = self.threads.unwrap_or_else(cores).max(1);
+        let lanes = self.side_by_side.clamp(1, threads);
+        (lanes, threads / lanes)
+    }
+}
+
+/// An ONNX model in sessions of ONNX Runtime.
 pub struct OnnxNetwork {
-    // `Session::run` wants exclusive access; on a CPU one batch uses all threads anyway.
-    session: Mutex<Session>,
+    /// On a CPU one session with all threads, on GPUs one on each.
+    whole: Sessions,
+    /// Those with a share of the threads each, where windows run side by side.
+    side_by_side: Option<Sessions>,
+    workers: usize,
+    chosen: Chosen,
+    placement: Option<Placement>,
     input: String,
+    output: String,
     shape: NetworkShape,
 }
 
 impl OnnxNetwork {
     /// Loads a model file. A file that ONNX Runtime cannot load, or whose input or output is not a
-    /// single f32 tensor of five dimensions (four for slices), is [`ErrorKind::InvalidModel`] naming the file.
-    pub fn load(path: &Path, threads: Option<usize>, provider: ProviderChoice) -> Result<Self> {
-        let name = path.display();
-        if provider == ProviderChoice::Cuda {
-            return Err(Error::new(
-                ErrorKind::Configuration,
-                "the CUDA execution provider was asked for, but this build has none; \
-                 set EXECUTION_PROVIDERS to auto or cpu",
-            ));
+    /// single f32 tensor of five dimensions (four for slices), is [`ErrorKind::InvalidModel`] naming the
+    /// file. A GPU that was asked for and cannot be used is [`ErrorKind::Configuration`].
+    pub fn load(path: &Path, settings: &NetworkSettings) -> Result<Self> {
+        let library = &runtime()?.library;
+        let chosen = choose(settings.provider, &Machine::this(), library)?;
+        let gpu = chosen.provider != Provider::Cpu;
+        let loaded = Self::load_on(path, settings, chosen);
+        if let (Err(e), true, ProviderChoice::Auto) = (&loaded, gpu, settings.provider) {
+            // Everything is there and yet it does not work: nobody asked for it by name, but
+            // everybody is told.
+            tracing::warn!(error = %e, "a GPU is there and cannot be used; the CPU takes its place");
+            return Self::load_on(path, settings, Chosen::cpu(Some(e.message().to_owned())));
         }
+        loaded
+    }
+
+    fn load_on(path: &Path, settings: &NetworkSettings, mut chosen: Chosen) -> Result<Self> {
+        let gpu = chosen.provider != Provider::Cpu;
+        if gpu && !settings.devices.is_empty() {
+            chosen.devices = those_of(&chosen.devices, &settings.devices)?;
+        }
+        let path = match &settings.gpu.execution.gpu_model {
+            Some(name) if gpu => path.with_file_name(name),
+            _ => path.to_owned(),
+        };
         if !path.is_file() {
             return Err(Error::new(
                 ErrorKind::InvalidModel,
-                format!("{name} is not there; model/export_monai_bundle.py makes it"),
+                format!("{} is not there; model/export_monai_bundle.py makes it", path.display()),
             ));
         }
-        let invalid =
-            |e: &dyn std::fmt::Display| Error::new(ErrorKind::InvalidModel, format!("{name}: {e}"));
-        let environment = &runtime()?.environment;
-        // The cause goes along: its code tells a broken file from want of memory.
-        let session = builder(environment, threads)
-            .map_err(|e| invalid(&e).caused_by(e))?
-            .commit_from_file(path)
-            .map_err(|e| invalid(&format!("ONNX Runtime cannot load it: {e}")).caused_by(e))?;
-        let (input, shape) = describe(&session).map_err(|e| invalid(&e))?;
-        Ok(Self { session: Mutex::new(session), input, shape })
+        let (lanes, threads) = settings.lanes();
+        let opening = |threads: usize, devices: Vec<i32>| Opening {
+            path: path.clone(),
+            threads,
+            provider: chosen.provider,
+            devices,
+            gpu: settings.gpu.clone(),
+        };
+        let opening_whole = opening(threads, chosen.devices.clone());
+        let whole = opening_whole.open(0)?;
+        let (input, mut shape) = describe(&whole)
+            .map_err(|e| Error::new(ErrorKind::InvalidModel, format!("{}: {e}", path.display())))?;
+        let output = whole.outputs().first().map(|o| o.name().to_owned()).unwrap_or_default();
+        let placement = placement::of(&whole);
+        let nodes = placement.as_ref().map(|p| format!("{:?}", p.nodes)).unwrap_or_default();
+        tracing::info!(
+            provider = chosen.provider.name(), devices = ?chosen.devices, nodes,
+            reason = chosen.reason, "network loaded"
+        );
+        if gpu && shape.batch.is_none() {
+            shape.batch = Some(settings.side_by_side.max(1));
+        }
+        // A fixed batch is one run.
+        let lanes = if shape.batch.is_some() { 1 } else { lanes };
+        let side_by_side = (lanes > 1).then(|| {
+            let opening = opening(threads / lanes, Vec::new());
+            Sessions::new(None, lanes, Box::new(move |index| opening.open(index)))
+        });
+        // While one batch runs on a GPU, the next is gathered and the one before is blended.
+        let workers = if gpu { 2 * chosen.devices.len() } else { lanes };
+        let sessions = chosen.devices.len().max(1);
+        let make = Box::new(move |index| opening_whole.open(index));
+        let whole = Sessions::new(Some(whole), sessions, make);
+        Ok(Self { whole, side_by_side, workers, chosen, placement, input, output, shape })
     }
 
-    /// Bytes the session's arena took from the system so far: weights and the buffers of its runs.
-    /// `None` where ONNX Runtime keeps no account of them. Waits for a run to end.
+    /// What runs the network, as it is told to whoever asks: `executionProvider`, the `devices` of a
+    /// GPU, why it is none (`executionProviderReason`), how many `nodes` of the graph each provider
+    /// runs, and which kinds of operators a GPU leaves to the CPU (`operatorsOnCpu`).
+    pub fn describe(&self) -> Map<String, Value> {
+        let mut map = Map::new();
+        map.insert("executionProvider".to_owned(), json!(self.provider()));
+        if let Some(reason) = &self.chosen.reason {
+            map.insert("executionProviderReason".to_owned(), json!(reason));
+        }
+        let gpu = self.chosen.provider != Provider::Cpu;
+        if gpu {
+            map.insert("devices".to_owned(), json!(self.chosen.devices));
+        }
+        if let Some(placement) = &self.placement {
+            map.insert("nodes".to_owned(), json!(placement.nodes));
+            if gpu {
+                map.insert("operatorsOnCpu".to_owned(), json!(placement.on_cpu));
+            }
+        }
+        map
+    }
+
+    /// Bytes the arenas of sessions that do not run took from the system so far: weights and the
+    /// buffers of their runs. `None` where ONNX Runtime keeps no account of them.
     pub fn arena_bytes(&self) -> Option<u64> {
-        let session = self.session.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        super::arena::allocated(&session)
+        let others = self.side_by_side.as_ref().map_or(Some(0), Sessions::allocated)?;
+        Some(self.whole.allocated()? + others)
     }
 
     /// Name of the execution provider that runs the network.
     pub fn provider(&self) -> &'static str {
-        "CPUExecutionProvider"
+        self.chosen.provider.name()
     }
 }
 
-fn builder(
-    environment: &ort::environment::Environment,
-    threads: Option<usize>,
-) -> ort::Result<ort::session::builder::SessionBuilder> {
-    let mut builder = Session::builder(environment)?;
-    if let Some(threads) = threads {
-        builder = builder.with_intra_threads(threads)?;
+/// How a session of the model file is opened.
+struct Opening {
+    path: PathBuf,
+    threads: usize,
+    provider: Provider,
+    devices: Vec<i32>,
+    gpu: GpuSettings,
+}
+
+impl Opening {
+    /// Session `index`, on the GPU whose turn it is. The cause of a failure goes along: its code
+    /// tells a broken file from want of memory.
+    fn open(&self, index: usize) -> Result<Session> {
+        let name = self.path.display();
+        let device = self.devices.get(index % self.devices.len().max(1)).copied().unwrap_or(0);
+        let providers = provider::providers(self.provider, device, &self.gpu);
+        let mut builder = self
+            .builder(&runtime()?.environment)
+            .and_then(|builder| Ok(builder.with_execution_providers(providers)?))
+            .map_err(|e| {
+                let provider = self.provider.name();
+                let problem = format!("{provider} cannot be used: {e}");
+                Error::new(ErrorKind::Configuration, problem).caused_by(e)
+            })?;
+        builder.commit_from_file(&self.path).map_err(|e| {
+            let problem = format!("{name}: ONNX Runtime cannot load it: {e}");
+            Error::new(ErrorKind::InvalidModel, problem).caused_by(e)
+        })
     }
-    Ok(builder)
+
+    fn builder(&self, environment: &Environment) -> ort::Result<SessionBuilder> {
+        // A thread that spins after its part of an operator takes the core from decoding and
+        // resampling, of this request and of others.
+        Ok(Session::builder(environment)?
+            .with_intra_op_spinning(false)?
+            .with_intra_threads(self.threads)?
+            .with_config_entry(placement::RECORD, "1")?)
+    }
+}
+
+/// Those of the GPUs there are that were asked for.
+fn those_of(there: &[i32], asked: &[i32]) -> Result<Vec<i32>> {
+    match asked.iter().find(|device| !there.contains(device)) {
+        None => Ok(asked.to_vec()),
+        Some(device) => Err(Error::new(
+            ErrorKind::Configuration,
+            format!("GPU {device} was asked for (GPU_DEVICES); there are {there:?}"),
+        )),
+    }
 }
 
 /// The single input's name and the shapes of input and output.
@@ -161,14 +306,28 @@ impl Network for OnnxNetwork {
         self.shape
     }
 
+    fn workers(&self) -> usize {
+        self.workers
+    }
+
     fn run(
         &self,
         batch: ArrayView5<f32>,
+        share: Share,
         take: &mut dyn FnMut(ArrayView5<f32>) -> Result<()>,
     ) -> Result<()> {
-        let failed = |e: ort::Error| {
-            Error::new(ErrorKind::InvalidModel, format!("the network failed: {e}")).caused_by(e)
+        let sessions = match (share, &self.side_by_side) {
+            (Share::One, Some(sessions)) => sessions,
+            _ => &self.whole,
         };
+        let result = self.run_in_turn(batch, sessions)?;
+        take(self.view(&result)?)
+    }
+}
+
+impl OnnxNetwork {
+    /// Runs a batch in the next session that is free.
+    fn run_in_turn(&self, batch: ArrayView5<f32>, sessions: &Sessions) -> Result<DynValue> {
         let input = if self.shape.planar {
             if batch.dim().4 != 1 {
                 return Err(Error::internal("a network for slices was given a volume"));
@@ -178,18 +337,29 @@ impl Network for OnnxNetwork {
             TensorRef::from_array_view(batch).map(|t| t.into_dyn())
         }
         .map_err(failed)?;
-        // A panic while the session was in use left nothing of ours half done in it.
-        let mut session = self.session.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let outputs = session.run(ort::inputs![self.input.as_str() => input]).map_err(failed)?;
-        let result = outputs[0].try_extract_array::<f32>().map_err(failed)?;
+        let mut taken = sessions.take()?;
+        let mut outputs =
+            taken.session()?.run(ort::inputs![self.input.as_str() => input]).map_err(failed)?;
+        // Taken out, so that the session is free for the next batch while this result is blended.
+        outputs
+            .remove(self.output.as_str())
+            .ok_or_else(|| Error::internal("the network's output is not there"))
+    }
+
+    /// A result with axes (N, classes, X, Y, Z).
+    fn view<'r>(&self, result: &'r DynValue) -> Result<ArrayView5<'r, f32>> {
+        let result = result.try_extract_array::<f32>().map_err(failed)?;
         let dims = result.shape().to_vec();
         let result = if self.shape.planar { result.insert_axis(Axis(dims.len())) } else { result };
-        let result = result.into_dimensionality::<Ix5>().map_err(|_| {
+        result.into_dimensionality::<Ix5>().map_err(|_| {
             Error::new(
                 ErrorKind::InvalidModel,
                 format!("the network gave a result of shape {dims:?} in place of (N, C, X, Y, Z)"),
             )
-        })?;
-        take(result)
+        })
     }
+}
+
+fn failed(e: ort::Error) -> Error {
+    Error::new(ErrorKind::InvalidModel, format!("the network failed: {e}")).caused_by(e)
 }

@@ -3,15 +3,16 @@
 //! MONAI keeps the sums of all classes over the whole image. Here windows are taken in the order of
 //! their starts, and what no later window touches is handed on at once (`blend`).
 
-use ndarray::{Array4, Array5, ArrayView3, ArrayView4, ArrayView5, Axis, s};
+use ndarray::{Array4, ArrayView3, ArrayView4, Axis};
 use rayon::prelude::*;
 
 use super::blend::{Blend, Grid};
 pub use super::importance::BlendMode;
+use super::in_turn::{self, Work};
 use super::network::Network;
 use crate::bundle::Args;
 use crate::error::{Error, ErrorKind, Result};
-use crate::progress::{Progress, Stage};
+use crate::progress::Progress;
 
 /// `monai.inferers.SlidingWindowInferer`.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +27,9 @@ pub struct SlidingWindowInferer {
     pub mode: BlendMode,
     /// What fills the image up to one window.
     pub padding: WindowPadding,
+    /// Whether windows that hold one value throughout, such as air after clipping, go through the
+    /// network once for each value.
+    pub reuse_constant: bool,
 }
 
 /// How an image smaller than a window is filled up (`padding_mode` of `torch.nn.functional.pad`).
@@ -42,7 +46,7 @@ pub enum WindowPadding {
 }
 
 /// Takes the finished parts of the blended result.
-pub trait PlaneSink {
+pub trait PlaneSink: Send {
     /// Called once, before the first plane: classes, and size along X, Y, Z.
     fn begin(&mut self, classes: usize, dims: [usize; 3]) -> Result<()>;
 
@@ -54,8 +58,10 @@ pub trait PlaneSink {
 /// What a run took.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct WindowStats {
-    /// Windows that went through the network.
+    /// Windows of the image.
     pub windows: usize,
+    /// Windows that went through the network; the others are like one that did.
+    pub windows_run: usize,
     /// Seconds inside the network alone.
     pub network_seconds: f64,
 }
@@ -105,7 +111,8 @@ impl SlidingWindowInferer {
                 );
             }
         };
-        Ok(Self { roi_size, sw_batch_size: sw_batch_size as usize, overlap, mode, padding })
+        let sw_batch_size = sw_batch_size as usize;
+        Ok(Self { roi_size, sw_batch_size, overlap, mode, padding, reuse_constant: true })
     }
 
     /// Size of a window on an image of size `dims`, as given to the network.
@@ -130,40 +137,13 @@ impl SlidingWindowInferer {
         let starts: [Vec<usize>; 3] =
             std::array::from_fn(|a| window_starts(padded[a], roi[a], self.overlap[a]));
         let grid = Grid { roi, padded, before, dims, starts: &starts };
+        let windows = grid.windows();
         let mut blend = Blend::new(grid, self.mode);
-        let windows: Vec<[usize; 3]> = starts[0]
-            .iter()
-            .flat_map(|&x| {
-                let (ys, zs) = (&starts[1], &starts[2]);
-                ys.iter().flat_map(move |&y| zs.iter().map(move |&z| [x, y, z]))
-            })
-            .collect();
-        let batch_size = network.shape().batch.unwrap_or(self.sw_batch_size).max(1);
-        let mut stats = WindowStats { windows: windows.len(), network_seconds: 0.0 };
-        let channels = image.dim().0;
-        let mut buffer = Array5::<f32>::zeros((batch_size, channels, roi[0], roi[1], roi[2]));
-        let fixed = network.shape().batch.is_some();
-        let mut done = 0;
-        for batch in windows.chunks(batch_size) {
-            progress.check()?;
-            gather(&image, batch, roi, &mut buffer);
-            let run = if fixed { batch_size } else { batch.len() };
-            let started = std::time::Instant::now();
-            let mut inside = 0.0;
-            network.run(buffer.slice(s![..run, .., .., .., ..]), &mut |result| {
-                inside = started.elapsed().as_secs_f64();
-                check_result(&result, run, roi)?;
-                for (window, result) in batch.iter().zip(result.outer_iter()) {
-                    blend.add(*window, result, sink)?;
-                }
-                Ok(())
-            })?;
-            stats.network_seconds += inside;
-            done += batch.len();
-            progress.advance(Stage::Inference, done, windows.len());
-        }
-        blend.finish(sink)?;
-        Ok(stats)
+        // Where windows run side by side, each is a batch.
+        let side_by_side = if network.workers() > 1 { 1 } else { self.sw_batch_size };
+        let batch = network.shape().batch.unwrap_or(side_by_side).max(1);
+        let work = Work { image: image.view(), windows: &windows, roi, network, progress, batch };
+        in_turn::run(&work, self.reuse_constant, &mut blend, sink)
     }
 
     /// The image in standard layout, filled up to at least one window.
@@ -224,7 +204,7 @@ impl WindowPadding {
 }
 
 /// The image with Z running fastest, copied in blocks that suit both memory orders.
-fn standard_layout(image: ArrayView4<f32>) -> ndarray::CowArray<f32, ndarray::Ix4> {
+pub fn standard_layout(image: ArrayView4<f32>) -> ndarray::CowArray<f32, ndarray::Ix4> {
     const BLOCK: usize = 16;
     if image.is_standard_layout() {
         return image.into();
@@ -265,33 +245,6 @@ fn window_starts(n: usize, roi: usize, overlap: f64) -> Vec<usize> {
     }
     starts.push(n - roi);
     starts
-}
-
-/// Copies windows out of the image (standard layout), row by row.
-fn gather(
-    image: &ndarray::CowArray<f32, ndarray::Ix4>,
-    windows: &[[usize; 3]],
-    roi: [usize; 3],
-    buffer: &mut Array5<f32>,
-) {
-    buffer.outer_iter_mut().into_par_iter().zip(windows).for_each(|(mut target, &[x, y, z])| {
-        let source = image.slice(s![.., x..x + roi[0], y..y + roi[1], z..z + roi[2]]);
-        target.assign(&source);
-    });
-}
-
-fn check_result(result: &ArrayView5<f32>, batch: usize, roi: [usize; 3]) -> Result<()> {
-    let (n, _, x, y, z) = result.dim();
-    if n != batch || [x, y, z] != roi {
-        return Err(Error::new(
-            ErrorKind::InvalidModel,
-            format!(
-                "the network gave a result of {n} windows of {:?} voxels for {batch} of {roi:?}",
-                [x, y, z]
-            ),
-        ));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use ndarray::{Array4, ArrayView3, Axis};
 
 use super::timings::Timings;
 use crate::error::Result;
-use crate::inference::{PlaneSink, WindowStats};
+use crate::inference::{PlaneSink, WindowStats, standard_layout};
 use crate::postprocess::{Segmentation, Segmenter};
 use crate::progress::{Progress, Stage};
 use crate::registry::Model;
@@ -59,6 +59,11 @@ pub fn segment(
     let network_dims = image.dims();
     let Image { data, applied, .. } = image;
     let segmenter = Segmenter::new(model.postprocessing.clone(), &applied, network_dims)?;
+    // Here, so that the image as it was is given up before the network runs.
+    let data = match data.is_standard_layout() {
+        true => data,
+        false => standard_layout(data.view()).into_owned(),
+    };
     let mut sink = Timed { segmenter, seconds: 0.0 };
     let windows = run_network(model, &data, &mut sink, progress)?;
     drop(data);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use dicom_dictionary_std::tags;
 
+use super::Given;
 use crate::dicom::{Attributes, Series};
 use crate::error::{Error, ErrorKind, Result};
 use crate::registry::Model;
@@ -32,12 +33,9 @@ fn called(name: &str, wanted: &str) -> bool {
 /// # Errors
 ///
 /// [`ErrorKind::InvalidRequest`], naming the images wanted.
-pub(super) fn check_names(
-    given: &[(Option<String>, &dyn ImageSource)],
-    model: &Model,
-) -> Result<()> {
+fn check_names(given: &[Given<'_>], model: &Model) -> Result<()> {
     let wanted = &model.images;
-    let names: Vec<&str> = given.iter().filter_map(|(name, _)| name.as_deref()).collect();
+    let names: Vec<&str> = given.iter().filter_map(|image| image.name.as_deref()).collect();
     if names.is_empty() {
         let told_apart = wanted.len() == 1 || !model.selections.is_empty();
         if given.len() == wanted.len() && told_apart {
@@ -61,6 +59,93 @@ pub(super) fn check_names(
     Ok(())
 }
 
+/// Modalities of objects that belong to images but are none.
+const NO_IMAGES: [&str; 10] =
+    ["SEG", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "REG", "DOC", "FID"];
+
+/// An image's name, if the request gives it one, its source and its series.
+type Described<'s> = (Option<&'s str>, &'s dyn ImageSource, Arc<Series>);
+
+/// Reads the headers of what is given. A place that holds several series stands for the one of
+/// images in it; where the package's rules choose among them, or the model takes several at once, for all of
+/// them.
+///
+/// # Errors
+/// Those of the sources; [`ErrorKind::InvalidRequest`] where names are not the model's, or where a
+/// place holds several series and nothing tells which is meant.
+pub(super) async fn described<'s>(
+    given: &'s [Given<'s>],
+    model: &Model,
+) -> Result<Vec<Described<'s>>> {
+    let rules = !model.selections.is_empty();
+    let choosing = match given {
+        [only] if only.name.is_none() => {
+            rules && (only.sources.len() > 1 || model.images.len() > 1)
+        }
+        _ => false,
+    };
+    if !choosing {
+        check_names(given, model)?;
+    }
+    let mut described = Vec::new();
+    for image in given {
+        let read = image.sources.iter().map(|source| async move {
+            source.series().await.map(|series| (*source, Arc::new(series)))
+        });
+        let mut series: Vec<Read<'s>> = futures::future::try_join_all(read).await?;
+        if !choosing {
+            series = vec![only_image(series)?];
+        }
+        let name = image.name.as_deref();
+        described.extend(series.into_iter().map(|(source, series)| (name, source, series)));
+    }
+    Ok(described)
+}
+
+/// The one series of images.
+fn only_image(mut series: Vec<Read<'_>>) -> Result<Read<'_>> {
+    if series.len() > 1 {
+        let images = series.extract_if(.., |(_, series)| is_image(series)).collect::<Vec<_>>();
+        if !images.is_empty() {
+            series = images;
+        }
+    }
+    if series.len() > 1 {
+        let list: Vec<String> = series.iter().map(|(_, series)| summary(series)).collect();
+        return Err(Error::new(
+            ErrorKind::InvalidRequest,
+            format!(
+                "there are {} series; name one by seriesInstanceUID, or put rules into the model \
+                 package's serving.json: {}",
+                list.len(),
+                list.join("; ")
+            ),
+        )
+        .with("series", list));
+    }
+    series.pop().ok_or_else(|| Error::internal("a place without series"))
+}
+
+fn modality(series: &Series) -> Option<String> {
+    series.instances.first().and_then(|first| first.dataset.text(tags::MODALITY))
+}
+
+fn is_image(series: &Series) -> bool {
+    let frames = series.instances.iter().any(|instance| !instance.frames.is_empty());
+    frames && !modality(series).is_some_and(|m| NO_IMAGES.contains(&m.trim()))
+}
+
+/// UID, modality and number of instances: nothing of the patient.
+fn summary(series: &Series) -> String {
+    let modality = modality(series);
+    format!(
+        "{} ({}, {} instances)",
+        series.series_instance_uid,
+        modality.as_deref().unwrap_or("no modality"),
+        series.instances.len()
+    )
+}
+
 /// An image's source and its series.
 type Read<'s> = (&'s dyn ImageSource, Arc<Series>);
 
@@ -70,10 +155,7 @@ type Read<'s> = (&'s dyn ImageSource, Arc<Series>);
 ///
 /// [`ErrorKind::InvalidRequest`] where a rule of the model package holds for none or several of
 /// them, or several rules for one, naming image and series.
-pub(super) fn in_order<'s>(
-    given: Vec<(Option<&str>, &'s dyn ImageSource, Arc<Series>)>,
-    model: &Model,
-) -> Result<Vec<Read<'s>>> {
+pub(super) fn in_order<'s>(given: Vec<Described<'s>>, model: &Model) -> Result<Vec<Read<'s>>> {
     if let [(None, source, series)] = &given[..] {
         return Ok(vec![(*source, series.clone())]);
     }

@@ -40,6 +40,16 @@ pub trait Invoke: Send + Sync {
     /// As of [`invoke`](Self::invoke), where the request names a model that is not there.
     fn admit(&self, request: &InferenceRequest) -> Result<Held>;
 
+    /// The bytes of a request in S3, at most `limit`.
+    ///
+    /// # Errors
+    /// Those of reading it; [`ErrorKind::Configuration`](crate::error::ErrorKind::Configuration)
+    /// where this is a stand-in without S3.
+    async fn request_object(&self, uri: &str, limit: usize) -> Result<bytes::Bytes> {
+        let _ = (uri, limit);
+        Err(Error::new(crate::error::ErrorKind::Configuration, "there is no S3"))
+    }
+
     /// Runs one request with what [`admit`](Self::admit) took hold of. Once `cancel` is cancelled it stops at the next stage or window with
     /// [`ErrorKind::Cancelled`](crate::error::ErrorKind::Cancelled).
     async fn invoke(
@@ -65,32 +75,35 @@ pub struct Job {
     pub progress: Arc<dyn Progress>,
 }
 
-/// Runs one input of one image. Storing the outputs is the caller's, as is `input` in the report.
-pub async fn run(source: &dyn ImageSource, job: Job) -> Result<InputOutcome> {
-    run_images(&[(None, source)], job).await
+/// One image of an input, or a place where images are.
+pub struct Given<'s> {
+    /// The name that the request gives it.
+    pub name: Option<String>,
+    /// The series there, one of which may be meant.
+    pub sources: Vec<&'s dyn ImageSource>,
 }
 
-/// Runs one input of several images, each with the name that the model package gives it. The
+/// Runs one input of one image. Storing the outputs is the caller's, as is `input` in the report.
+pub async fn run(source: &dyn ImageSource, job: Job) -> Result<InputOutcome> {
+    run_images(&[Given { name: None, sources: vec![source] }], job).await
+}
+
+/// Runs one input of several images, each with the name that the model package gives it, or of the
+/// series of one place, among which the package's rules choose. The
 /// result lies on the grid of the model's first image, whose series it refers to.
-pub async fn run_images(
-    images: &[(Option<String>, &dyn ImageSource)],
-    job: Job,
-) -> Result<InputOutcome> {
+pub async fn run_images(given: &[Given<'_>], job: Job) -> Result<InputOutcome> {
     let mut timings = Timings::default();
     let progress = job.progress.clone();
-    images::check_names(images, &job.model)?;
-    let mut described = Vec::with_capacity(images.len());
-    for (name, source) in images {
-        described.push((name.as_deref(), *source, Arc::new(source.series().await?)));
-    }
+    let described = images::described(given, &job.model).await?;
     let ordered = images::in_order(described, &job.model)?;
+    let total = ordered.len();
     let mut loaded: Vec<(Arc<Series>, Arc<Plan>, Volume)> = Vec::with_capacity(ordered.len());
     let mut stats = FrameStats::default();
     for (source, series) in ordered {
         let (planned, policy) = (series.clone(), job.policy.clone());
         let plan = Arc::new(cpu::run(move || volume::plan(&planned, &policy)).await?);
         timings.end(Stage::Metadata);
-        progress.advance(Stage::Metadata, loaded.len() + 1, images.len());
+        progress.advance(Stage::Metadata, loaded.len() + 1, total);
         images::check_frame_of_reference(loaded.first().map(|(s, ..)| s), &series)?;
         let (volume, took) = frames::load(source, &series, &plan, &*progress).await?;
         stats.frames += took.frames;
@@ -140,7 +153,7 @@ pub async fn run_images(
         }
         report.insert("geometry".to_owned(), geometry_report(&plan, computed.network_dims));
         report.insert("segments".to_owned(), written.segments);
-        report.insert("executionProvider".to_owned(), json!(model.network.provider()));
+        report.extend(model.network.describe());
         report.insert(
             "frames".to_owned(),
             json!({"count": stats.frames, "encodedBytes": stats.encoded_bytes}),

@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{Held, Invoke, Job, run, run_images};
+use super::{Given, Held, Invoke, Job, run_images};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Progress, Stage};
 use crate::registry::{Lease, Model, Registry};
 use crate::request::{InferenceRequest, Input, InputOutcome, Outcome};
 use crate::source::ImageSource;
 use crate::source::ahi::{AhiClient, AhiSource, ImageSetId};
+use crate::source::dicom_objects::DicomSeries;
+use crate::source::s3::{self, Location, S3Input};
 use crate::telemetry::Metrics;
 use crate::volume::VolumePolicy;
 use crate::writers::sink;
@@ -27,6 +30,8 @@ pub struct Service {
     pub ahi: AhiClient,
     /// S3, for outputs.
     pub s3: aws_sdk_s3::Client,
+    /// S3, for inputs.
+    pub s3_input: S3Input,
     /// Where outputs go when a request does not say; into the answer where absent.
     pub output_uri: Option<String>,
     /// How series that are not clean stacks are treated.
@@ -39,6 +44,12 @@ pub struct Service {
 impl Invoke for Service {
     fn admit(&self, request: &InferenceRequest) -> Result<Held> {
         self.registry.get(request.model.as_deref()).map(Some)
+    }
+
+    async fn request_object(&self, uri: &str, limit: usize) -> Result<Bytes> {
+        let location = Location::parse(uri)?;
+        let object = self.s3_input.small_object(&location, limit).await;
+        object.map_err(|e| e.context("s3Uri").with("field", "s3Uri"))
     }
 
     async fn invoke(
@@ -93,12 +104,31 @@ impl Invoke for Service {
 }
 
 impl Service {
-    /// Where one image comes from.
-    fn source(&self, input: &Input) -> Result<Box<dyn ImageSource>> {
+    /// The series that one image may be.
+    async fn sources(&self, input: &Input) -> Result<Vec<Box<dyn ImageSource>>> {
+        let image_set = |id| -> Result<Box<dyn ImageSource>> {
+            Ok(Box::new(AhiSource::new(self.ahi.clone(), id, None)?))
+        };
         match input {
             Input::ImageSet { datastore_id, image_set_id, version_id } => {
                 let id = ImageSetId::new(datastore_id, image_set_id)?;
-                Ok(Box::new(AhiSource::new(self.ahi.clone(), id, version_id.as_deref())?))
+                let source = AhiSource::new(self.ahi.clone(), id, version_id.as_deref())?;
+                Ok(vec![Box::new(source)])
+            }
+            Input::Study { datastore_id, study_instance_uid, series_instance_uid } => {
+                let series = series_instance_uid.as_deref();
+                let sets = self.ahi.study(datastore_id, study_instance_uid, series).await?;
+                sets.into_iter().map(image_set).collect()
+            }
+            Input::S3 { uri, series_instance_uid } => {
+                // Its value is not repeated: keys in S3 are often names of patients.
+                let named = |e: Error| e.context("s3Uri").with("field", "s3Uri");
+                let location = Location::parse(uri)?;
+                let series = self.s3_input.series(&location).await.map_err(named)?;
+                wanted(series, series_instance_uid.as_deref()).map_err(named)
+            }
+            Input::Body(bytes) => {
+                wanted(s3::series_in(bytes.clone(), self.s3_input.limits()).await?, None)
             }
             Input::Images(_) => Err(Error::internal("images within images")),
         }
@@ -112,18 +142,24 @@ impl Service {
     ) -> Result<InputOutcome> {
         let progress = job.progress.clone();
         let described = described(input);
-        let mut outcome = match input {
+        let images: Vec<(Option<&str>, &Input)> = match input {
             Input::Images(images) => {
-                let sources = images
-                    .iter()
-                    .map(|(name, image)| Ok((name.clone(), self.source(image)?)))
-                    .collect::<Result<Vec<_>>>()?;
-                let images: Vec<_> =
-                    sources.iter().map(|(name, source)| (name.clone(), &**source)).collect();
-                run_images(&images, job).await?
+                images.iter().map(|(name, image)| (name.as_deref(), image)).collect()
             }
-            single => run(&*self.source(single)?, job).await?,
+            single => vec![(None, single)],
         };
+        let mut places = Vec::with_capacity(images.len());
+        for (name, image) in images {
+            places.push((name, self.sources(image).await?));
+        }
+        let given: Vec<Given> = places
+            .iter()
+            .map(|(name, sources)| Given {
+                name: name.map(str::to_owned),
+                sources: sources.iter().map(|source| &**source).collect(),
+            })
+            .collect();
+        let mut outcome = run_images(&given, job).await?;
         let mut report = serde_json::Map::new();
         report.insert("input".to_owned(), described);
         report.append(&mut outcome.report);
@@ -140,12 +176,32 @@ impl Service {
     }
 }
 
+/// The series of a UID, or all of them.
+fn wanted(series: Vec<DicomSeries>, uid: Option<&str>) -> Result<Vec<Box<dyn ImageSource>>> {
+    let meant = |one: &DicomSeries| uid.is_none_or(|uid| one.uid() == uid);
+    let (chosen, others): (Vec<_>, Vec<_>) = series.into_iter().partition(meant);
+    if chosen.is_empty() {
+        let there: Vec<&str> = others.iter().map(DicomSeries::uid).collect();
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!("there is no series of that seriesInstanceUID; there are {}", there.join(", ")),
+        )
+        .with("series", there));
+    }
+    Ok(chosen.into_iter().map(|series| Box::new(series) as Box<dyn ImageSource>).collect())
+}
+
 /// An input as the report repeats it.
 fn described(input: &Input) -> Value {
     match input {
         Input::ImageSet { datastore_id, image_set_id, .. } => {
             json!({"datastoreId": datastore_id, "imageSetId": image_set_id})
         }
+        Input::Study { datastore_id, study_instance_uid, .. } => {
+            json!({"datastoreId": datastore_id, "studyInstanceUID": study_instance_uid})
+        }
+        Input::S3 { uri, .. } => json!({ "s3Uri": uri }),
+        Input::Body(bytes) => json!({"body": {"bytes": bytes.len()}}),
         Input::Images(images) => {
             let named: Option<Map<String, Value>> = images
                 .iter()

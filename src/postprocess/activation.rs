@@ -1,6 +1,8 @@
 //! `Activationsd` on one plane of the result.
 
-use ndarray::ArrayView3;
+use ndarray::{ArrayView3, Axis};
+
+use super::curve::{exp, half_tanh, sigmoid};
 
 /// What is applied to the network's result before anything else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,10 +22,10 @@ impl Activation {
         let (classes, _, _) = plane.dim();
         out.clear();
         match self {
-            Self::None => out.extend(plane.iter()),
-            Self::Sigmoid => out.extend(plane.iter().map(|&v| 1.0 / (1.0 + (-v).exp()))),
+            Self::None => each_row(plane, |row| out.extend_from_slice(row)),
+            Self::Sigmoid => each_row(plane, |row| out.extend(row.iter().map(|&v| sigmoid(v)))),
             Self::Softmax => {
-                out.extend(plane.iter());
+                each_row(plane, |row| out.extend_from_slice(row));
                 let area = out.len() / classes.max(1);
                 softmax(out, area);
             }
@@ -34,17 +36,29 @@ impl Activation {
     /// its sign is their argmax, and it is all that has to be resampled.
     pub fn difference(self, plane: ArrayView3<f32>, out: &mut Vec<f32>) {
         out.clear();
-        let (zero, one) =
-            (plane.index_axis(ndarray::Axis(0), 0), plane.index_axis(ndarray::Axis(0), 1));
-        let pairs = zero.iter().zip(one.iter());
-        match self {
-            Self::None => out.extend(pairs.map(|(a, b)| b - a)),
-            // softmax₁ − softmax₀ = tanh((l₁ − l₀) / 2)
-            Self::Softmax => out.extend(pairs.map(|(a, b)| ((b - a) * 0.5).tanh())),
-            Self::Sigmoid => {
-                let sigmoid = |v: f32| 1.0 / (1.0 + (-v).exp());
-                out.extend(pairs.map(|(&a, &b)| sigmoid(b) - sigmoid(a)));
+        let (zero, one) = plane.split_at(Axis(0), 1);
+        let mut second = Vec::with_capacity(one.len());
+        each_row(one.slice_axis(Axis(0), (..1).into()), |row| second.extend_from_slice(row));
+        let mut second = second.chunks_exact(plane.dim().2.max(1));
+        each_row(zero, |zero| {
+            let pairs = zero.iter().zip(second.next().unwrap_or(&[]));
+            match self {
+                Self::None => out.extend(pairs.map(|(a, b)| b - a)),
+                // softmax₁ − softmax₀ = tanh((l₁ − l₀) / 2)
+                Self::Softmax => out.extend(pairs.map(|(a, b)| half_tanh(b - a))),
+                Self::Sigmoid => out.extend(pairs.map(|(&a, &b)| sigmoid(b) - sigmoid(a))),
             }
+        });
+    }
+}
+
+/// Calls `f` with every row along Z, in order, each contiguous: loops over slices are vectorised,
+/// those over views are not.
+fn each_row(plane: ArrayView3<f32>, mut f: impl FnMut(&[f32])) {
+    for row in plane.rows() {
+        match row.as_slice() {
+            Some(row) => f(row),
+            None => f(&row.to_vec()),
         }
     }
 }
@@ -60,7 +74,7 @@ fn softmax(values: &mut [f32], area: usize) {
     }
     for class in values.chunks_mut(area.max(1)) {
         for ((v, &m), s) in class.iter_mut().zip(&largest).zip(&mut sum) {
-            *v = (*v - m).exp();
+            *v = exp(*v - m);
             *s += *v;
         }
     }

@@ -141,8 +141,30 @@ struct Rows {
     ny: usize,
     nz: usize,
     along: AxisTaps,
-    /// The same as index and weight pairs in f32, where no output needs more than two.
-    pairs: Option<Vec<([u32; 2], [f32; 2])>>,
+    along_row: Along,
+}
+
+/// How an output row is made from the input's, in f32.
+enum Along {
+    /// It is the same.
+    Same,
+    /// Of two values each, by index and weight.
+    Pairs(Vec<([u32; 2], [f32; 2])>),
+    /// By the taps.
+    Many,
+}
+
+impl Along {
+    fn new(taps: &AxisTaps, inputs: usize) -> Self {
+        let same = |i: usize| *taps.row(i) == [(i as u32, 1.0)];
+        if taps.outputs() == inputs && (0..inputs).all(same) {
+            return Self::Same;
+        }
+        taps.pairs().map_or(Self::Many, |pairs| {
+            let pairs = pairs.iter().map(|p| (p.index, p.weight.map(|w| w as f32)));
+            Self::Pairs(pairs.collect())
+        })
+    }
 }
 
 impl Fused {
@@ -169,15 +191,13 @@ impl Fused {
             axes[input] = output;
         }
         let [along_x, along_y, along] = axes.map(|a| map.taps[a].clone());
-        let pairs = along
-            .pairs()
-            .map(|pairs| pairs.iter().map(|p| (p.index, p.weight.map(|w| w as f32))).collect());
+        let along_row = Along::new(&along, dims[2]);
         let results = if let Rule::Threshold(_) = rule { classes } else { 1 };
         Ok(Self {
             activation,
             rule,
             channels,
-            rows: Rows { ny: dims[1], nz: dims[2], along, pairs },
+            rows: Rows { ny: dims[1], nz: dims[2], along, along_row },
             axes,
             order_x: Order::new(&along_x),
             order_y: Order::new(&along_y),
@@ -275,6 +295,16 @@ impl Fused {
     }
 }
 
+/// Writes whether each value is beyond a threshold, and tells whether some value is close to it.
+fn compare(values: &[f32], out: &mut [u8], beyond: impl Fn(f32) -> bool, threshold: f32) -> bool {
+    let mut close = false;
+    for (o, &v) in out.iter_mut().zip(values) {
+        *o = u8::from(beyond(v));
+        close |= (v - threshold).abs() < CLOSE;
+    }
+    close
+}
+
 /// Copies a tile of labels (result, tile, row) to its place, in runs across the tile.
 fn scatter(labels: &[u8], tile: &[usize], length: usize, target: &mut ArrayViewMut3<u8>) {
     for (r, labels) in labels.chunks(tile.len() * length).enumerate() {
@@ -332,17 +362,24 @@ impl Source<'_> {
         match rule {
             Rule::Sign => {
                 let Some(out) = out.next() else { return };
-                self.interpolate(0, scratch);
-                for (z, (o, &v)) in out.iter_mut().zip(&scratch.values).enumerate() {
-                    *o = u8::from(if v.abs() < CLOSE { self.exact(0, z) > 0.0 } else { v > 0.0 });
+                let values = self.interpolate(0, scratch);
+                if compare(values, out, |v| v > 0.0, 0.0) {
+                    for (z, (o, &v)) in out.iter_mut().zip(values).enumerate() {
+                        if v.abs() < CLOSE {
+                            *o = u8::from(self.exact(0, z) > 0.0);
+                        }
+                    }
                 }
             }
             Rule::Threshold(t) => {
                 for (channel, out) in (0..channels).zip(out) {
-                    self.interpolate(channel, scratch);
-                    for (z, (o, &v)) in out.iter_mut().zip(&scratch.values).enumerate() {
-                        let v = if (v - t).abs() < CLOSE { self.exact(channel, z) } else { v };
-                        *o = u8::from(v >= t);
+                    let values = self.interpolate(channel, scratch);
+                    if compare(values, out, |v| v >= t, t) {
+                        for (z, (o, &v)) in out.iter_mut().zip(values).enumerate() {
+                            if (v - t).abs() < CLOSE {
+                                *o = u8::from(self.exact(channel, z) >= t);
+                            }
+                        }
                     }
                 }
             }
@@ -359,17 +396,18 @@ impl Source<'_> {
         scratch.best.fill(f32::NEG_INFINITY);
         scratch.second.fill(f32::NEG_INFINITY);
         for channel in 0..channels {
-            self.interpolate(channel, scratch);
-            let Scratch { values, best, second, .. } = scratch;
-            for (((o, b), s), &v) in out.iter_mut().zip(best).zip(second).zip(values.iter()) {
-                if v > *b {
-                    *s = *b;
-                    *b = v;
-                    *o = channel as u8;
-                } else if v > *s {
-                    *s = v;
-                }
+            let Scratch { best, second, .. } = scratch;
+            let (mut best, mut second) = (std::mem::take(best), std::mem::take(second));
+            let values = self.interpolate(channel, scratch);
+            for (((o, b), s), &v) in out.iter_mut().zip(&mut best).zip(&mut second).zip(values) {
+                let larger = v > *b;
+                // The smaller of the two that do not stay the best; no branches, for vectors.
+                let beaten = if larger { *b } else { v };
+                *s = if beaten > *s { beaten } else { *s };
+                *b = if larger { v } else { *b };
+                *o = if larger { channel as u8 } else { *o };
             }
+            (scratch.best, scratch.second) = (best, second);
         }
         for (z, o) in out.iter_mut().enumerate() {
             if scratch.best[z] - scratch.second[z] < CLOSE {
@@ -394,41 +432,49 @@ impl Source<'_> {
     }
 
     /// One channel's values along the output row, in f32.
-    fn interpolate(&self, channel: usize, scratch: &mut Scratch) {
+    fn interpolate<'s>(&self, channel: usize, scratch: &'s mut Scratch) -> &'s [f32] {
         let Scratch { blended, values, .. } = scratch;
+        let row = |tap: &Tap| (tap.weight as f32, self.row(tap, channel));
         match self.taps {
+            [a, b] => {
+                let ((wa, a), (wb, b)) = (row(a), row(b));
+                for ((out, a), b) in blended.iter_mut().zip(a).zip(b) {
+                    *out = wa * a + wb * b;
+                }
+            }
             [a, b, c, d] => {
-                let w = [a, b, c, d].map(|t| t.weight as f32);
-                let rows = [a, b, c, d].map(|t| self.row(t, channel));
-                let pairs = rows[0].iter().zip(rows[1]).zip(rows[2].iter().zip(rows[3]));
+                let [(wa, a), (wb, b), (wc, c), (wd, d)] = [a, b, c, d].map(row);
+                let pairs = a.iter().zip(b).zip(c.iter().zip(d));
                 for (out, ((a, b), (c, d))) in blended.iter_mut().zip(pairs) {
-                    *out = w[0] * a + w[1] * b + w[2] * c + w[3] * d;
+                    *out = wa * a + wb * b + wc * c + wd * d;
                 }
             }
             taps => {
                 blended.fill(0.0);
                 for tap in taps {
-                    let weight = tap.weight as f32;
-                    for (out, v) in blended.iter_mut().zip(self.row(tap, channel)) {
+                    let (weight, row) = row(tap);
+                    for (out, v) in blended.iter_mut().zip(row) {
                         *out += weight * v;
                     }
                 }
             }
         }
-        match &self.rows.pairs {
-            Some(pairs) => {
+        match &self.rows.along_row {
+            Along::Same => return blended,
+            Along::Pairs(pairs) => {
                 for (out, (index, weight)) in values.iter_mut().zip(pairs) {
                     let [a, b] = index.map(|i| blended[i as usize]);
                     *out = weight[0] * a + weight[1] * b;
                 }
             }
-            None => {
+            Along::Many => {
                 for (z, out) in values.iter_mut().enumerate() {
                     let row = self.rows.along.row(z);
                     *out = row.iter().map(|&(i, w)| w as f32 * blended[i as usize]).sum();
                 }
             }
         }
+        values
     }
 
     /// One value in f64, rounded once.

@@ -7,6 +7,7 @@
 
 mod activation;
 mod components;
+mod curve;
 mod fused;
 mod inverse;
 mod merge;

@@ -34,7 +34,9 @@ pub fn check_bundle(dir: &Path) -> Result<CheckReport> {
 fn capability(stage: Stage, component: &Component) -> Result<String> {
     match stage {
         Stage::Preprocessing => transforms::describe(component),
-        Stage::Inferer => Inferer::from_component(component).map(|inferer| format!("{inferer:?}")),
+        Stage::Inferer => {
+            Inferer::from_component(component, None).map(|inferer| format!("{inferer:?}"))
+        }
         Stage::Postprocessing => PostPlan::describe(component),
     }
 }
@@ -42,7 +44,12 @@ fn capability(stage: Stage, component: &Component) -> Result<String> {
 /// Everything that keeps components which run by themselves from running together.
 fn whole(config: &BundleConfig, dir: &Path) -> Vec<crate::error::Error> {
     let mut errors = Vec::new();
-    errors.extend(Preprocessing::new(&config.preprocessing, &config.image_keys).err());
+    match Preprocessing::new(&config.preprocessing, &config.image_keys) {
+        Ok(steps) => {
+            errors.extend(Inferer::from_component(&config.inferer, steps.plane_across).err());
+        }
+        Err(error) => errors.push(error),
+    }
     match PostPlan::new(&config.postprocessing) {
         Ok(plan) => errors.extend(segments(config, &plan, dir).err()),
         Err(error) => errors.push(error),

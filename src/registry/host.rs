@@ -20,7 +20,7 @@ impl Describe for Model {
         let mut map = Map::new();
         map.insert("title".to_owned(), json!(self.bundle.config.name));
         map.insert("version".to_owned(), json!(self.bundle.config.version));
-        map.insert("executionProvider".to_owned(), json!(self.network.provider()));
+        map.extend(self.network.describe());
         map.insert("segments".to_owned(), json!(labels));
         map.insert("outputs".to_owned(), json!(self.outputs));
         map

@@ -24,7 +24,7 @@ pub trait Loader<M>: Send + Sync {
 }
 
 /// Loads MONAI bundles.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct BundleLoader(pub LoadOptions);
 
 /// Memory of a network while it loads, as a multiple of its weights on disk: the file's contents as
@@ -50,7 +50,7 @@ impl Loader<Model> for BundleLoader {
 
     fn load(&self, location: &ModelLocation) -> Result<(Model, u64)> {
         let estimate = self.estimate(location)?;
-        let model = Model::load(&location.name, &location.path, self.0)
+        let model = Model::load(&location.name, &location.path, &self.0)
             .map_err(|e| or_out_of_memory(e, estimate, memory::available()))?;
         // The model is still there when this looks at the memory, as it was when the run failed.
         model.warm_up().map_err(|e| model.or_out_of_memory(e))?;

@@ -1,17 +1,19 @@
 //! One model: a bundle with its transforms built, its network loaded and its segments described.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ndarray::Array4;
 
 use super::loader::or_out_of_memory;
 use crate::bundle::serving::Serving;
-use crate::bundle::{Bundle, BundleConfig, ResultForm, segment_descriptions};
+use crate::bundle::{Bundle, BundleConfig, Execution, ResultForm, segment_descriptions};
 use crate::config::{ComputeSettings, ExecutionProvider};
 use crate::dicom::segment::{Algorithm, SegmentDescription};
 use crate::dicom::selection::Selection;
 use crate::error::{Error, ErrorKind, Result};
-use crate::inference::{Inferer, Network, OnnxNetwork, PlaneSink, ProviderChoice};
+use crate::inference::{
+    GpuSettings, Inferer, Network, NetworkSettings, OnnxNetwork, PlaneSink, ProviderChoice,
+};
 use crate::memory;
 use crate::postprocess::PostPlan;
 use crate::progress::Silent;
@@ -19,12 +21,18 @@ use crate::request::OutputKind;
 use crate::transforms::Preprocessing;
 
 /// How models are loaded.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadOptions {
     /// Execution provider.
     pub provider: ProviderChoice,
     /// Threads of the network; ONNX Runtime's own choice (one a core) where absent.
     pub threads: Option<usize>,
+    /// Whether windows of one value go through the network each time.
+    pub every_window: bool,
+    /// The GPUs to use; all where empty.
+    pub gpu_devices: Vec<i32>,
+    /// Bytes of a GPU's memory that the model may take.
+    pub gpu_memory: Option<usize>,
 }
 
 impl From<&ComputeSettings> for LoadOptions {
@@ -33,8 +41,15 @@ impl From<&ComputeSettings> for LoadOptions {
             ExecutionProvider::Auto => ProviderChoice::Auto,
             ExecutionProvider::Cpu => ProviderChoice::Cpu,
             ExecutionProvider::Cuda => ProviderChoice::Cuda,
+            ExecutionProvider::Tensorrt => ProviderChoice::TensorRt,
         };
-        Self { provider, threads: Some(settings.threads) }
+        Self {
+            provider,
+            threads: Some(settings.threads),
+            every_window: settings.every_window,
+            gpu_devices: settings.gpu_devices.clone(),
+            gpu_memory: settings.gpu_memory,
+        }
     }
 }
 
@@ -77,21 +92,33 @@ impl Model {
     ///
     /// [`ErrorKind::ModelNotFound`] or [`ErrorKind::InvalidModel`], naming the file and the JSON path
     /// at fault; [`ErrorKind::Configuration`] where ONNX Runtime is not there.
-    pub fn load(name: &str, dir: &Path, options: LoadOptions) -> Result<Self> {
+    pub fn load(name: &str, dir: &Path, options: &LoadOptions) -> Result<Self> {
         let named = |e: Error| e.with("model", name);
         Self::read(name, dir, options).map_err(named)
     }
 
-    fn read(name: &str, dir: &Path, options: LoadOptions) -> Result<Self> {
+    fn read(name: &str, dir: &Path, options: &LoadOptions) -> Result<Self> {
         let bundle = Bundle::open(dir)?;
         let config = &bundle.config;
         let preprocessing = Preprocessing::new(&config.preprocessing, &config.image_keys)?;
-        let inferer = Inferer::from_component(&config.inferer)?;
+        let inferer = Inferer::from_component(&config.inferer, preprocessing.plane_across)?
+            .with_every_window(options.every_window);
         let postprocessing = PostPlan::new(&config.postprocessing)?;
         let serving = Serving::read(&dir.join("serving.json"))?;
         let channel_def =
             config.network.outputs.first().map(|o| o.channel_def.clone()).unwrap_or_default();
-        let network = OnnxNetwork::load(&bundle.model_path, options.threads, options.provider)?;
+        let settings = NetworkSettings {
+            provider: options.provider,
+            threads: options.threads,
+            side_by_side: inferer.batch_size(),
+            gpu: GpuSettings {
+                execution: execution(serving.as_ref())?,
+                memory: options.gpu_memory,
+                engines: engines(options.provider, &bundle.model_path),
+            },
+            devices: options.gpu_devices.clone(),
+        };
+        let network = OnnxNetwork::load(&bundle.model_path, &settings)?;
         let described = config.network.outputs.first().and_then(|o| o.num_channels);
         check_channels(&network, described)?;
         let images = image_names(config, network.shape().input_channels);
@@ -124,17 +151,21 @@ impl Model {
         })
     }
 
-    /// Runs one full batch of zeros, so that the first request does not pay for what ONNX Runtime
+    /// Runs one full batch of windows, so that the first request does not pay for what ONNX Runtime
     /// does on its first run, a network that cannot run is known before it is asked, and its arena
     /// has grown to the size it keeps.
     pub fn warm_up(&self) -> Result<()> {
         let channels = self.network.shape().input_channels.unwrap_or(1);
-        let dims = self.batch_extent();
-        let image = Array4::<f32>::zeros((channels, dims[0], dims[1], dims[2]));
-        let mut sink = Discard;
-        self.inferer
-            .run(image.view(), &self.network, &mut sink, &Silent)
-            .map_err(|e| e.context("warm-up").with("model", self.name.as_str()))?;
+        // A full batch, and a window by itself, which has more threads.
+        for dims in [self.batch_extent(self.inferer.batch_size()), self.batch_extent(1)] {
+            // No two voxels alike: windows of one value would be run once.
+            let shape = (channels, dims[0], dims[1], dims[2]);
+            let value = |(_, x, y, z)| ((x + y + z) % 97) as f32 * 1e-2;
+            let image = Array4::from_shape_fn(shape, value);
+            self.inferer
+                .run(image.view(), &self.network, &mut Discard, &Silent)
+                .map_err(|e| e.context("warm-up").with("model", self.name.as_str()))?;
+        }
         Ok(())
     }
 
@@ -142,16 +173,46 @@ impl Model {
     /// left would not hold the network's largest buffers, or what its arena took so far once more, by
     /// which it grows.
     pub fn or_out_of_memory(&self, error: Error) -> Error {
-        let voxels: u64 = self.batch_extent().iter().map(|&n| n as u64).product();
+        let voxels: u64 =
+            self.batch_extent(self.inferer.batch_size()).iter().map(|&n| n as u64).product();
         let buffer = voxels.saturating_mul(WIDEST_LAYER * size_of::<f32>() as u64);
         let needed = buffer.saturating_add(self.network.arena_bytes().unwrap_or(0));
         or_out_of_memory(error, needed, memory::available())
     }
 
-    /// Size of an image whose windows fill a batch.
-    fn batch_extent(&self) -> [usize; 3] {
+    /// Size of an image of `windows` windows.
+    fn batch_extent(&self, windows: usize) -> [usize; 3] {
         const OTHERWISE: usize = 32;
-        self.inferer.batch_extent(self.network.shape(), OTHERWISE)
+        self.inferer.batch_extent(self.network.shape(), windows, OTHERWISE)
+    }
+}
+
+/// How the network runs on a GPU, of `serving.json`.
+fn execution(serving: Option<&Serving>) -> Result<Execution> {
+    let execution = serving.map(|s| s.execution.clone()).unwrap_or_default();
+    match &execution.gpu_model {
+        Some(name) if Path::new(name).components().count() != 1 || name.contains("..") => {
+            Err(Error::new(
+                ErrorKind::InvalidModel,
+                "serving.json: execution.gpuModel: the name of a file in models/ is wanted",
+            ))
+        }
+        _ => Ok(execution),
+    }
+}
+
+/// The folder of TensorRT's engines, beside the model, where it can be written to.
+fn engines(provider: ProviderChoice, model: &Path) -> Option<PathBuf> {
+    let folder = model.with_file_name("tensorrt");
+    if provider != ProviderChoice::TensorRt {
+        return None;
+    }
+    match std::fs::create_dir_all(&folder) {
+        Ok(()) => Some(folder),
+        Err(e) => {
+            tracing::warn!(error = %e, "TensorRT's engines cannot be kept beside the model");
+            None
+        }
     }
 }
 

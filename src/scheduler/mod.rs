@@ -10,11 +10,12 @@ mod deadline;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, TryAcquireError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument;
 
 pub use deadline::Deadline;
@@ -133,6 +134,18 @@ impl Scheduler {
             () = self.stop.cancelled() => Err(stopped()),
             () = Deadline::passed(deadline) => Err(Deadline::exceeded(deadline, "being worked on")),
         }
+    }
+
+    /// The bytes of a request in S3, at most `limit`.
+    ///
+    /// # Errors
+    /// Those of [`Invoke::request_object`].
+    pub async fn request_object(&self, uri: String, limit: usize) -> Result<Bytes> {
+        let invoke = Arc::clone(&self.invoke);
+        let reading = async move { invoke.request_object(&uri, limit).await };
+        // On the runtime that the clients' connections belong to.
+        let task = AbortOnDropHandle::new(self.work.spawn(reading.in_current_span()));
+        task.await.map_err(died)?
     }
 
     /// Requests that run or wait, and those whose cancelled work has not ended yet.

@@ -12,6 +12,8 @@ pub(super) enum Offer {
     Json,
     /// The DICOM Segmentation object itself.
     Dicom,
+    /// A report on each line.
+    JsonLines,
 }
 
 impl Offer {
@@ -20,6 +22,7 @@ impl Offer {
         match self {
             Self::Json => "application/json",
             Self::Dicom => "application/dicom",
+            Self::JsonLines => "application/jsonlines",
         }
     }
 }

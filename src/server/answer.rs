@@ -21,6 +21,12 @@ use crate::request::{Artifact, InputOutcome, Outcome, OutputKind};
 /// # Errors
 /// [`ErrorKind::Internal`] where a report cannot be written as JSON.
 pub(super) fn json(outcome: Outcome, max_inline: usize) -> Result<Response> {
+    let body = json_text(outcome, max_inline)?;
+    Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// The text of [`json`], in one line.
+pub(super) fn json_text(outcome: Outcome, max_inline: usize) -> Result<Vec<u8>> {
     let mut results = Vec::with_capacity(outcome.results.len());
     let mut artifacts = Vec::with_capacity(outcome.results.len());
     for InputOutcome { report, artifacts: outputs } in outcome.results {
@@ -49,8 +55,7 @@ pub(super) fn json(outcome: Outcome, max_inline: usize) -> Result<Response> {
     }
     answer.insert("model".to_owned(), outcome.model.into());
     answer.insert("results".to_owned(), results.into());
-    let body = text(&Value::Object(answer))?;
-    Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
+    text(&Value::Object(answer))
 }
 
 /// The DICOM Segmentation object of the only result.

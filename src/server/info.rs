@@ -50,6 +50,18 @@ pub(super) async fn info(State(app): State<Arc<App>>) -> Json<Value> {
     }))
 }
 
+/// What batch transform asks for before it sends records. A record takes seconds, so each comes in a
+/// request of its own, as many at a time as run here; the platform bounds all of them to 100 MB.
+pub(super) async fn execution_parameters(State(app): State<Arc<App>>) -> Json<Value> {
+    let at_once = app.scheduler.settings().max_concurrent.clamp(1, 100);
+    let megabytes = (100 / at_once).min(app.http.max_body >> 20).max(1);
+    Json(json!({
+        "MaxConcurrentTransforms": at_once,
+        "BatchStrategy": "SINGLE_RECORD",
+        "MaxPayloadInMB": megabytes,
+    }))
+}
+
 /// Prometheus' text.
 pub(super) async fn metrics(
     State(app): State<Arc<App>>,

@@ -8,11 +8,15 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 
 use super::accept::{self, Offer};
+use super::body::Media;
 use super::context::{self, Context};
-use super::{App, answer, body, model_name, request_json, status};
-use crate::error::{Error, Result};
-use crate::request::{InferenceRequest, OutputKind};
+use super::{App, answer, body, lines, model_name, request_json, status};
+use crate::error::{Error, ErrorKind, Result};
+use crate::request::{InferenceRequest, Outcome, OutputKind};
 use crate::scheduler::{Deadline, Scheduled};
+
+/// Largest request in JSON: far more image sets than one request should name.
+const LARGEST_JSON: usize = 25 << 20;
 
 /// Answers one request; errors become their JSON.
 pub(super) async fn handle(
@@ -51,38 +55,110 @@ async fn answer(
     let (parts, body) = request.into_parts();
     let headers = parts.headers;
     context::inference_id(&headers)?;
-    body::ensure_json(&headers)?;
-    let body = body::read(&headers, body, app.http.max_body, deadline).await?;
-    let body = aside(move || request_json::parse(&body)).await??;
-
-    let (offer, outputs) = offer(&headers, &body)?;
-    let request = InferenceRequest {
-        request_id: context.request_id.clone(),
-        inference_id: context.inference_id.clone(),
-        inputs: body.inputs,
-        model: match routed {
-            Some(name) => Some(model_name::routed(&headers, body.model, name)?),
-            None => model_name::requested(&headers, body.model)?,
-        },
-        outputs,
-        output_uri: body.output_uri.or_else(|| app.http.output_uri.clone()),
+    let media = body::media(&headers)?;
+    let limit = match media {
+        Media::Json => app.http.max_body.min(LARGEST_JSON),
+        Media::JsonLines | Media::Images => app.http.max_body,
     };
-    let inputs = request.inputs.len();
-    let Scheduled { outcome, queued, ran } = app.scheduler.run(request, deadline).await?;
-    app.metrics.queued(queued.as_secs_f64());
-    tracing::info!(
-        model = outcome.model,
-        inputs,
-        queued_seconds = queued.as_secs_f64(),
-        ran_seconds = ran.as_secs_f64(),
-        "inference finished"
-    );
-    let max_inline = app.http.max_inline;
-    aside(move || match offer {
-        Offer::Json => answer::json(outcome, max_inline),
-        Offer::Dicom => answer::dicom(outcome),
-    })
-    .await?
+    // Its room is given back once the answer is made: until then its images are held.
+    let body::Read { bytes, room: _room } =
+        body::read(&headers, body, limit, &app.bodies, deadline).await?;
+    let call = Call { app, context, headers: &headers, routed, deadline };
+    match media {
+        Media::Json => {
+            let body = aside(move || request_json::parse(&bytes)).await??;
+            call.one(body).await
+        }
+        Media::Images => call.one(request_json::Body::of_images(bytes)).await,
+        Media::JsonLines => lines::answer(&call, bytes).await,
+    }
+}
+
+/// What the requests of one body share.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'a> {
+    pub app: &'a App,
+    pub context: &'a Context,
+    pub headers: &'a HeaderMap,
+    /// The model that the route names.
+    pub routed: Option<&'a str>,
+    pub deadline: Option<Deadline>,
+}
+
+impl Call<'_> {
+    /// Answers a body of one request.
+    async fn one(&self, body: request_json::Body) -> Result<Response> {
+        let body = self.expanded(body).await?;
+        let (offer, outputs) = offer(self.headers, &body)?;
+        let request = self.request(body, outputs, self.context.request_id.clone())?;
+        let outcome = self.run(request).await?;
+        let max_inline = self.app.http.max_inline;
+        aside(move || match offer {
+            Offer::Dicom => answer::dicom(outcome),
+            Offer::Json | Offer::JsonLines => answer::json(outcome, max_inline),
+        })
+        .await?
+    }
+
+    /// The request itself, where the body names one in S3 as its only input. What the body says
+    /// beside it holds before what the object says.
+    ///
+    /// # Errors
+    /// Those of reading it. Its URI is not repeated: keys in S3 are often names of patients.
+    pub(super) async fn expanded(&self, body: request_json::Body) -> Result<request_json::Body> {
+        let Some(uri) = body.request_object() else { return Ok(body) };
+        let reading = self.app.scheduler.request_object(uri, LARGEST_JSON);
+        let object = tokio::select! {
+            biased;
+            object = reading => object?,
+            () = Deadline::passed(self.deadline) => {
+                return Err(Deadline::exceeded(self.deadline, "being read from S3"));
+            }
+        };
+        let inner = aside(move || request_json::parse(&object)).await?;
+        let inner = inner.map_err(|e| e.context("the request in S3"))?;
+        if inner.request_object().is_some() {
+            let what = "the request in S3 must not name another one";
+            return Err(Error::new(ErrorKind::InvalidRequest, what));
+        }
+        Ok(body.over(inner))
+    }
+
+    /// What the pipeline is asked.
+    pub(super) fn request(
+        &self,
+        body: request_json::Body,
+        outputs: Vec<OutputKind>,
+        request_id: String,
+    ) -> Result<InferenceRequest> {
+        Ok(InferenceRequest {
+            request_id,
+            inference_id: self.context.inference_id.clone(),
+            inputs: body.inputs,
+            model: match self.routed {
+                Some(name) => Some(model_name::routed(self.headers, body.model, name)?),
+                None => model_name::requested(self.headers, body.model)?,
+            },
+            outputs,
+            output_uri: body.output_uri.or_else(|| self.app.http.output_uri.clone()),
+        })
+    }
+
+    /// Runs a request in its turn, and notes what it took.
+    pub(super) async fn run(&self, request: InferenceRequest) -> Result<Outcome> {
+        let inputs = request.inputs.len();
+        let scheduled = self.app.scheduler.run(request, self.deadline).await?;
+        let Scheduled { outcome, queued, ran } = scheduled;
+        self.app.metrics.queued(queued.as_secs_f64());
+        tracing::info!(
+            model = outcome.model,
+            inputs,
+            queued_seconds = queued.as_secs_f64(),
+            ran_seconds = ran.as_secs_f64(),
+            "inference finished"
+        );
+        Ok(outcome)
+    }
 }
 
 /// What to answer with, and the outputs to ask for. Asking for the DICOM object itself asks for
@@ -103,7 +179,9 @@ fn offer(headers: &HeaderMap, body: &request_json::Body) -> Result<(Offer, Vec<O
 }
 
 /// Runs `work` on a thread that may block, so that the threads that answer HTTP do not compute.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+pub(super) async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
     let span = tracing::Span::current();
     tokio::task::spawn_blocking(move || span.in_scope(work))
         .await

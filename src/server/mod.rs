@@ -17,6 +17,7 @@ mod context;
 mod info;
 mod invocations;
 mod lifecycle;
+mod lines;
 mod model_name;
 mod models;
 mod request_json;
@@ -34,6 +35,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use serde_json::Value;
 
+pub use body::Room;
 pub use lifecycle::{Readiness, State};
 pub use run::{Termination, bind, run};
 
@@ -51,8 +53,14 @@ const PING: &str = "/ping";
 const METRICS: &str = "/metrics";
 
 /// Routes there always are.
-const ROUTES: [&str; 5] =
-    ["GET /ping", "POST /invocations", "GET /metrics", "GET /info", "GET /openapi.json"];
+const ROUTES: [&str; 6] = [
+    "GET /ping",
+    "POST /invocations",
+    "GET /execution-parameters",
+    "GET /metrics",
+    "GET /info",
+    "GET /openapi.json",
+];
 
 /// Routes of a multi-model endpoint.
 const MODEL_ROUTES: [&str; 5] = [
@@ -79,6 +87,8 @@ pub struct App {
     pub readiness: Arc<Readiness>,
     /// What is counted and measured.
     pub metrics: Arc<Metrics>,
+    /// Memory for bodies.
+    pub bodies: Room,
 }
 
 impl App {
@@ -94,6 +104,7 @@ pub fn router(app: Arc<App>) -> Router {
     let mut router = Router::new()
         .route(PING, get(ping))
         .route("/invocations", post(invocations::handle))
+        .route("/execution-parameters", get(info::execution_parameters))
         .route(METRICS, get(info::metrics))
         .route("/info", get(info::info))
         .route("/openapi.json", get(info::openapi));

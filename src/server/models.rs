@@ -52,8 +52,8 @@ pub(super) async fn load(
         let (parts, bytes) = request.into_parts();
         body::ensure_json(&parts.headers)?;
         let deadline = app.http.request_timeout.map(Deadline::after);
-        let bytes = body::read(&parts.headers, bytes, LONGEST_BODY, deadline).await?;
-        let Load { model_name, url } = parse(&bytes)?;
+        let read = body::read(&parts.headers, bytes, LONGEST_BODY, &app.bodies, deadline);
+        let Load { model_name, url } = parse(&read.await?.bytes)?;
         tracing::info!(model = model_name, url, "model to be loaded");
         Arc::clone(&app.models).load(&model_name, &url).await
     };

@@ -12,7 +12,7 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::request::{Input, OutputKind, is_s3_uri};
+use crate::request::{Input, OutputKind, is_s3_uri, is_uid};
 
 /// Longest JSON path repeated in an error: its last part may be a field the client made up.
 const LONGEST_PATH: usize = 120;
@@ -30,6 +30,38 @@ pub(super) struct Body {
     pub output_uri: Option<String>,
 }
 
+impl Body {
+    /// The body that images themselves are, without any option.
+    pub fn of_images(bytes: bytes::Bytes) -> Self {
+        Self {
+            inputs: vec![Input::Body(bytes)],
+            model: None,
+            outputs: Vec::new(),
+            output_uri: None,
+        }
+    }
+
+    /// The URI of a request in S3, where that is all there is to segment.
+    pub fn request_object(&self) -> Option<String> {
+        match &self.inputs[..] {
+            [Input::S3 { uri, series_instance_uid: None }] => {
+                uri.to_ascii_lowercase().ends_with(".json").then(|| uri.clone())
+            }
+            _ => None,
+        }
+    }
+
+    /// The inputs of `inner` with the options of both; this one's hold where both say something.
+    pub fn over(self, inner: Self) -> Self {
+        Self {
+            inputs: inner.inputs,
+            model: self.model.or(inner.model),
+            outputs: if self.outputs.is_empty() { inner.outputs } else { self.outputs },
+            output_uri: self.output_uri.or(inner.output_uri),
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Fields {
@@ -38,14 +70,19 @@ struct Fields {
     datastore_id: Option<String>,
     image_set_id: Option<String>,
     version_id: Option<String>,
+    #[serde(rename = "studyInstanceUID")]
+    study_instance_uid: Option<String>,
+    #[serde(rename = "seriesInstanceUID")]
+    series_instance_uid: Option<String>,
+    s3_uri: Option<String>,
     model: Option<String>,
     outputs: Option<Vec<Output>>,
     #[serde(rename = "outputS3Uri")]
     output_uri: Option<String>,
 }
 
-/// Image sets by name, or a list of them.
-struct Images(Vec<(Option<String>, ImageSet)>);
+/// Images by name, or a list of them.
+struct Images(Vec<(Option<String>, Image)>);
 
 impl<'de> Deserialize<'de> for Images {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -59,12 +96,12 @@ impl<'de> Visitor<'de> for ImagesVisitor {
     type Value = Images;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of image sets by name or a list of them")
+        f.write_str("an object of images by name or a list of them")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Images, A::Error> {
         let mut images = Vec::new();
-        while let Some((name, Object(set))) = map.next_entry::<String, Object<ImageSet>>()? {
+        while let Some((name, Object(set))) = map.next_entry::<String, Object<Image>>()? {
             images.push((Some(name), set));
         }
         Ok(Images(images))
@@ -72,14 +109,14 @@ impl<'de> Visitor<'de> for ImagesVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Images, A::Error> {
         let mut images = Vec::new();
-        while let Some(Object(set)) = list.next_element::<Object<ImageSet>>()? {
+        while let Some(Object(set)) = list.next_element::<Object<Image>>()? {
             images.push((None, set));
         }
         Ok(Images(images))
     }
 }
 
-/// An image set, or several under `images`.
+/// An image, or several under `images`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct InputFields {
@@ -87,14 +124,24 @@ struct InputFields {
     datastore_id: Option<String>,
     image_set_id: Option<String>,
     version_id: Option<String>,
+    #[serde(rename = "studyInstanceUID")]
+    study_instance_uid: Option<String>,
+    #[serde(rename = "seriesInstanceUID")]
+    series_instance_uid: Option<String>,
+    s3_uri: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ImageSet {
-    datastore_id: String,
-    image_set_id: String,
+struct Image {
+    datastore_id: Option<String>,
+    image_set_id: Option<String>,
     version_id: Option<String>,
+    #[serde(rename = "studyInstanceUID")]
+    study_instance_uid: Option<String>,
+    #[serde(rename = "seriesInstanceUID")]
+    series_instance_uid: Option<String>,
+    s3_uri: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -145,21 +192,31 @@ pub(super) fn parse(body: &[u8]) -> Result<Body> {
         datastore_id: fields.datastore_id,
         image_set_id: fields.image_set_id,
         version_id: fields.version_id,
+        study_instance_uid: fields.study_instance_uid,
+        series_instance_uid: fields.series_instance_uid,
+        s3_uri: fields.s3_uri,
     };
-    let inputs = match (fields.inputs, bare.is_empty()) {
+    let (images, image) = bare.split();
+    let inputs = match (fields.inputs, images.is_none() && image.is_empty()) {
         (Some(_), false) => {
             return Err(invalid("inputs", "must not stand beside the fields of a single input"));
         }
         (None, true) => {
-            return Err(invalid("inputs", "is missing, as are datastoreId and imageSetId"));
+            return Err(invalid(
+                "inputs",
+                "is missing, as are datastoreId with imageSetId, and s3Uri",
+            ));
         }
         (Some(sets), true) if sets.is_empty() => return Err(invalid("inputs", "lists nothing")),
         (Some(sets), true) => sets
             .into_iter()
             .enumerate()
-            .map(|(i, Object(fields))| fields.input(&format!("inputs[{i}]")))
+            .map(|(i, Object(fields))| {
+                let (images, image) = fields.split();
+                one(images, image, &format!("inputs[{i}]"))
+            })
             .collect::<Result<_>>()?,
-        (None, false) => vec![bare.input("")?],
+        (None, false) => vec![one(images, image, "")?],
     };
     if fields.output_uri.as_deref().is_some_and(|uri| !is_s3_uri(uri)) {
         return Err(invalid("outputS3Uri", "must be s3://BUCKET/PREFIX"));
@@ -173,63 +230,138 @@ pub(super) fn parse(body: &[u8]) -> Result<Body> {
 }
 
 impl InputFields {
-    fn is_empty(&self) -> bool {
-        self.images.is_none()
-            && self.datastore_id.is_none()
-            && self.image_set_id.is_none()
-            && self.version_id.is_none()
-    }
-
-    /// The input at `path`, which is empty for the bare form.
-    fn input(self, path: &str) -> Result<Input> {
-        let below = |field: &str| {
-            if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") }
+    /// The fields of an image, and those of several.
+    fn split(self) -> (Option<Images>, Image) {
+        let image = Image {
+            datastore_id: self.datastore_id,
+            image_set_id: self.image_set_id,
+            version_id: self.version_id,
+            study_instance_uid: self.study_instance_uid,
+            series_instance_uid: self.series_instance_uid,
+            s3_uri: self.s3_uri,
         };
-        // Without a path the field itself is what is missing; with one, what should have it.
-        let missing = |field: &str| match path {
-            "" => invalid(field, "is missing"),
-            path => invalid(path, &format!("has a missing field `{field}`")),
-        };
-        if let Some(Images(images)) = self.images {
-            if self.datastore_id.is_some()
-                || self.image_set_id.is_some()
-                || self.version_id.is_some()
-            {
-                return Err(invalid(&below("images"), "must not stand beside one image set"));
-            }
-            if images.is_empty() {
-                return Err(invalid(&below("images"), "names nothing"));
-            }
-            // Names are the client's words and stay out of errors.
-            let path = below("images.*");
-            let images =
-                images.into_iter().map(|(name, set)| Ok((name, input(&format!("{path}."), set)?)));
-            return Ok(Input::Images(images.collect::<Result<_>>()?));
-        }
-        let datastore_id = self.datastore_id.ok_or_else(|| missing("datastoreId"))?;
-        let image_set_id = self.image_set_id.ok_or_else(|| missing("imageSetId"))?;
-        let set = ImageSet { datastore_id, image_set_id, version_id: self.version_id };
-        input(&if path.is_empty() { String::new() } else { format!("{path}.") }, set)
+        (self.images, image)
     }
 }
 
-fn input(path: &str, set: ImageSet) -> Result<Input> {
-    for (field, id) in [("datastoreId", &set.datastore_id), ("imageSetId", &set.image_set_id)] {
-        let usable = |b: u8| b.is_ascii_digit() || b.is_ascii_lowercase();
-        if id.len() != 32 || !id.bytes().all(usable) {
-            return Err(invalid(&format!("{path}{field}"), "must be 32 characters of 0-9 and a-z"));
+/// The input at `path`, which is empty for the bare form.
+fn one(images: Option<Images>, image: Image, path: &str) -> Result<Input> {
+    let Some(Images(images)) = images else { return image.input(path) };
+    let here = below(path, "images");
+    if !image.is_empty() {
+        return Err(invalid(&here, "must not stand beside the fields of one image"));
+    }
+    if images.is_empty() {
+        return Err(invalid(&here, "names nothing"));
+    }
+    // Names are the client's words and stay out of errors.
+    let path = format!("{here}.*");
+    let images = images.into_iter().map(|(name, image)| Ok((name, image.input(&path)?)));
+    Ok(Input::Images(images.collect::<Result<_>>()?))
+}
+
+/// The path of a field below `path`, which may be empty.
+fn below(path: &str, field: &str) -> String {
+    if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") }
+}
+
+impl Image {
+    fn is_empty(&self) -> bool {
+        let Self { datastore_id, image_set_id, version_id, .. } = self;
+        let Self { study_instance_uid, series_instance_uid, s3_uri, .. } = self;
+        let ids = [datastore_id, image_set_id, version_id];
+        ids.iter().all(|field| field.is_none())
+            && [study_instance_uid, series_instance_uid, s3_uri].iter().all(|f| f.is_none())
+    }
+
+    /// The image at `path`: in S3, a study, or an image set.
+    fn input(self, path: &str) -> Result<Input> {
+        let uids = [
+            ("studyInstanceUID", &self.study_instance_uid),
+            ("seriesInstanceUID", &self.series_instance_uid),
+        ];
+        for (field, uid) in uids {
+            if uid.as_deref().is_some_and(|uid| !is_uid(uid)) {
+                return Err(invalid(&below(path, field), "must be a DICOM UID"));
+            }
+        }
+        if self.s3_uri.is_some() {
+            self.in_s3(path)
+        } else if self.study_instance_uid.is_some() {
+            self.study(path)
+        } else {
+            self.image_set(path)
         }
     }
-    if let Some(version) = &set.version_id
-        && (!(1..=19).contains(&version.len()) || !version.bytes().all(|b| b.is_ascii_digit()))
-    {
-        return Err(invalid(&format!("{path}versionId"), "must be a number as a string"));
+
+    /// Refuses fields that say something else than `kind`.
+    fn only(path: &str, kind: &str, others: &[(&str, bool)]) -> Result<()> {
+        match others.iter().find(|(_, there)| *there) {
+            Some((field, _)) => {
+                Err(invalid(&below(path, field), &format!("must not stand beside {kind}")))
+            }
+            None => Ok(()),
+        }
     }
-    Ok(Input::ImageSet {
-        datastore_id: set.datastore_id,
-        image_set_id: set.image_set_id,
-        version_id: set.version_id,
-    })
+
+    fn in_s3(self, path: &str) -> Result<Input> {
+        let others = [
+            ("datastoreId", self.datastore_id.is_some()),
+            ("imageSetId", self.image_set_id.is_some()),
+            ("versionId", self.version_id.is_some()),
+            ("studyInstanceUID", self.study_instance_uid.is_some()),
+        ];
+        Self::only(path, "s3Uri", &others)?;
+        let uri = self.s3_uri.unwrap_or_default();
+        if !is_s3_uri(&uri) {
+            return Err(invalid(&below(path, "s3Uri"), "must be s3://BUCKET/KEY"));
+        }
+        Ok(Input::S3 { uri, series_instance_uid: self.series_instance_uid })
+    }
+
+    fn study(self, path: &str) -> Result<Input> {
+        let others =
+            [("imageSetId", self.image_set_id.is_some()), ("versionId", self.version_id.is_some())];
+        Self::only(path, "studyInstanceUID", &others)?;
+        let datastore_id = self.datastore_id.ok_or_else(|| missing(path, "datastoreId"))?;
+        check_id(path, "datastoreId", &datastore_id)?;
+        Ok(Input::Study {
+            datastore_id,
+            study_instance_uid: self.study_instance_uid.unwrap_or_default(),
+            series_instance_uid: self.series_instance_uid,
+        })
+    }
+
+    fn image_set(self, path: &str) -> Result<Input> {
+        let others = [("seriesInstanceUID", self.series_instance_uid.is_some())];
+        Self::only(path, "an image set, which holds one series", &others)?;
+        let datastore_id = self.datastore_id.ok_or_else(|| missing(path, "datastoreId"))?;
+        let image_set_id = self.image_set_id.ok_or_else(|| missing(path, "imageSetId"))?;
+        check_id(path, "datastoreId", &datastore_id)?;
+        check_id(path, "imageSetId", &image_set_id)?;
+        if let Some(version) = &self.version_id
+            && (!(1..=19).contains(&version.len()) || !version.bytes().all(|b| b.is_ascii_digit()))
+        {
+            return Err(invalid(&below(path, "versionId"), "must be a number as a string"));
+        }
+        Ok(Input::ImageSet { datastore_id, image_set_id, version_id: self.version_id })
+    }
+}
+
+/// Without a path the field itself is what is missing; with one, what should have it.
+fn missing(path: &str, field: &str) -> Error {
+    match path {
+        "" => invalid(field, "is missing"),
+        path => invalid(path, &format!("has a missing field `{field}`")),
+    }
+}
+
+fn check_id(path: &str, field: &str, id: &str) -> Result<()> {
+    let usable = |b: u8| b.is_ascii_digit() || b.is_ascii_lowercase();
+    if id.len() == 32 && id.bytes().all(usable) {
+        return Ok(());
+    }
+    Err(invalid(&below(path, field), "must be 32 characters of 0-9 and a-z"))
 }
 
 fn outputs(wanted: Option<Vec<Output>>) -> Result<Vec<OutputKind>> {
@@ -336,6 +468,50 @@ mod tests {
             let error = read(body.clone()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{body}");
         }
+    }
+
+    #[test]
+    fn studies_and_places_in_s3_are_read() {
+        let uid = "1.2.840.1";
+        let body = read(json!({"datastoreId": ID, "studyInstanceUID": uid})).unwrap();
+        assert!(matches!(&body.inputs[0], Input::Study { series_instance_uid: None, .. }));
+        let s3 = json!({"s3Uri": "s3://bucket/a.zip", "seriesInstanceUID": uid});
+        let body = read(json!({"inputs": [s3], "outputs": ["nifti"]})).unwrap();
+        assert!(matches!(&body.inputs[0], Input::S3 { series_instance_uid: Some(_), .. }));
+        assert!(body.request_object().is_none());
+        let images = read(json!({"images": {"T1": s3, "T2": {"s3Uri": "s3://bucket/b/"}}}));
+        assert!(matches!(&images.unwrap().inputs[0], Input::Images(list) if list.len() == 2));
+        for (body, path) in [
+            (json!({"s3Uri": "https://x/Doe"}), "s3Uri"),
+            (json!({"s3Uri": "s3://bucket/a", "imageSetId": ID}), "imageSetId"),
+            (
+                json!({"inputs": [{"s3Uri": "s3://bucket/a", "versionId": "1"}]}),
+                "inputs[0].versionId",
+            ),
+            (json!({"studyInstanceUID": uid}), "datastoreId"),
+            (json!({"datastoreId": ID, "studyInstanceUID": "Doe^Jane"}), "studyInstanceUID"),
+            (json!({"datastoreId": ID, "studyInstanceUID": uid, "imageSetId": ID}), "imageSetId"),
+            (
+                json!({"datastoreId": ID, "imageSetId": ID, "seriesInstanceUID": uid}),
+                "seriesInstanceUID",
+            ),
+        ] {
+            let error = read(body.clone()).unwrap_err();
+            assert_eq!(error.details()["path"], path, "{body}: {error}");
+            assert!(!format!("{error:?}").contains("Doe"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_in_s3_has_the_last_word_on_inputs_alone() {
+        let outer = read(json!({"s3Uri": "s3://bucket/a.JSON", "model": "outer"})).unwrap();
+        assert_eq!(outer.request_object().as_deref(), Some("s3://bucket/a.JSON"));
+        let inner = json!({"datastoreId": ID, "imageSetId": ID, "model": "inner",
+                           "outputS3Uri": "s3://bucket/out"});
+        let both = outer.over(read(inner).unwrap());
+        assert!(matches!(both.inputs[0], Input::ImageSet { .. }));
+        assert_eq!(both.model.as_deref(), Some("outer"));
+        assert_eq!(both.output_uri.as_deref(), Some("s3://bucket/out"));
     }
 
     #[test]

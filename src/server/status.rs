@@ -61,7 +61,22 @@ pub(super) fn respond(error: &Error, request_id: &str) -> Response {
     let kind = error.kind();
     let status = status(kind);
     log(error, status);
+    let mut response = (status, Json(body(error, request_id))).into_response();
+    if matches!(kind, ErrorKind::Overloaded | ErrorKind::Throttled) {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+    }
+    response.extensions_mut().insert(ErrorCode(kind.code()));
+    response
+}
 
+/// Logs `error` and makes it the text of an answer, in one line: that of one request among many.
+pub(super) fn text(error: &Error, request_id: &str) -> Vec<u8> {
+    log(error, status(error.kind()));
+    body(error, request_id).to_string().into_bytes()
+}
+
+fn body(error: &Error, request_id: &str) -> Value {
+    let kind = error.kind();
     let private = is_private(kind);
     let details = if private { &Map::new() } else { error.details() };
     let message = if private {
@@ -69,16 +84,10 @@ pub(super) fn respond(error: &Error, request_id: &str) -> Response {
     } else {
         error.message()
     };
-    let body = json!({
+    json!({
         "error": { "code": kind.code(), "message": message, "details": Value::from(details.clone()) },
         "requestId": request_id,
-    });
-    let mut response = (status, Json(body)).into_response();
-    if matches!(kind, ErrorKind::Overloaded | ErrorKind::Throttled) {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
-    }
-    response.extensions_mut().insert(ErrorCode(kind.code()));
-    response
+    })
 }
 
 fn log(error: &Error, status: StatusCode) {

@@ -2,9 +2,12 @@
 //! encoded frames in whatever order they arrive; it decodes nothing.
 
 pub mod ahi;
+pub mod archive;
 pub mod aws;
 pub mod dicom_files;
+pub mod dicom_objects;
 pub mod limiter;
+pub mod s3;
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -9,7 +9,7 @@ use super::intensity::{
 };
 use super::pad::{BorderPadd, DivisiblePadd, SpatialPadd};
 use super::resize::Resized;
-use super::{Orientationd, Spacingd, Transform};
+use super::{Orientationd, Spacingd, Transform, squeeze};
 use crate::bundle::{Args, Component};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -17,6 +17,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// the image is loaded, channel-first and f32 before the first transform runs. A transform or an
 /// argument that is not supported is [`ErrorKind::InvalidModel`] naming its JSON path.
 pub fn build(component: &Component) -> Result<Option<Box<dyn Transform>>> {
+    if squeeze::is_squeeze(component) {
+        return squeeze::build(component);
+    }
     let mut args = Args::new(component);
     args.ignore(&["allow_missing_keys", "lazy"]);
     let transform = match nothing_to_do(&component.target, &mut args)? {

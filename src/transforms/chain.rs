@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use ndarray::{Array4, Axis, concatenate};
 use serde_json::Value;
 
+use super::squeeze::Dimensions;
 use super::{Applied, Image, Interpolation, PaddingMode, Resample, Transform, build};
 use crate::bundle::{Args, Component};
 use crate::error::{Error, ErrorKind, Result};
@@ -27,6 +28,8 @@ pub struct Preprocessing {
     steps: Vec<Step>,
     /// The key of the image that the network gets.
     result: String,
+    /// The spatial axis that `SqueezeDimd` took away: images are planes across it.
+    pub plane_across: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -45,7 +48,9 @@ impl Preprocessing {
     pub fn new(components: &[Component], keys: &[String]) -> Result<Self> {
         let mut known: Vec<String> = keys.to_vec();
         let mut steps = Vec::new();
+        let mut dimensions = Dimensions::default();
         for component in components {
+            dimensions.follow(component, covers(component, &known))?;
             steps.extend(step(component, &mut known)?);
         }
         let result = match &known[..] {
@@ -64,7 +69,7 @@ impl Preprocessing {
                 ));
             }
         };
-        Ok(Self { keys: keys.to_vec(), steps, result })
+        Ok(Self { keys: keys.to_vec(), steps, result, plane_across: dimensions.end()? })
     }
 
     /// How many steps there are.
@@ -181,6 +186,17 @@ fn component_keys(args: &mut Args, known: &[String]) -> Result<Vec<String>> {
         );
     }
     Ok(found)
+}
+
+/// Whether a component works on every image there is.
+fn covers(component: &Component, known: &[String]) -> bool {
+    match component.args.get("keys") {
+        Some(Value::Array(list)) => {
+            known.iter().all(|key| list.iter().any(|k| k.as_str() == Some(key)))
+        }
+        Some(one) => known.iter().all(|key| one.as_str() == Some(key)),
+        None => true,
+    }
 }
 
 /// The component as it is for one of its keys: lists with a value for each key become that value.

@@ -15,6 +15,7 @@ mod pad;
 pub mod resample;
 mod resize;
 mod spacing;
+mod squeeze;
 pub(crate) mod window;
 
 use std::fmt::Debug;

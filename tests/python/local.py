@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import time
 import urllib.error
@@ -39,12 +40,22 @@ class Program:
         import threading
         threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True).start()
 
+    def next_address(self):
+        """Where it listens, too: the address on its next line."""
+        return LISTENING.search(self.process.stdout.readline()).group(1)
+
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         self.process.terminate()
         self.process.wait(40)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def run(*arguments):
@@ -54,13 +65,13 @@ def run(*arguments):
     return done.stdout
 
 
-def emulate(folder, **environment):
-    return Program("emulate", "--folder", folder, "--port", 0, **environment)
+def emulate(folder, *flags, **environment):
+    return Program("emulate", "--folder", folder, "--port", 0, "--s3-port", 0, *flags, **environment)
 
 
-def serve(model, endpoint, *flags, **environment):
+def serve(model, endpoint, *flags, port=0, **environment):
     server = Program(
-        "serve", "--model", model, "--port", 0, "--host", "127.0.0.1", *flags,
+        "serve", "--model", model, "--port", port, "--host", "127.0.0.1", *flags,
         AHI_ENDPOINT_URL=endpoint, **environment,
     )
     for _ in range(600):
@@ -74,10 +85,10 @@ def serve(model, endpoint, *flags, **environment):
     raise RuntimeError(f"the server did not become ready: {''.join(server.log)}")
 
 
-def multi_model(endpoint, *flags, **environment):
+def multi_model(endpoint, *flags, port=0, **environment):
     """A server of a multi-model endpoint, which is healthy while it has no model."""
     server = Program(
-        "serve", "--port", 0, "--host", "127.0.0.1", *flags,
+        "serve", "--port", port, "--host", "127.0.0.1", *flags,
         AHI_ENDPOINT_URL=endpoint, SAGEMAKER_MULTI_MODEL="true", **environment,
     )
     for _ in range(100):

@@ -107,10 +107,17 @@ def phantom(tmp_path_factory):
 
 def emulate(containers, image, store, *flags):
     # As root without capabilities, to whom the folder belongs that the test made.
-    containers.start(
+    container = containers.start(
         "emulator", *LOCKED, "--user", f"{os.getuid()}:{os.getgid()}", "-v", f"{store}:/store", image,
         "emulate", "--folder", "/store", "--host", "0.0.0.0", "--port", 8089, *flags,
     )
+    # Nothing waits for it: a request that comes before it listens is refused.
+    for _ in range(600):
+        logs = docker("logs", container, check=False)
+        if "listening on" in logs.stdout:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"the local HealthImaging did not start: {logs.stdout}{logs.stderr}")
 
 
 def serve(containers, image, *flags):
@@ -154,7 +161,8 @@ def test_a_request_from_start_to_sigterm(image, containers, phantom, tmp_path):
     emulate(containers, image, store)
     container, url = serve(containers, image)
     print(f"/ping after {wait_until_ready(url, container):.2f} s")
-    assert curl(url, request, tmp_path / "seg.dcm") == "200"
+    status = curl(url, request, tmp_path / "seg.dcm")
+    assert status == "200", (tmp_path / "seg.dcm").read_bytes()[:4000]
     assert_segmented(tmp_path / "seg.dcm", folder)
 
     # The first process is the server, and not root's.

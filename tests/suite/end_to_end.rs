@@ -49,8 +49,8 @@ async fn cranium_equals_monai() {
     assert_eq!(series.instances.len(), 108);
     let plan = Arc::new(plan(&series, &VolumePolicy::default()).unwrap());
     assert!(plan.warnings.is_empty(), "{:?}", plan.warnings);
-    let options = LoadOptions { provider: ProviderChoice::Cpu, threads: None };
-    let model = Model::load("bone", &bundle, options).unwrap();
+    let options = LoadOptions { provider: ProviderChoice::Cpu, ..LoadOptions::default() };
+    let model = Model::load("bone", &bundle, &options).unwrap();
     let golden = Golden::open(&reference);
 
     let (volume, _) = frames::load(&source, &series, &plan, &Silent).await.unwrap();
@@ -112,7 +112,7 @@ async fn a_cancelled_request_stops() {
     args.run().await.unwrap();
     let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("model/ct_phantom");
     let model =
-        Lease::unregistered(Model::load("phantom", &bundle, LoadOptions::default()).unwrap());
+        Lease::unregistered(Model::load("phantom", &bundle, &LoadOptions::default()).unwrap());
     for stage in [Stage::Frames, Stage::Preprocess, Stage::Inference] {
         let job = ahi_inference::pipeline::Job {
             model: model.clone(),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ahi_inference::bundle::{Args, Component};
 use ahi_inference::error::{ErrorKind, Result};
-use ahi_inference::inference::{OnnxNetwork, PlaneSink, ProviderChoice, SlidingWindowInferer};
+use ahi_inference::inference::{NetworkSettings, OnnxNetwork, PlaneSink, SlidingWindowInferer};
 use ahi_inference::postprocess::{
     Activation, Discretise, Inverse, InvertSpec, LabelOperation, PostPlan, Segmentation, Segmenter,
 };
@@ -180,7 +180,9 @@ fn sliding_window() {
         let inferer = SlidingWindowInferer::from_args(&mut args).unwrap();
         args.finish().unwrap();
         let path = shared(&format!("reference/goldens/{}", model.as_str().unwrap())).unwrap();
-        let network = OnnxNetwork::load(&path, None, ProviderChoice::Cpu).unwrap();
+        let settings =
+            NetworkSettings { side_by_side: inferer.sw_batch_size, ..NetworkSettings::default() };
+        let network = OnnxNetwork::load(&path, &settings).unwrap();
         let input: Array5<f32> = golden.array("input");
         let expected: Array5<f32> = golden.array("output");
         let input = input.remove_axis(ndarray::Axis(0));

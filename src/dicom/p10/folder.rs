@@ -6,10 +6,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use dicom_dictionary_std::tags;
 use rayon::prelude::*;
 
-use super::{P10Header, PREAMBLE, PREFIX, io, read_header};
+use super::{P10Header, P10Instance, PREAMBLE, PREFIX, io, read_header};
 use crate::dicom::{Attributes, FrameDescriptor, Instance, Series};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -18,7 +19,7 @@ const MAX_DEPTH: usize = 32;
 /// Folders with more entries than this are refused.
 const MAX_ENTRIES: usize = 1_000_000;
 /// Media Storage Directory Storage: a DICOMDIR under another name.
-const DIRECTORY_CLASS: &str = "1.2.840.10008.1.3.10";
+pub const DIRECTORY_CLASS: &str = "1.2.840.10008.1.3.10";
 
 /// A series and the files of its instances, in the same order.
 #[derive(Debug, Clone)]
@@ -110,6 +111,15 @@ pub fn files_by_series(dir: &Path) -> Result<Vec<SeriesFiles>> {
         files.paths.push(path);
     }
     Ok(all.into_values().collect())
+}
+
+/// A whole instance as one of a series, and its frames.
+pub fn described(whole: P10Instance) -> (Instance, Vec<Bytes>) {
+    let P10Instance { dataset, transfer_syntax, sop_instance_uid, sop_class_uid, frames } = whole;
+    let number_of_frames = frames.len();
+    let header =
+        P10Header { dataset, transfer_syntax, sop_instance_uid, sop_class_uid, number_of_frames };
+    (instance(header), frames)
 }
 
 fn instance(header: P10Header) -> Instance {

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use dicom_dictionary_std::tags;
 use dicom_object::{FileMetaTable, OpenFileOptions, file::ReadPreamble};
 
-pub use folder::{SeriesFiles, files_by_series, list_files, series_in};
+pub use folder::{DIRECTORY_CLASS, SeriesFiles, described, files_by_series, list_files, series_in};
 
 use super::{Attributes, Dataset};
 use crate::error::{Error, ErrorKind, Result};
@@ -87,10 +87,20 @@ pub fn read(path: &Path) -> Result<P10Instance> {
 
 /// As [`read`], of the bytes of a file.
 pub fn read_bytes(data: &[u8]) -> Result<P10Instance> {
-    let (mut dataset, meta) = parse(std::io::Cursor::new(data), true)?;
+    read_from(std::io::Cursor::new(data), data.len() as u64)
+}
+
+/// Whether bytes begin as a Part 10 file does.
+pub fn is_part10(data: &[u8]) -> bool {
+    data.get(PREAMBLE..PREAMBLE + PREFIX.len()) == Some(PREFIX)
+}
+
+/// As [`read`], of a file of `length` bytes wherever it is.
+pub fn read_from(file: impl Read + Seek, length: u64) -> Result<P10Instance> {
+    let (mut dataset, meta) = parse(file, true)?;
     let pixel_data = dataset.take(tags::PIXEL_DATA);
     let offsets = frames::ExtendedOffsets::take(&mut dataset);
-    let header = header(dataset, &meta, data.len() as u64)?;
+    let header = header(dataset, &meta, length)?;
     let frames = match pixel_data {
         Some(element) => frames::split(&header, element, offsets)?,
         None if header.dataset.integer(tags::ROWS).is_some() => {

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use super::fault::Fault;
 use super::retry::call;
 use super::settings::AhiSettings;
-use super::stats::{AhiStats, Operation};
+use super::stats::{AhiStats, Counters, Operation};
 use crate::dicom::ahi_metadata::ImageSetMetadata;
 use crate::dicom::ahi_metadata::read;
 use crate::error::{Error, ErrorKind, Result};
@@ -114,6 +114,20 @@ impl AhiClient {
 
     pub(super) fn max_in_flight(&self) -> usize {
         self.shared.settings.max_in_flight.clamp(1, Semaphore::MAX_PERMITS)
+    }
+
+    pub(super) fn allows_non_primary(&self) -> bool {
+        self.shared.settings.allow_non_primary
+    }
+
+    /// What a search is made with: it shares its rate with `GetImageSet`, as the service's does.
+    pub(super) fn searching(
+        &self,
+        operation: Operation,
+    ) -> (&aws_sdk_medicalimaging::Client, &AhiSettings, &RateLimiter, &Counters) {
+        let shared = &*self.shared;
+        let counters = shared.stats.counters(operation);
+        (&shared.sdk, &shared.settings, &shared.image_set_limiter, counters)
     }
 
     /// Checks with `GetImageSet` that an image set may be read, and returns the version that is

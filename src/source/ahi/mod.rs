@@ -8,6 +8,7 @@
 mod client;
 mod fault;
 mod retry;
+mod search;
 mod settings;
 mod stats;
 

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The operations of AHI in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
+    /// `SearchImageSets`.
+    SearchImageSets,
     /// `GetImageSet`.
     GetImageSet,
     /// `GetImageSetMetadata`.
@@ -15,11 +17,13 @@ pub enum Operation {
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::GetImageSet, Self::GetImageSetMetadata, Self::GetImageFrame];
+    pub const ALL: [Self; 4] =
+        [Self::SearchImageSets, Self::GetImageSet, Self::GetImageSetMetadata, Self::GetImageFrame];
 
     /// The service's own name of the operation.
     pub fn name(self) -> &'static str {
         match self {
+            Self::SearchImageSets => "SearchImageSets",
             Self::GetImageSet => "GetImageSet",
             Self::GetImageSetMetadata => "GetImageSetMetadata",
             Self::GetImageFrame => "GetImageFrame",
@@ -30,6 +34,7 @@ impl Operation {
 /// Counters of every operation, from the start of the process.
 #[derive(Debug, Default)]
 pub struct AhiStats {
+    search: Counters,
     image_set: Counters,
     metadata: Counters,
     frame: Counters,
@@ -51,6 +56,7 @@ impl AhiStats {
 
     pub(super) fn counters(&self, operation: Operation) -> &Counters {
         match operation {
+            Operation::SearchImageSets => &self.search,
             Operation::GetImageSet => &self.image_set,
             Operation::GetImageSetMetadata => &self.metadata,
             Operation::GetImageFrame => &self.frame,
@@ -71,7 +77,7 @@ pub struct OperationStats {
     pub throttles: u64,
     /// Calls given up.
     pub failures: u64,
-    /// Bytes of whole bodies received (none are counted for `GetImageSet`).
+    /// Bytes of whole bodies received (none are counted for `SearchImageSets` and `GetImageSet`).
     pub bytes: u64,
 }
 

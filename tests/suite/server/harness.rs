@@ -229,8 +229,15 @@ impl Server {
         let stand_in = Arc::new(StandIn::default());
         let readiness = Arc::new(Readiness::default());
         let app = Arc::new(App {
+            bodies: server::Room::new(setup.http.max_body),
             http: setup.http,
-            compute: ComputeSettings { execution_provider: ExecutionProvider::Cpu, threads: 1 },
+            compute: ComputeSettings {
+                execution_provider: ExecutionProvider::Cpu,
+                threads: 1,
+                every_window: false,
+                gpu_devices: Vec::new(),
+                gpu_memory: None,
+            },
             models: Arc::new(Registry::new(NothingLoader, Budget::of(BUDGET), Naming::Opaque, 4)),
             multi_model: setup.multi_model,
             metrics: Arc::new(Metrics::new()),

@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""A bundle's network in half precision for GPUs, and what that costs.
+
+    python model/convert_fp16.py BUNDLE [--name model_fp16.onnx] [--runs 4]
+
+Writes models/NAME beside models/model.onnx. Input and output stay f32. Prints the largest difference of
+results over random inputs, and the share of voxels whose label (argmax, or sign for one class) stays the
+same, both run on the CPU; `serving.json` then says {"execution": {"gpuModel": NAME}} to use it on GPUs.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+
+def shape_of(session, patch):
+    """The input's shape; dimensions it leaves open are a batch of one and the bundle's patch."""
+    dims = session.get_inputs()[0].shape
+    fixed = [d if isinstance(d, int) else None for d in dims]
+    spatial = [given or size for given, size in zip(fixed[2:], patch)]
+    return [fixed[0] or 1, fixed[1] or 1, *spatial]
+
+
+def labels(result):
+    return (result > 0).astype(np.uint8) if result.shape[1] == 1 else result.argmax(axis=1)
+
+
+def patch_of(bundle):
+    metadata = json.loads((bundle / "configs/metadata.json").read_text())
+    size = metadata["network_data_format"]["inputs"]["image"]["spatial_shape"]
+    return [d if isinstance(d, int) else 96 for d in size]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--name", default="model_fp16.onnx")
+    parser.add_argument("--runs", type=int, default=4)
+    arguments = parser.parse_args()
+    source = arguments.bundle / "models/model.onnx"
+    target = source.with_name(arguments.name)
+    onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=True), target)
+
+    full, half = (onnxruntime.InferenceSession(str(p), providers=["CPUExecutionProvider"]) for p in (source, target))
+    name = full.get_inputs()[0].name
+    shape = shape_of(full, patch_of(arguments.bundle))
+    generator = np.random.default_rng(1)
+    worst, same, voxels = 0.0, 0, 0
+    for _ in range(arguments.runs):
+        image = generator.random(shape, dtype=np.float32)
+        a, b = (session.run(None, {name: image})[0] for session in (full, half))
+        worst = max(worst, float(np.abs(a - b).max()))
+        same += int((labels(a) == labels(b)).sum())
+        voxels += labels(a).size
+    print(f"{target.name}: {target.stat().st_size / source.stat().st_size:.2f} of the size; over {arguments.runs} random "
+          f"inputs of {shape}: largest difference {worst:.3g}, labels equal {same / voxels:.4%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# This program beside what it replaces, in one run: MONAI's transforms and inferer, AHItoDICOMInterface, highdicom.
+#
+#   scripts/compare.sh [--quick]
+#
+# Prints every stage of both on the same images and the same network, and the ratios. Needs the
+# reference material in ../shared (AHI_SHARED) for the network and the cranium; without it the demo's network
+# and the phantom are used.
+
+# shellcheck source=scripts/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+cd "$ROOT"
+
+python=$(scripts/setup-compare.sh)
+cargo build --release --locked --quiet
+ORT_DYLIB_PATH=$(scripts/get-onnxruntime.sh)
+export ORT_DYLIB_PATH
+exec "$python" scripts/compare.py "$@"

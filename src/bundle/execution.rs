@@ -1,0 +1,34 @@
+//! `execution` of `serving.json`.
+
+use serde::Deserialize;
+
+/// `execution` of `serving.json`: how a model's network runs on a GPU.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Execution {
+    /// File in `models/` that takes the place of `model.onnx` on a GPU, such as one in half precision
+    /// whose input and output are f32 (`model/convert_fp16.py`).
+    pub gpu_model: Option<String>,
+    /// Products of f32 in TensorFloat-32: 10 bits of mantissa, faster on Ampere and later.
+    #[serde(default)]
+    pub tf32: bool,
+    /// How cuDNN chooses the algorithm of a convolution.
+    #[serde(default)]
+    pub convolution_search: ConvolutionSearch,
+    /// Whether TensorRT may use half precision.
+    #[serde(default, rename = "tensorrtFp16")]
+    pub tensorrt_fp16: bool,
+}
+
+/// How cuDNN chooses the algorithm of a convolution (`cudnn_conv_algo_search`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConvolutionSearch {
+    /// By cuDNN's rules of thumb, at once.
+    #[default]
+    Heuristic,
+    /// By trying all of them at the first run: slow to start, and memory for the largest.
+    Exhaustive,
+    /// Always the same.
+    Default,
+}

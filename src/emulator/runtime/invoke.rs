@@ -1,0 +1,134 @@
+//! `InvokeEndpoint`: a request in real time.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::Response;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use tokio::time::Instant;
+
+use super::container::{Answer, Message};
+use super::failure::Failure;
+use super::{
+    ATTRIBUTES, Endpoint, INFERENCE_ID, Kind, Runtime, TARGET_MODEL, check_lengths, copy, text,
+};
+
+/// Headers of operations that the local runtime does not have.
+const NOT_HERE: [&str; 6] = [
+    "x-amzn-sagemaker-target-variant",
+    "x-amzn-sagemaker-target-container-hostname",
+    "x-amzn-sagemaker-inference-component",
+    "x-amzn-sagemaker-enable-explanations",
+    "x-amzn-sagemaker-session-id",
+    "x-amzn-sagemaker-prefix-aware-id",
+];
+
+/// How much of a body that is too large is read and thrown away, as a multiple of the limit: a
+/// client that is still sending when the connection closes often never sees the answer.
+const PATIENCE: usize = 3;
+
+/// Bytes of a body that endpoints of older accounts take.
+const OLDER_LIMIT: usize = 6 << 20;
+
+pub(super) async fn invoke(
+    State(runtime): State<Arc<Runtime>>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<Response, Failure> {
+    let endpoint = runtime.endpoint(&name)?;
+    let (parts, body) = request.into_parts();
+    check_lengths(&parts.headers)?;
+    if let Some(header) = NOT_HERE.iter().find(|name| parts.headers.contains_key(**name)) {
+        return Err(Failure::validation(format!("the local runtime does not take {header}")));
+    }
+    let limit = runtime.limits.body;
+    let body = read(&parts.headers, body, limit).await?;
+    let deadline = Instant::now() + runtime.limits.invocation;
+    let headers = passed_on(&parts.headers);
+    let target = text(&parts.headers, TARGET_MODEL);
+    let answer = match &endpoint.kind {
+        Kind::Asynchronous(_) => {
+            return Err(Failure::validation(format!(
+                "endpoint {name} is asynchronous: call InvokeEndpointAsync"
+            )));
+        }
+        Kind::MultiModel(models) => {
+            let target = target.ok_or_else(|| {
+                Failure::validation(format!("endpoint {name} has many models: name a TargetModel"))
+            })?;
+            models.invoke(target, headers, body, deadline, limit).await?
+        }
+        Kind::RealTime => send(endpoint, headers, body, deadline, limit).await?,
+    };
+    finish(&name, answer)
+}
+
+async fn send(
+    endpoint: &Endpoint,
+    headers: HeaderMap,
+    body: Bytes,
+    deadline: Instant,
+    limit: usize,
+) -> Result<Answer, Failure> {
+    let path = "/invocations".to_owned();
+    let message = Message { method: Method::POST, path, headers, body };
+    let answer = endpoint.container.send(message, deadline, limit).await;
+    answer.map_err(|trouble| Failure::trouble(&trouble))
+}
+
+/// What the server is told: the type of body and answer, and what the caller says to it.
+fn passed_on(headers: &HeaderMap) -> HeaderMap {
+    let mut passed = HeaderMap::new();
+    for name in [CONTENT_TYPE, ACCEPT] {
+        copy(headers, name.as_str(), &mut passed, name.clone());
+    }
+    for name in [ATTRIBUTES, TARGET_MODEL, INFERENCE_ID] {
+        copy(headers, name, &mut passed, HeaderName::from_static(name));
+    }
+    passed
+}
+
+/// Reads a body of at most `limit` bytes.
+async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Failure> {
+    let stated = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    let mut kept = BytesMut::with_capacity(stated.unwrap_or(0).min(limit));
+    let mut read = 0_usize;
+    let mut chunks = body.into_data_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| Failure::validation("the body did not arrive whole"))?;
+        read = read.saturating_add(chunk.len());
+        if read <= limit {
+            kept.extend_from_slice(&chunk);
+        } else if read > limit.saturating_mul(PATIENCE) {
+            break;
+        }
+    }
+    if read > limit {
+        return Err(Failure::too_large(limit));
+    }
+    Ok(kept.freeze())
+}
+
+fn finish(name: &str, answer: Answer) -> Result<Response, Failure> {
+    if answer.status != StatusCode::OK {
+        return Err(Failure::model(&answer));
+    }
+    if answer.body.len() > OLDER_LIMIT {
+        tracing::warn!(
+            endpoint = name,
+            bytes = answer.body.len(),
+            "the answer is larger than the 6 MB that SageMaker's older limit allows"
+        );
+    }
+    let mut response = Response::new(Body::from(answer.body));
+    let headers = response.headers_mut();
+    copy(&answer.headers, CONTENT_TYPE.as_str(), headers, CONTENT_TYPE);
+    copy(&answer.headers, ATTRIBUTES, headers, HeaderName::from_static(ATTRIBUTES));
+    let variant = HeaderName::from_static("x-amzn-invoked-production-variant");
+    headers.insert(variant, HeaderValue::from_static("AllTraffic"));
+    Ok(response)
+}

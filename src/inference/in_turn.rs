@@ -1,0 +1,417 @@
+//! Workers that take batches of windows through a network at the same time and blend their results
+//! one after the other, in the windows' order: while one blends, the network runs for the others.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use ndarray::{Array5, ArrayView4, ArrayView5, s};
+use rayon::prelude::*;
+
+use super::blend::Blend;
+use super::constant::{Batch, Constants, Kind, Known};
+use super::network::{Network, Share};
+use super::sliding_window::{PlaneSink, WindowStats};
+use crate::error::{Error, ErrorKind, Result};
+use crate::progress::{Progress, Stage};
+
+/// What there is to do.
+pub(super) struct Work<'a> {
+    /// In standard layout.
+    pub image: ArrayView4<'a, f32>,
+    /// Where windows start, in the order in which they are blended.
+    pub windows: &'a [[usize; 3]],
+    pub roi: [usize; 3],
+    pub network: &'a dyn Network,
+    pub progress: &'a dyn Progress,
+    /// Windows in a batch.
+    pub batch: usize,
+}
+
+/// Windows that are taken next.
+struct Plan {
+    constants: Constants,
+    taken: usize,
+}
+
+/// What only one worker at a time may touch.
+struct Turn<'t> {
+    /// The window to blend next.
+    next: usize,
+    blend: &'t mut Blend<'t>,
+    sink: &'t mut dyn PlaneSink,
+    known: Known,
+    windows_run: usize,
+    /// The first failure; nothing is blended after it.
+    failure: Option<Error>,
+    ended: bool,
+}
+
+struct Workers<'t, 'w, 'a> {
+    work: &'w Work<'a>,
+    plan: Mutex<Plan>,
+    turn: Mutex<Turn<'t>>,
+    changed: Condvar,
+    clock: Clock,
+}
+
+/// Takes all windows through the network, and their results to `blend`.
+pub(super) fn run<'t>(
+    work: &Work,
+    reuse_constant: bool,
+    blend: &'t mut Blend<'t>,
+    sink: &'t mut dyn PlaneSink,
+) -> Result<WindowStats> {
+    let workers = Workers {
+        work,
+        plan: Mutex::new(Plan { constants: Constants::new(reuse_constant), taken: 0 }),
+        turn: Mutex::new(Turn {
+            next: 0,
+            blend,
+            sink,
+            known: Known::default(),
+            windows_run: 0,
+            failure: None,
+            ended: false,
+        }),
+        changed: Condvar::new(),
+        clock: Clock::default(),
+    };
+    let count = work.network.workers().min(work.windows.len()).max(1);
+    std::thread::scope(|scope| {
+        for _ in 1..count {
+            scope.spawn(|| workers.work());
+        }
+        workers.work();
+    });
+    let mut turn = workers.turn.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let Some(failure) = turn.failure.take() {
+        return Err(failure);
+    }
+    if turn.next != work.windows.len() {
+        return Err(Error::internal("windows are missing"));
+    }
+    turn.blend.finish(turn.sink)?;
+    Ok(WindowStats {
+        windows: work.windows.len(),
+        windows_run: turn.windows_run,
+        network_seconds: workers.clock.seconds(),
+    })
+}
+
+impl<'t> Workers<'t, '_, '_> {
+    /// Works until there is nothing left to do, or something failed.
+    fn work(&self) {
+        /// Frees the others from waiting for a turn that does not come, also in a panic.
+        struct Ending<'e, 't, 'w, 'a>(&'e Workers<'t, 'w, 'a>, bool);
+        impl Drop for Ending<'_, '_, '_, '_> {
+            fn drop(&mut self) {
+                if !self.1 {
+                    self.0.turn().ended = true;
+                    self.0.changed.notify_all();
+                }
+            }
+        }
+        let mut ending = Ending(self, false);
+        match self.batches() {
+            Ok(()) => ending.1 = true,
+            Err(e) => {
+                self.turn().failure.get_or_insert(e);
+            }
+        }
+    }
+
+    fn batches(&self) -> Result<()> {
+        let Work { image, windows, roi, network, progress, batch: size } = *self.work;
+        let fixed = network.shape().batch.is_some();
+        let channels = image.dim().0;
+        let mut buffer = Array5::<f32>::zeros((size, channels, roi[0], roi[1], roi[2]));
+        loop {
+            progress.check()?;
+            let Some((first, batch)) = self.next_batch() else { return Ok(()) };
+            let run: Vec<[usize; 3]> = batch.to_run().collect();
+            if run.is_empty() {
+                self.deliver(first, &batch, None)?;
+                continue;
+            }
+            gather(image, &run, roi, &mut buffer);
+            let given = if fixed { size } else { run.len() };
+            let given = buffer.slice(s![..given, .., .., .., ..]);
+            // Windows that are left after full rounds have all threads.
+            let workers = network.workers();
+            let share = match first + windows.len() % workers < windows.len() {
+                true => Share::One,
+                false => Share::All,
+            };
+            let running = self.clock.start();
+            let mut running = Some(running);
+            network.run(given, share, &mut |results| {
+                running = None;
+                check_result(&results, given.dim().0, roi)?;
+                self.deliver(first, &batch, Some(results))
+            })?;
+        }
+    }
+
+    /// The windows after those taken, and the place of the first.
+    fn next_batch(&self) -> Option<(usize, Batch)> {
+        let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        let Work { image, windows, roi, batch: size, .. } = *self.work;
+        let first = plan.taken;
+        if first == windows.len() {
+            return None;
+        }
+        let batch = plan.constants.next_batch(image, &windows[first..], roi, size);
+        plan.taken += batch.windows.len();
+        Some((first, batch))
+    }
+
+    /// Blends the results of a batch once it is its turn.
+    fn deliver(&self, first: usize, batch: &Batch, results: Option<ArrayView5<f32>>) -> Result<()> {
+        let mut turn = self.turn();
+        while turn.next != first && !turn.ended {
+            turn = self.changed.wait(turn).unwrap_or_else(PoisonError::into_inner);
+        }
+        if turn.ended {
+            // Somebody else's failure is the one that is told.
+            return Err(Error::new(ErrorKind::Cancelled, "another window failed"));
+        }
+        let mut results = results.iter().flat_map(|results| results.outer_iter());
+        for (window, kind) in &batch.windows {
+            self.blend(&mut turn, *window, kind, &mut results)?;
+        }
+        turn.next += batch.windows.len();
+        self.work.progress.advance(Stage::Inference, turn.next, self.work.windows.len());
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    fn blend<'r>(
+        &self,
+        turn: &mut Turn,
+        window: [usize; 3],
+        kind: &Kind,
+        results: &mut impl Iterator<Item = ArrayView4<'r, f32>>,
+    ) -> Result<()> {
+        let Turn { blend, sink, known, windows_run, .. } = turn;
+        if *kind == Kind::Known {
+            if let Some(result) = known.result() {
+                return blend.add(window, result, *sink);
+            }
+            // A result too large to be kept.
+            *windows_run += 1;
+            return self.run_alone(window, &mut |result| blend.add(window, result, *sink));
+        }
+        let result = results
+            .next()
+            .ok_or_else(|| Error::internal("the network gave fewer results than windows"))?;
+        *windows_run += 1;
+        blend.add(window, result, *sink)?;
+        if *kind == Kind::Learn {
+            known.learn(result);
+        }
+        Ok(())
+    }
+
+    fn run_alone(
+        &self,
+        window: [usize; 3],
+        take: &mut dyn FnMut(ArrayView4<f32>) -> Result<()>,
+    ) -> Result<()> {
+        let Work { image, roi, network, .. } = *self.work;
+        let size = network.shape().batch.unwrap_or(1);
+        let mut buffer = Array5::zeros((size, image.dim().0, roi[0], roi[1], roi[2]));
+        gather(image, &[window], roi, &mut buffer);
+        network.run(buffer.view(), Share::All, &mut |results| {
+            check_result(&results, size, roi)?;
+            results.outer_iter().take(1).try_for_each(&mut *take)
+        })
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Turn<'t>> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Seconds during which at least one batch was in the network.
+#[derive(Default)]
+struct Clock(Mutex<ClockState>);
+
+#[derive(Default)]
+struct ClockState {
+    running: usize,
+    since: Option<Instant>,
+    seconds: f64,
+}
+
+/// A batch in the network, until it is dropped.
+struct Running<'c>(&'c Clock);
+
+impl Clock {
+    fn start(&self) -> Running<'_> {
+        let mut state = self.state();
+        if state.running == 0 {
+            state.since = Some(Instant::now());
+        }
+        state.running += 1;
+        Running(self)
+    }
+
+    fn seconds(&self) -> f64 {
+        self.state().seconds
+    }
+
+    fn state(&self) -> MutexGuard<'_, ClockState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.running -= 1;
+        if state.running == 0
+            && let Some(since) = state.since.take()
+        {
+            state.seconds += since.elapsed().as_secs_f64();
+        }
+    }
+}
+
+/// Copies windows out of the image (standard layout), row by row.
+fn gather(
+    image: ArrayView4<f32>,
+    windows: &[[usize; 3]],
+    roi: [usize; 3],
+    buffer: &mut Array5<f32>,
+) {
+    buffer.outer_iter_mut().into_par_iter().zip(windows).for_each(|(mut target, &[x, y, z])| {
+        let source = image.slice(s![.., x..x + roi[0], y..y + roi[1], z..z + roi[2]]);
+        target.assign(&source);
+    });
+}
+
+fn check_result(result: &ArrayView5<f32>, batch: usize, roi: [usize; 3]) -> Result<()> {
+    let (n, _, x, y, z) = result.dim();
+    if n != batch || [x, y, z] != roi {
+        return Err(Error::new(
+            ErrorKind::InvalidModel,
+            format!(
+                "the network gave a result of {n} windows of {:?} voxels for {batch} of {roi:?}",
+                [x, y, z]
+            ),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use ndarray::{Array4, ArrayView3};
+
+    use super::*;
+    use crate::inference::network::NetworkShape;
+    use crate::inference::sliding_window::{BlendMode, SlidingWindowInferer, WindowPadding};
+    use crate::progress::Silent;
+
+    /// Gives its input back from several workers, each run taking another time.
+    #[derive(Default)]
+    struct Uneven {
+        runs: AtomicUsize,
+        fails_at: Option<usize>,
+        panics_at: Option<usize>,
+    }
+
+    impl Network for Uneven {
+        fn shape(&self) -> NetworkShape {
+            NetworkShape {
+                batch: None,
+                input_channels: Some(1),
+                spatial: [None; 3],
+                output_channels: Some(1),
+                planar: false,
+            }
+        }
+
+        fn workers(&self) -> usize {
+            3
+        }
+
+        fn run(
+            &self,
+            batch: ArrayView5<f32>,
+            _: Share,
+            take: &mut dyn FnMut(ArrayView5<f32>) -> Result<()>,
+        ) -> Result<()> {
+            let run = self.runs.fetch_add(1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_micros(run as u64 * 7919 % 1500));
+            if self.fails_at == Some(run) {
+                return Err(Error::new(ErrorKind::InvalidModel, "the one that fails"));
+            }
+            assert_ne!(self.panics_at, Some(run), "the one that panics");
+            take(batch)
+        }
+    }
+
+    /// Sums of planes, as they come.
+    #[derive(Default)]
+    struct Collect(Vec<f32>);
+
+    impl PlaneSink for Collect {
+        fn begin(&mut self, _: usize, _: [usize; 3]) -> Result<()> {
+            Ok(())
+        }
+
+        fn planes(&mut self, _: usize, _: usize, planes: &[ArrayView3<f32>]) -> Result<()> {
+            self.0.extend(planes.iter().map(|plane| plane.sum()));
+            Ok(())
+        }
+    }
+
+    fn run_with(network: &Uneven) -> Result<(WindowStats, f32)> {
+        let inferer = SlidingWindowInferer {
+            roi_size: [Some(4), Some(5), Some(6)],
+            sw_batch_size: 4,
+            overlap: [0.5; 3],
+            mode: BlendMode::Constant,
+            padding: WindowPadding::Constant(0.0),
+            reuse_constant: true,
+        };
+        // The first half is of one value.
+        let value = |(_, x, y, z)| if x < 12 { 0.5 } else { (x * 7 + y * 3 + z) as f32 * 1e-3 };
+        let image = Array4::from_shape_fn((1, 24, 13, 17), value);
+        let mut sink = Collect::default();
+        let stats = inferer.run(image.view(), network, &mut sink, &Silent)?;
+        Ok((stats, sink.0.iter().sum::<f32>() - image.sum()))
+    }
+
+    #[test]
+    fn results_are_blended_in_order() {
+        let (stats, difference) = run_with(&Uneven::default()).unwrap();
+        assert!(stats.windows_run < stats.windows && stats.network_seconds > 0.0);
+        assert!(difference.abs() < 1e-2, "{difference}");
+    }
+
+    #[test]
+    fn the_first_failure_ends_it_and_is_told() {
+        for run in [0, 1, 5, 20] {
+            let network = Uneven { fails_at: Some(run), ..Uneven::default() };
+            let error = run_with(&network).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidModel, "{error}");
+            assert!(error.message().contains("the one that fails"));
+        }
+    }
+
+    #[test]
+    fn a_panic_leaves_nobody_waiting() {
+        for run in [0, 1, 5, 20] {
+            let network = Uneven { panics_at: Some(run), ..Uneven::default() };
+            let caught =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run_with(&network)));
+            // Of the worker that called, or as an error of one of the others.
+            assert!(caught.is_err() || caught.is_ok_and(|result| result.is_err()));
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Which execution provider runs networks: chosen by what is there, and reported with the reason.
+
+mod libraries;
+mod probe;
+
+use std::path::Path;
+
+use ort::ep::{
+    ArenaExtendStrategy, CUDA, ExecutionProviderDispatch, TensorRT, cuda::ConvAlgorithmSearch,
+};
+pub use probe::Machine;
+
+use crate::bundle::{ConvolutionSearch, Execution};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Which execution provider to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ProviderChoice {
+    /// CUDA where it works, the CPU otherwise.
+    #[default]
+    Auto,
+    /// ONNX Runtime's own CPU kernels.
+    Cpu,
+    /// An NVIDIA GPU by CUDA, or an error.
+    Cuda,
+    /// An NVIDIA GPU by TensorRT, with CUDA for what it does not take, or an error.
+    TensorRt,
+}
+
+/// An execution provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provider {
+    /// ONNX Runtime's own CPU kernels.
+    Cpu,
+    /// NVIDIA's CUDA.
+    Cuda,
+    /// NVIDIA's TensorRT.
+    TensorRt,
+}
+
+impl Provider {
+    /// ONNX Runtime's name of it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "CPUExecutionProvider",
+            Self::Cuda => "CUDAExecutionProvider",
+            Self::TensorRt => "TensorrtExecutionProvider",
+        }
+    }
+
+    /// The files of ONNX Runtime that hold it, where they are its own.
+    fn libraries(self) -> &'static [&'static str] {
+        const CUDA: &str = "libonnxruntime_providers_cuda.so";
+        match self {
+            Self::Cpu => &[],
+            Self::Cuda => &["libonnxruntime_providers_shared.so", CUDA],
+            Self::TensorRt => &[
+                "libonnxruntime_providers_shared.so",
+                CUDA,
+                "libonnxruntime_providers_tensorrt.so",
+            ],
+        }
+    }
+}
+
+/// What was chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// The provider.
+    pub provider: Provider,
+    /// The GPUs it may use, as CUDA numbers them; none on the CPU.
+    pub devices: Vec<i32>,
+    /// Why it is not a GPU, where one would have been taken.
+    pub reason: Option<String>,
+}
+
+impl Chosen {
+    /// The CPU, for a reason or because it was asked for.
+    pub fn cpu(reason: Option<String>) -> Self {
+        Self { provider: Provider::Cpu, devices: Vec::new(), reason }
+    }
+}
+
+/// The provider that `choice` means on `machine`, with the ONNX Runtime in the file `library`.
+///
+/// # Errors
+/// [`ErrorKind::Configuration`] where a GPU was asked for that cannot be used, naming everything that
+/// is missing: never another provider in its place.
+pub fn choose(choice: ProviderChoice, machine: &Machine, library: &Path) -> Result<Chosen> {
+    let asked = match choice {
+        ProviderChoice::Cpu => return Ok(Chosen::cpu(None)),
+        ProviderChoice::Auto | ProviderChoice::Cuda => Provider::Cuda,
+        ProviderChoice::TensorRt => Provider::TensorRt,
+    };
+    let (devices, missing) = machine.gpu(asked, library);
+    if missing.is_empty() {
+        return Ok(Chosen { provider: asked, devices, reason: None });
+    }
+    let missing = missing.join("; ");
+    if choice == ProviderChoice::Auto {
+        return Ok(Chosen::cpu(Some(missing)));
+    }
+    Err(Error::new(
+        ErrorKind::Configuration,
+        format!(
+            "{} was asked for (EXECUTION_PROVIDERS) and cannot be used: {missing}",
+            asked.name()
+        ),
+    ))
+}
+
+/// What a session on a GPU is made with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GpuSettings {
+    /// The model's own.
+    pub execution: Execution,
+    /// Bytes of GPU memory that the arena of a session may take.
+    pub memory: Option<usize>,
+    /// Folder for TensorRT's engines.
+    pub engines: Option<std::path::PathBuf>,
+}
+
+/// What to register with a session on `device`, best first: each must work.
+pub(super) fn providers(
+    provider: Provider,
+    device: i32,
+    settings: &GpuSettings,
+) -> Vec<ExecutionProviderDispatch> {
+    let cuda = || {
+        let search = match settings.execution.convolution_search {
+            ConvolutionSearch::Heuristic => ConvAlgorithmSearch::Heuristic,
+            ConvolutionSearch::Exhaustive => ConvAlgorithmSearch::Exhaustive,
+            ConvolutionSearch::Default => ConvAlgorithmSearch::Default,
+        };
+        // Windows are of one size, so the arena grows once, to what they need and no power of two.
+        let mut cuda = CUDA::default()
+            .with_device_id(device)
+            .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
+            .with_conv_algorithm_search(search)
+            .with_tf32(settings.execution.tf32);
+        if let Some(memory) = settings.memory {
+            cuda = cuda.with_memory_limit(memory);
+        }
+        cuda.build().error_on_failure()
+    };
+    let tensorrt = || {
+        let mut tensorrt =
+            TensorRT::default().with_device_id(device).with_fp16(settings.execution.tensorrt_fp16);
+        if let Some(engines) = &settings.engines {
+            let engines = engines.display();
+            tensorrt = tensorrt
+                .with_engine_cache(true)
+                .with_engine_cache_path(&engines)
+                .with_timing_cache(true)
+                .with_timing_cache_path(&engines);
+        }
+        tensorrt.build().error_on_failure()
+    };
+    match provider {
+        Provider::Cpu => Vec::new(),
+        Provider::Cuda => vec![cuda()],
+        Provider::TensorRt => vec![tensorrt(), cuda()],
+    }
+}

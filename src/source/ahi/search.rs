@@ -1,0 +1,96 @@
+//! The image sets of a study.
+
+use aws_sdk_medicalimaging::types::{
+    ImageSetsMetadataSummary, Operator, SearchByAttributeValue, SearchCriteria, SearchFilter,
+};
+
+use super::client::{AhiClient, ImageSetId};
+use super::fault::Fault;
+use super::retry::call;
+use super::stats::Operation;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Image sets of one study beyond which it is no study of a patient.
+const MOST: usize = 1000;
+
+impl AhiClient {
+    /// The primary image sets of a study, or of one of its series, in the service's order;
+    /// image sets that are not primary too where the settings allow them.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for a malformed data store, `NotFound` where there is none,
+    /// `AccessDenied`, `Throttled`, `Upstream`.
+    pub async fn study(
+        &self,
+        datastore_id: &str,
+        study_instance_uid: &str,
+        series_instance_uid: Option<&str>,
+    ) -> Result<Vec<ImageSetId>> {
+        let named = |e: Error| {
+            e.context(format_args!("study {study_instance_uid} in data store {datastore_id}"))
+                .with("datastoreId", datastore_id)
+                .with("studyInstanceUID", study_instance_uid)
+        };
+        let mut found = Vec::new();
+        let mut next = None;
+        loop {
+            let (page, token) =
+                self.page(datastore_id, study_instance_uid, next).await.map_err(named)?;
+            found.extend(page);
+            next = token;
+            if next.is_none() {
+                break;
+            }
+            if found.len() > MOST {
+                let what = format!("it has more than {MOST} image sets; name one of them");
+                return Err(named(Error::new(ErrorKind::InvalidRequest, what)));
+            }
+        }
+        let wanted = |set: &ImageSetsMetadataSummary| {
+            let series = set.dicom_tags().and_then(|tags| tags.dicom_series_instance_uid());
+            let primary = set.is_primary() != Some(false) || self.allows_non_primary();
+            primary && series_instance_uid.is_none_or(|uid| series == Some(uid))
+        };
+        let ids: Vec<ImageSetId> = found
+            .iter()
+            .filter(|set| wanted(set))
+            .map(|set| ImageSetId::new(datastore_id, set.image_set_id()))
+            .collect::<Result<_>>()?;
+        if ids.is_empty() {
+            let what = match series_instance_uid {
+                Some(uid) => format!("it has no primary image set of series {uid}"),
+                None => "it has no primary image set".to_owned(),
+            };
+            return Err(named(Error::new(ErrorKind::NotFound, what)));
+        }
+        Ok(ids)
+    }
+
+    /// One page of the search, and where the next begins.
+    async fn page(
+        &self,
+        datastore_id: &str,
+        study: &str,
+        next: Option<String>,
+    ) -> Result<(Vec<ImageSetsMetadataSummary>, Option<String>)> {
+        let operation = Operation::SearchImageSets;
+        let (sdk, settings, limiter, counters) = self.searching(operation);
+        let next = next.as_deref();
+        let page = call(operation, settings, limiter, counters, move || async move {
+            let filter = SearchFilter::builder()
+                .values(SearchByAttributeValue::DicomStudyInstanceUid(study.to_owned()))
+                .operator(Operator::Equal)
+                .build()
+                .map_err(|e| Fault::from_build(operation, e))?;
+            sdk.search_image_sets()
+                .datastore_id(datastore_id)
+                .search_criteria(SearchCriteria::builder().filters(filter).build())
+                .set_next_token(next.map(str::to_owned))
+                .send()
+                .await
+                .map_err(|e| Fault::from_sdk(operation, &e))
+        })
+        .await?;
+        Ok((page.image_sets_metadata_summaries, page.next_token))
+    }
+}

@@ -1,0 +1,156 @@
+//! DICOM Part 10 objects in memory as sources: what a request's body, an archive or S3 brought.
+//!
+//! Each object is parsed as it comes and its bytes are given up, so that pixel data is held once.
+//! Errors count objects instead of naming them: names of files are often those of patients.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Cursor, Read, Seek};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dicom_dictionary_std::tags;
+use futures::stream::{self, BoxStream, StreamExt};
+
+use super::{EncodedFrame, ImageSource};
+use crate::dicom::p10::{self, P10Instance};
+use crate::dicom::{Attributes, FrameKey, Instance, Series};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Objects by their series.
+#[derive(Debug, Default)]
+pub struct DicomObjects {
+    series: BTreeMap<String, DicomSeries>,
+    instances: BTreeSet<String>,
+    passed_over: usize,
+}
+
+/// One series in memory.
+#[derive(Debug)]
+pub struct DicomSeries {
+    series: Series,
+    /// Frames of each instance.
+    frames: Vec<Vec<Bytes>>,
+}
+
+impl DicomObjects {
+    /// Parses one object; what is no DICOM Part 10 file is passed over and counted.
+    ///
+    /// # Errors
+    /// Those of [`p10::read_bytes`], naming the object by `number`, counted from one.
+    pub fn add(&mut self, number: usize, data: &[u8]) -> Result<()> {
+        if !p10::is_part10(data) {
+            self.passed_over += 1;
+            return Ok(());
+        }
+        self.read(number, Cursor::new(data), data.len() as u64)
+    }
+
+    /// As [`add`](Self::add), of what is known to be a DICOM Part 10 file of `length` bytes.
+    pub fn read(&mut self, number: usize, file: impl Read + Seek, length: u64) -> Result<()> {
+        let named = |e: Error| e.context(format_args!("object {number}")).with("object", number);
+        let parsed = p10::read_from(file, length).map_err(named)?;
+        self.insert(parsed).map_err(named)
+    }
+
+    /// Adds a parsed object. An instance that is there already is an error: it would be two slices
+    /// at one place.
+    fn insert(&mut self, parsed: P10Instance) -> Result<()> {
+        if parsed.sop_class_uid == p10::DIRECTORY_CLASS {
+            self.passed_over += 1;
+            return Ok(());
+        }
+        let study = parsed.dataset.required_text(tags::STUDY_INSTANCE_UID)?;
+        let series = parsed.dataset.required_text(tags::SERIES_INSTANCE_UID)?;
+        self.claim(&parsed.sop_instance_uid)?;
+        let (instance, frames): (Instance, _) = p10::described(parsed);
+        let known = self.series.entry(series.clone()).or_insert_with(|| DicomSeries {
+            series: Series {
+                study_instance_uid: study,
+                series_instance_uid: series,
+                instances: Vec::new(),
+            },
+            frames: Vec::new(),
+        });
+        known.series.instances.push(instance);
+        known.frames.push(frames);
+        Ok(())
+    }
+
+    /// Adds what others hold, behind what is there.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert), of instances that both have.
+    pub fn append(&mut self, others: Self) -> Result<()> {
+        self.passed_over += others.passed_over;
+        for (uid, DicomSeries { series, frames }) in others.series {
+            for instance in &series.instances {
+                self.claim(&instance.sop_instance_uid)?;
+            }
+            let known = self.series.entry(uid).or_insert_with(|| DicomSeries {
+                series: Series { instances: Vec::new(), ..series.clone() },
+                frames: Vec::new(),
+            });
+            known.series.instances.extend(series.instances);
+            known.frames.extend(frames);
+        }
+        Ok(())
+    }
+
+    /// Notes an instance, of which there may be one.
+    fn claim(&mut self, uid: &str) -> Result<()> {
+        if self.instances.insert(uid.to_owned()) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::InvalidImage,
+            format!("instance {uid} is there twice; remove one"),
+        )
+        .with("sopInstanceUID", uid))
+    }
+
+    /// The series, by SeriesInstanceUID.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidImage`] where there is none.
+    pub fn into_series(self) -> Result<Vec<DicomSeries>> {
+        if self.series.is_empty() {
+            return Err(Error::new(
+                ErrorKind::InvalidImage,
+                format!("there is no DICOM file among {} objects", self.passed_over),
+            ));
+        }
+        Ok(self.series.into_values().collect())
+    }
+}
+
+impl DicomSeries {
+    /// Its SeriesInstanceUID.
+    pub fn uid(&self) -> &str {
+        &self.series.series_instance_uid
+    }
+}
+
+#[async_trait]
+impl ImageSource for DicomSeries {
+    async fn series(&self) -> Result<Series> {
+        Ok(self.series.clone())
+    }
+
+    fn frames(&self, _: &Series, keys: Vec<FrameKey>) -> BoxStream<'static, Result<EncodedFrame>> {
+        let frame = |key: FrameKey| {
+            let data = self.frames.get(key.instance).and_then(|frames| frames.get(key.frame));
+            let data = data.cloned().ok_or_else(|| {
+                Error::new(
+                    ErrorKind::CorruptFrame,
+                    format!("instance {} has no frame {}", key.instance + 1, key.frame + 1),
+                )
+            })?;
+            Ok(EncodedFrame { key, data })
+        };
+        let mut frames: Vec<Result<EncodedFrame>> = keys.into_iter().map(frame).collect();
+        if let Some(first) = frames.iter().position(Result::is_err) {
+            frames.truncate(first + 1);
+        }
+        stream::iter(frames).boxed()
+    }
+}
