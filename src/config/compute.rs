@@ -58,6 +58,8 @@ pub enum ExecutionProvider {
     Cuda,
     /// An NVIDIA GPU by TensorRT; an error where it cannot be used.
     Tensorrt,
+    /// The CPU by OpenVINO, which most Intel CPUs run faster; an error where it cannot be used.
+    Openvino,
 }
 
 impl ComputeArgs {

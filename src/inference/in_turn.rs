@@ -77,9 +77,10 @@ pub(super) fn run<'t>(
         clock: Clock::default(),
     };
     let count = work.network.workers().min(work.windows.len()).max(1);
+    let span = tracing::Span::current();
     std::thread::scope(|scope| {
         for _ in 1..count {
-            scope.spawn(|| workers.work());
+            scope.spawn(|| span.in_scope(|| workers.work()));
         }
         workers.work();
     });

@@ -111,7 +111,7 @@ impl OnnxNetwork {
     pub fn load(path: &Path, settings: &NetworkSettings) -> Result<Self> {
         let library = &runtime()?.library;
         let chosen = choose(settings.provider, &Machine::this(), library)?;
-        let gpu = chosen.provider != Provider::Cpu;
+        let gpu = chosen.provider.is_gpu();
         let loaded = Self::load_on(path, settings, chosen);
         if let (Err(e), true, ProviderChoice::Auto) = (&loaded, gpu, settings.provider) {
             // Everything is there and yet it does not work: nobody asked for it by name, but
@@ -123,7 +123,7 @@ impl OnnxNetwork {
     }
 
     fn load_on(path: &Path, settings: &NetworkSettings, mut chosen: Chosen) -> Result<Self> {
-        let gpu = chosen.provider != Provider::Cpu;
+        let gpu = chosen.provider.is_gpu();
         if gpu && !settings.devices.is_empty() {
             chosen.devices = those_of(&chosen.devices, &settings.devices)?;
         }
@@ -223,7 +223,7 @@ impl Opening {
     fn open(&self, index: usize) -> Result<Session> {
         let name = self.path.display();
         let device = self.devices.get(index % self.devices.len().max(1)).copied().unwrap_or(0);
-        let providers = provider::providers(self.provider, device, &self.gpu);
+        let providers = provider::providers(self.provider, device, self.threads, &self.gpu);
         let mut builder = self
             .builder(&runtime()?.environment)
             .and_then(|builder| Ok(builder.with_execution_providers(providers)?))

@@ -42,6 +42,7 @@ impl From<&ComputeSettings> for LoadOptions {
             ExecutionProvider::Cpu => ProviderChoice::Cpu,
             ExecutionProvider::Cuda => ProviderChoice::Cuda,
             ExecutionProvider::Tensorrt => ProviderChoice::TensorRt,
+            ExecutionProvider::Openvino => ProviderChoice::OpenVino,
         };
         Self {
             provider,

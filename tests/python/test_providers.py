@@ -1,7 +1,6 @@
 """Execution providers on a machine without a GPU: what is asked for by name is not silently something else."""
 
 import json
-import os
 import time
 from pathlib import Path
 
@@ -38,8 +37,7 @@ def test_a_gpu_that_is_asked_for_and_missing_fails_loudly(asked, provider):
         assert part in failures[0]
 
 
-def test_a_device_that_is_not_there_is_refused_by_its_number():
+def test_a_device_that_is_no_number_is_refused():
     arguments = ["serve", "--model", MODEL, "--port", 0]
     with pytest.raises(RuntimeError, match="gpu-devices"):
         Program(*arguments, GPU_DEVICES="first")
-    assert os.environ.get("GPU_DEVICES") is None

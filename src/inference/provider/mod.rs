@@ -6,7 +6,8 @@ mod probe;
 use std::path::Path;
 
 use ort::ep::{
-    ArenaExtendStrategy, CUDA, ExecutionProviderDispatch, TensorRT, cuda::ConvAlgorithmSearch,
+    ArenaExtendStrategy, CUDA, ExecutionProviderDispatch, OpenVINO, TensorRT,
+    cuda::ConvAlgorithmSearch,
 };
 pub use probe::Machine;
 
@@ -25,6 +26,8 @@ pub enum ProviderChoice {
     Cuda,
     /// An NVIDIA GPU by TensorRT, with CUDA for what it does not take, or an error.
     TensorRt,
+    /// The CPU by OpenVINO, or an error.
+    OpenVino,
 }
 
 /// An execution provider.
@@ -36,6 +39,8 @@ pub enum Provider {
     Cuda,
     /// NVIDIA's TensorRT.
     TensorRt,
+    /// Intel's OpenVINO, on the CPU.
+    OpenVino,
 }
 
 impl Provider {
@@ -45,7 +50,13 @@ impl Provider {
             Self::Cpu => "CPUExecutionProvider",
             Self::Cuda => "CUDAExecutionProvider",
             Self::TensorRt => "TensorrtExecutionProvider",
+            Self::OpenVino => "OpenVINOExecutionProvider",
         }
+    }
+
+    /// Whether it runs on a GPU.
+    pub fn is_gpu(self) -> bool {
+        matches!(self, Self::Cuda | Self::TensorRt)
     }
 
     /// The files of ONNX Runtime that hold it, where they are its own.
@@ -59,7 +70,15 @@ impl Provider {
                 CUDA,
                 "libonnxruntime_providers_tensorrt.so",
             ],
+            Self::OpenVino => {
+                &["libonnxruntime_providers_shared.so", "libonnxruntime_providers_openvino.so"]
+            }
         }
+    }
+
+    /// What `scripts/get-onnxruntime.sh` is told to get the build with it.
+    fn build(self) -> &'static str {
+        if self == Self::OpenVino { "--openvino" } else { "--gpu" }
     }
 }
 
@@ -84,15 +103,19 @@ impl Chosen {
 /// The provider that `choice` means on `machine`, with the ONNX Runtime in the file `library`.
 ///
 /// # Errors
-/// [`ErrorKind::Configuration`] where a GPU was asked for that cannot be used, naming everything that
+/// [`ErrorKind::Configuration`] where one was asked for that cannot be used, naming everything that
 /// is missing: never another provider in its place.
 pub fn choose(choice: ProviderChoice, machine: &Machine, library: &Path) -> Result<Chosen> {
     let asked = match choice {
         ProviderChoice::Cpu => return Ok(Chosen::cpu(None)),
         ProviderChoice::Auto | ProviderChoice::Cuda => Provider::Cuda,
         ProviderChoice::TensorRt => Provider::TensorRt,
+        ProviderChoice::OpenVino => Provider::OpenVino,
     };
-    let (devices, missing) = machine.gpu(asked, library);
+    let (devices, missing) = match asked.is_gpu() {
+        true => machine.gpu(asked, library),
+        false => (Vec::new(), machine.libraries(asked, library)),
+    };
     if missing.is_empty() {
         return Ok(Chosen { provider: asked, devices, reason: None });
     }
@@ -120,10 +143,11 @@ pub struct GpuSettings {
     pub engines: Option<std::path::PathBuf>,
 }
 
-/// What to register with a session on `device`, best first: each must work.
+/// What to register with a session of `threads` threads on `device`, best first: each must work.
 pub(super) fn providers(
     provider: Provider,
     device: i32,
+    threads: usize,
     settings: &GpuSettings,
 ) -> Vec<ExecutionProviderDispatch> {
     let cuda = || {
@@ -156,8 +180,18 @@ pub(super) fn providers(
         }
         tensorrt.build().error_on_failure()
     };
+    let openvino = || {
+        // In full precision; and its threads are not pinned to cores, which others want as well.
+        let openvino = OpenVINO::default()
+            .with_device_type("CPU")
+            .with_precision("FP32")
+            .with_num_threads(threads)
+            .with_arbitrary_config("load_config", r#"{"CPU": {"ENABLE_CPU_PINNING": "NO"}}"#);
+        openvino.build().error_on_failure()
+    };
     match provider {
         Provider::Cpu => Vec::new(),
+        Provider::OpenVino => vec![openvino()],
         Provider::Cuda => vec![cuda()],
         Provider::TensorRt => vec![tensorrt(), cuda()],
     }

@@ -91,30 +91,36 @@ impl Machine {
     }
 
     /// The libraries that are not there.
-    fn libraries(&self, provider: Provider, library: &Path) -> Vec<String> {
+    pub(super) fn libraries(&self, provider: Provider, library: &Path) -> Vec<String> {
         let folder = library.parent().unwrap_or(Path::new(""));
         let files: Vec<PathBuf> =
             provider.libraries().iter().map(|name| folder.join(name)).collect();
         if let Some(file) = files.iter().find(|file| !file.is_file()) {
             return vec![format!(
                 "{} is not beside {}, which is another build of ONNX Runtime; \
-                 scripts/get-onnxruntime.sh --gpu gets the one for GPUs",
+                 scripts/get-onnxruntime.sh {} gets the one that is needed",
                 file.file_name().unwrap_or_default().display(),
-                library.display()
+                library.display(),
+                provider.build()
             )];
         }
         let search = Search::new(&self.root, self.library_path.as_deref());
         let mut missing: BTreeSet<String> =
             files.iter().flat_map(|file| search.missing(file)).collect();
-        let by_name = BY_NAME.iter().filter(|name| !search.has(name));
-        missing.extend(by_name.map(|&name| name.to_owned()));
+        if provider.is_gpu() {
+            let by_name = BY_NAME.iter().filter(|name| !search.has(name));
+            missing.extend(by_name.map(|&name| name.to_owned()));
+        }
         if missing.is_empty() {
             return Vec::new();
         }
         let missing = Vec::from_iter(missing).join(", ");
+        let whose = match provider.is_gpu() {
+            true => "CUDA 13 and cuDNN 9 have them (TensorRT 10 libnvinfer, the driver libcuda)",
+            false => "OpenVINO's belong beside it",
+        };
         vec![format!(
-            "the libraries {missing} are missing: CUDA 13 and cuDNN 9 have them (TensorRT 10 \
-             libnvinfer, the driver libcuda); LD_LIBRARY_PATH tells where they are"
+            "the libraries {missing} are missing: {whose}; LD_LIBRARY_PATH tells where they are"
         )]
     }
 }
