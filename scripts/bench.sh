@@ -5,7 +5,8 @@
 #
 # DICOM is a folder or zip of one series and MODEL a bundle: the demo's phantom and network where not
 # given. Prints the median of RUNS (5) requests after one that is not counted, and the whole request
-# over the time inside the network alone, both from the same requests.
+# over the time inside the network alone, both from the same requests. EXECUTION_PROVIDERS=openvino
+# gets the build of ONNX Runtime with OpenVINO and takes that.
 
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -18,7 +19,9 @@ work=$ROOT/target/bench
 binary=$ROOT/target/release/ahi-inference
 
 cargo build --release --locked --quiet
-ORT_DYLIB_PATH=$(scripts/get-onnxruntime.sh)
+build=()
+[ "${EXECUTION_PROVIDERS:-}" != openvino ] || build=(--openvino)
+ORT_DYLIB_PATH=$(scripts/get-onnxruntime.sh "${build[@]}")
 export ORT_DYLIB_PATH
 rm -rf "$work"
 mkdir -p "$work"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the image of one flavour.
 #
-#   scripts/build-image.sh [cpu|cuda] [TAG]
+#   scripts/build-image.sh [cpu|openvino|cuda] [TAG]
 #
 # The tag is ahi-inference:FLAVOUR unless given; its size is printed.
 #
@@ -17,14 +17,14 @@ cd "$ROOT"
 
 flavour=${1:-cpu}
 tag=${2:-ahi-inference:$flavour}
-case $flavour in cpu | cuda) ;; *) die "no flavour is called $flavour; there are cpu and cuda" ;; esac
+case $flavour in cpu | openvino | cuda) ;; *) die "no flavour is called $flavour; there are cpu, openvino and cuda" ;; esac
 
 arguments=(--build-arg "FLAVOUR=$flavour" --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)")
 if [ "${LOCAL_BASES:-0}" = 1 ]; then
     docker/make-bases.sh >&2
     arguments+=(--build-arg BUILD_BASE=ahi-inference-base:build)
     arguments+=(--build-arg CPU_BASE=ahi-inference-base:runtime --build-arg CUDA_BASE=ahi-inference-base:runtime)
-elif ! docker buildx version >/dev/null 2>&1 && [ "$flavour" = cpu ]; then
+elif ! docker buildx version >/dev/null 2>&1 && [ "$flavour" != cuda ]; then
     # Without BuildKit the stages of the other flavour are built too; they need not be CUDA's.
     arguments+=(--build-arg CUDA_BASE=debian:bookworm-slim)
 fi

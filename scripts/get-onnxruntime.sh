@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Gets the shared library of ONNX Runtime out of the Python wheel that its project publishes.
 #
-#   scripts/get-onnxruntime.sh [--gpu] [DIR]
+#   scripts/get-onnxruntime.sh [--gpu | --openvino] [DIR]
 #
-# DIR is target/onnxruntime/lib, or with --gpu target/onnxruntime/lib-gpu, unless given. Prints the
-# path for ORT_DYLIB_PATH. Wheel and libraries are checked against the SHA-256 below; what is
-# there and right is left alone. --gpu adds the CUDA and TensorRT providers (x86-64 only), which
-# need CUDA 13 and cuDNN 9, and TensorRT 10 for the latter, from the machine or image they run on.
+# DIR is target/onnxruntime/lib, with --gpu or --openvino target/onnxruntime/lib-gpu or lib-openvino,
+# unless given. Prints the path for ORT_DYLIB_PATH. Wheel and libraries are checked against the SHA-256
+# below; what is there and right is left alone. --gpu adds the CUDA and TensorRT providers (x86-64
+# only), which need CUDA 13 and cuDNN 9, and TensorRT 10 for the latter, from the machine or image they
+# run on. --openvino adds OpenVINO for CPUs with all that it needs (x86-64 only); its builds follow
+# those of ONNX Runtime some versions behind.
 
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -18,9 +20,13 @@ dir=
 for argument in "$@"; do
     case $argument in
         --gpu) package=onnxruntime-gpu ;;
-        -*) die "unknown option $argument; usage: $0 [--gpu] [DIR]" ;;
+        --openvino)
+            package=onnxruntime-openvino
+            VERSION=1.24.1
+            ;;
+        -*) die "unknown option $argument; usage: $0 [--gpu | --openvino] [DIR]" ;;
         *)
-            [ -z "$dir" ] || die "more than one folder given; usage: $0 [--gpu] [DIR]"
+            [ -z "$dir" ] || die "more than one folder given; usage: $0 [--gpu | --openvino] [DIR]"
             dir=$argument
             ;;
     esac
@@ -49,19 +55,36 @@ fc44112fbe06d7d689c57e11d3862031f64711007e4ee020f8eed5185fd2c1d3  libonnxruntime
 086ec1d5388f64153d9c63470d126693db9a182c8ce236d3a1119068471b8a0d  libonnxruntime_providers_shared.so
 1882ee49fdb0e6fc2d272b00cfaf9a3310bf8580a34385c0eec4d82014ea172e  libonnxruntime_providers_tensorrt.so"
         ;;
+    onnxruntime-openvino-x86_64)
+        wheel=d617fac2f59a6ab5ea59a788c3e1592240a129642519aaeaa774761dfe35150e
+        libraries="
+c7b0590c7825f7029ba17e20a5dea27f7f570d8241d60584caacd363648aa8e2  libonnxruntime.so.$VERSION
+5e02c1ff90e7d71365264dbb6767c00f04a8b57a96cddbc0085c61fa1393250d  libonnxruntime_providers_shared.so
+b19cae6eb713f35427a8427f141ffc8fc2471ae0532f57e52d84fa9a66799c30  libonnxruntime_providers_openvino.so
+ac9634b715a242a61644c77bc38f17508fe73f517e418027e2410f4bee004943  libopenvino.so.2541
+f426710881d8c1a01d5ed6d7eaa076d923b19983d3ab3a18bb19d25dba7d8923  libopenvino_onnx_frontend.so.2541
+034df890550ae9199fe5f8608c0df8fd0fe355f303bad56bea10bae14c14c3cb  libopenvino_intel_cpu_plugin.so
+6781dc6aa8b2ca237d0164258e70266a44667756c02a9a039782ec1d1a67b653  libtbb.so.12"
+        ;;
     *) die "no $package $VERSION for $machine" ;;
 esac
 
 if [ -z "$dir" ]; then
     dir=$ROOT/target/onnxruntime/lib
-    [ $package = onnxruntime ] || dir=$dir-gpu
+    [ $package = onnxruntime ] || dir=$dir-${package#onnxruntime-}
 fi
 mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
 library=$dir/libonnxruntime.so
 
-# Whether folder $1 holds every library as published.
-complete() { (cd "$1" && sha256sum --check --status --strict 2>/dev/null <<<"${libraries#$'\n'}"); }
+# Licences that go with the libraries wherever they go.
+licences=(LICENSE ThirdPartyNotices.txt)
+
+# Whether folder $1 holds every library as published, and the licences.
+complete() {
+    (cd "$1" && sha256sum --check --status --strict 2>/dev/null <<<"${libraries#$'\n'}" &&
+        [ -s "${licences[0]}" ] && [ -s "${licences[1]}" ])
+}
 
 if ! complete "$dir"; then
     say "getting $package $VERSION for $machine"
@@ -74,16 +97,17 @@ if ! complete "$dir"; then
     python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
         --only-binary=:all: --implementation cp --python-version 3.12 --abi cp312 \
         --platform "manylinux_2_28_$machine" --dest "$new" -r "$new/requirements.txt" >&2
-    python3 - "$new"/*.whl "$new" <<'PYTHON'
+    # shellcheck disable=SC2086
+    python3 - "$new"/*.whl "$new" "${licences[@]}" $libraries <<'PYTHON'
 import pathlib, sys, zipfile
-wheel, folder = zipfile.ZipFile(sys.argv[1]), pathlib.Path(sys.argv[2])
-for name in wheel.namelist():
-    if name.startswith("onnxruntime/capi/libonnxruntime"):
-        (folder / pathlib.PurePosixPath(name).name).write_bytes(wheel.read(name))
+wheel, folder, wanted = zipfile.ZipFile(sys.argv[1]), pathlib.Path(sys.argv[2]), set(sys.argv[3:])
+for path in map(pathlib.PurePosixPath, wheel.namelist()):
+    if path.name in wanted and str(path.parent) in ("onnxruntime", "onnxruntime/capi"):
+        (folder / path.name).write_bytes(wheel.read(str(path)))
 PYTHON
     complete "$new" || die "the libraries in the wheel are not those expected"
-    chmod 0644 "$new"/lib*
-    mv -f "$new"/lib* "$dir"
+    chmod 0644 "$new"/lib* "${licences[@]/#/$new/}"
+    mv -f "$new"/lib* "${licences[@]/#/$new/}" "$dir"
 fi
 ln -sfn "libonnxruntime.so.$VERSION" "$dir/libonnxruntime.so.1"
 ln -sfn "libonnxruntime.so.$VERSION" "$library"

@@ -81,12 +81,19 @@ pub struct NetworkSettings {
 }
 
 impl NetworkSettings {
-    /// Sessions, and threads of each.
-    fn lanes(&self) -> (usize, usize) {
+    /// How many windows run side by side on `provider`, whose network has a batch of its own or not.
+    /// A fixed batch is one run, and OpenVINO's operators share the threads among them well.
+    fn lanes(&self, provider: Provider, fixed_batch: bool, threads: usize) -> usize {
+        match provider {
+            Provider::Cpu if !fixed_batch => self.side_by_side.clamp(1, threads),
+            _ => 1,
+        }
+    }
+
+    /// Threads in all, at least one.
+    fn threads(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let threads = self.threads.unwrap_or_else(cores).max(1);
-        let lanes = self.side_by_side.clamp(1, threads);
-        (lanes, threads / lanes)
+        self.threads.unwrap_or_else(cores).max(1)
     }
 }
 
@@ -137,7 +144,7 @@ impl OnnxNetwork {
                 format!("{} is not there; model/export_monai_bundle.py makes it", path.display()),
             ));
         }
-        let (lanes, threads) = settings.lanes();
+        let threads = settings.threads();
         let opening = |threads: usize, devices: Vec<i32>| Opening {
             path: path.clone(),
             threads,
@@ -159,14 +166,16 @@ impl OnnxNetwork {
         if gpu && shape.batch.is_none() {
             shape.batch = Some(settings.side_by_side.max(1));
         }
-        // A fixed batch is one run.
-        let lanes = if shape.batch.is_some() { 1 } else { lanes };
+        let lanes = settings.lanes(chosen.provider, shape.batch.is_some(), threads);
         let side_by_side = (lanes > 1).then(|| {
             let opening = opening(threads / lanes, Vec::new());
             Sessions::new(None, lanes, Box::new(move |index| opening.open(index)))
         });
-        // While one batch runs on a GPU, the next is gathered and the one before is blended.
-        let workers = if gpu { 2 * chosen.devices.len() } else { lanes };
+        // While one batch runs, the next is gathered and the one before is blended.
+        let workers = match chosen.provider {
+            Provider::Cpu => lanes,
+            _ => 2 * chosen.devices.len().max(1),
+        };
         let sessions = chosen.devices.len().max(1);
         let make = Box::new(move |index| opening_whole.open(index));
         let whole = Sessions::new(Some(whole), sessions, make);
@@ -182,7 +191,7 @@ impl OnnxNetwork {
         if let Some(reason) = &self.chosen.reason {
             map.insert("executionProviderReason".to_owned(), json!(reason));
         }
-        let gpu = self.chosen.provider != Provider::Cpu;
+        let gpu = self.chosen.provider.is_gpu();
         if gpu {
             map.insert("devices".to_owned(), json!(self.chosen.devices));
         }
@@ -198,6 +207,10 @@ impl OnnxNetwork {
     /// Bytes the arenas of sessions that do not run took from the system so far: weights and the
     /// buffers of their runs. `None` where ONNX Runtime keeps no account of them.
     pub fn arena_bytes(&self) -> Option<u64> {
+        if self.chosen.provider == Provider::OpenVino {
+            // It has its own memory.
+            return None;
+        }
         let others = self.side_by_side.as_ref().map_or(Some(0), Sessions::allocated)?;
         Some(self.whole.allocated()? + others)
     }
@@ -362,4 +375,29 @@ impl OnnxNetwork {
 
 fn failed(e: ort::Error) -> Error {
     Error::new(ErrorKind::InvalidModel, format!("the network failed: {e}")).caused_by(e)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_share_the_threads() {
+        let of = |side_by_side, threads| {
+            let settings =
+                NetworkSettings { side_by_side, threads: Some(threads), ..Default::default() };
+            let threads = settings.threads();
+            let lanes = settings.lanes(Provider::Cpu, false, threads);
+            (lanes, threads / lanes)
+        };
+        assert_eq!(of(4, 2), (2, 1));
+        assert_eq!(of(2, 8), (2, 4));
+        assert_eq!(of(4, 6), (4, 1));
+        assert_eq!(of(1, 8), (1, 8));
+        assert_eq!(of(0, 0), (1, 1));
+        let settings = NetworkSettings { side_by_side: 4, threads: Some(4), ..Default::default() };
+        assert_eq!(settings.lanes(Provider::Cpu, true, 4), 1);
+        assert_eq!(settings.lanes(Provider::OpenVino, false, 4), 1);
+        assert_eq!(settings.lanes(Provider::Cuda, true, 4), 1);
+    }
 }

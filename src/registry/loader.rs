@@ -54,7 +54,10 @@ impl Loader<Model> for BundleLoader {
             .map_err(|e| or_out_of_memory(e, estimate, memory::available()))?;
         // The model is still there when this looks at the memory, as it was when the run failed.
         model.warm_up().map_err(|e| model.or_out_of_memory(e))?;
-        let bytes = model.network.arena_bytes().map_or(estimate, |arena| arena + BESIDE_ARENA);
+        let bytes = match model.network.arena_bytes() {
+            Some(arena) => arena + BESIDE_ARENA,
+            None => estimate.saturating_add(model.buffers(1)),
+        };
         Ok((model, bytes))
     }
 }

@@ -174,11 +174,15 @@ impl Model {
     /// left would not hold the network's largest buffers, or what its arena took so far once more, by
     /// which it grows.
     pub fn or_out_of_memory(&self, error: Error) -> Error {
-        let voxels: u64 =
-            self.batch_extent(self.inferer.batch_size()).iter().map(|&n| n as u64).product();
-        let buffer = voxels.saturating_mul(WIDEST_LAYER * size_of::<f32>() as u64);
-        let needed = buffer.saturating_add(self.network.arena_bytes().unwrap_or(0));
+        let buffers = self.buffers(self.inferer.batch_size());
+        let needed = buffers.saturating_add(self.network.arena_bytes().unwrap_or(0));
         or_out_of_memory(error, needed, memory::available())
+    }
+
+    /// A guess at the largest buffers of a run of `windows` windows, in bytes.
+    pub(super) fn buffers(&self, windows: usize) -> u64 {
+        let voxels: u64 = self.batch_extent(windows).iter().map(|&n| n as u64).product();
+        voxels.saturating_mul(WIDEST_LAYER * size_of::<f32>() as u64)
     }
 
     /// Size of an image of `windows` windows.

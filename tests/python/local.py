@@ -105,7 +105,8 @@ def open_url(request):
             return answer.status, dict(answer.headers), answer.read()
     except urllib.error.HTTPError as error:
         return error.code, dict(error.headers), error.read()
-    except urllib.error.URLError:
+    except OSError:
+        # Nobody listens, or whoever does hung up.
         return 0, {}, b""
 
 

@@ -166,7 +166,7 @@ def test_load(images, ahi, tmp_path):
 
 
 def test_deadlines_name_the_other_way(images, ahi, tmp_path):
-    with multi_model(ahi.address, "--request-timeout", "0.01") as server:
+    with multi_model(ahi.address, "--request-timeout", "0.001") as server:
         tiny.bundle(tmp_path / "m", 1)
         # Loading has the platform's time, not a request's.
         assert load_model(server, "m", tmp_path / "m").status == 200

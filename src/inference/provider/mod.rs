@@ -6,8 +6,8 @@ mod probe;
 use std::path::Path;
 
 use ort::ep::{
-    ArenaExtendStrategy, CUDA, ExecutionProviderDispatch, OpenVINO, TensorRT,
-    cuda::ConvAlgorithmSearch,
+    ArbitrarilyConfigurableExecutionProvider as _, ArenaExtendStrategy, CUDA,
+    ExecutionProviderDispatch, OpenVINO, TensorRT, cuda::ConvAlgorithmSearch,
 };
 pub use probe::Machine;
 
