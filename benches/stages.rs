@@ -1,0 +1,243 @@
+//! What each stage costs without the ones around it, on a CT phantom of 256 × 256 × 160 voxels.
+//!
+//! `cargo bench` prints the times; `scripts/bench.sh` times whole requests and `scripts/compare.sh` what
+//! users would run in their place.
+
+use std::sync::{Arc, LazyLock};
+
+use ahi_inference::bundle::BundleConfig;
+use ahi_inference::codec::{self, FrameFormat, Samples, encode_htj2k};
+use ahi_inference::dicom::Series;
+use ahi_inference::error::Result;
+use ahi_inference::inference::sliding_window::{BlendMode, WindowPadding};
+use ahi_inference::inference::{Network, NetworkShape, PlaneSink, Share, SlidingWindowInferer};
+use ahi_inference::phantom::PhantomArgs;
+use ahi_inference::pipeline::{compute, frames};
+use ahi_inference::postprocess::{PostPlan, Segmentation, Segmenter};
+use ahi_inference::progress::Silent;
+use ahi_inference::source::ImageSource;
+use ahi_inference::source::dicom_files::DicomFiles;
+use ahi_inference::transforms::{Image, Preprocessing};
+use ahi_inference::volume::{Plan, Volume, VolumePolicy, plan};
+use ahi_inference::writers::nifti;
+use ahi_inference::writers::seg::{
+    self, Algorithm, Code, SegOptions, SegRequest, SegmentDescription, SourceSlice, Voxels,
+};
+use divan::Bencher;
+use divan::counter::{BytesCount, ItemsCount};
+use ndarray::{Array3, Array4, Array5, ArrayView3, ArrayView5};
+
+const HTJ2K: &str = "1.2.840.10008.1.2.4.201";
+
+fn main() {
+    divan::main();
+}
+
+/// What the stages begin with.
+struct Case {
+    series: Arc<Series>,
+    plan: Arc<Plan>,
+    /// Decoded slices, in the volume's order.
+    slices: Vec<Samples>,
+    format: FrameFormat,
+    config: BundleConfig,
+}
+
+static CASE: LazyLock<Case> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let out = folder.path().join("phantom");
+    let phantom =
+        PhantomArgs { out, seed: 7, size: 256, slices: 160, spacing: 1.25, slice_spacing: 1.5 };
+    phantom.write().expect("the phantom");
+    let source = DicomFiles::new(phantom.out.join("dicom"), None);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let series = Arc::new(runtime.block_on(source.series()).expect("the series"));
+    let plan = Arc::new(plan(&series, &VolumePolicy::default()).expect("the plan"));
+    let format = FrameFormat::from_dataset(&series.instances[0].dataset).expect("the format");
+    let (volume, _) =
+        runtime.block_on(frames::load(&source, &series, &plan, &Silent)).expect("the frames");
+    let voxels = volume.into_physical().expect("the volume");
+    // What is stored is what is physical, but for the offset of CT.
+    let slices = voxels
+        .axis_iter(ndarray::Axis(2))
+        .map(|slice| Samples::I16(slice.t().iter().map(|&v| v as i16).collect()))
+        .collect();
+    let bundle = concat!(env!("CARGO_MANIFEST_DIR"), "/model/ct_phantom");
+    let config = BundleConfig::read(bundle.as_ref()).expect("the bundle");
+    Case { series, plan, slices, format, config }
+});
+
+impl Case {
+    fn image(&self) -> Image {
+        let mut volume = Volume::new(self.plan.clone());
+        for (index, slice) in self.slices.iter().enumerate() {
+            volume.insert(index, slice.clone()).expect("a slice of its size");
+        }
+        compute::image_of(volume, &self.plan.geometry).expect("the image")
+    }
+
+    fn preprocessing(&self) -> Preprocessing {
+        Preprocessing::new(&self.config.preprocessing, &["image".to_owned()])
+            .expect("the bundle's transforms")
+    }
+
+    fn preprocessed(&self) -> Image {
+        self.preprocessing().run(vec![self.image()], |_| Ok(())).expect("preprocessing")
+    }
+
+    /// A label map with four organs of some size.
+    fn labels(&self) -> Array3<u8> {
+        let [nx, ny, nz] = self.plan.geometry.dims;
+        let centre = |i: usize| [nx * (1 + i % 2) / 3, ny * (1 + i / 2) / 3, nz / 2];
+        let mut labels = Array3::zeros((nz, ny, nx));
+        for ((z, y, x), label) in labels.indexed_iter_mut() {
+            let inside = |i: &usize| {
+                let c = centre(*i);
+                x.abs_diff(c[0]).pow(2) + y.abs_diff(c[1]).pow(2) + z.abs_diff(c[2]).pow(2) < 1200
+            };
+            *label = (0..4).find(inside).map_or(0, |i| i as u8 + 1);
+        }
+        // Axes (X, Y, Z), X running fastest.
+        labels.reversed_axes()
+    }
+}
+
+#[divan::bench]
+fn decode_htj2k_frame(bencher: Bencher) {
+    let case = &*CASE;
+    let frame = encode_htj2k(&case.slices[80], &case.format).expect("encoding");
+    bencher
+        .counter(BytesCount::new(case.format.pixels() * 2))
+        .bench(|| codec::decode(HTJ2K, &frame, &case.format).expect("decoding"));
+}
+
+#[divan::bench]
+fn rescale_into_a_volume(bencher: Bencher) {
+    let case = &*CASE;
+    bencher.counter(ItemsCount::new(case.plan.geometry.voxels())).bench_local(|| case.image());
+}
+
+#[divan::bench]
+fn preprocess(bencher: Bencher) {
+    let case = &*CASE;
+    let preprocessing = case.preprocessing();
+    bencher
+        .counter(ItemsCount::new(case.plan.geometry.voxels()))
+        .with_inputs(|| vec![case.image()])
+        .bench_local_values(|images| preprocessing.run(images, |_| Ok(())).expect("preprocessing"));
+}
+
+/// Costs nothing: what is left is gathering and blending.
+struct Nothing(Array5<f32>);
+
+impl Network for Nothing {
+    fn shape(&self) -> NetworkShape {
+        NetworkShape {
+            batch: Some(1),
+            input_channels: Some(1),
+            spatial: [None; 3],
+            output_channels: Some(self.0.dim().1),
+            planar: false,
+        }
+    }
+
+    fn run(
+        &self,
+        _: ArrayView5<f32>,
+        _: Share,
+        take: &mut dyn FnMut(ArrayView5<f32>) -> Result<()>,
+    ) -> Result<()> {
+        take(self.0.view())
+    }
+}
+
+struct Discard;
+
+impl PlaneSink for Discard {
+    fn begin(&mut self, _: usize, _: [usize; 3]) -> Result<()> {
+        Ok(())
+    }
+
+    fn planes(&mut self, _: usize, _: usize, planes: &[ArrayView3<f32>]) -> Result<()> {
+        divan::black_box(planes);
+        Ok(())
+    }
+}
+
+/// Windows of 96³ that overlap by half, with 2 and with 24 classes.
+#[divan::bench(args = [2, 24])]
+fn gather_and_blend(bencher: Bencher, classes: usize) {
+    let network = Nothing(Array5::from_elem((1, classes, 96, 96, 96), 0.5));
+    let inferer = SlidingWindowInferer {
+        roi_size: [Some(96); 3],
+        sw_batch_size: 1,
+        overlap: [0.5; 3],
+        mode: BlendMode::Gaussian { sigma_scale: [0.125; 3] },
+        padding: WindowPadding::Constant(0.0),
+        reuse_constant: false,
+    };
+    let image = Array4::from_elem((1, 192, 192, 160), 0.5);
+    bencher.counter(ItemsCount::new(classes * 192 * 192 * 160)).bench_local(|| {
+        inferer.run(image.view(), &network, &mut Discard, &Silent).expect("blending")
+    });
+}
+
+/// Activation, inversion and argmax as the bundle says.
+#[divan::bench]
+fn postprocess(bencher: Bencher) {
+    let case = &*CASE;
+    let post = PostPlan::new(&case.config.postprocessing).expect("the bundle's transforms");
+    let image = case.preprocessed();
+    let [nx, ny, nz] = image.dims();
+    let value = |(c, x, y, z)| ((x * 7 + y * 5 + z * 3 + c * 11) % 19) as f32 * 0.2 - 2.0;
+    // Plane after plane, each with all classes.
+    let values = Array4::from_shape_fn((nx, 5, ny, nz), |(x, c, y, z)| value((c, x, y, z)));
+    bencher.counter(ItemsCount::new(case.plan.geometry.voxels())).bench_local(|| -> Segmentation {
+        let mut segmenter =
+            Segmenter::new(post.clone(), &image.applied, image.dims()).expect("the engine");
+        segmenter.begin(5, image.dims()).expect("to begin");
+        for (x, plane) in values.outer_iter().enumerate() {
+            segmenter.planes(x, 0, &[plane]).expect("a plane");
+        }
+        segmenter.finish().expect("the segmentation")
+    });
+}
+
+#[divan::bench]
+fn write_dicom_seg(bencher: Bencher) {
+    let case = &*CASE;
+    let labels = case.labels();
+    let slices: Vec<SourceSlice> =
+        case.series.instances.iter().map(|instance| SourceSlice { instance, frame: 0 }).collect();
+    let organ = |value| SegmentDescription {
+        value,
+        label: format!("Organ {value}"),
+        category: Code::sct("123037004", "Anatomical Structure"),
+        property_type: Code::sct("113343008", "Organ"),
+        type_modifier: None,
+        anatomic_region: None,
+        color: None,
+    };
+    let segments: Vec<SegmentDescription> = (1..=4).map(organ).collect();
+    let algorithm = Algorithm::new("bench", "1");
+    let options = SegOptions::default();
+    let request = SegRequest {
+        voxels: Voxels::Labels(labels.view()),
+        slices: &slices,
+        segments: &segments,
+        algorithm: &algorithm,
+        options: &options,
+    };
+    bencher
+        .counter(ItemsCount::new(labels.len()))
+        .bench_local(|| seg::write(&request).expect("the object"));
+}
+
+#[divan::bench]
+fn write_nifti(bencher: Bencher) {
+    let case = &*CASE;
+    let labels = case.labels();
+    bencher
+        .counter(ItemsCount::new(labels.len()))
+        .bench_local(|| nifti::write(labels.view(), &case.plan.geometry.affine.0).expect("the file"));
+}
