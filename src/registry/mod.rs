@@ -20,6 +20,7 @@ mod resident;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use futures::future::join_all;
 use tokio::sync::Semaphore;
@@ -189,11 +190,15 @@ impl<M: Send + Sync + 'static> Registry<M> {
             let freed = CancellationToken::new();
             Ok((Lease::new(model, Some(share), &freed), freed))
         };
+        let started = Instant::now();
         let loaded = tokio::task::spawn_blocking(work)
             .await
             .unwrap_or_else(|_| Err(Error::internal(format!("loading the model {name} panicked"))));
         match &loaded {
-            Ok((lease, _)) => tracing::info!(model = name, bytes = lease.bytes(), "model ready"),
+            Ok((lease, _)) => {
+                let (bytes, seconds) = (lease.bytes(), started.elapsed().as_secs_f64());
+                tracing::info!(model = name, bytes, seconds, "model ready");
+            }
             Err(error) => {
                 let code = error.kind().code();
                 tracing::error!(model = name, code, %error, "model cannot be served");
