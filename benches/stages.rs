@@ -192,15 +192,17 @@ fn postprocess(bencher: Bencher) {
     let value = |(c, x, y, z)| ((x * 7 + y * 5 + z * 3 + c * 11) % 19) as f32 * 0.2 - 2.0;
     // Plane after plane, each with all classes.
     let values = Array4::from_shape_fn((nx, 5, ny, nz), |(x, c, y, z)| value((c, x, y, z)));
-    bencher.counter(ItemsCount::new(case.plan.geometry.voxels())).bench_local(|| -> Segmentation {
-        let mut segmenter =
-            Segmenter::new(post.clone(), &image.applied, image.dims()).expect("the engine");
-        segmenter.begin(5, image.dims()).expect("to begin");
-        for (x, plane) in values.outer_iter().enumerate() {
-            segmenter.planes(x, 0, &[plane]).expect("a plane");
-        }
-        segmenter.finish().expect("the segmentation")
-    });
+    bencher.counter(ItemsCount::new(case.plan.geometry.voxels())).bench_local(
+        || -> Segmentation {
+            let mut segmenter =
+                Segmenter::new(post.clone(), &image.applied, image.dims()).expect("the engine");
+            segmenter.begin(5, image.dims()).expect("to begin");
+            for (x, plane) in values.outer_iter().enumerate() {
+                segmenter.planes(x, 0, &[plane]).expect("a plane");
+            }
+            segmenter.finish().expect("the segmentation")
+        },
+    );
 }
 
 #[divan::bench]
@@ -237,7 +239,7 @@ fn write_dicom_seg(bencher: Bencher) {
 fn write_nifti(bencher: Bencher) {
     let case = &*CASE;
     let labels = case.labels();
-    bencher
-        .counter(ItemsCount::new(labels.len()))
-        .bench_local(|| nifti::write(labels.view(), &case.plan.geometry.affine.0).expect("the file"));
+    bencher.counter(ItemsCount::new(labels.len())).bench_local(|| {
+        nifti::write(labels.view(), &case.plan.geometry.affine.0).expect("the file")
+    });
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::try_join_all;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -166,9 +167,8 @@ impl Service {
         outcome.report = report;
         if let Some(uri) = output_uri {
             let started = Instant::now();
-            for artifact in &mut outcome.artifacts {
-                sink::store(artifact, uri, Some(&self.s3)).await?;
-            }
+            let artifacts = outcome.artifacts.iter_mut();
+            try_join_all(artifacts.map(|each| sink::store(each, uri, Some(&self.s3)))).await?;
             progress.took(Stage::Store.name(), started.elapsed().as_secs_f64());
             progress.advance(Stage::Store, 1, 1);
         }
