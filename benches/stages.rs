@@ -135,9 +135,8 @@ impl Network for Nothing {
         NetworkShape {
             batch: Some(1),
             input_channels: Some(1),
-            spatial: [None; 3],
             output_channels: Some(self.0.dim().1),
-            planar: false,
+            ..NetworkShape::default()
         }
     }
 

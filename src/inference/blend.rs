@@ -305,11 +305,9 @@ mod tests {
     impl Network for Signs {
         fn shape(&self) -> NetworkShape {
             NetworkShape {
-                batch: None,
                 input_channels: Some(1),
-                spatial: [None; 3],
                 output_channels: Some(2),
-                planar: false,
+                ..NetworkShape::default()
             }
         }
 

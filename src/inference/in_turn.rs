@@ -143,8 +143,7 @@ impl<'t> Workers<'t, '_, '_> {
                 true => Share::One,
                 false => Share::All,
             };
-            let running = self.clock.start();
-            let mut running = Some(running);
+            let mut running = Some(self.clock.start());
             network.run(given, share, &mut |results| {
                 running = None;
                 check_result(&results, given.dim().0, roi)?;
@@ -328,11 +327,9 @@ mod tests {
     impl Network for Uneven {
         fn shape(&self) -> NetworkShape {
             NetworkShape {
-                batch: None,
                 input_channels: Some(1),
-                spatial: [None; 3],
                 output_channels: Some(1),
-                planar: false,
+                ..NetworkShape::default()
             }
         }
 

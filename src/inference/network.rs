@@ -17,7 +17,7 @@ use super::sessions::Sessions;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What is fixed of a network's input and output; `None` for a dimension it leaves open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct NetworkShape {
     /// Windows in a batch.
     pub batch: Option<usize>,
@@ -171,12 +171,9 @@ impl OnnxNetwork {
             let opening = opening(threads / lanes, Vec::new());
             Sessions::new(None, lanes, Box::new(move |index| opening.open(index)))
         });
-        // While one batch runs, the next is gathered and the one before is blended.
-        let workers = match chosen.provider {
-            Provider::Cpu => lanes,
-            _ => 2 * chosen.devices.len().max(1),
-        };
         let sessions = chosen.devices.len().max(1);
+        // While one batch runs, the next is gathered and the one before is blended.
+        let workers = if chosen.provider == Provider::Cpu { lanes } else { 2 * sessions };
         let make = Box::new(move |index| opening_whole.open(index));
         let whole = Sessions::new(Some(whole), sessions, make);
         Ok(Self { whole, side_by_side, workers, chosen, placement, input, output, shape })
@@ -202,6 +199,11 @@ impl OnnxNetwork {
             }
         }
         map
+    }
+
+    /// Whether a window that runs by itself has another session than those that run side by side.
+    pub fn has_lanes(&self) -> bool {
+        self.side_by_side.is_some()
     }
 
     /// Bytes the arenas of sessions that do not run took from the system so far: weights and the

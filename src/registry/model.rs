@@ -157,8 +157,10 @@ impl Model {
     /// has grown to the size it keeps.
     pub fn warm_up(&self) -> Result<()> {
         let channels = self.network.shape().input_channels.unwrap_or(1);
-        // A full batch, and a window by itself, which has more threads.
-        for dims in [self.batch_extent(self.inferer.batch_size()), self.batch_extent(1)] {
+        // A full batch, and a window by itself where another session runs that.
+        let alone = self.network.has_lanes().then_some(1);
+        for windows in [self.inferer.batch_size()].into_iter().chain(alone) {
+            let dims = self.batch_extent(windows);
             // No two voxels alike: windows of one value would be run once.
             let shape = (channels, dims[0], dims[1], dims[2]);
             let value = |(_, x, y, z)| ((x + y + z) % 97) as f32 * 1e-2;

@@ -16,6 +16,19 @@ MODEL = ROOT / "model/ct_phantom"
 GPU = any(Path("/dev").glob("nvidia[0-9]*"))
 
 
+def failure_to_load(provider):
+    """What a server logs that cannot load its model on a provider, and that it is not healthy."""
+    with Program("serve", "--model", MODEL, "--port", 0, "--host", "127.0.0.1", EXECUTION_PROVIDERS=provider) as server:
+        for _ in range(100):
+            failures = [line for line in server.log if "cannot be served" in line]
+            if failures:
+                break
+            time.sleep(0.1)
+        assert get(f"{server.address}/ping")[0] == 503
+    assert failures, server.log
+    return failures[0]
+
+
 @pytest.mark.skipif(GPU, reason="there is a GPU here")
 def test_auto_runs_on_the_cpu_and_says_why():
     with serve(MODEL, "http://127.0.0.1:9") as server:
@@ -29,31 +42,18 @@ def test_auto_runs_on_the_cpu_and_says_why():
 @pytest.mark.skipif(GPU, reason="there is a GPU here")
 @pytest.mark.parametrize("asked,provider", [("cuda", "CUDAExecutionProvider"), ("tensorrt", "TensorrtExecutionProvider")])
 def test_a_gpu_that_is_asked_for_and_missing_fails_loudly(asked, provider):
-    with Program("serve", "--model", MODEL, "--port", 0, "--host", "127.0.0.1", EXECUTION_PROVIDERS=asked) as server:
-        for _ in range(100):
-            failures = [line for line in server.log if "cannot be served" in line]
-            if failures:
-                break
-            time.sleep(0.1)
-        assert get(f"{server.address}/ping")[0] == 503
-    assert failures, server.log
+    failure = failure_to_load(asked)
     for part in (provider, "EXECUTION_PROVIDERS", "/dev/nvidia0"):
-        assert part in failures[0]
+        assert part in failure
 
 
 OPENVINO = {"EXECUTION_PROVIDERS": "openvino"}
 
 
 def test_openvino_that_is_asked_for_and_missing_fails_loudly():
-    with Program("serve", "--model", MODEL, "--port", 0, "--host", "127.0.0.1", **OPENVINO) as server:
-        for _ in range(100):
-            failures = [line for line in server.log if "cannot be served" in line]
-            if failures:
-                break
-            time.sleep(0.1)
-    assert failures, server.log
+    failure = failure_to_load("openvino")
     for part in ("libonnxruntime_providers_openvino.so", "get-onnxruntime.sh --openvino"):
-        assert part in failures[0]
+        assert part in failure
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="OpenVINO's build is for x86-64")

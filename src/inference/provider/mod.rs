@@ -80,6 +80,19 @@ impl Provider {
     fn build(self) -> &'static str {
         if self == Self::OpenVino { "--openvino" } else { "--gpu" }
     }
+
+    /// Libraries that it loads by name while it runs.
+    fn by_name(self) -> &'static [&'static str] {
+        if self.is_gpu() { &["libcuda.so.1", "libcudnn.so.9"] } else { &[] }
+    }
+
+    /// Who has the libraries that it needs.
+    fn vendor(self) -> &'static str {
+        match self.is_gpu() {
+            true => "CUDA 13 and cuDNN 9 have them (TensorRT 10 libnvinfer, the driver libcuda)",
+            false => "OpenVINO's belong beside it",
+        }
+    }
 }
 
 /// What was chosen.

@@ -107,26 +107,18 @@ impl Machine {
         let search = Search::new(&self.root, self.library_path.as_deref());
         let mut missing: BTreeSet<String> =
             files.iter().flat_map(|file| search.missing(file)).collect();
-        if provider.is_gpu() {
-            let by_name = BY_NAME.iter().filter(|name| !search.has(name));
-            missing.extend(by_name.map(|&name| name.to_owned()));
-        }
+        let by_name = provider.by_name().iter().filter(|name| !search.has(name));
+        missing.extend(by_name.map(|&name| name.to_owned()));
         if missing.is_empty() {
             return Vec::new();
         }
         let missing = Vec::from_iter(missing).join(", ");
-        let whose = match provider.is_gpu() {
-            true => "CUDA 13 and cuDNN 9 have them (TensorRT 10 libnvinfer, the driver libcuda)",
-            false => "OpenVINO's belong beside it",
-        };
         vec![format!(
-            "the libraries {missing} are missing: {whose}; LD_LIBRARY_PATH tells where they are"
+            "the libraries {missing} are missing: {}; LD_LIBRARY_PATH tells where they are",
+            provider.vendor()
         )]
     }
 }
-
-/// Libraries that the CUDA provider loads by name while it runs.
-const BY_NAME: [&str; 2] = ["libcuda.so.1", "libcudnn.so.9"];
 
 enum Devices {
     None,
@@ -194,7 +186,7 @@ mod tests {
         let error = choose(ProviderChoice::TensorRt, &machine, &library).unwrap_err();
         assert!(error.message().contains("libonnxruntime_providers_tensorrt.so"), "{error}");
         fs::create_dir(root.path().join("lib64")).unwrap();
-        for name in BY_NAME {
+        for name in Provider::Cuda.by_name() {
             fs::write(root.path().join("lib64").join(name), "").unwrap();
         }
         for choice in [ProviderChoice::Cuda, ProviderChoice::Auto] {
