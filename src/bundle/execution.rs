@@ -1,5 +1,7 @@
 //! `execution` of `serving.json`.
 
+use std::num::NonZero;
+
 use serde::Deserialize;
 
 /// `execution` of `serving.json`: how a model's network runs on a GPU.
@@ -18,6 +20,9 @@ pub struct Execution {
     /// Whether TensorRT may use half precision.
     #[serde(default, rename = "tensorrtFp16")]
     pub tensorrt_fp16: bool,
+    /// Sessions of the network on each GPU, one where absent: with two, the copies of one go on while
+    /// the other computes, for the memory of both.
+    pub sessions_per_gpu: Option<NonZero<usize>>,
 }
 
 /// How cuDNN chooses the algorithm of a convolution (`cudnn_conv_algo_search`).

@@ -8,6 +8,7 @@ mod failure;
 mod importance;
 mod in_turn;
 mod inferer;
+mod lane;
 pub mod network;
 pub mod placement;
 mod provider;

@@ -6,10 +6,10 @@ use ndarray::{ArrayView5, Axis, Ix5};
 use ort::environment::Environment;
 use ort::session::Session;
 use ort::session::builder::SessionBuilder;
-use ort::value::{DynValue, TensorElementType, TensorRef, ValueType};
-
+use ort::value::{DynValue, TensorElementType, ValueType};
 use serde_json::{Map, Value, json};
 
+use super::lane::Lane;
 use super::placement::{self, Placement};
 use super::provider::{self, Chosen, GpuSettings, Machine, Provider, ProviderChoice, choose};
 use super::runtime::runtime;
@@ -106,6 +106,8 @@ pub struct OnnxNetwork {
     workers: usize,
     chosen: Chosen,
     placement: Option<Placement>,
+    /// Whether batches and results lie in pinned memory.
+    pinned: bool,
     input: String,
     output: String,
     shape: NetworkShape,
@@ -154,10 +156,12 @@ impl OnnxNetwork {
         };
         let opening_whole = opening(threads, chosen.devices.clone());
         let whole = opening_whole.open(0)?;
-        let (input, mut shape) = describe(&whole)
+        let pinned = whole.is_bound();
+        let session = whole.session();
+        let (input, mut shape) = describe(session)
             .map_err(|e| Error::new(ErrorKind::InvalidModel, format!("{}: {e}", path.display())))?;
-        let output = whole.outputs().first().map(|o| o.name().to_owned()).unwrap_or_default();
-        let placement = placement::of(&whole);
+        let output = session.outputs().first().map(|o| o.name().to_owned()).unwrap_or_default();
+        let placement = placement::of(session);
         let nodes = placement.as_ref().map(|p| format!("{:?}", p.nodes)).unwrap_or_default();
         tracing::info!(
             provider = chosen.provider.name(), devices = ?chosen.devices, nodes,
@@ -171,17 +175,19 @@ impl OnnxNetwork {
             let opening = opening(threads / lanes, Vec::new());
             Sessions::new(None, lanes, Box::new(move |index| opening.open(index)))
         });
-        let sessions = chosen.devices.len().max(1);
+        // One more on the same GPU has a stream of its own: its copies go on while the other computes.
+        let sessions = chosen.devices.len().max(1) * settings.gpu.sessions_on_one(chosen.provider);
         // While one batch runs, the next is gathered and the one before is blended.
         let workers = if chosen.provider == Provider::Cpu { lanes } else { 2 * sessions };
         let make = Box::new(move |index| opening_whole.open(index));
         let whole = Sessions::new(Some(whole), sessions, make);
-        Ok(Self { whole, side_by_side, workers, chosen, placement, input, output, shape })
+        Ok(Self { whole, side_by_side, workers, chosen, placement, pinned, input, output, shape })
     }
 
     /// What runs the network, as it is told to whoever asks: `executionProvider`, the `devices` of a
     /// GPU, why it is none (`executionProviderReason`), how many `nodes` of the graph each provider
-    /// runs, and which kinds of operators a GPU leaves to the CPU (`operatorsOnCpu`).
+    /// runs, which kinds of operators a GPU leaves to the CPU (`operatorsOnCpu`), whether it copies by
+    /// itself (`pinnedMemory`), and how many sessions share it (`sessionsPerGpu`).
     pub fn describe(&self) -> Map<String, Value> {
         let mut map = Map::new();
         map.insert("executionProvider".to_owned(), json!(self.provider()));
@@ -190,7 +196,10 @@ impl OnnxNetwork {
         }
         let gpu = self.chosen.provider.is_gpu();
         if gpu {
+            let sessions = self.workers / 2 / self.chosen.devices.len().max(1);
             map.insert("devices".to_owned(), json!(self.chosen.devices));
+            map.insert("pinnedMemory".to_owned(), json!(self.pinned));
+            map.insert("sessionsPerGpu".to_owned(), json!(sessions));
         }
         if let Some(placement) = &self.placement {
             map.insert("nodes".to_owned(), json!(placement.nodes));
@@ -235,7 +244,7 @@ struct Opening {
 impl Opening {
     /// Session `index`, on the GPU whose turn it is. The cause of a failure goes along: its code
     /// tells a broken file from want of memory.
-    fn open(&self, index: usize) -> Result<Session> {
+    fn open(&self, index: usize) -> Result<Lane> {
         let name = self.path.display();
         let device = self.devices.get(index % self.devices.len().max(1)).copied().unwrap_or(0);
         let providers = provider::providers(self.provider, device, self.threads, &self.gpu);
@@ -247,10 +256,11 @@ impl Opening {
                 let problem = format!("{provider} cannot be used: {e}");
                 Error::new(ErrorKind::Configuration, problem).caused_by(e)
             })?;
-        builder.commit_from_file(&self.path).map_err(|e| {
+        let session = builder.commit_from_file(&self.path).map_err(|e| {
             let problem = format!("{name}: ONNX Runtime cannot load it: {e}");
             Error::new(ErrorKind::InvalidModel, problem).caused_by(e)
-        })
+        })?;
+        Ok(if self.provider.is_gpu() { Lane::pinned(session, device) } else { Lane::of(session) })
     }
 
     fn builder(&self, environment: &Environment) -> ort::Result<SessionBuilder> {
@@ -343,22 +353,18 @@ impl Network for OnnxNetwork {
 impl OnnxNetwork {
     /// Runs a batch in the next session that is free.
     fn run_in_turn(&self, batch: ArrayView5<f32>, sessions: &Sessions) -> Result<DynValue> {
-        let input = if self.shape.planar {
+        let batch = if self.shape.planar {
             if batch.dim().4 != 1 {
                 return Err(Error::internal("a network for slices was given a volume"));
             }
-            TensorRef::from_array_view(batch.index_axis_move(Axis(4), 0)).map(|t| t.into_dyn())
+            batch.index_axis_move(Axis(4), 0).into_dyn()
         } else {
-            TensorRef::from_array_view(batch).map(|t| t.into_dyn())
-        }
-        .map_err(failed)?;
+            batch.into_dyn()
+        };
         let mut taken = sessions.take()?;
-        let mut outputs =
-            taken.session()?.run(ort::inputs![self.input.as_str() => input]).map_err(failed)?;
-        // Taken out, so that the session is free for the next batch while this result is blended.
-        outputs
-            .remove(self.output.as_str())
-            .ok_or_else(|| Error::internal("the network's output is not there"))
+        let result = taken.session()?.run(&self.input, batch, &self.output).map_err(failed)?;
+        // The session is free for the next batch while this result is blended.
+        result.ok_or_else(|| Error::internal("the network's output is not there"))
     }
 
     /// A result with axes (N, classes, X, Y, Z).

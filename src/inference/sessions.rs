@@ -4,12 +4,11 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use ort::session::Session;
-
+use super::lane::Lane;
 use crate::error::{Error, Result};
 
 /// Makes one more session of the same network, given how many were made before.
-type Make = Box<dyn Fn(usize) -> Result<Session> + Send + Sync>;
+type Make = Box<dyn Fn(usize) -> Result<Lane> + Send + Sync>;
 
 pub(super) struct Sessions {
     make: Make,
@@ -18,7 +17,7 @@ pub(super) struct Sessions {
 }
 
 struct State {
-    idle: Vec<Session>,
+    idle: Vec<Lane>,
     made: usize,
     most: usize,
 }
@@ -26,12 +25,12 @@ struct State {
 /// A session in use; it goes back when dropped.
 pub(super) struct Taken<'a> {
     sessions: &'a Sessions,
-    session: Option<Session>,
+    session: Option<Lane>,
 }
 
 impl Sessions {
     /// At most `most`, at least 1, of which a first one may be there.
-    pub fn new(first: Option<Session>, most: usize, make: Make) -> Self {
+    pub fn new(first: Option<Lane>, most: usize, make: Make) -> Self {
         let most = most.max(1);
         let made = usize::from(first.is_some());
         let state = Mutex::new(State { idle: Vec::from_iter(first), made, most });
@@ -75,7 +74,7 @@ impl Sessions {
 
     /// Bytes that the arenas of idle sessions took from the system.
     pub fn allocated(&self) -> Option<u64> {
-        self.state().idle.iter().map(super::arena::allocated).sum()
+        self.state().idle.iter().map(|lane| super::arena::allocated(lane.session())).sum()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -85,7 +84,7 @@ impl Sessions {
 
 impl Taken<'_> {
     /// The session.
-    pub fn session(&mut self) -> Result<&mut Session> {
+    pub fn session(&mut self) -> Result<&mut Lane> {
         self.session.as_mut().ok_or_else(|| Error::internal("a session was given back twice"))
     }
 }

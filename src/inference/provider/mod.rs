@@ -3,6 +3,7 @@
 mod libraries;
 mod probe;
 
+use std::num::NonZero;
 use std::path::Path;
 
 use ort::ep::{
@@ -150,10 +151,25 @@ pub fn choose(choice: ProviderChoice, machine: &Machine, library: &Path) -> Resu
 pub struct GpuSettings {
     /// The model's own.
     pub execution: Execution,
-    /// Bytes of GPU memory that the arena of a session may take.
+    /// Bytes of a GPU's memory that the arenas of the network's sessions on it may take together.
     pub memory: Option<usize>,
     /// Folder for TensorRT's engines.
     pub engines: Option<std::path::PathBuf>,
+}
+
+impl GpuSettings {
+    /// How many sessions of the network share one device of `provider`.
+    pub(super) fn sessions_on_one(&self, provider: Provider) -> usize {
+        match provider.is_gpu() {
+            true => self.execution.sessions_per_gpu.map_or(1, NonZero::get),
+            false => 1,
+        }
+    }
+
+    /// Bytes that the arena of each of these sessions may take.
+    fn arena(&self, provider: Provider) -> Option<usize> {
+        self.memory.map(|bytes| bytes / self.sessions_on_one(provider))
+    }
 }
 
 /// What to register with a session of `threads` threads on `device`, best first: each must work.
@@ -175,7 +191,7 @@ pub(super) fn providers(
             .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
             .with_conv_algorithm_search(search)
             .with_tf32(settings.execution.tf32);
-        if let Some(memory) = settings.memory {
+        if let Some(memory) = settings.arena(provider) {
             cuda = cuda.with_memory_limit(memory);
         }
         cuda.build().error_on_failure()
@@ -207,5 +223,28 @@ pub(super) fn providers(
         Provider::OpenVino => vec![openvino()],
         Provider::Cuda => vec![cuda()],
         Provider::TensorRt => vec![tensorrt(), cuda()],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_on_one_gpu_share_its_bound() {
+        let of = |sessions: usize, memory| GpuSettings {
+            execution: Execution {
+                sessions_per_gpu: NonZero::new(sessions),
+                ..Execution::default()
+            },
+            memory,
+            engines: None,
+        };
+        assert_eq!(of(0, Some(900)).sessions_on_one(Provider::Cuda), 1);
+        assert_eq!(of(3, Some(900)).sessions_on_one(Provider::TensorRt), 3);
+        assert_eq!(of(3, Some(900)).sessions_on_one(Provider::Cpu), 1);
+        assert_eq!(of(3, Some(900)).arena(Provider::Cuda), Some(300));
+        assert_eq!(of(0, Some(900)).arena(Provider::Cuda), Some(900));
+        assert_eq!(of(3, None).arena(Provider::Cuda), None);
     }
 }
