@@ -26,13 +26,14 @@ FORMS = {
     "FP32": ({}, 0.9999),
     "TF32": ({"tf32": True}, 0.999),
     "FP16": ({"gpuModel": "model_fp16.onnx"}, 0.999),
+    "FP16 twice": ({"gpuModel": "model_fp16.onnx", "sessionsPerGpu": 2}, 0.999),
 }
 TENSORRT = {"FP32": ({}, 0.999), "FP16": ({"tensorrtFp16": True}, 0.999)}
 
 
 def package(model, work, name, execution):
     """A copy of the bundle whose serving.json has `execution`."""
-    folder = work / f"bundle-{name}"
+    folder = work / f"bundle-{name.replace(' ', '-')}"
     shutil.copytree(model, folder)
     if "gpuModel" in execution:
         subprocess.check_call([sys.executable, ROOT / "model/convert_fp16.py", folder, "--runs", "1"])
@@ -114,7 +115,8 @@ def measure(case, packages, provider, runs):
             windows = result["windows"]
         used = result["executionProvider"]
         shown = "" if busy.share is None else f", GPU busy {busy.share:.0%} of the requests' time"
-        print(f"  {name}: {used}, nodes {result.get('nodes')}, left to the CPU {result.get('operatorsOnCpu', [])}{shown}")
+        print(f"  {name}: {used}, nodes {result.get('nodes')}, left to the CPU {result.get('operatorsOnCpu', [])}, "
+              f"pinned memory {result.get('pinnedMemory')}, sessions on a GPU {result.get('sessionsPerGpu')}{shown}")
     table(f"{case.name} (seconds)", columns)
     return windows
 

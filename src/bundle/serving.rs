@@ -17,7 +17,8 @@
 //!   "outputs": ["dicom-seg"],
 //!   "images": [{"name": "T1c", "conditions": {"SeriesDescription": "t1.*(ce|\\+c)"}}],
 //!   "execution": {
-//!     "gpuModel": "model_fp16.onnx", "tf32": true, "convolutionSearch": "exhaustive", "tensorrtFp16": true
+//!     "gpuModel": "model_fp16.onnx", "tf32": true, "convolutionSearch": "exhaustive", "tensorrtFp16": true,
+//!     "sessionsPerGpu": 2
 //!   }
 //! }
 //! ```

@@ -20,6 +20,11 @@ pub struct ComputeArgs {
     #[arg(long, env = "GPU_MEMORY_BYTES", value_name = "BYTES",
           value_parser = bounded::<1_048_576, { usize::MAX }>)]
     pub gpu_memory: Option<usize>,
+    /// Bytes of each GPU's memory that all models may take together; each counts with its
+    /// `GPU_MEMORY_BYTES`, and one that has no room is refused [default: no bound]
+    #[arg(long, env = "GPU_MEMORY_BUDGET_BYTES", value_name = "BYTES", requires = "gpu_memory",
+          value_parser = bounded::<1_048_576, { usize::MAX }>)]
+    pub gpu_memory_budget: Option<usize>,
     /// Threads for decoding, resampling and a network on the CPU [default: one per core]
     #[arg(long, env = "CPU_THREADS", value_name = "N", value_parser = bounded::<1, 1024>)]
     pub threads: Option<usize>,
@@ -44,6 +49,8 @@ pub struct ComputeSettings {
     pub gpu_devices: Vec<i32>,
     /// Bytes of a GPU's memory that one model may take.
     pub gpu_memory: Option<usize>,
+    /// Bytes of each GPU's memory that all models may take together.
+    pub gpu_memory_budget: Option<usize>,
 }
 
 /// An ONNX Runtime execution provider, as an operator asks for it.
@@ -72,6 +79,7 @@ impl ComputeArgs {
             every_window: self.every_window,
             gpu_devices: self.gpu_devices,
             gpu_memory: self.gpu_memory,
+            gpu_memory_budget: self.gpu_memory_budget,
         }
     }
 }

@@ -5,18 +5,22 @@ use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, Memory
 use ort::session::Session;
 use ort::value::{DynValue, Tensor, TensorRef};
 
+use super::gpu_permits::Permit;
+
 /// One session, and the memory that its batches and results are put in.
 pub(super) struct Lane {
     session: Session,
     /// Of a GPU: memory of the host that is locked in its place, so that the GPU copies from and to
     /// it by itself. Elsewhere the caller's own memory is read, and the session's is given.
     bound: Option<MemoryInfo<'static>>,
+    /// Of the GPU's memory; given back after the session is gone.
+    _permit: Option<Permit>,
 }
 
 impl Lane {
     /// A session that reads a batch where it lies.
     pub fn of(session: Session) -> Self {
-        Self { session, bound: None }
+        Self { session, bound: None, _permit: None }
     }
 
     /// A session of `device`, whose batches and results lie in pinned memory. Where ONNX Runtime has
@@ -29,12 +33,18 @@ impl Lane {
             MemoryType::CPUOutput,
         );
         match info.and_then(|info| Self::bound_to(&session, info)) {
-            Ok(info) => Self { session, bound: Some(info) },
+            Ok(info) => Self { session, bound: Some(info), _permit: None },
             Err(e) => {
                 tracing::warn!(error = %e, device, "no pinned memory; copies go through pages");
                 Self::of(session)
             }
         }
+    }
+
+    /// Holds the permit for as long as there is the session.
+    pub fn with(mut self, permit: Option<Permit>) -> Self {
+        self._permit = permit;
+        self
     }
 
     /// The memory, if `session` can allocate there and this process can read it.
@@ -75,8 +85,10 @@ impl Lane {
         let mut binding = self.session.create_binding()?;
         binding.bind_input(input, &tensor)?;
         binding.bind_output_to_device(output, info)?;
-        let result = self.session.run_binding(&binding)?.remove(output);
-        Ok(result)
+        let mut results = self.session.run_binding(&binding)?;
+        // A copy to pinned memory goes on by itself; it is over before anybody reads.
+        binding.synchronize_outputs()?;
+        Ok(results.remove(output))
     }
 }
 
@@ -132,7 +144,7 @@ mod tests {
         let mut plain = Lane::of(session());
         let session = session();
         let info = Lane::bound_to(&session, info).unwrap();
-        let mut bound = Lane { session, bound: Some(info) };
+        let mut bound = Lane { session, bound: Some(info), _permit: None };
         assert!(bound.is_bound() && !plain.is_bound());
         let batch = |n: usize| {
             let value = |i: ndarray::IxDyn| (i[0] * 100 + i[2] * 4 + i[3] * 2 + i[4]) as f32;

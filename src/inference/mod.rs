@@ -5,6 +5,7 @@ mod arena;
 mod blend;
 mod constant;
 mod failure;
+mod gpu_permits;
 mod importance;
 mod in_turn;
 mod inferer;
@@ -17,6 +18,7 @@ mod sessions;
 pub mod sliding_window;
 
 pub use failure::is_resource_failure;
+pub use gpu_permits::GpuPermits;
 pub use inferer::Inferer;
 pub use network::{Network, NetworkSettings, NetworkShape, OnnxNetwork, Share};
 pub use placement::Placement;

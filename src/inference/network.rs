@@ -9,6 +9,7 @@ use ort::session::builder::SessionBuilder;
 use ort::value::{DynValue, TensorElementType, ValueType};
 use serde_json::{Map, Value, json};
 
+use super::gpu_permits::Permit;
 use super::lane::Lane;
 use super::placement::{self, Placement};
 use super::provider::{self, Chosen, GpuSettings, Machine, Provider, ProviderChoice, choose};
@@ -63,7 +64,7 @@ pub trait Network: Send + Sync {
 }
 
 /// How a network is run.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct NetworkSettings {
     /// The execution provider asked for.
     pub provider: ProviderChoice,
@@ -122,7 +123,9 @@ impl OnnxNetwork {
         let chosen = choose(settings.provider, &Machine::this(), library)?;
         let gpu = chosen.provider.is_gpu();
         let loaded = Self::load_on(path, settings, chosen);
-        if let (Err(e), true, ProviderChoice::Auto) = (&loaded, gpu, settings.provider) {
+        if let (Err(e), true, ProviderChoice::Auto) = (&loaded, gpu, settings.provider)
+            && e.kind() != ErrorKind::OutOfMemory
+        {
             // Everything is there and yet it does not work: nobody asked for it by name, but
             // everybody is told.
             tracing::warn!(error = %e, "a GPU is there and cannot be used; the CPU takes its place");
@@ -246,7 +249,7 @@ impl Opening {
     /// tells a broken file from want of memory.
     fn open(&self, index: usize) -> Result<Lane> {
         let name = self.path.display();
-        let device = self.devices.get(index % self.devices.len().max(1)).copied().unwrap_or(0);
+        let (device, permit) = self.place(index)?;
         let providers = provider::providers(self.provider, device, self.threads, &self.gpu);
         let mut builder = self
             .builder(&runtime()?.environment)
@@ -260,7 +263,26 @@ impl Opening {
             let problem = format!("{name}: ONNX Runtime cannot load it: {e}");
             Error::new(ErrorKind::InvalidModel, problem).caused_by(e)
         })?;
-        Ok(if self.provider.is_gpu() { Lane::pinned(session, device) } else { Lane::of(session) })
+        Ok(if self.provider.is_gpu() {
+            Lane::pinned(session, device).with(permit)
+        } else {
+            Lane::of(session)
+        })
+    }
+
+    /// The GPU of session `index`: each in turn, or, where memory is permitted, the next that has
+    /// room for what the session may take.
+    fn place(&self, index: usize) -> Result<(i32, Option<Permit>)> {
+        let count = self.devices.len();
+        let mut in_turn = (0..count).map(|i| self.devices[(index + i) % count]);
+        let bytes = self.gpu.arena(self.provider);
+        match (&self.gpu.permits, bytes, self.provider.is_gpu()) {
+            (Some(permits), Some(bytes), true) => {
+                let permit = permits.take(in_turn, bytes)?;
+                Ok((permit.device(), Some(permit)))
+            }
+            _ => Ok((in_turn.next().unwrap_or(0), None)),
+        }
     }
 
     fn builder(&self, environment: &Environment) -> ort::Result<SessionBuilder> {
@@ -387,7 +409,37 @@ fn failed(e: ort::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::inference::GpuPermits;
+
+    #[test]
+    fn sessions_go_round_the_gpus_and_past_full_ones() {
+        let opening = |provider, permits: Option<&Arc<GpuPermits>>| Opening {
+            path: PathBuf::new(),
+            threads: 1,
+            provider,
+            devices: vec![2, 5],
+            gpu: GpuSettings {
+                memory: Some(60),
+                permits: permits.cloned(),
+                ..GpuSettings::default()
+            },
+        };
+        let free = opening(Provider::Cuda, None);
+        assert_eq!([0, 1, 2].map(|i| free.place(i).unwrap().0), [2, 5, 2]);
+        let permits = Arc::new(GpuPermits::of(130));
+        let held = opening(Provider::Cuda, Some(&permits));
+        // The fifth finds both full, whichever's turn it is.
+        let taken = [0, 1, 1, 3].map(|i| held.place(i).unwrap());
+        assert_eq!(taken.each_ref().map(|(device, _)| *device), [2, 5, 5, 2]);
+        assert_eq!(held.place(4).unwrap_err().kind(), ErrorKind::OutOfMemory);
+        drop(taken);
+        assert_eq!(held.place(4).unwrap().0, 2);
+        let cpu = opening(Provider::Cpu, Some(&permits));
+        assert!(cpu.place(0).unwrap().1.is_none(), "a CPU needs no permit");
+    }
 
     #[test]
     fn lanes_share_the_threads() {

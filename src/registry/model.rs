@@ -1,6 +1,7 @@
 //! One model: a bundle with its transforms built, its network loaded and its segments described.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ndarray::Array4;
 
@@ -12,7 +13,8 @@ use crate::dicom::segment::{Algorithm, SegmentDescription};
 use crate::dicom::selection::Selection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inference::{
-    GpuSettings, Inferer, Network, NetworkSettings, OnnxNetwork, PlaneSink, ProviderChoice,
+    GpuPermits, GpuSettings, Inferer, Network, NetworkSettings, OnnxNetwork, PlaneSink,
+    ProviderChoice,
 };
 use crate::memory;
 use crate::postprocess::PostPlan;
@@ -21,7 +23,7 @@ use crate::request::OutputKind;
 use crate::transforms::Preprocessing;
 
 /// How models are loaded.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
     /// Execution provider.
     pub provider: ProviderChoice,
@@ -33,6 +35,8 @@ pub struct LoadOptions {
     pub gpu_devices: Vec<i32>,
     /// Bytes of a GPU's memory that the model may take.
     pub gpu_memory: Option<usize>,
+    /// Permits for the GPUs' memory, which all models of a process share.
+    pub gpu_permits: Option<Arc<GpuPermits>>,
 }
 
 impl From<&ComputeSettings> for LoadOptions {
@@ -50,6 +54,7 @@ impl From<&ComputeSettings> for LoadOptions {
             every_window: settings.every_window,
             gpu_devices: settings.gpu_devices.clone(),
             gpu_memory: settings.gpu_memory,
+            gpu_permits: settings.gpu_memory_budget.map(|bytes| Arc::new(GpuPermits::of(bytes))),
         }
     }
 }
@@ -115,6 +120,7 @@ impl Model {
             gpu: GpuSettings {
                 execution: execution(serving.as_ref())?,
                 memory: options.gpu_memory,
+                permits: options.gpu_permits.clone(),
                 engines: engines(options.provider, &bundle.model_path),
             },
             devices: options.gpu_devices.clone(),

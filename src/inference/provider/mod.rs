@@ -5,6 +5,7 @@ mod probe;
 
 use std::num::NonZero;
 use std::path::Path;
+use std::sync::Arc;
 
 use ort::ep::{
     ArbitrarilyConfigurableExecutionProvider as _, ArenaExtendStrategy, CUDA,
@@ -12,6 +13,7 @@ use ort::ep::{
 };
 pub use probe::Machine;
 
+use super::gpu_permits::GpuPermits;
 use crate::bundle::{ConvolutionSearch, Execution};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -147,12 +149,14 @@ pub fn choose(choice: ProviderChoice, machine: &Machine, library: &Path) -> Resu
 }
 
 /// What a session on a GPU is made with.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct GpuSettings {
     /// The model's own.
     pub execution: Execution,
     /// Bytes of a GPU's memory that the arenas of the network's sessions on it may take together.
     pub memory: Option<usize>,
+    /// Permits for that memory, where all models together are bounded.
+    pub permits: Option<Arc<GpuPermits>>,
     /// Folder for TensorRT's engines.
     pub engines: Option<std::path::PathBuf>,
 }
@@ -167,7 +171,7 @@ impl GpuSettings {
     }
 
     /// Bytes that the arena of each of these sessions may take.
-    fn arena(&self, provider: Provider) -> Option<usize> {
+    pub(super) fn arena(&self, provider: Provider) -> Option<usize> {
         self.memory.map(|bytes| bytes / self.sessions_on_one(provider))
     }
 }
@@ -238,6 +242,7 @@ mod tests {
                 ..Execution::default()
             },
             memory,
+            permits: None,
             engines: None,
         };
         assert_eq!(of(0, Some(900)).sessions_on_one(Provider::Cuda), 1);

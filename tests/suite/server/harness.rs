@@ -237,6 +237,7 @@ impl Server {
                 every_window: false,
                 gpu_devices: Vec::new(),
                 gpu_memory: None,
+                gpu_memory_budget: None,
             },
             models: Arc::new(Registry::new(NothingLoader, Budget::of(BUDGET), Naming::Opaque, 4)),
             multi_model: setup.multi_model,
