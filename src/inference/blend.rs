@@ -14,6 +14,7 @@ use rayon::prelude::*;
 use super::importance::{BlendMode, importance_map};
 use super::sliding_window::PlaneSink;
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory::zeroed;
 
 /// Rows that are held and finished together.
 const BAND: usize = 8;
@@ -52,6 +53,31 @@ impl Grid<'_> {
             }
         }
         steps
+    }
+
+    /// Rows of the padded image along Z whose sums are held at the same time, at most.
+    pub fn held_rows(&self) -> u64 {
+        let steps = self.steps();
+        let mut most = 0;
+        for (index, step) in steps.iter().enumerate() {
+            let (Some(&first), Some(&last)) = (step.first(), step.last()) else { continue };
+            let planes = last + self.roi[0] - first;
+            // Planes that windows of the step before reach, too: whole; of the others one row of
+            // windows, in whole bands.
+            let before = index.checked_sub(1).and_then(|i| steps[i].last());
+            let shared = before.map_or(0, |&x| (x + self.roi[0]).saturating_sub(first));
+            let window = self.roi[1].div_ceil(BAND) * BAND + BAND;
+            let rows = window.min(self.padded[1].div_ceil(BAND) * BAND);
+            let held = shared as u64 * self.padded[1].div_ceil(BAND) as u64 * BAND as u64
+                + planes.saturating_sub(shared) as u64 * rows as u64;
+            // What the step after shares with this one is whole by its end.
+            let after = steps.get(index + 1).and_then(|step| step.first());
+            let kept = after.map_or(0, |&x| (last + self.roi[0]).saturating_sub(x));
+            let end = kept as u64 * self.padded[1].div_ceil(BAND) as u64 * BAND as u64
+                + planes.saturating_sub(kept) as u64 * rows as u64;
+            most = most.max(held).max(end);
+        }
+        most
     }
 
     /// Where windows start, in the order in which they come.
@@ -140,7 +166,7 @@ impl<'a> Blend<'a> {
             self.finish_bands(self.bands_in_all(), sink)?;
         }
         self.finish_bands(y / BAND, sink)?;
-        self.reserve(x, y);
+        self.reserve(x, y)?;
         let (importance, roi) = (&self.importance, self.grid.roi);
         self.planes[x..x + roi[0]].par_iter_mut().enumerate().for_each(|(i, bands)| {
             for (band, sums) in bands.iter_mut().enumerate() {
@@ -165,7 +191,7 @@ impl<'a> Blend<'a> {
     }
 
     /// Zeroed sums for all that a window at (x, y) reaches and that has none yet.
-    fn reserve(&mut self, x: usize, y: usize) {
+    fn reserve(&mut self, x: usize, y: usize) -> Result<()> {
         let depth = self.classes + usize::from(self.importance.is_some());
         let (roi, nz) = (self.grid.roi, self.grid.padded[2]);
         for plane in x..x + roi[0] {
@@ -178,11 +204,19 @@ impl<'a> Blend<'a> {
                         used.fill(0.0);
                         used
                     }
-                    None => vec![0.0; depth * BAND * nz],
+                    None => zeroed(depth * BAND * nz, "the sums of windows")?,
                 };
                 *place = Array3::from_shape_vec((depth, BAND, nz), memory).ok();
             }
         }
+        Ok(())
+    }
+
+    /// Rows whose sums are held or were, and whose memory is kept for others.
+    #[cfg(test)]
+    fn held_rows(&self) -> u64 {
+        let held = self.planes.iter().flatten().flatten().count() + self.free.len();
+        (held * BAND) as u64
     }
 
     fn bands_in_all(&self) -> usize {

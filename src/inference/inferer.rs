@@ -9,6 +9,9 @@ use crate::bundle::{Args, Component};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Progress;
 
+/// Channels of a network's largest buffers, as a guess that few exceed.
+pub const WIDEST_LAYER: u64 = 64;
+
 /// One of MONAI's inferers. All of them are sliding windows here: over the volume, over the slices
 /// across one axis, or one window as large as the image.
 #[derive(Debug, Clone, PartialEq)]
@@ -142,6 +145,35 @@ impl Inferer {
             size[along] += step * windows.saturating_sub(1);
         }
         size
+    }
+
+    /// Bytes that [`run`](Self::run) holds at the same time beside an image of `channels` and `dims`
+    /// in standard layout, for a network of `classes`. The network's own memory is its model's,
+    /// except where neither the inferer nor the network fixes the size of a window: then the buffers of
+    /// a window as large as this image are counted here.
+    pub fn forecast(
+        &self,
+        channels: usize,
+        dims: [usize; 3],
+        classes: usize,
+        network: &dyn Network,
+    ) -> u64 {
+        let held = match self.slices_across {
+            Some(axis) => {
+                self.window.forecast(channels, dims, classes, &Slices { network, axis })
+            }
+            None => self.window.forecast(channels, dims, classes, network),
+        };
+        let window = self.window(network.shape());
+        if window.iter().all(Option::is_some) {
+            return held;
+        }
+        let voxels = window
+            .iter()
+            .zip(dims)
+            .fold(1, |product: u64, (fixed, n)| product.saturating_mul(fixed.unwrap_or(n) as u64));
+        let layers = voxels.saturating_mul(WIDEST_LAYER * size_of::<f32>() as u64);
+        held.saturating_add(layers.saturating_mul(self.batch_size() as u64))
     }
 
     /// Runs `network` over `image` (axes C, X, Y, Z) and hands the blended result to `sink`. A

@@ -19,7 +19,7 @@ pub mod sliding_window;
 
 pub use failure::is_resource_failure;
 pub use gpu_permits::GpuPermits;
-pub use inferer::Inferer;
+pub use inferer::{Inferer, WIDEST_LAYER};
 pub use network::{Network, NetworkSettings, NetworkShape, OnnxNetwork, Share};
 pub use placement::Placement;
 pub use provider::{Chosen, GpuSettings, Provider, ProviderChoice};

@@ -3,7 +3,7 @@
 //! MONAI keeps the sums of all classes over the whole image. Here windows are taken in the order of
 //! their starts, and what no later window touches is handed on at once (`blend`).
 
-use ndarray::{Array4, ArrayView3, ArrayView4, Axis};
+use ndarray::{Array4, ArrayView3, ArrayView4, Axis, Zip};
 use rayon::prelude::*;
 
 use super::blend::{Blend, Grid};
@@ -12,6 +12,7 @@ use super::in_turn::{self, Work};
 use super::network::Network;
 use crate::bundle::Args;
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory::zeroed;
 use crate::progress::Progress;
 
 /// `monai.inferers.SlidingWindowInferer`.
@@ -130,20 +131,59 @@ impl SlidingWindowInferer {
     ) -> Result<WindowStats> {
         let (_, nx, ny, nz) = image.dim();
         let dims = [nx, ny, nz];
-        let roi = self.window(dims);
-        let before: [usize; 3] = std::array::from_fn(|a| roi[a].saturating_sub(dims[a]) / 2);
-        let padded: [usize; 3] = std::array::from_fn(|a| dims[a].max(roi[a]));
+        let Layout { roi, before, padded, starts } = self.layout(dims);
         let image = self.padded(image, before, padded)?;
-        let starts: [Vec<usize>; 3] =
-            std::array::from_fn(|a| window_starts(padded[a], roi[a], self.overlap[a]));
         let grid = Grid { roi, padded, before, dims, starts: &starts };
         let windows = grid.windows();
         let mut blend = Blend::new(grid, self.mode);
-        // Where windows run side by side, each is a batch.
-        let side_by_side = if network.workers() > 1 { 1 } else { self.sw_batch_size };
-        let batch = network.shape().batch.unwrap_or(side_by_side).max(1);
+        let batch = self.batch(network);
         let work = Work { image: image.view(), windows: &windows, roi, network, progress, batch };
         in_turn::run(&work, self.reuse_constant, &mut blend, sink)
+    }
+
+    /// Bytes that [`run`](Self::run) holds at the same time beside the image of `channels` and
+    /// `dims` in standard layout, for a network of `classes`: the image filled up to a window, the sums
+    /// of windows, and batches with their results.
+    pub fn forecast(
+        &self,
+        channels: usize,
+        dims: [usize; 3],
+        classes: usize,
+        network: &dyn Network,
+    ) -> u64 {
+        const F32: u64 = size_of::<f32>() as u64;
+        let Layout { roi, padded, starts, .. } = self.layout(dims);
+        let filled = if padded == dims { 0 } else { voxels(padded) };
+        let depth = classes as u64 + 1;
+        let grid = Grid { roi, padded, before: [0; 3], dims, starts: &starts };
+        let sums = grid.held_rows().saturating_mul(padded[2] as u64).saturating_mul(depth);
+        let windows = self.windows_at_once(network).saturating_mul(voxels(roi));
+        let batches = windows.saturating_mul(channels as u64 + classes as u64);
+        // Of windows that hold one value a result is kept.
+        let known = voxels(roi).saturating_mul(classes as u64);
+        [filled.saturating_mul(channels as u64), sums, batches, known]
+            .into_iter()
+            .fold(0, u64::saturating_add)
+            .saturating_mul(F32)
+    }
+
+    /// Windows that are in memory at the same time with their results.
+    fn windows_at_once(&self, network: &dyn Network) -> u64 {
+        (self.batch(network) as u64).saturating_mul(network.workers() as u64)
+    }
+
+    /// Windows in a batch: where they run side by side, each is one.
+    fn batch(&self, network: &dyn Network) -> usize {
+        let side_by_side = if network.workers() > 1 { 1 } else { self.sw_batch_size };
+        network.shape().batch.unwrap_or(side_by_side).max(1)
+    }
+
+    fn layout(&self, dims: [usize; 3]) -> Layout {
+        let roi = self.window(dims);
+        let before: [usize; 3] = std::array::from_fn(|a| roi[a].saturating_sub(dims[a]) / 2);
+        let padded: [usize; 3] = std::array::from_fn(|a| dims[a].max(roi[a]));
+        let starts = std::array::from_fn(|a| window_starts(padded[a], roi[a], self.overlap[a]));
+        Layout { roi, before, padded, starts }
     }
 
     /// The image in standard layout, filled up to at least one window.
@@ -156,7 +196,7 @@ impl SlidingWindowInferer {
         let (channels, nx, ny, nz) = image.dim();
         let dims = [nx, ny, nz];
         if dims == padded {
-            return Ok(standard_layout(image));
+            return standard_layout(image);
         }
         let maps: [Vec<Option<usize>>; 3] = std::array::from_fn(|a| {
             (0..padded[a])
@@ -173,15 +213,31 @@ impl SlidingWindowInferer {
             }
         }
         let fill = if let WindowPadding::Constant(v) = self.padding { v } else { 0.0 };
-        let shape = (channels, padded[0], padded[1], padded[2]);
-        Ok(Array4::from_shape_fn(shape, |(c, x, y, z)| {
-            match (maps[0][x], maps[1][y], maps[2][z]) {
+        let mut filled = zeros([channels, padded[0], padded[1], padded[2]])?;
+        Zip::indexed(&mut filled).par_for_each(|(c, x, y, z), voxel| {
+            *voxel = match (maps[0][x], maps[1][y], maps[2][z]) {
                 (Some(x), Some(y), Some(z)) => image[[c, x, y, z]],
                 _ => fill,
-            }
-        })
-        .into())
+            };
+        });
+        Ok(filled.into())
     }
+}
+
+/// Where windows lie on an image.
+struct Layout {
+    /// Size of a window.
+    roi: [usize; 3],
+    /// Voxels before the image, where it is filled up to a window.
+    before: [usize; 3],
+    /// Size of the image filled up to one window.
+    padded: [usize; 3],
+    /// Where windows start along each axis.
+    starts: [Vec<usize>; 3],
+}
+
+fn voxels(dims: [usize; 3]) -> u64 {
+    dims.iter().fold(1, |product: u64, &n| product.saturating_mul(n as u64))
 }
 
 impl WindowPadding {
@@ -203,13 +259,24 @@ impl WindowPadding {
     }
 }
 
+/// Zeros in standard layout.
+fn zeros(shape: [usize; 4]) -> Result<Array4<f32>> {
+    let count = shape.iter().fold(1, |product: usize, &n| product.saturating_mul(n));
+    Array4::from_shape_vec(shape, zeroed(count, "the network's image")?)
+        .map_err(|e| Error::internal("the network's image has another shape").caused_by(e))
+}
+
 /// The image with Z running fastest, copied in blocks that suit both memory orders.
-pub fn standard_layout(image: ArrayView4<f32>) -> ndarray::CowArray<f32, ndarray::Ix4> {
+///
+/// # Errors
+/// [`ErrorKind::OutOfMemory`] where there is no memory for the copy.
+pub fn standard_layout(image: ArrayView4<f32>) -> Result<ndarray::CowArray<f32, ndarray::Ix4>> {
     const BLOCK: usize = 16;
     if image.is_standard_layout() {
-        return image.into();
+        return Ok(image.into());
     }
-    let mut copy = Array4::<f32>::zeros(image.dim());
+    let (c, x, y, z) = image.dim();
+    let mut copy = zeros([c, x, y, z])?;
     for (target, source) in copy.outer_iter_mut().zip(image.outer_iter()) {
         let mut target = target;
         target
@@ -227,7 +294,7 @@ pub fn standard_layout(image: ArrayView4<f32>) -> ndarray::CowArray<f32, ndarray
                 }
             });
     }
-    copy.into()
+    Ok(copy.into())
 }
 
 /// Where windows start along an axis: `monai.data.utils.dense_patch_slices` with

@@ -1,14 +1,21 @@
-//! How much memory this process may use, and giving back what it does not.
+//! The memory of the process: how much it may use, the account that requests are charged in, and
+//! giving back what is not used.
 
+mod pool;
+mod shares;
 mod trim;
+mod zeroed;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+pub use pool::{Grant, Pool};
+pub use shares::{Account, usual_inputs, usual_work};
 pub use trim::trim;
+pub use zeroed::{Zeroed, reserve, zeroed};
 
 /// Memory this process may use, in bytes: the lowest limit of its cgroup (version 1 or 2) and
-/// those above it, where one is set, else the memory of the machine.
+/// those above it, where one is set, and of its address space; else the memory of the machine.
 pub fn limit() -> Option<u64> {
     limit_in(Path::new("/"))
 }
@@ -21,7 +28,11 @@ fn limit_in(root: &Path) -> Option<u64> {
         // Version 2 writes `max` where there is no limit; version 1 a number beyond all memory.
         text.ok()?.trim().parse().ok()
     });
-    limits.chain(total).min()
+    // What is mapped and not in memory (libraries, stacks) is taken from the address space, too.
+    let mapped = |text: &str| Some(kibibytes(text, "VmSize:")?.saturating_sub(kibibytes(text, "VmRSS:")?));
+    let idle = fs::read_to_string(root.join("proc/self/status")).ok().and_then(|text| mapped(&text));
+    let space = address_space_limit(root).map(|limit| limit.saturating_sub(idle.unwrap_or(0)));
+    limits.chain(total).chain(space).min()
 }
 
 /// The folders of this process's memory cgroup and of all above it.
@@ -64,11 +75,16 @@ pub fn available() -> Option<u64> {
 
 /// What is left of the limit on this process's address space, where it has one.
 fn address_space() -> Option<u64> {
-    let limits = fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits.lines().find_map(|l| l.strip_prefix("Max address space"))?;
-    let limit: u64 = line.split_whitespace().next()?.parse().ok()?;
+    let limit = address_space_limit(Path::new("/"))?;
     let status = fs::read_to_string("/proc/self/status").ok()?;
     Some(limit.saturating_sub(kibibytes(&status, "VmSize:")?))
+}
+
+/// The limit on this process's address space (`ulimit -v`), where it has one.
+fn address_space_limit(root: &Path) -> Option<u64> {
+    let limits = fs::read_to_string(root.join("proc/self/limits")).ok()?;
+    let line = limits.lines().find_map(|l| l.strip_prefix("Max address space"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 /// Bytes of this process that are in memory now.
@@ -119,6 +135,12 @@ mod tests {
         assert_eq!(limit_in(root), Some(300_000));
         write(root, "sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
         assert_eq!(limit_in(root), Some(1_024_000));
+
+        let limits = "Limit      Soft Limit  Hard Limit  Units\nMax address space  700000 800000 bytes\n";
+        write(root, "proc/self/limits", limits);
+        assert_eq!(limit_in(root), Some(700_000));
+        write(root, "proc/self/status", "VmSize:    200 kB\nVmRSS:    100 kB\n");
+        assert_eq!(limit_in(root), Some(700_000 - 102_400));
     }
 
     #[test]

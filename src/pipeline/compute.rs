@@ -62,7 +62,7 @@ pub fn segment(
     // Here, so that the image as it was is given up before the network runs.
     let data = match data.is_standard_layout() {
         true => data,
-        false => standard_layout(data.view()).into_owned(),
+        false => standard_layout(data.view())?.into_owned(),
     };
     let mut sink = Timed { segmenter, seconds: 0.0 };
     let windows = run_network(model, &data, &mut sink, progress)?;

@@ -206,7 +206,7 @@ impl Fused {
             planes_done: 0,
             rows_done: 0,
             held: Held::default(),
-            output: masks_of(results, map.outputs()),
+            output: masks_of(results, map.outputs())?,
         })
     }
 

@@ -69,12 +69,12 @@ impl Inverse {
     /// Brings one channel back.
     pub fn apply(&self, channel: ArrayView3<f32>) -> Result<Array3<f32>> {
         match self {
-            Self::Separable(map) => Ok(map.apply(channel)),
+            Self::Separable(map) => map.apply(channel),
             Self::Steps(steps) => {
                 let mut current = channel.to_owned();
                 for step in steps {
                     current = match step {
-                        Step::Map(map) => map.apply(current.view()),
+                        Step::Map(map) => map.apply(current.view())?,
                         Step::Resample { resample, from, to } => {
                             resample.apply(current.view(), from, to)?
                         }

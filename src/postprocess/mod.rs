@@ -8,6 +8,7 @@
 mod activation;
 mod components;
 mod curve;
+mod forecast;
 mod fused;
 mod inverse;
 mod merge;
@@ -18,6 +19,7 @@ use ndarray::{Array3, Array4};
 
 pub use activation::Activation;
 pub use components::LabelOperation;
+pub use forecast::PostForecast;
 pub use inverse::Inverse;
 pub use merge::Merge;
 pub use plan::{Discretise, InvertSpec, PostPlan};

@@ -1,6 +1,6 @@
 //! Takes the blended result plane by plane and makes the segmentation of it.
 
-use ndarray::{Array3, Array4, ArrayView3, Axis, ShapeBuilder, s};
+use ndarray::{Array3, Array4, ArrayView3, Axis, s};
 use rayon::prelude::*;
 
 use super::fused::Fused;
@@ -9,6 +9,7 @@ use super::plan::{Discretise, PostPlan};
 use super::{Activation, LabelOperation, Segmentation};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inference::PlaneSink;
+use crate::memory::{Zeroed, zeroed};
 use crate::transforms::Applied;
 
 /// The engine behind the network.
@@ -78,11 +79,13 @@ impl PlaneSink for Segmenter {
             (None, Some(discretise), Inverse::Separable(map)) => State::Fused(Box::new(
                 Fused::new(self.plan.activation, discretise, map, classes, dims)?,
             )),
-            (Some(Discretise::Argmax), _, _) => State::Labels(Array3::zeros(dims)),
-            (Some(Discretise::Threshold(_)), _, _) => {
-                State::Masks(Array4::zeros((classes, dims[0], dims[1], dims[2])))
+            (Some(Discretise::Argmax), _, _) => {
+                State::Labels(zeros([1, dims[0], dims[1], dims[2]])?.index_axis_move(Axis(0), 0))
             }
-            _ => State::Values(Array4::zeros((classes, dims[0], dims[1], dims[2]))),
+            (Some(Discretise::Threshold(_)), _, _) => {
+                State::Masks(zeros([classes, dims[0], dims[1], dims[2]])?)
+            }
+            _ => State::Values(zeros([classes, dims[0], dims[1], dims[2]])?),
         };
         Ok(())
     }
@@ -137,8 +140,13 @@ fn labels_back(
     let Segmentation::Labels(labels) = segmentation else {
         return Err(Error::internal("labels became masks"));
     };
-    let back = inverse.apply(labels.mapv(f32::from).view())?;
-    Ok(Segmentation::Labels(x_fastest(back.mapv(|v| v as u8))))
+    let values = widened(labels.view())?;
+    drop(labels);
+    let back = inverse.apply(values.view())?;
+    drop(values);
+    let mut out = masks_of(1, inverse.outputs())?.index_axis_move(Axis(0), 0);
+    ndarray::Zip::from(&mut out).and(&back).par_for_each(|label, &v| *label = v as u8);
+    Ok(Segmentation::Labels(out))
 }
 
 /// The same for masks.
@@ -155,9 +163,9 @@ fn masks_back(
         Segmentation::Masks(masks) => masks,
         Segmentation::Labels(labels) => return labels_back(labels, &[], inverse),
     };
-    let mut out = masks_of(masks.dim().0, inverse.outputs());
+    let mut out = masks_of(masks.dim().0, inverse.outputs())?;
     for (mut out, mask) in out.outer_iter_mut().zip(masks.outer_iter()) {
-        let back = inverse.apply(mask.mapv(f32::from).view())?;
+        let back = inverse.apply(widened(mask)?.view())?;
         ndarray::Zip::from(&mut out).and(&back).par_for_each(|m, &v| *m = v as u8);
     }
     Ok(Segmentation::Masks(out))
@@ -189,7 +197,7 @@ fn argmax_by_class(values: &Array4<f32>, inverse: &Inverse) -> Result<Segmentati
     let mut classes = values.outer_iter();
     let first = classes.next().ok_or_else(|| Error::internal("the network has no classes"))?;
     let mut best = inverse.apply(first)?;
-    let mut labels = Array3::<u8>::zeros(best.dim().f());
+    let mut labels = masks_of(1, inverse.outputs())?.index_axis_move(Axis(0), 0);
     for (class, values) in classes.enumerate() {
         let values = inverse.apply(values)?;
         ndarray::Zip::from(&mut best).and(&mut labels).and(&values).par_for_each(|b, l, &v| {
@@ -203,8 +211,7 @@ fn argmax_by_class(values: &Array4<f32>, inverse: &Inverse) -> Result<Segmentati
 }
 
 fn threshold_by_class(values: &Array4<f32>, inverse: &Inverse, t: f32) -> Result<Segmentation> {
-    let [x, y, z] = inverse.outputs();
-    let mut masks = masks_of(values.dim().0, [x, y, z]);
+    let mut masks = masks_of(values.dim().0, inverse.outputs())?;
     for (mut mask, values) in masks.outer_iter_mut().zip(values.outer_iter()) {
         let values = inverse.apply(values)?;
         ndarray::Zip::from(&mut mask).and(&values).par_for_each(|m, &v| *m = u8::from(v >= t));
@@ -213,12 +220,21 @@ fn threshold_by_class(values: &Array4<f32>, inverse: &Inverse, t: f32) -> Result
 }
 
 /// Empty masks, X running fastest and the channel slowest.
-pub(super) fn masks_of(channels: usize, [x, y, z]: [usize; 3]) -> Array4<u8> {
-    Array4::zeros((channels, z, y, x)).permuted_axes([0, 3, 2, 1])
+pub(super) fn masks_of(channels: usize, [x, y, z]: [usize; 3]) -> Result<Array4<u8>> {
+    Ok(zeros([channels, z, y, x])?.permuted_axes([0, 3, 2, 1]))
 }
 
-fn x_fastest(labels: Array3<u8>) -> Array3<u8> {
-    let mut out = Array3::zeros(labels.dim().f());
-    out.assign(&labels);
-    out
+/// Zeros in standard layout.
+fn zeros<T: Zeroed>(shape: [usize; 4]) -> Result<Array4<T>> {
+    let count = shape.iter().fold(1, |product: usize, &n| product.saturating_mul(n));
+    Array4::from_shape_vec(shape, zeroed(count, "the result on the network's grid or the source's")?)
+        .map_err(|e| Error::internal("a result has another shape").caused_by(e))
+}
+
+/// Labels as the values they are resampled as.
+fn widened(labels: ArrayView3<u8>) -> Result<Array3<f32>> {
+    let (x, y, z) = labels.dim();
+    let mut values = zeros([1, x, y, z])?.index_axis_move(Axis(0), 0);
+    ndarray::Zip::from(&mut values).and(&labels).par_for_each(|v, &label| *v = f32::from(label));
+    Ok(values)
 }

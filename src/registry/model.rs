@@ -14,7 +14,7 @@ use crate::dicom::selection::Selection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inference::{
     GpuPermits, GpuSettings, Inferer, Network, NetworkSettings, OnnxNetwork, PlaneSink,
-    ProviderChoice,
+    ProviderChoice, WIDEST_LAYER,
 };
 use crate::memory;
 use crate::postprocess::PostPlan;
@@ -228,9 +228,6 @@ fn engines(provider: ProviderChoice, model: &Path) -> Option<PathBuf> {
         }
     }
 }
-
-/// Channels of a network's largest buffers, as a guess that few exceed.
-const WIDEST_LAYER: u64 = 64;
 
 /// The package's rules for its images, in their order: none, or one for each.
 fn selections(serving: &Serving, images: &[String]) -> Result<Vec<Selection>> {

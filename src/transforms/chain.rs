@@ -8,8 +8,11 @@ use std::collections::BTreeMap;
 use ndarray::{Array4, Axis, concatenate};
 use serde_json::Value;
 
+use super::extent;
 use super::squeeze::Dimensions;
-use super::{Applied, Image, Interpolation, PaddingMode, Resample, Transform, build};
+use super::{
+    Applied, Extent, Forecast, Image, Interpolation, PaddingMode, Resample, Transform, build,
+};
 use crate::bundle::{Args, Component};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -82,6 +85,34 @@ impl Preprocessing {
         self.steps.is_empty()
     }
 
+    /// What [`run`](Self::run) would make of images of these sizes and places, and the memory for
+    /// it: all images there are at each step, and what the step makes beside them.
+    ///
+    /// # Errors
+    /// As of running it, as far as sizes and places alone are at fault.
+    pub fn forecast(&self, images: Vec<Extent>) -> Result<Forecast> {
+        self.check_count(images.len())?;
+        let mut images: BTreeMap<String, Extent> = self.keys.iter().cloned().zip(images).collect();
+        let held = |images: &BTreeMap<String, Extent>| {
+            images.values().fold(0, |sum: u64, image| sum.saturating_add(image.bytes()))
+        };
+        let mut peak = held(&images);
+        for step in &self.steps {
+            let before = held(&images);
+            let beside = step.forecast(&mut images)?;
+            peak = peak.max(before.saturating_add(beside)).max(held(&images));
+        }
+        let result = images.remove(self.result.as_str()).ok_or_else(|| lost(&self.result))?;
+        Ok(Forecast { result, peak })
+    }
+
+    fn check_count(&self, images: usize) -> Result<()> {
+        if images == self.keys.len() {
+            return Ok(());
+        }
+        Err(Error::internal(format!("{images} images for the keys {}", self.keys.join(", "))))
+    }
+
     /// Runs every step on `images`, one for each of [`keys`](Self::keys). `done` is called after
     /// each step and may stop the rest.
     pub fn run(
@@ -89,13 +120,7 @@ impl Preprocessing {
         images: Vec<Image>,
         mut done: impl FnMut(usize) -> Result<()>,
     ) -> Result<Image> {
-        if images.len() != self.keys.len() {
-            return Err(Error::internal(format!(
-                "{} images for the keys {}",
-                images.len(),
-                self.keys.join(", ")
-            )));
-        }
+        self.check_count(images.len())?;
         let mut images: BTreeMap<String, Image> = self.keys.iter().cloned().zip(images).collect();
         for (index, step) in self.steps.iter().enumerate() {
             step.run(&mut images)?;
@@ -254,6 +279,45 @@ fn matched(component: &Component, keys: Vec<String>) -> Result<Step> {
 }
 
 impl Step {
+    /// Brings the images to what they will be, and gives the bytes that are held beside them
+    /// meanwhile.
+    fn forecast(&self, images: &mut BTreeMap<String, Extent>) -> Result<u64> {
+        let mut beside = 0_u64;
+        match self {
+            Self::Each(each) => {
+                for (key, transform) in each {
+                    let image = images.get_mut(key.as_str()).ok_or_else(|| lost(key))?;
+                    let (after, held) = extent::step(&**transform, *image)?;
+                    *image = after;
+                    beside = beside.max(held);
+                }
+            }
+            Self::Concat { keys, name, .. } => {
+                let parts: Vec<Extent> = keys
+                    .iter()
+                    .map(|key| images.remove(key.as_str()).ok_or_else(|| lost(key)))
+                    .collect::<Result<_>>()?;
+                let first = *parts.first().ok_or_else(|| lost(name))?;
+                let channels = parts.iter().map(|part| part.channels).sum();
+                let joined = Extent { channels, ..first };
+                beside = joined.bytes();
+                images.insert(name.clone(), joined);
+            }
+            Self::Match { keys, reference, resample } => {
+                let to = *images.get(reference.as_str()).ok_or_else(|| lost(reference))?;
+                for key in keys.iter().filter(|key| *key != reference) {
+                    let image = images.get_mut(key.as_str()).ok_or_else(|| lost(key))?;
+                    let grids = ((to.dims, to.affine), (image.dims, image.affine));
+                    let straight = resample.grid_map(&grids.0, &grids.1)?.is_some();
+                    let straight = image.straight && straight;
+                    *image = Extent { channels: image.channels, straight, ..to };
+                    beside = beside.max(image.bytes().saturating_mul(2));
+                }
+            }
+        }
+        Ok(beside)
+    }
+
     fn run(&self, images: &mut BTreeMap<String, Image>) -> Result<()> {
         match self {
             Self::Each(each) => {

@@ -1,9 +1,9 @@
 //! Cropping: `CropForegroundd`, `CenterSpatialCropd` and `SpatialCropd`.
 
 use super::foreground::{Selection, bounding_box};
-use super::pad::{divisible_size, fall_back};
+use super::pad::{divisible_size, fall_back, padded};
 use super::window::{PadMode, cut};
-use super::{Image, Transform};
+use super::{Extent, Image, Transform};
 use crate::bundle::Args;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -60,6 +60,15 @@ impl Transform for CropForegroundd {
         }
         cut(image, offset, size.map(|s| s as usize), self.pad)
     }
+
+    /// The whole image may be foreground.
+    fn extent(&self, image: Extent) -> Result<Extent> {
+        let size = std::array::from_fn(|a| {
+            let margin = if self.allow_smaller { 0 } else { self.margin[a].saturating_mul(2) };
+            divisible_size((image.dims[a] as i64).saturating_add(margin), self.k_divisible[a])
+        });
+        Ok(padded(image, size))
+    }
 }
 
 /// `monai.transforms.CenterSpatialCropd`.
@@ -83,6 +92,12 @@ impl Transform for CenterSpatialCropd {
         let size = fall_back(self.roi_size, dims);
         let start: [i64; 3] = std::array::from_fn(|a| (dims[a] / 2 - size[a] / 2).max(0));
         crop(image, start, std::array::from_fn(|a| start[a] + size[a]))
+    }
+
+    fn extent(&self, image: Extent) -> Result<Extent> {
+        let dims = image.dims.map(|n| n as i64);
+        let size = fall_back(self.roi_size, dims);
+        Ok(Extent { dims: std::array::from_fn(|a| size[a].min(dims[a]) as usize), ..image })
     }
 }
 
@@ -126,6 +141,15 @@ impl Transform for SpatialCropd {
         let dims = image.dims().map(|n| n as i64);
         let range = |a: usize| self.ranges.get(a).copied().unwrap_or((0, dims[a]));
         crop(image, [0, 1, 2].map(|a| range(a).0.max(0)), [0, 1, 2].map(|a| range(a).1))
+    }
+
+    fn extent(&self, image: Extent) -> Result<Extent> {
+        let dims = image.dims.map(|n| n as i64);
+        let size = |a: usize| {
+            let (start, end) = self.ranges.get(a).copied().unwrap_or((0, dims[a]));
+            (end.min(dims[a]) - start.max(0)).max(0) as usize
+        };
+        Ok(Extent { dims: [0, 1, 2].map(size), ..image })
     }
 }
 

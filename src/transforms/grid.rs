@@ -9,6 +9,7 @@ use ndarray::{Array3, ArrayView3, Axis};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::memory::zeroed;
 
 /// A sparse matrix along one axis: each output index with the input indices and weights that make
 /// it, in compressed rows. An empty row gives 0 (outside of the input).
@@ -165,15 +166,16 @@ impl GridMap {
     }
 
     /// Applies the map in f64 and rounds once. The output has its fastest axis where the input's
-    /// runs fastest, so that both are walked along memory.
-    pub fn apply(&self, input: ArrayView3<f32>) -> Array3<f32> {
+    /// runs fastest, so that both are walked along memory. Without memory for it,
+    /// [`ErrorKind::OutOfMemory`](crate::error::ErrorKind::OutOfMemory).
+    pub fn apply(&self, input: ArrayView3<f32>) -> Result<Array3<f32>> {
         let view = input.permuted_axes(self.source);
         apply_separable(view, &self.taps)
     }
 }
 
 /// Applies taps to each axis of `input` (shape = inputs of the taps).
-fn apply_separable(mut input: ArrayView3<f32>, taps: &[AxisTaps; 3]) -> Array3<f32> {
+fn apply_separable(mut input: ArrayView3<f32>, taps: &[AxisTaps; 3]) -> Result<Array3<f32>> {
     let mut taps: [AxisTaps; 3] = taps.clone();
     for axis in 0..3 {
         if input.strides()[axis] < 0 {
@@ -188,7 +190,7 @@ fn apply_separable(mut input: ArrayView3<f32>, taps: &[AxisTaps; 3]) -> Array3<f
     let contiguous = input.as_standard_layout();
     let (_, rows, length) = contiguous.dim();
     let shape = [slow.outputs(), mid.outputs(), fast.outputs()];
-    let mut output = vec![0f32; shape.iter().product()];
+    let mut output = zeroed::<f32>(size(shape), "a resampled image")?;
     if !output.is_empty() {
         let data = contiguous.as_slice().unwrap_or_else(|| unreachable!("standard layout"));
         let fast_pairs = fast.pairs();
@@ -206,7 +208,12 @@ fn apply_separable(mut input: ArrayView3<f32>, taps: &[AxisTaps; 3]) -> Array3<f
     for (position, &axis) in order.iter().enumerate() {
         back[axis] = position;
     }
-    output.permuted_axes(back)
+    Ok(output.permuted_axes(back))
+}
+
+/// Voxels of a grid, as a number that no buffer can have where they overflow.
+pub(super) fn size(shape: [usize; 3]) -> usize {
+    shape.iter().fold(1, |product: usize, &n| product.saturating_mul(n))
 }
 
 /// `blended = Σ ws·wm · data[s, m, ..]`.
@@ -277,8 +284,8 @@ mod tests {
         let second = GridMap { source: [1, 0, 2], taps: [halves(3), halves(4), halves(3)] };
         let input =
             Array3::from_shape_fn((3, 4, 5), |(x, y, z)| (x * x + 7 * y + 3 * z * y) as f32);
-        let two = second.apply(first.apply(input.view()).view());
-        let one = second.after(&first).unwrap().apply(input.view());
+        let two = second.apply(first.apply(input.view()).unwrap().view()).unwrap();
+        let one = second.after(&first).unwrap().apply(input.view()).unwrap();
         assert_eq!(one.dim(), two.dim());
         assert!(one.iter().zip(&two).all(|(a, b)| (a - b).abs() < 1e-5));
     }
@@ -293,8 +300,8 @@ mod tests {
         reversed.invert_axis(Axis(1));
         let mut stored = reversed.as_standard_layout().into_owned();
         stored.invert_axis(Axis(1));
-        let expected = map.apply(c.view());
-        assert_eq!(map.apply(f.view()), expected);
-        assert_eq!(map.apply(stored.view()), expected);
+        let expected = map.apply(c.view()).unwrap();
+        assert_eq!(map.apply(f.view()).unwrap(), expected);
+        assert_eq!(map.apply(stored.view()).unwrap(), expected);
     }
 }

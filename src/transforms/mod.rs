@@ -7,6 +7,7 @@
 mod build;
 mod chain;
 mod crop;
+mod extent;
 mod foreground;
 pub mod grid;
 mod intensity;
@@ -24,6 +25,7 @@ use ndarray::Array4;
 
 pub use build::build;
 pub use chain::{Preprocessing, describe, stack};
+pub use extent::{Extent, Forecast, voxels};
 pub use grid::{AxisTaps, GridMap};
 pub use orientation::Orientationd;
 pub use resample::{Interpolation, PaddingMode, Resample};
@@ -105,4 +107,18 @@ pub enum Applied {
 pub trait Transform: Debug + Send + Sync {
     /// Applies it.
     fn apply(&self, image: Image) -> Result<Image>;
+
+    /// What it makes of an image, without the voxels; where that depends on them, the largest
+    /// possible size.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply), as far as size and place alone are at fault.
+    fn extent(&self, image: Extent) -> Result<Extent> {
+        Ok(image)
+    }
+
+    /// Whether it makes new voxels beside those it gets even where their number stays.
+    fn copies(&self) -> bool {
+        false
+    }
 }

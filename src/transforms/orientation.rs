@@ -2,7 +2,7 @@
 
 use ndarray::Axis;
 
-use super::{Applied, Image, Transform};
+use super::{Applied, Extent, Image, Transform};
 use crate::bundle::Args;
 use crate::error::{Error, ErrorKind, Result};
 use crate::volume::Affine;
@@ -64,10 +64,10 @@ impl Orientationd {
     }
 }
 
-impl Transform for Orientationd {
-    fn apply(&self, mut image: Image) -> Result<Image> {
-        let current = io_orientation(&image.affine);
-        let dims = image.dims();
+impl Orientationd {
+    /// The input axis of each output axis of an image with this affine, and whether it is reversed.
+    fn axes(&self, affine: &Affine) -> Result<([usize; 3], [bool; 3])> {
+        let current = io_orientation(affine);
         let mut source = [0; 3];
         let mut flipped = [false; 3];
         for (out, &(ras, positive)) in self.target.iter().enumerate() {
@@ -78,6 +78,20 @@ impl Transform for Orientationd {
             source[out] = input;
             flipped[out] = current[input].1 != positive;
         }
+        Ok((source, flipped))
+    }
+}
+
+impl Transform for Orientationd {
+    fn extent(&self, image: Extent) -> Result<Extent> {
+        let (source, flipped) = self.axes(&image.affine)?;
+        let affine = reoriented(&image.affine, source, flipped, image.dims);
+        Ok(Extent { dims: source.map(|axis| image.dims[axis]), affine, ..image })
+    }
+
+    fn apply(&self, mut image: Image) -> Result<Image> {
+        let (source, flipped) = self.axes(&image.affine)?;
+        let dims = image.dims();
         let mut data = image.data.permuted_axes([0, source[0] + 1, source[1] + 1, source[2] + 1]);
         for (axis, _) in flipped.iter().enumerate().filter(|(_, f)| **f) {
             data.invert_axis(Axis(axis + 1));

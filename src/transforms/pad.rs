@@ -1,7 +1,7 @@
 //! Padding: `SpatialPadd`, `DivisiblePadd` and `BorderPadd`.
 
 use super::window::{PadMode, cut};
-use super::{Image, Transform};
+use super::{Extent, Image, Transform};
 use crate::bundle::Args;
 use crate::error::Result;
 
@@ -35,6 +35,12 @@ fn pad_to(image: Image, size: [i64; 3], method: Method, mode: PadMode) -> Result
     cut(image, offset, to.map(|n| n as usize), mode)
 }
 
+/// An image of at least `size`; its place matters to no transform that follows.
+pub(super) fn padded(image: Extent, size: [i64; 3]) -> Extent {
+    let size = size.map(|n| usize::try_from(n).unwrap_or(0));
+    Extent { dims: std::array::from_fn(|a| size[a].max(image.dims[a])), ..image }
+}
+
 /// `monai.utils.fall_back_tuple`: what is not above 0 is the image's own size.
 pub(super) fn fall_back(given: [i64; 3], dims: [i64; 3]) -> [i64; 3] {
     std::array::from_fn(|a| if given[a] > 0 { given[a] } else { dims[a] })
@@ -42,7 +48,7 @@ pub(super) fn fall_back(given: [i64; 3], dims: [i64; 3]) -> [i64; 3] {
 
 /// `size` rounded up to a multiple of `k`, unless that is not above 0.
 pub(super) fn divisible_size(size: i64, k: i64) -> i64 {
-    if k > 0 { (size + k - 1).div_euclid(k) * k } else { size }
+    if k > 0 { size.saturating_add(k - 1).div_euclid(k) * k } else { size }
 }
 
 /// `monai.transforms.SpatialPadd`: pads up to a size.
@@ -67,6 +73,11 @@ impl Transform for SpatialPadd {
     fn apply(&self, image: Image) -> Result<Image> {
         let size = fall_back(self.spatial_size, image.dims().map(|n| n as i64));
         pad_to(image, size, self.method, self.mode)
+    }
+
+    fn extent(&self, image: Extent) -> Result<Extent> {
+        let size = fall_back(self.spatial_size, image.dims.map(|n| n as i64));
+        Ok(padded(image, size))
     }
 }
 
@@ -93,6 +104,11 @@ impl Transform for DivisiblePadd {
         let dims = image.dims().map(|n| n as i64);
         let size = std::array::from_fn(|a| divisible_size(dims[a], self.k[a]));
         pad_to(image, size, self.method, self.mode)
+    }
+
+    fn extent(&self, image: Extent) -> Result<Extent> {
+        let dims = image.dims.map(|n| n as i64);
+        Ok(padded(image, std::array::from_fn(|a| divisible_size(dims[a], self.k[a]))))
     }
 }
 
@@ -128,5 +144,11 @@ impl Transform for BorderPadd {
             dims[a] + (before + after) as usize
         });
         cut(image, offset, to, self.mode)
+    }
+
+    fn extent(&self, image: Extent) -> Result<Extent> {
+        let borders = self.border.map(|(before, after)| before.saturating_add(after));
+        let dims = image.dims.map(|n| n as i64);
+        Ok(padded(image, std::array::from_fn(|a| dims[a].saturating_add(borders[a]))))
     }
 }

@@ -8,8 +8,9 @@
 use ndarray::{Array3, ArrayView3};
 use rayon::prelude::*;
 
-use super::grid::{AxisTaps, GridMap};
+use super::grid::{AxisTaps, GridMap, size};
 use crate::error::Result;
+use crate::memory::zeroed;
 use crate::volume::Affine;
 
 /// How values between voxels are made.
@@ -77,15 +78,15 @@ impl Resample {
     /// Resamples one channel.
     pub fn apply(&self, input: ArrayView3<f32>, from: &Grid, to: &Grid) -> Result<Array3<f32>> {
         if let Some(map) = self.grid_map(from, to)? {
-            return Ok(map.apply(input));
+            return map.apply(input);
         }
         let xform = from.1.solve(&to.1)?;
-        Ok(self.apply_general(input, &Sampling::new(&xform, from.0, to.0, self.align_corners)?))
+        self.apply_general(input, &Sampling::new(&xform, from.0, to.0, self.align_corners)?)
     }
 
-    fn apply_general(&self, input: ArrayView3<f32>, sampling: &Sampling) -> Array3<f32> {
+    fn apply_general(&self, input: ArrayView3<f32>, sampling: &Sampling) -> Result<Array3<f32>> {
         let [nx, ny, nz] = sampling.to;
-        let mut output = vec![0f32; nx * ny * nz];
+        let mut output = zeroed::<f32>(size(sampling.to), "a resampled image")?;
         output.par_chunks_mut((ny * nz).max(1)).enumerate().for_each(|(x, plane)| {
             for (y, row) in plane.chunks_mut(nz.max(1)).enumerate() {
                 for (z, out) in row.iter_mut().enumerate() {
@@ -93,8 +94,8 @@ impl Resample {
                 }
             }
         });
-        Array3::from_shape_vec((nx, ny, nz), output)
-            .unwrap_or_else(|_| unreachable!("the vector has the product of the shape"))
+        Ok(Array3::from_shape_vec((nx, ny, nz), output)
+            .unwrap_or_else(|_| unreachable!("the vector has the product of the shape")))
     }
 
     fn value_at(&self, input: &ArrayView3<f32>, sampling: &Sampling, at: [usize; 3]) -> f32 {

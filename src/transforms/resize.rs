@@ -6,7 +6,7 @@
 use ndarray::Axis;
 
 use super::spacing::stack;
-use super::{Applied, AxisTaps, GridMap, Image, Transform};
+use super::{Applied, AxisTaps, Extent, GridMap, Image, Transform};
 use crate::bundle::Args;
 use crate::error::{Error, ErrorKind, Result};
 use crate::volume::Affine;
@@ -151,17 +151,22 @@ fn mode_from_args(args: &mut Args) -> Result<ResizeMode> {
 }
 
 impl Transform for Resized {
+    fn extent(&self, image: Extent) -> Result<Extent> {
+        let dims = self.checked(image.dims)?;
+        let affine = image.affine.mul(&self.affine(image.dims, dims));
+        Ok(Extent { dims, affine, ..image })
+    }
+
+    fn copies(&self) -> bool {
+        true
+    }
+
     fn apply(&self, mut image: Image) -> Result<Image> {
         let from = image.dims();
-        let to = self.output(from);
-        if from.contains(&0) || to.iter().any(|n| !(1..=100_000).contains(n)) {
-            return Err(Error::new(
-                ErrorKind::InvalidImage,
-                format!("an image of {from:?} voxels cannot be resized to {to:?}"),
-            ));
-        }
+        let to = self.checked(from)?;
         let map = self.mode.grid_map(from, to);
-        image.data = stack(image.data.axis_iter(Axis(0)).map(|c| map.apply(c)).collect())?;
+        let channels = image.data.axis_iter(Axis(0)).map(|c| map.apply(c));
+        image.data = stack(channels.collect::<Result<_>>()?)?;
         image.affine = image.affine.mul(&self.affine(from, to));
         image.applied.push(Applied::Resize { mode: self.mode, from, to });
         Ok(image)
@@ -169,6 +174,18 @@ impl Transform for Resized {
 }
 
 impl Resized {
+    /// The size that an image of size `from` is brought to.
+    fn checked(&self, from: [usize; 3]) -> Result<[usize; 3]> {
+        let to = self.output(from);
+        if from.contains(&0) || to.iter().any(|n| !(1..=100_000).contains(n)) {
+            return Err(Error::new(
+                ErrorKind::InvalidImage,
+                format!("an image of {from:?} voxels cannot be resized to {to:?}"),
+            ));
+        }
+        Ok(to)
+    }
+
     /// `monai.transforms.utils.scale_affine`: output index to input index.
     fn affine(&self, from: [usize; 3], to: [usize; 3]) -> Affine {
         let mut affine = Affine::IDENTITY;

@@ -3,7 +3,7 @@
 use ndarray::{Array4, Axis};
 
 use super::resample::{Grid, Interpolation, PaddingMode, Resample};
-use super::{Applied, Image, Transform};
+use super::{Applied, Extent, Image, Transform};
 use crate::bundle::Args;
 use crate::error::{Error, ErrorKind, Result};
 use crate::volume::Affine;
@@ -86,6 +86,17 @@ pub(super) fn resample_from_args(args: &mut Args) -> Result<Resample> {
 }
 
 impl Transform for Spacingd {
+    fn extent(&self, image: Extent) -> Result<Extent> {
+        let from = (image.dims, image.affine);
+        let to = self.output_grid(from.0, &from.1)?;
+        let straight = image.straight && self.resample.grid_map(&to, &from)?.is_some();
+        Ok(Extent { dims: to.0, affine: to.1, straight, ..image })
+    }
+
+    fn copies(&self) -> bool {
+        true
+    }
+
     fn apply(&self, mut image: Image) -> Result<Image> {
         let from = (image.dims(), image.affine);
         let to = self.output_grid(from.0, &from.1)?;
@@ -156,8 +167,12 @@ fn shape_and_offset(
         if !(1.0..=100_000.0).contains(&n) {
             return Err(Error::new(
                 ErrorKind::InvalidImage,
-                format!("resampling would give {n} voxels along an axis"),
-            ));
+                format!(
+                    "resampling would give {n} voxels along an axis; PixelSpacing or the distance \
+                     between slices is implausible"
+                ),
+            )
+            .with("attribute", "PixelSpacing"));
         }
         *size = n as usize;
     }

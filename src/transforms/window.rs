@@ -5,7 +5,11 @@ use ndarray::{Array4, ArrayView4, Axis, Slice, Zip};
 use super::{Applied, AxisTaps, Image};
 use crate::bundle::Args;
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory::zeroed;
 use crate::volume::Affine;
+
+/// Voxels along an axis beyond which an image is none.
+const LARGEST: usize = 100_000;
 
 /// What lies in a window outside of the image (`mode` of MONAI's padding).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -83,6 +87,12 @@ pub(super) fn cut(
     for axis in 0..3 {
         let (begin, end) = (offset[axis], offset[axis] + to[axis] as i64);
         let (low, high) = (begin.max(0), end.min(from[axis] as i64));
+        if to[axis] > LARGEST {
+            return Err(Error::new(
+                ErrorKind::InvalidModel,
+                format!("padding would give {} voxels along an axis", to[axis]),
+            ));
+        }
         if low >= high {
             return Err(Error::new(
                 ErrorKind::InvalidImage,
@@ -104,7 +114,7 @@ pub(super) fn cut(
     }
     if outside {
         let constant = if let PadMode::Constant(value) = pad { value } else { 0.0 };
-        image.data = gather(image.data.view(), &tables, constant);
+        image.data = gather(image.data.view(), &tables, constant)?;
     }
     image.affine = shifted(&image.affine, offset);
     image.applied.push(Applied::Window { offset, from, to });
@@ -119,27 +129,35 @@ fn shifted(affine: &Affine, offset: [i64; 3]) -> Affine {
 }
 
 /// Each output voxel from the indices its axes name, in the memory order of the input.
-fn gather(input: ArrayView4<f32>, tables: &[Vec<Option<usize>>; 3], constant: f32) -> Array4<f32> {
+fn gather(
+    input: ArrayView4<f32>,
+    tables: &[Vec<Option<usize>>; 3],
+    constant: f32,
+) -> Result<Array4<f32>> {
     let shape = [input.dim().0, tables[0].len(), tables[1].len(), tables[2].len()];
-    let mut output = like(&input, shape);
+    let mut output = like(&input, shape)?;
     Zip::indexed(&mut output).par_for_each(|(c, x, y, z), out| {
         *out = match (tables[0][x], tables[1][y], tables[2][z]) {
             (Some(x), Some(y), Some(z)) => input[[c, x, y, z]],
             _ => constant,
         };
     });
-    output
+    Ok(output)
 }
 
 /// An array of another size whose axes have the same order in memory.
-fn like(input: &ArrayView4<f32>, shape: [usize; 4]) -> Array4<f32> {
+fn like(input: &ArrayView4<f32>, shape: [usize; 4]) -> Result<Array4<f32>> {
     let mut order = [0, 1, 2, 3];
     order.sort_by_key(|&a| std::cmp::Reverse(input.strides()[a].unsigned_abs()));
     let mut back = [0; 4];
     for (position, &axis) in order.iter().enumerate() {
         back[axis] = position;
     }
-    Array4::zeros(order.map(|a| shape[a])).permuted_axes(back)
+    let count = shape.iter().fold(1, |product: usize, &n| product.saturating_mul(n));
+    let zeros = zeroed::<f32>(count, "a padded image")?;
+    let array = Array4::from_shape_vec(order.map(|a| shape[a]), zeros)
+        .map_err(|e| Error::internal("a padded image has another shape").caused_by(e))?;
+    Ok(array.permuted_axes(back))
 }
 
 /// The way back: what was cropped away is 0, what was padded goes.

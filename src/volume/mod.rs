@@ -21,6 +21,7 @@ pub use policy::{DuplicatePolicy, GapPolicy, VolumePolicy};
 
 use crate::codec::Samples;
 use crate::error::{Error, Result};
+use crate::memory::zeroed;
 
 /// The grid of a volume: size and place in patient space.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,7 +83,8 @@ impl Volume {
     /// slice by slice, axes (X, Y, Z), X running fastest in memory. Slices are freed as they go.
     pub fn into_physical(self) -> Result<Array3<f32>> {
         let [nx, ny, nz] = self.plan.geometry.dims;
-        let mut voxels = vec![0f32; nx * ny * nz];
+        let count = nx.saturating_mul(ny).saturating_mul(nz);
+        let mut voxels = zeroed::<f32>(count, "the volume")?;
         voxels
             .par_chunks_mut(nx * ny)
             .zip(self.slices)

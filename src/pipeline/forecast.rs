@@ -1,0 +1,138 @@
+//! The memory that one input will take, computed from headers and the model before anything of it is
+//! fetched or allocated.
+//!
+//! The stages follow each other, so the largest of them counts: decoded slices and the volume they
+//! become; each step of the preprocessing; the network's image with the windows' sums and what
+//! postprocessing holds meanwhile; the way back; the result and its outputs. Sizes that depend on
+//! voxels count as the largest possible ones.
+
+use crate::codec::FrameFormat;
+use crate::error::{Error, ErrorKind, Result};
+use crate::inference::Network;
+use crate::registry::Model;
+use crate::request::OutputKind;
+use crate::transforms::{Extent, voxels};
+use crate::volume::Plan;
+
+/// Bytes of a sample as it was decoded, and of a voxel.
+const SAMPLE: u64 = 2;
+const F32: u64 = size_of::<f32>() as u64;
+
+/// Of a decoder at work, a pixel of its frame: coefficients, rows and the samples.
+const DECODING: u64 = 16;
+
+/// Frames that are fetched or wait for a decoder hold no more than this, or four of them.
+const IN_FLIGHT: u64 = 128 << 20;
+
+/// Segments of a label map whose frames are counted: they do not overlap, and most are small.
+const SEGMENTS: u64 = 16;
+
+/// Of everything that is small: headers, lists, JSON, buffers of a row.
+const BESIDE: u64 = 16 << 20;
+
+/// What an input needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Need {
+    /// Bytes held at the same time, at most.
+    pub bytes: u64,
+    /// Bytes held once the segmentation is there, with its outputs.
+    pub result: u64,
+    /// Voxels of the images as they come.
+    pub source: u64,
+    /// Voxels of the grid of the network.
+    pub network: u64,
+}
+
+/// The memory for images of these plans, in the order of [`Model::images`], and for `outputs`.
+///
+/// # Errors
+/// Those of sizes that no memory would hold, naming the attribute at fault.
+pub fn need(model: &Model, plans: &[&Plan], outputs: &[OutputKind]) -> Result<Need> {
+    let first = plans.first().ok_or_else(|| Error::internal("an input of no image"))?;
+    let extents: Vec<Extent> =
+        plans.iter().map(|plan| Extent::new(plan.geometry.dims, plan.geometry.affine)).collect();
+    let source = total(extents.iter().map(Extent::voxels));
+    let samples = source.saturating_mul(SAMPLE);
+    let decoding = samples.saturating_add(decoders(plans));
+    let physical = samples.saturating_add(source.saturating_mul(F32));
+    let images = match (&model.preprocessing.keys[..], extents.len()) {
+        ([_], 2..) => vec![Extent { channels: extents.len(), ..extents[0] }],
+        _ => extents,
+    };
+    let preprocessing = model.preprocessing.forecast(images)?;
+    let image = preprocessing.result;
+    let shape = model.network.shape();
+    let classes = shape.output_channels.unwrap_or(model.segments.len() + 1);
+    let window = model.inferer.window(shape)[0].unwrap_or(image.dims[0]);
+    let after = model.postprocessing.forecast(&image, window, first.geometry.dims, classes);
+    // The image once more where its memory has another order.
+    let laid_out = image.bytes().saturating_mul(2);
+    let windows = model.inferer.forecast(image.channels, image.dims, classes, &model.network);
+    let running = total([image.bytes(), windows, after.running]);
+    let written = after.result.saturating_add(written(model, first, outputs));
+    let stages =
+        [decoding, physical, preprocessing.peak, laid_out, running, after.finishing, written];
+    let peak = stages.into_iter().max().unwrap_or(0);
+    Ok(Need {
+        bytes: peak.saturating_add(BESIDE),
+        result: written.saturating_add(BESIDE),
+        source,
+        network: image.voxels(),
+    })
+}
+
+impl Need {
+    /// The refusal of an input that never fits, with the attribute that makes it so large.
+    pub fn refused(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::PayloadTooLarge {
+            return error;
+        }
+        let (attribute, why) = if self.network > self.source.saturating_mul(8) {
+            ("PixelSpacing", "resampled to the model's spacing; see PixelSpacing and the distance between slices")
+        } else {
+            ("Rows", "see Rows, Columns and the number of slices")
+        };
+        error
+            .context(format_args!(
+                "the images have {} voxels, {} on the network's grid ({why})",
+                self.source, self.network
+            ))
+            .with("attribute", attribute)
+            .with("voxels", self.source)
+            .with("networkVoxels", self.network)
+    }
+}
+
+/// Bytes of frames in flight and of the decoders at work, for the plan that has most.
+fn decoders(plans: &[&Plan]) -> u64 {
+    let of = |plan: &&Plan| {
+        let pixels = plan.slices.iter().map(|slice| pixels(&slice.format)).max().unwrap_or(0);
+        let frames = plan.slices.len() as u64;
+        let encoded = pixels.saturating_mul(SAMPLE);
+        let flying = frames.saturating_mul(encoded).min(IN_FLIGHT.max(encoded.saturating_mul(4)));
+        let threads = (rayon::current_num_threads() as u64).min(frames);
+        flying.saturating_add(threads.saturating_mul(pixels).saturating_mul(DECODING))
+    };
+    plans.iter().map(of).max().unwrap_or(0)
+}
+
+fn pixels(format: &FrameFormat) -> u64 {
+    u64::from(format.rows).saturating_mul(u64::from(format.columns))
+}
+
+/// Bytes of the outputs asked for.
+fn written(model: &Model, plan: &Plan, outputs: &[OutputKind]) -> u64 {
+    let outputs = if outputs.is_empty() { &model.outputs[..] } else { outputs };
+    let voxels = voxels(plan.geometry.dims);
+    let segments = (model.segments.len() as u64).min(SEGMENTS);
+    total(outputs.iter().map(|kind| match kind {
+        // One bit for each pixel of a segment's frames.
+        OutputKind::DicomSeg => (voxels / 8).saturating_mul(segments),
+        // Label maps shrink to a hundredth.
+        OutputKind::Nifti => voxels / 4,
+    }))
+}
+
+fn total(parts: impl IntoIterator<Item = u64>) -> u64 {
+    parts.into_iter().fold(0, u64::saturating_add)
+}
