@@ -12,7 +12,7 @@ use ahi_inference::error::Result;
 use ahi_inference::inference::sliding_window::{BlendMode, WindowPadding};
 use ahi_inference::inference::{Network, NetworkShape, PlaneSink, Share, SlidingWindowInferer};
 use ahi_inference::phantom::PhantomArgs;
-use ahi_inference::pipeline::{compute, frames};
+use ahi_inference::pipeline::{Holding, compute, frames};
 use ahi_inference::postprocess::{PostPlan, Segmentation, Segmenter};
 use ahi_inference::progress::Silent;
 use ahi_inference::source::ImageSource;
@@ -54,8 +54,9 @@ static CASE: LazyLock<Case> = LazyLock::new(|| {
     let series = Arc::new(runtime.block_on(source.series()).expect("the series"));
     let plan = Arc::new(plan(&series, &VolumePolicy::default()).expect("the plan"));
     let format = FrameFormat::from_dataset(&series.instances[0].dataset).expect("the format");
-    let (volume, _) =
-        runtime.block_on(frames::load(&source, &series, &plan, &Silent)).expect("the frames");
+    let (volume, _) = runtime
+        .block_on(frames::load(&source, &series, &plan, &Silent, &Holding::nothing()))
+        .expect("the frames");
     let voxels = volume.into_physical().expect("the volume");
     // What is stored is what is physical, but for the offset of CT.
     let slices = voxels

@@ -30,6 +30,8 @@ pub trait Progress: Send + Sync {
 pub enum Stage {
     /// Metadata read and the volume planned.
     Metadata,
+    /// Memory acquired.
+    Memory,
     /// Frames fetched and decoded.
     Frames,
     /// Slices assembled and preprocessed.
@@ -49,6 +51,7 @@ impl Stage {
     pub fn name(self) -> &'static str {
         match self {
             Self::Metadata => "metadata",
+            Self::Memory => "memory",
             Self::Frames => "frames",
             Self::Preprocess => "preprocess",
             Self::Inference => "inference",

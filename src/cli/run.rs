@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::ComputeArgs;
 use crate::error::{Error, Result};
+use crate::memory::{self, Account};
 use crate::pipeline::{self, Job};
 use crate::progress::{Progress, Stage};
 use crate::registry::{Lease, LoadOptions, Model, discover};
@@ -75,6 +76,8 @@ pub async fn run(args: RunArgs) -> Result<()> {
         policy: VolumePolicy::default(),
         request_id: uuid::Uuid::new_v4().to_string(),
         progress: bar.clone(),
+        account: account(),
+        places: Arc::new(()),
     };
     let request_id = job.request_id.clone();
     let mut outcome = pipeline::run(&source, job).await?;
@@ -96,6 +99,12 @@ pub async fn run(args: RunArgs) -> Result<()> {
         .map_err(|e| Error::internal("the report cannot be written").caused_by(e))?;
     println!("{text}");
     Ok(())
+}
+
+/// The memory of this machine or container, less what the program itself takes.
+fn account() -> Account {
+    let limit = memory::limit();
+    Account::new(memory::usual_inputs(limit), limit.map(|bytes| memory::usual_work(bytes, 0, 0)))
 }
 
 /// A progress bar on a terminal; nothing where standard error is none.

@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 use super::runtime;
 use crate::config::{self, EndpointUrl, ModelSettings, ServeArgs, ServeSettings};
 use crate::error::{Error, Result};
+use crate::memory::{Account, Pool};
 use crate::pipeline::{self, Invoke};
 use crate::registry::{
     Budget, BundleLoader, Host, LoadOptions, Model, ModelLocation, Naming, Registry, discover,
@@ -34,6 +35,7 @@ struct Service {
     invoke: Arc<dyn Invoke>,
     models: Arc<dyn Host>,
     metrics: Arc<Metrics>,
+    account: Account,
     /// Loads the models there are from the start; whether the server is ready then.
     loading: BoxFuture<'static, bool>,
 }
@@ -62,7 +64,7 @@ async fn until_stopped(settings: ServeSettings, work: Handle) -> Result<Drained>
     }
     let building = settings.clone();
     let building = work.spawn(async move { build_service(&building).await });
-    let Service { invoke, models, metrics, loading } = building
+    let Service { invoke, models, metrics, account, loading } = building
         .await
         .map_err(|e| Error::internal("building the service panicked").caused_by(e))??;
 
@@ -79,6 +81,7 @@ async fn until_stopped(settings: ServeSettings, work: Handle) -> Result<Drained>
         compute: settings.compute,
         models,
         metrics,
+        account,
         scheduler: Scheduler::new(invoke, settings.admission, work),
         readiness,
     });
@@ -87,7 +90,14 @@ async fn until_stopped(settings: ServeSettings, work: Handle) -> Result<Drained>
 
 /// The pipeline over the models of `settings`.
 async fn build_service(settings: &ServeSettings) -> Result<Service> {
-    let (registry, locations) = registry(settings)?;
+    let account = Account::new(settings.memory.inputs, settings.memory.work);
+    tracing::info!(
+        inputs = account.inputs.limit(),
+        work = settings.memory.work,
+        bodies = settings.http.max_body,
+        "memory in bytes"
+    );
+    let (registry, locations) = registry(settings, &account.work)?;
     let registry = Arc::new(registry);
     let clients = aws_settings(&settings.aws);
     let config = aws::sdk_config(&clients).await?;
@@ -99,11 +109,12 @@ async fn build_service(settings: &ServeSettings) -> Result<Service> {
     let service = pipeline::Service {
         registry: Arc::clone(&registry),
         ahi,
-        s3_input: S3Input::new(s3.clone(), Limits::of_bytes(settings.max_input)),
+        s3_input: S3Input::new(s3.clone(), Limits::of_bytes(settings.memory.inputs)),
         s3,
         output_uri: settings.http.output_uri.clone(),
         policy: VolumePolicy::default(),
         metrics: Arc::clone(&metrics),
+        account: account.clone(),
     };
     let models: Arc<dyn Host> = Arc::clone(&registry) as _;
     let loading = async move {
@@ -113,23 +124,29 @@ async fn build_service(settings: &ServeSettings) -> Result<Service> {
             None => true,
         }
     };
-    Ok(Service { invoke: Arc::new(service), models, metrics, loading: Box::pin(loading) })
+    let loading = Box::pin(loading);
+    Ok(Service { invoke: Arc::new(service), models, metrics, account, loading })
 }
 
 /// The registry, and the models it is to hold from the start, where it is not the platform that
 /// brings them.
-fn registry(settings: &ServeSettings) -> Result<(Registry<Model>, Option<Vec<ModelLocation>>)> {
+fn registry(
+    settings: &ServeSettings,
+    memory: &Arc<Pool>,
+) -> Result<(Registry<Model>, Option<Vec<ModelLocation>>)> {
     let loader = BundleLoader(LoadOptions::from(&settings.compute));
     // A warm-up uses all cores; two loads at once overlap the reading of one with that of the other.
     let loads = (settings.compute.threads / 4).clamp(2, 4);
     Ok(match &settings.models {
         ModelSettings::Folder(dir) => {
             let locations = discover(dir)?;
-            let registry = Registry::new(loader, Budget::unbounded(), Naming::Folders, loads);
+            let budget = Budget::unbounded().within(Arc::clone(memory));
+            let registry = Registry::new(loader, budget, Naming::Folders, loads);
             (registry, Some(locations))
         }
         ModelSettings::MultiModel { budget } => {
             let budget = budget.map_or_else(Budget::unbounded, Budget::of);
+            let budget = budget.within(Arc::clone(memory));
             tracing::info!(budget_bytes = budget.limit(), "models are loaded by request");
             (Registry::new(loader, budget, Naming::Opaque, loads), None)
         }

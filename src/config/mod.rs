@@ -19,7 +19,9 @@ pub use compute::{ComputeArgs, ComputeSettings, ExecutionProvider};
 pub use endpoint::EndpointUrl;
 pub use environment::refuse_unknown_variables;
 pub use log::{LogArgs, LogFormat};
-pub use serve::{AdmissionSettings, HttpSettings, ModelSettings, ServeArgs, ServeSettings};
+pub use serve::{
+    AdmissionSettings, HttpSettings, MemorySettings, ModelSettings, ServeArgs, ServeSettings,
+};
 
 use crate::error::{Error, ErrorKind};
 

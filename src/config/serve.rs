@@ -34,10 +34,17 @@ pub struct ServeArgs {
     #[arg(long, env = "MAX_INLINE_BYTES", default_value = "5500000", value_name = "BYTES",
           value_parser = bounded::<0, { 1 << 30 }>)]
     pub max_inline: usize,
-    /// Most that one input may hold in S3 or in an archive, after decompression
-    #[arg(long, env = "MAX_INPUT_BYTES", default_value = "4294967296", value_name = "BYTES",
+    /// Most that images from bodies, archives and S3 may hold after decompression, those of one
+    /// request and of all at once [default: a tenth of the memory, and at most 4 GiB]
+    #[arg(long, env = "MAX_INPUT_BYTES", value_name = "BYTES",
           value_parser = bounded::<1024, { 1 << 40 }>)]
-    pub max_input: usize,
+    pub max_input: Option<usize>,
+    /// Memory for models and for the volumes, windows and results of all requests; a request that
+    /// needs more is refused, one that has to wait for others does [default: what bodies, inputs and
+    /// the program leave of the container's or machine's memory]
+    #[arg(long, env = "WORK_MEMORY_BYTES", value_name = "BYTES",
+          value_parser = bounded::<1_048_576, { 1 << 50 }>)]
+    pub work_memory: Option<usize>,
     /// Time a request has from its headers to its answer; 0 sets no limit [default: 60, and 3600 in
     /// batch transform]
     #[arg(long, env = "REQUEST_TIMEOUT", value_name = "SECONDS", value_parser = seconds)]
@@ -66,8 +73,7 @@ pub struct ServeArgs {
           default_missing_value = "true", value_parser = BoolishValueParser::new())]
     pub multi_model: bool,
     /// Memory that the models of a multi-model endpoint may occupy; more are refused with 507
-    /// [default: the memory of the container or machine less 1 GiB for each request that may run,
-    /// and at least a quarter of it]
+    /// [default: WORK_MEMORY_BYTES less 1 GiB for each request that may run, and at least half of it]
     #[arg(long, env = "MEMORY_BUDGET_BYTES", value_name = "BYTES",
           value_parser = bounded::<1, { 1 << 50 }>)]
     pub memory_budget_bytes: Option<usize>,
@@ -100,8 +106,17 @@ pub struct ServeSettings {
     pub compute: ComputeSettings,
     /// AWS services.
     pub aws: AwsSettings,
-    /// Bytes that one input may hold.
-    pub max_input: u64,
+    /// Memory for inputs and for work.
+    pub memory: MemorySettings,
+}
+
+/// Memory that requests are charged for, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemorySettings {
+    /// Images as they were received.
+    pub inputs: u64,
+    /// Models, volumes, windows and results; `None` is without bound.
+    pub work: Option<u64>,
 }
 
 /// Which models are served.
@@ -161,9 +176,13 @@ impl ServeArgs {
         });
         let max_concurrent =
             self.max_concurrent.unwrap_or_else(|| usual_concurrency(compute.threads, memory));
+        let max_body = self.max_body.unwrap_or_else(|| usual_body(memory));
+        let inputs = self.max_input.map_or_else(|| memory::usual_inputs(memory), |n| n as u64);
+        let usual = memory.map(|limit| memory::usual_work(limit, max_body as u64, inputs));
+        let work = self.work_memory.map(|bytes| bytes as u64).or(usual);
         let models = if self.multi_model {
             let set = self.memory_budget_bytes.map(|bytes| bytes as u64);
-            let budget = set.or_else(|| memory.map(|m| usual_budget(m, max_concurrent)));
+            let budget = set.or_else(|| work.map(|work| usual_budget(work, max_concurrent)));
             ModelSettings::MultiModel { budget }
         } else if self.memory_budget_bytes.is_some() {
             return Err(wrong(
@@ -177,7 +196,7 @@ impl ServeArgs {
             listen: SocketAddr::new(self.host, self.port),
             models,
             http: HttpSettings {
-                max_body: self.max_body.unwrap_or_else(|| usual_body(memory)),
+                max_body,
                 max_inline: self.max_inline,
                 request_timeout: Some(timeout).filter(|t| !t.is_zero()),
                 output_uri: self.output_uri,
@@ -186,7 +205,7 @@ impl ServeArgs {
             drain_timeout: self.drain_timeout,
             compute,
             aws: self.aws.settings()?,
-            max_input: self.max_input as u64,
+            memory: MemorySettings { inputs, work },
         })
     }
 }
@@ -217,9 +236,9 @@ fn usual_concurrency(cores: usize, memory: Option<u64>) -> usize {
     by_cores.min(usize::try_from(by_memory).unwrap_or(usize::MAX)).max(1)
 }
 
-/// What is left for models beside the requests that run.
-fn usual_budget(memory: u64, max_concurrent: usize) -> u64 {
-    memory.saturating_sub(REQUEST_BYTES.saturating_mul(max_concurrent as u64)).max(memory / 4)
+/// What the memory for models and work leaves for models beside the requests that run.
+fn usual_budget(work: u64, max_concurrent: usize) -> u64 {
+    work.saturating_sub(REQUEST_BYTES.saturating_mul(max_concurrent as u64)).max(work / 2)
 }
 
 fn check_output_uri(uri: &str) -> Result<()> {
@@ -322,7 +341,7 @@ mod tests {
             assert_eq!(usual_concurrency(cores, memory), expected, "{cores} {memory:?}");
         }
         assert_eq!(usual_budget(16 * GIB, 2), 14 * GIB);
-        assert_eq!(usual_budget(4 * GIB, 16), GIB);
+        assert_eq!(usual_budget(4 * GIB, 16), 2 * GIB);
     }
 
     #[test]

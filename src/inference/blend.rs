@@ -386,7 +386,48 @@ mod tests {
         }
     }
 
+    /// Takes everything.
+    struct Anything;
+
+    impl PlaneSink for Anything {
+        fn begin(&mut self, _: usize, _: [usize; 3]) -> Result<()> {
+            Ok(())
+        }
+
+        fn planes(&mut self, _: usize, _: usize, _: &[ArrayView3<f32>]) -> Result<()> {
+            Ok(())
+        }
+    }
+
     proptest! {
+        /// The sums never hold more than was forecast, and it is not far off.
+        #[test]
+        fn held_rows_are_forecast(
+            dims in [1usize..150, 1usize..150, 1usize..20],
+            roi in [1usize..50, 1usize..60, 1usize..20],
+            overlap in 0.0f64..0.8,
+        ) {
+            let starts: [Vec<usize>; 3] = std::array::from_fn(|a| {
+                let (n, roi) = (dims[a].max(roi[a]), roi[a]);
+                let step = ((roi as f64 * (1.0 - overlap)) as usize).max(1);
+                let mut starts: Vec<usize> = (0..n - roi).step_by(step).collect();
+                starts.push(n - roi);
+                starts
+            });
+            let padded = std::array::from_fn(|a| dims[a].max(roi[a]));
+            let grid = || Grid { roi, padded, before: [0; 3], dims, starts: &starts };
+            let forecast = grid().held_rows();
+            let mut blend = Blend::new(grid(), BlendMode::Constant);
+            let result = Array4::<f32>::zeros((1, roi[0], roi[1], roi[2]));
+            for window in grid().windows() {
+                blend.add(window, result.view(), &mut Anything).unwrap();
+            }
+            let held = blend.held_rows();
+            prop_assert!(held <= forecast, "{held} held, {forecast} forecast");
+            let bands = (padded[0] * 3 * BAND) as u64;
+            prop_assert!(forecast <= held * 3 / 2 + bands, "{held} held, {forecast} forecast");
+        }
+
         /// A network that gives its input back gives the image back, whatever the windows.
         #[test]
         fn every_voxel_is_finished_once(

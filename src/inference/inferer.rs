@@ -159,9 +159,7 @@ impl Inferer {
         network: &dyn Network,
     ) -> u64 {
         let held = match self.slices_across {
-            Some(axis) => {
-                self.window.forecast(channels, dims, classes, &Slices { network, axis })
-            }
+            Some(axis) => self.window.forecast(channels, dims, classes, &Slices { network, axis }),
             None => self.window.forecast(channels, dims, classes, network),
         };
         let window = self.window(network.shape());

@@ -29,8 +29,10 @@ fn limit_in(root: &Path) -> Option<u64> {
         text.ok()?.trim().parse().ok()
     });
     // What is mapped and not in memory (libraries, stacks) is taken from the address space, too.
-    let mapped = |text: &str| Some(kibibytes(text, "VmSize:")?.saturating_sub(kibibytes(text, "VmRSS:")?));
-    let idle = fs::read_to_string(root.join("proc/self/status")).ok().and_then(|text| mapped(&text));
+    let mapped =
+        |text: &str| Some(kibibytes(text, "VmSize:")?.saturating_sub(kibibytes(text, "VmRSS:")?));
+    let idle =
+        fs::read_to_string(root.join("proc/self/status")).ok().and_then(|text| mapped(&text));
     let space = address_space_limit(root).map(|limit| limit.saturating_sub(idle.unwrap_or(0)));
     limits.chain(total).chain(space).min()
 }
@@ -136,7 +138,8 @@ mod tests {
         write(root, "sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
         assert_eq!(limit_in(root), Some(1_024_000));
 
-        let limits = "Limit      Soft Limit  Hard Limit  Units\nMax address space  700000 800000 bytes\n";
+        let limits =
+            "Limit      Soft Limit  Hard Limit  Units\nMax address space  700000 800000 bytes\n";
         write(root, "proc/self/limits", limits);
         assert_eq!(limit_in(root), Some(700_000));
         write(root, "proc/self/status", "VmSize:    200 kB\nVmRSS:    100 kB\n");

@@ -61,6 +61,11 @@ impl Pool {
         self.limit - self.permits.available_permits() as u64 * UNIT
     }
 
+    /// Bytes that are not granted.
+    pub fn free(&self) -> u64 {
+        self.permits.available_permits() as u64 * UNIT
+    }
+
     /// Bytes that may ever be granted to one request: all but what stands.
     pub fn largest(&self) -> u64 {
         self.limit.saturating_sub(self.standing.load(Ordering::Relaxed))
@@ -91,9 +96,10 @@ impl Pool {
     pub fn take_standing(self: &Arc<Self>, bytes: u64) -> Result<Grant> {
         let mut grant = self.open();
         grant.standing = true;
-        let permit = self.units(bytes).ok().and_then(|units| {
-            Arc::clone(&self.permits).try_acquire_many_owned(units).ok()
-        });
+        let permit = self
+            .units(bytes)
+            .ok()
+            .and_then(|units| Arc::clone(&self.permits).try_acquire_many_owned(units).ok());
         grant.permit = Some(permit.ok_or_else(|| {
             let used = self.used();
             self.name_in(Error::new(
@@ -190,6 +196,28 @@ impl Grant {
         Ok(())
     }
 
+    /// Makes it as large as `bytes`, without waiting.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfMemory`] where they are not there; then it stays as it was.
+    pub fn settle(&mut self, bytes: u64) -> Result<()> {
+        if bytes <= self.bytes {
+            self.shrink_to(bytes);
+            return Ok(());
+        }
+        let mut more = self.pool.take_standing(bytes - self.bytes)?;
+        if let Some(permit) = more.permit.take() {
+            match &mut self.permit {
+                Some(held) => held.merge(permit),
+                none => *none = Some(permit),
+            }
+        }
+        // Its permits are this one's now, and stand as they did.
+        more.bytes = 0;
+        self.bytes = bytes;
+        Ok(())
+    }
+
     /// Gives back what is beyond `bytes`.
     pub fn shrink_to(&mut self, bytes: u64) {
         if bytes >= self.bytes {
@@ -281,7 +309,10 @@ mod tests {
         assert_eq!(pool.largest(), 6 * MIB);
         assert_eq!(pool.take_standing(7 * MIB).unwrap_err().kind(), ErrorKind::OutOfMemory);
         assert_eq!(pool.units(7 * MIB).unwrap_err().kind(), ErrorKind::PayloadTooLarge);
-        model.shrink_to(MIB);
+        model.settle(6 * MIB).unwrap();
+        assert_eq!((pool.largest(), pool.used()), (4 * MIB, 6 * MIB));
+        assert_eq!(model.settle(11 * MIB).unwrap_err().kind(), ErrorKind::OutOfMemory);
+        model.settle(MIB).unwrap();
         assert_eq!((pool.largest(), pool.used()), (9 * MIB, MIB));
         drop(model);
         assert_eq!(pool.largest(), 10 * MIB);

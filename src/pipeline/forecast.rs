@@ -88,7 +88,10 @@ impl Need {
             return error;
         }
         let (attribute, why) = if self.network > self.source.saturating_mul(8) {
-            ("PixelSpacing", "resampled to the model's spacing; see PixelSpacing and the distance between slices")
+            (
+                "PixelSpacing",
+                "resampled to the model's spacing; see PixelSpacing and the distance between slices",
+            )
         } else {
             ("Rows", "see Rows, Columns and the number of slices")
         };

@@ -16,6 +16,8 @@ use crate::progress::{Progress, Stage};
 use crate::source::{EncodedFrame, ImageSource};
 use crate::volume::{Plan, Volume};
 
+use super::Holding;
+
 /// What fetching and decoding took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FrameStats {
@@ -25,12 +27,13 @@ pub struct FrameStats {
     pub encoded_bytes: u64,
 }
 
-/// Fetches every frame of `plan` and decodes it into a volume.
+/// Fetches every frame of `plan` and decodes it into a volume. Decoders at work hold `holding`.
 pub async fn load(
     source: &dyn ImageSource,
     series: &Arc<Series>,
     plan: &Arc<Plan>,
     progress: &dyn Progress,
+    holding: &Holding,
 ) -> Result<(Volume, FrameStats)> {
     let place: std::collections::HashMap<FrameKey, usize> =
         plan.slices.iter().enumerate().map(|(i, slice)| (slice.key, i)).collect();
@@ -42,7 +45,7 @@ pub async fn load(
     let mut decoded = source
         .frames(series, keys)
         .map_ok(|frame| {
-            let (series, plan) = (series.clone(), plan.clone());
+            let (series, plan, holding) = (series.clone(), plan.clone(), holding.clone());
             let index = place.get(&frame.key).copied();
             async move {
                 let index = index.ok_or_else(|| {
@@ -50,7 +53,11 @@ pub async fn load(
                 })?;
                 let bytes = frame.data.len() as u64;
                 let format = plan.slices[index].format;
-                let samples = cpu::run(move || decode(&series, &frame, &format)).await?;
+                let decoding = move || {
+                    let _held = holding;
+                    decode(&series, &frame, &format)
+                };
+                let samples = cpu::run(decoding).await?;
                 Ok::<_, Error>((index, samples, bytes))
             }
         })

@@ -33,9 +33,9 @@ fn called(name: &str, wanted: &str) -> bool {
 /// # Errors
 ///
 /// [`ErrorKind::InvalidRequest`], naming the images wanted.
-fn check_names(given: &[Given<'_>], model: &Model) -> Result<()> {
+fn check_names(given: &[Option<&str>], model: &Model) -> Result<()> {
     let wanted = &model.images;
-    let names: Vec<&str> = given.iter().filter_map(|image| image.name.as_deref()).collect();
+    let names: Vec<&str> = given.iter().copied().flatten().collect();
     if names.is_empty() {
         let told_apart = wanted.len() == 1 || !model.selections.is_empty();
         if given.len() == wanted.len() && told_apart {
@@ -57,6 +57,19 @@ fn check_names(given: &[Given<'_>], model: &Model) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether images of these names, known before any of them is fetched, may be what the model takes:
+/// each of its images once, or a single place in which its rules choose.
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidRequest`], naming the images wanted.
+pub(super) fn check_given(names: &[Option<&str>], model: &Model) -> Result<()> {
+    match names {
+        [None] => Ok(()),
+        _ => check_names(names, model),
+    }
 }
 
 /// Modalities of objects that belong to images but are none.
@@ -85,7 +98,8 @@ pub(super) async fn described<'s>(
         _ => false,
     };
     if !choosing {
-        check_names(given, model)?;
+        let names: Vec<Option<&str>> = given.iter().map(|image| image.name.as_deref()).collect();
+        check_names(&names, model)?;
     }
     let mut described = Vec::new();
     for image in given {

@@ -1,7 +1,9 @@
 //! One request from source to outputs: the only place where the stages meet.
 
 pub mod compute;
+mod forecast;
 pub mod frames;
+mod holding;
 mod images;
 pub mod outputs;
 mod service;
@@ -13,11 +15,14 @@ use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
+pub use forecast::{Need, need};
+pub use holding::{Holding, Places};
 pub use service::Service;
 
 use crate::cpu;
 use crate::dicom::Series;
 use crate::error::{Error, Result};
+use crate::memory::Account;
 use crate::progress::{Progress, Stage};
 use crate::registry::{Lease, Model};
 use crate::request::{InferenceRequest, InputOutcome, Outcome, OutputKind};
@@ -33,7 +38,7 @@ pub type Held = Option<Lease<Model>>;
 /// Something that answers requests: the pipeline itself, and in the server's own tests a stand-in.
 #[async_trait]
 pub trait Invoke: Send + Sync {
-    /// Takes hold of what a request needs while it waits for its turn: its model, which is not
+    /// Acquires what a request needs while it waits for its turn: its model, which is not
     /// unloaded before the request has ended.
     ///
     /// # Errors
@@ -50,12 +55,14 @@ pub trait Invoke: Send + Sync {
         Err(Error::new(crate::error::ErrorKind::Configuration, "there is no S3"))
     }
 
-    /// Runs one request with what [`admit`](Self::admit) took hold of. Once `cancel` is cancelled it stops at the next stage or window with
-    /// [`ErrorKind::Cancelled`](crate::error::ErrorKind::Cancelled).
+    /// Runs one request with what [`admit`](Self::admit) acquired. Once `cancel` is cancelled it
+    /// returns [`ErrorKind::Cancelled`](crate::error::ErrorKind::Cancelled) at once, while a
+    /// computation that had begun stops at its next window: `places` are held until then.
     async fn invoke(
         &self,
         request: InferenceRequest,
         held: Held,
+        places: Places,
         cancel: CancellationToken,
     ) -> Result<Outcome>;
 }
@@ -73,6 +80,10 @@ pub struct Job {
     pub request_id: String,
     /// Told of progress, asked about cancellation.
     pub progress: Arc<dyn Progress>,
+    /// What the memory is charged to.
+    pub account: Account,
+    /// What the scheduler gets back once the work has ended.
+    pub places: Places,
 }
 
 /// One image of an input, or a place where images are.
@@ -81,6 +92,22 @@ pub struct Given<'s> {
     pub name: Option<String>,
     /// The series there, one of which may be meant.
     pub sources: Vec<&'s dyn ImageSource>,
+}
+
+/// Acquires the memory that the images planned will need.
+///
+/// # Errors
+/// [`ErrorKind::PayloadTooLarge`](crate::error::ErrorKind::PayloadTooLarge), naming the attribute at
+/// fault, where it is more than there is for any request.
+async fn acquire(
+    job: &Job,
+    planned: &[(&dyn ImageSource, Arc<Series>, Arc<Plan>)],
+) -> Result<(Holding, Need)> {
+    let plans: Vec<&Plan> = planned.iter().map(|(_, _, plan)| &**plan).collect();
+    let need = need(&job.model, &plans, &job.outputs)?;
+    tracing::debug!(bytes = need.bytes, free = job.account.work.free(), "memory for an input");
+    let grant = job.account.work.take(need.bytes).await.map_err(|e| need.refused(e))?;
+    Ok((Holding::new(grant, job.places.clone()), need))
 }
 
 /// Runs one input of one image. Storing the outputs is the caller's, as is `input` in the report.
@@ -97,15 +124,21 @@ pub async fn run_images(given: &[Given<'_>], job: Job) -> Result<InputOutcome> {
     let described = images::described(given, &job.model).await?;
     let ordered = images::in_order(described, &job.model)?;
     let total = ordered.len();
-    let mut loaded: Vec<(Arc<Series>, Arc<Plan>, Volume)> = Vec::with_capacity(ordered.len());
-    let mut stats = FrameStats::default();
+    let mut planned: Vec<(&dyn ImageSource, Arc<Series>, Arc<Plan>)> = Vec::with_capacity(total);
     for (source, series) in ordered {
-        let (planned, policy) = (series.clone(), job.policy.clone());
-        let plan = Arc::new(cpu::run(move || volume::plan(&planned, &policy)).await?);
-        timings.end(Stage::Metadata);
-        progress.advance(Stage::Metadata, loaded.len() + 1, total);
-        images::check_frame_of_reference(loaded.first().map(|(s, ..)| s), &series)?;
-        let (volume, took) = frames::load(source, &series, &plan, &*progress).await?;
+        let (described, policy) = (series.clone(), job.policy.clone());
+        let plan = Arc::new(cpu::run(move || volume::plan(&described, &policy)).await?);
+        images::check_frame_of_reference(planned.first().map(|(_, s, _)| s), &series)?;
+        planned.push((source, series, plan));
+        progress.advance(Stage::Metadata, planned.len(), total);
+    }
+    timings.end(Stage::Metadata);
+    let (holding, need) = acquire(&job, &planned).await?;
+    timings.end(Stage::Memory);
+    let mut loaded: Vec<(Arc<Series>, Arc<Plan>, Volume)> = Vec::with_capacity(total);
+    let mut stats = FrameStats::default();
+    for (source, series, plan) in planned {
+        let (volume, took) = frames::load(source, &series, &plan, &*progress, &holding).await?;
         stats.frames += took.frames;
         stats.encoded_bytes += took.encoded_bytes;
         timings.end(Stage::Frames);
@@ -116,6 +149,8 @@ pub async fn run_images(given: &[Given<'_>], job: Job) -> Result<InputOutcome> {
     // The whole computation is one piece of blocking work of its own: it uses the CPU pool inside,
     // and must not sit on one of its threads while it waits for the network's.
     let work = move || {
+        // Held until the work has really ended, whether or not anybody still waits for it.
+        let holding = holding;
         let model = &*job.model;
         let mut described = Vec::with_capacity(loaded.len());
         let mut volumes = Vec::with_capacity(loaded.len());
@@ -134,6 +169,7 @@ pub async fn run_images(given: &[Given<'_>], job: Job) -> Result<InputOutcome> {
             segmentation: &computed.segmentation,
             request_id: &job.request_id,
         };
+        holding.keep(need.result);
         let kinds = if job.outputs.is_empty() { &model.outputs } else { &job.outputs };
         let written = finished.write(kinds)?;
         timings.end(Stage::Write);

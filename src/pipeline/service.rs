@@ -10,8 +10,9 @@ use futures::future::try_join_all;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{Given, Held, Invoke, Job, run_images};
+use super::{Given, Held, Invoke, Job, Places, images, run_images};
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory::Account;
 use crate::progress::{Progress, Stage};
 use crate::registry::{Lease, Model, Registry};
 use crate::request::{InferenceRequest, Input, InputOutcome, Outcome};
@@ -39,6 +40,8 @@ pub struct Service {
     pub policy: VolumePolicy,
     /// What is counted and measured.
     pub metrics: Arc<Metrics>,
+    /// What the memory of requests is charged to.
+    pub account: Account,
 }
 
 #[async_trait]
@@ -57,6 +60,7 @@ impl Invoke for Service {
         &self,
         request: InferenceRequest,
         held: Held,
+        places: Places,
         cancel: CancellationToken,
     ) -> Result<Outcome> {
         let model = match held {
@@ -71,6 +75,8 @@ impl Invoke for Service {
                 outputs: request.outputs.clone(),
                 policy: self.policy.clone(),
                 request_id: request.request_id.clone(),
+                account: self.account.clone(),
+                places: places.clone(),
                 progress: Arc::new(Watched {
                     cancel: cancel.clone(),
                     revoked: model.revoked().clone(),
@@ -143,17 +149,20 @@ impl Service {
     ) -> Result<InputOutcome> {
         let progress = job.progress.clone();
         let described = described(input);
-        let images: Vec<(Option<&str>, &Input)> = match input {
+        let wanted: Vec<(Option<&str>, &Input)> = match input {
             Input::Images(images) => {
                 images.iter().map(|(name, image)| (name.as_deref(), image)).collect()
             }
             single => vec![(None, single)],
         };
-        let mut places = Vec::with_capacity(images.len());
-        for (name, image) in images {
-            places.push((name, self.sources(image).await?));
+        // Before the first of them is fetched.
+        let names: Vec<Option<&str>> = wanted.iter().map(|(name, _)| *name).collect();
+        images::check_given(&names, &job.model)?;
+        let mut found = Vec::with_capacity(wanted.len());
+        for (name, image) in wanted {
+            found.push((name, self.sources(image).await?));
         }
-        let given: Vec<Given> = places
+        let given: Vec<Given> = found
             .iter()
             .map(|(name, sources)| Given {
                 name: name.map(str::to_owned),

@@ -227,8 +227,11 @@ pub(super) fn masks_of(channels: usize, [x, y, z]: [usize; 3]) -> Result<Array4<
 /// Zeros in standard layout.
 fn zeros<T: Zeroed>(shape: [usize; 4]) -> Result<Array4<T>> {
     let count = shape.iter().fold(1, |product: usize, &n| product.saturating_mul(n));
-    Array4::from_shape_vec(shape, zeroed(count, "the result on the network's grid or the source's")?)
-        .map_err(|e| Error::internal("a result has another shape").caused_by(e))
+    Array4::from_shape_vec(
+        shape,
+        zeroed(count, "the result on the network's grid or the source's")?,
+    )
+    .map_err(|e| Error::internal("a result has another shape").caused_by(e))
 }
 
 /// Labels as the values they are resampled as.

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory::{Grant, Pool};
 
 /// Bytes that models may occupy together.
 #[derive(Debug)]
@@ -10,17 +11,25 @@ pub struct Budget {
     /// `None` is without bound; what is used is counted nevertheless.
     limit: Option<u64>,
     used: Mutex<u64>,
+    /// The memory that models share with requests.
+    pool: Arc<Pool>,
 }
 
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn of(limit: u64) -> Self {
-        Self { limit: Some(limit), used: Mutex::new(0) }
+        Self { limit: Some(limit), ..Self::unbounded() }
     }
 
     /// A budget that refuses nothing.
     pub fn unbounded() -> Self {
-        Self { limit: None, used: Mutex::new(0) }
+        Self { limit: None, used: Mutex::new(0), pool: Pool::unbounded() }
+    }
+
+    /// The same budget, whose models are charged to the memory of `pool`, too.
+    #[must_use]
+    pub fn within(self, pool: Arc<Pool>) -> Self {
+        Self { pool, ..self }
     }
 
     /// Bytes there are, if they are bounded.
@@ -39,9 +48,11 @@ impl Budget {
     /// [`ErrorKind::OutOfMemory`] where they are not to be had.
     pub fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Reservation> {
         let mut used = self.lock();
-        *used = self.sum(*used, bytes)?;
+        let sum = self.sum(*used, bytes)?;
+        let grant = self.pool.take_standing(bytes)?;
+        *used = sum;
         drop(used);
-        Ok(Reservation { budget: Arc::clone(self), bytes })
+        Ok(Reservation { budget: Arc::clone(self), bytes, grant })
     }
 
     /// What is in use with `bytes` more than `used`.
@@ -73,6 +84,7 @@ impl Budget {
 pub struct Reservation {
     budget: Arc<Budget>,
     bytes: u64,
+    grant: Grant,
 }
 
 impl Reservation {
@@ -89,7 +101,9 @@ impl Reservation {
     pub fn settle(&mut self, bytes: u64) -> Result<()> {
         let mut used = self.budget.lock();
         let others = used.saturating_sub(self.bytes);
-        *used = self.budget.sum(others, bytes)?;
+        let sum = self.budget.sum(others, bytes)?;
+        self.grant.settle(bytes)?;
+        *used = sum;
         drop(used);
         self.bytes = bytes;
         Ok(())
@@ -128,9 +142,26 @@ mod tests {
     }
 
     #[test]
+    fn models_and_requests_share_the_memory() {
+        let pool = Pool::new("work", "WORK_MEMORY_BYTES", Some(100 << 20));
+        let budget = Arc::new(Budget::of(90 << 20).within(pool.clone()));
+        let mut model = budget.reserve(40 << 20).unwrap();
+        assert_eq!(pool.largest(), 60 << 20);
+        let mut request = pool.open();
+        request.grow(50 << 20).unwrap();
+        assert_eq!(budget.reserve(20 << 20).unwrap_err().kind(), ErrorKind::OutOfMemory);
+        assert_eq!(model.settle(60 << 20).unwrap_err().kind(), ErrorKind::OutOfMemory);
+        assert_eq!((budget.used(), model.bytes()), (40 << 20, 40 << 20));
+        drop(request);
+        model.settle(60 << 20).unwrap();
+        drop(model);
+        assert_eq!((budget.used(), pool.used()), (0, 0));
+    }
+
+    #[test]
     fn without_bound_nothing_is_refused_and_all_is_counted() {
         let budget = Arc::new(Budget::unbounded());
-        let share = budget.reserve(1 << 50).unwrap();
+        let share = budget.reserve(1 << 40).unwrap();
         assert_eq!((budget.limit(), budget.used()), (None, share.bytes()));
     }
 }

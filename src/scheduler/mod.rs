@@ -118,10 +118,8 @@ impl Scheduler {
 
         let started = Instant::now();
         let invoke = Arc::clone(&self.invoke);
-        let work = async move {
-            let _places = (tracked, admitted, permit);
-            invoke.invoke(request, held, cancel).await
-        };
+        let places = Arc::new((tracked, admitted, permit));
+        let work = async move { invoke.invoke(request, held, places, cancel).await };
         let task = self.work.spawn(work.in_current_span());
         tokio::select! {
             biased;

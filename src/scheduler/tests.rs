@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::pipeline::Held;
+use crate::pipeline::{Held, Places};
 use crate::request::Input;
 
 /// Holds every request until told to go on; counts them.
@@ -25,6 +25,7 @@ impl Invoke for Gate {
         &self,
         request: InferenceRequest,
         _: Held,
+        _: Places,
         cancel: CancellationToken,
     ) -> Result<Outcome> {
         self.entered.notify_one();

@@ -46,6 +46,8 @@ pub(super) async fn info(State(app): State<Arc<App>>) -> Json<Value> {
             "cpuThreads": app.compute.threads,
             "memoryBytes": memory::limit(),
             "modelMemoryBytes": app.models.budget().limit(),
+            "inputMemoryBytes": app.account.inputs.limit(),
+            "workMemoryBytes": app.account.work.limit(),
         },
     }))
 }
@@ -76,6 +78,8 @@ pub(super) async fn metrics(
         model_bytes: budget.used(),
         model_budget: budget.limit().unwrap_or(0),
         resident: memory::resident().unwrap_or(0),
+        input_bytes: app.account.inputs.used(),
+        work_bytes: app.account.work.used(),
     };
     match app.metrics.encode(&standing) {
         Ok(text) => ([(CONTENT_TYPE, MEDIA_TYPE)], text).into_response(),

@@ -41,6 +41,7 @@ pub use run::{Termination, bind, run};
 
 use crate::config::{ComputeSettings, HttpSettings};
 use crate::error::{Error, ErrorKind};
+use crate::memory::Account;
 use crate::registry::Host;
 use crate::scheduler::Scheduler;
 use crate::telemetry::Metrics;
@@ -89,6 +90,8 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Memory for bodies.
     pub bodies: Room,
+    /// Memory for inputs and work, for `/info` and `/metrics`.
+    pub account: Account,
 }
 
 impl App {

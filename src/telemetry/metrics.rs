@@ -70,6 +70,8 @@ pub struct Metrics {
     model_bytes: Gauge,
     model_budget: Gauge,
     resident: Gauge,
+    input_bytes: Gauge,
+    work_bytes: Gauge,
     ahi: AhiCounters,
     ahi_source: Mutex<Option<AhiSource>>,
 }
@@ -108,6 +110,10 @@ pub struct Standing {
     pub model_budget: u64,
     /// Bytes of this process in memory.
     pub resident: u64,
+    /// Bytes of inputs that are held.
+    pub input_bytes: u64,
+    /// Bytes that models and requests have acquired.
+    pub work_bytes: u64,
 }
 
 #[derive(Default)]
@@ -182,6 +188,16 @@ impl Metrics {
                 Gauge::default(),
             ),
             resident: n.add("resident_bytes", "Memory of the process", Gauge::default()),
+            input_bytes: n.add(
+                "input_memory_bytes",
+                "Memory account: images in bodies, archives and S3",
+                Gauge::default(),
+            ),
+            work_bytes: n.add(
+                "work_memory_bytes",
+                "Memory account: models, volumes, windows and results",
+                Gauge::default(),
+            ),
             ahi,
             ahi_source: Mutex::new(None),
             registry: names.0,
@@ -250,6 +266,8 @@ impl Metrics {
         self.model_bytes.set(signed(standing.model_bytes));
         self.model_budget.set(signed(standing.model_budget));
         self.resident.set(signed(standing.resident));
+        self.input_bytes.set(signed(standing.input_bytes));
+        self.work_bytes.set(signed(standing.work_bytes));
         for state in ["loading", "ready", "unloading", "failed"] {
             let count = standing.models.iter().filter(|&&s| s == state).count();
             self.models.get_or_create(&State { state }).set(signed(count as u64));

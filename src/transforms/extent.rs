@@ -62,3 +62,95 @@ pub(super) fn step(transform: &dyn Transform, before: Extent) -> Result<(Extent,
     let made = if after.channels > 1 { after.bytes().saturating_mul(2) } else { after.bytes() };
     Ok((after, one.saturating_add(made)))
 }
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array4;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::bundle::Component;
+    use crate::error::ErrorKind;
+    use crate::transforms::{Image, Preprocessing};
+
+    fn chain(list: &[(&str, Value)]) -> Preprocessing {
+        let components: Vec<Component> = list
+            .iter()
+            .map(|(target, args)| Component {
+                target: (*target).to_owned(),
+                args: args.as_object().unwrap().clone(),
+                path: "preprocessing".to_owned(),
+            })
+            .collect();
+        Preprocessing::new(&components, &["image".to_owned()]).unwrap()
+    }
+
+    fn affine(spacing: [f64; 3], tilt: f64) -> Affine {
+        let [x, y, z] = spacing;
+        Affine::from_columns([[-x, 0.0, 0.0], [0.0, -y, 0.0], [0.0, tilt, z]], [9.0, 8.0, 7.0])
+    }
+
+    proptest! {
+        /// What is forecast is what is made, whatever the sizes; of a crop to the foreground, no less.
+        #[test]
+        fn sizes_are_those_that_are_made(
+            dims in [2usize..20, 2usize..20, 2usize..20],
+            spacing in [0.4f64..3.0, 0.4f64..3.0, 0.4f64..3.0],
+            tilt in prop_oneof![Just(0.0), 0.1f64..0.5],
+            which in 0usize..8,
+        ) {
+            let orientation = ("Orientationd", json!({"axcodes": "PIR"}));
+            let spacingd = ("Spacingd", json!({"pixdim": [1.1, 0.9, 2.0], "mode": "bilinear"}));
+            let step = [
+                ("Resized", json!({"spatial_size": [7, -1, 9], "mode": "area"})),
+                ("SpatialPadd", json!({"spatial_size": [11, 12, -1]})),
+                ("DivisiblePadd", json!({"k": 4})),
+                ("BorderPadd", json!({"spatial_border": [1, 2, 3]})),
+                ("CenterSpatialCropd", json!({"roi_size": [5, 100, -1]})),
+                ("SpatialCropd", json!({"roi_start": [0, 0, 0], "roi_end": [50, 1, 1]})),
+                ("CropForegroundd", json!({"margin": 2, "k_divisible": 3})),
+                ("ScaleIntensityd", json!({})),
+            ][which].clone();
+            let crops = which == 6;
+            let chain = chain(&[orientation, spacingd.clone(), step, spacingd]);
+            let affine = affine(spacing, tilt);
+            let data = Array4::from_shape_fn((1, dims[0], dims[1], dims[2]), |(_, x, y, z)| {
+                if crops && x == 0 { 0.0 } else { (1 + x + y + z) as f32 }
+            });
+            let forecast = chain.forecast(vec![Extent::new(dims, affine)]).unwrap();
+            let made = chain.run(vec![Image::new(data, affine)], |_| Ok(())).unwrap();
+            let expected = forecast.result.dims;
+            if crops {
+                prop_assert!((0..3).all(|a| made.dims()[a] <= expected[a]), "{:?} {expected:?}", made.dims());
+            } else {
+                prop_assert_eq!(made.dims(), expected);
+                let corner = [1.0, 2.0, 3.0];
+                let (a, b) = (made.affine.apply(corner), forecast.result.affine.apply(corner));
+                let linear = (0..3).all(|r| (0..3).all(|c| {
+                    (made.affine.0[r][c] - forecast.result.affine.0[r][c]).abs() < 1e-9
+                }));
+                prop_assert!(linear, "{a:?} {b:?}");
+            }
+            prop_assert_eq!(forecast.result.straight, tilt == 0.0);
+            prop_assert!(forecast.peak >= forecast.result.bytes());
+        }
+    }
+
+    #[test]
+    fn implausible_spacings_are_refused_or_counted() {
+        let chain = chain(&[("Spacingd", json!({"pixdim": [1.0, 1.0, 1.0]}))]);
+        let of = |spacing| chain.forecast(vec![Extent::new([512, 512, 300], affine(spacing, 0.0))]);
+        let error = of([400.0, 400.0, 1.0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidImage);
+        assert_eq!(error.details()["attribute"], "PixelSpacing");
+        assert!(of([100.0, 100.0, 1.0]).unwrap().peak > 1 << 41);
+        assert_eq!(of([1e-3, 1e-3, 1e-3]).unwrap().result.dims, [2, 2, 1]);
+    }
+
+    #[test]
+    fn sizes_that_overflow_are_beyond_all_memory() {
+        let huge = Extent::new([usize::MAX; 3], Affine::IDENTITY);
+        assert_eq!((huge.voxels(), huge.bytes()), (u64::MAX, u64::MAX));
+    }
+}

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ahi_inference::inference::ProviderChoice;
+use ahi_inference::memory::Account;
 use ahi_inference::pipeline::timings::Timings;
-use ahi_inference::pipeline::{compute, frames};
+use ahi_inference::pipeline::{Holding, compute, frames};
 use ahi_inference::postprocess::Segmentation;
 use ahi_inference::progress::Silent;
 use ahi_inference::registry::{Lease, LoadOptions, Model};
@@ -53,7 +54,8 @@ async fn cranium_equals_monai() {
     let model = Model::load("bone", &bundle, &options).unwrap();
     let golden = Golden::open(&reference);
 
-    let (volume, _) = frames::load(&source, &series, &plan, &Silent).await.unwrap();
+    let (volume, _) =
+        frames::load(&source, &series, &plan, &Silent, &Holding::nothing()).await.unwrap();
     let image = compute::image_of(volume, &plan.geometry).unwrap();
     let image = compute::preprocess(&model, vec![image], &Silent).unwrap();
     let expected: Array4<f32> = golden.array("preprocessed");
@@ -61,7 +63,8 @@ async fn cranium_equals_monai() {
     eprintln!("preprocessed: largest difference {worst:e}");
     assert!(worst <= 1e-4);
 
-    let (volume, stats) = frames::load(&source, &series, &plan, &Silent).await.unwrap();
+    let (volume, stats) =
+        frames::load(&source, &series, &plan, &Silent, &Holding::nothing()).await.unwrap();
     assert_eq!(stats.frames, 108);
     let mut timings = Timings::default();
     let computed =
@@ -120,6 +123,8 @@ async fn a_cancelled_request_stops() {
             policy: VolumePolicy::default(),
             request_id: "test".to_owned(),
             progress: Arc::new(StopAt(stage, Mutex::new(false))),
+            account: Account::unbounded(),
+            places: Arc::new(()),
         };
         let source = DicomFiles::new(folder.path().join("p/dicom"), None);
         let run = ahi_inference::pipeline::run(&source, job);

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use ahi_inference::config::{AdmissionSettings, ComputeSettings, ExecutionProvider, HttpSettings};
 use ahi_inference::error::{Error, ErrorKind, Result};
-use ahi_inference::pipeline::{Held, Invoke};
+use ahi_inference::memory::Account;
+use ahi_inference::pipeline::{Held, Invoke, Places};
 use ahi_inference::registry::{Budget, Describe, Loader, ModelLocation, Naming, Registry};
 use ahi_inference::request::{Artifact, InferenceRequest, InputOutcome, Outcome, OutputKind};
 use ahi_inference::scheduler::{Drained, Scheduler};
@@ -75,6 +76,7 @@ impl Invoke for StandIn {
         &self,
         request: InferenceRequest,
         _: Held,
+        _: Places,
         cancel: CancellationToken,
     ) -> Result<Outcome> {
         self.started.fetch_add(1, Ordering::SeqCst);
@@ -244,6 +246,7 @@ impl Server {
             metrics: Arc::new(Metrics::new()),
             scheduler: Scheduler::new(Arc::clone(&stand_in) as _, setup.admission, setup.work),
             readiness: Arc::clone(&readiness),
+            account: Account::unbounded(),
         });
         let listener = server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
