@@ -24,11 +24,12 @@ LISTENING = re.compile(r"listening on (http://\S+)")
 class Program:
     """A subcommand that prints where it listens; stopped at the end of a `with` block."""
 
-    def __init__(self, *arguments, **environment):
+    def __init__(self, *arguments, before=None, **environment):
+        """`before` is called in the new process before it becomes the program."""
         keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
         self.process = subprocess.Popen(
             [BINARY, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=ENVIRONMENT | keys | environment,
+            env=ENVIRONMENT | keys | environment, preexec_fn=before,
         )
         for line in self.process.stdout:
             if found := LISTENING.search(line):
@@ -69,9 +70,9 @@ def emulate(folder, *flags, **environment):
     return Program("emulate", "--folder", folder, "--port", 0, "--s3-port", 0, *flags, **environment)
 
 
-def serve(model, endpoint, *flags, port=0, **environment):
+def serve(model, endpoint, *flags, port=0, before=None, **environment):
     server = Program(
-        "serve", "--model", model, "--port", port, "--host", "127.0.0.1", *flags,
+        "serve", "--model", model, "--port", port, "--host", "127.0.0.1", *flags, before=before,
         AHI_ENDPOINT_URL=endpoint, **environment,
     )
     for _ in range(600):
