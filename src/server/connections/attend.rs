@@ -157,7 +157,8 @@ impl Service<Request<Incoming>> for Answering {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.connection.enter(Phase::Busy);
         self.connection.requests.fetch_add(1, Ordering::Relaxed);
-        let mut request = request.map(Body::new);
+        let connection = Arc::clone(&self.connection);
+        let mut request = request.map(|body| Body::new(Asked { body, connection, bytes: 0 }));
         if self.connections.is_in_reserve(&self.connection) {
             request.extensions_mut().insert(Reserved { most: self.connections.most() });
         }
@@ -167,6 +168,55 @@ impl Service<Request<Incoming>> for Answering {
             let response = answer.await?;
             Ok(response.map(|body| Answer { body, _answered: answered }))
         })
+    }
+}
+
+/// What of a body has to come before it has got on: clients that send byte by byte do not.
+const PROGRESS: usize = 1 << 10;
+
+/// The body of a request, which notes when it is waited for.
+struct Asked {
+    body: Incoming,
+    connection: Arc<Connection>,
+    /// How much of it came since it last got on.
+    bytes: usize,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.connection.has_body();
+    }
+}
+
+impl hyper::body::Body for Asked {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Pending => self.connection.awaits_body(),
+            Poll::Ready(Some(Ok(frame))) => {
+                self.bytes += frame.data_ref().map_or(0, Bytes::len);
+                if self.bytes >= PROGRESS {
+                    self.bytes = 0;
+                    self.connection.has_body();
+                }
+            }
+            Poll::Ready(_) => self.connection.has_body(),
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

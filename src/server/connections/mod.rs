@@ -1,8 +1,8 @@
 //! The connections of clients: how many there may be, which are closed first, and what is kept free
 //! for health probes.
 //!
-//! A connection is either asked something or waits for its client: for the headers of a request, or
-//! for the next one. Where there are as many connections as may be, the one that has waited longest
+//! A connection is either asked something or waits for its client: for the headers of a request, for its
+//! body, or for the next one. Where there are as many connections as may be, the one that has waited longest
 //! makes room for a new one. Where none waits, new ones come into a reserve, in which only probes
 //! are answered.
 
@@ -28,6 +28,9 @@ use super::context::Context;
 use super::{METRICS, PING, status};
 use crate::config::{ConnectionSettings, PROBE_CONNECTIONS};
 use crate::error::{Error, ErrorKind};
+
+/// Time for which a body that does not get on may lie before its connection may be closed for another.
+const STALLED: Duration = Duration::from_secs(1);
 
 /// Age below which a connection that has not asked anything yet is closed only if there is no other.
 const YOUNG: Duration = Duration::from_millis(500);
@@ -80,14 +83,40 @@ struct Connection {
     requests: AtomicU64,
     /// An answer waits for its client to read.
     blocked: AtomicBool,
+    /// Milliseconds after its birth from which on a body was waited for that has not got on since, and 1;
+    /// 0 where none is.
+    awaited: AtomicU64,
     /// Told to make room.
     evicted: Notify,
 }
 
 impl Connection {
+    /// Milliseconds since it was born.
+    fn age(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_millis())
+            .map_or(u64::MAX >> 2, |ms| ms.min(u64::MAX >> 2))
+    }
+
     fn enter(&self, phase: Phase) {
-        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX >> 2);
-        self.state.store(now << 2 | phase as u64, Ordering::Release);
+        self.state.store(self.age() << 2 | phase as u64, Ordering::Release);
+    }
+
+    /// More of a body is waited for.
+    fn awaits_body(&self) {
+        let since = self.age() + 1;
+        // One that is waited for already has been since then.
+        let _ = self.awaited.compare_exchange(0, since, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// A body got on, or is waited for no more.
+    fn has_body(&self) {
+        self.awaited.store(0, Ordering::Release);
+    }
+
+    /// Since when a body has been waited for that does not get on.
+    fn stalled_since(&self) -> Option<Instant> {
+        let since = self.awaited.load(Ordering::Acquire).checked_sub(1)?;
+        Some(self.born + Duration::from_millis(since))
     }
 
     /// The phase, and when it began.
@@ -165,13 +194,15 @@ impl Table {
         let waiting = self.open.iter().filter(|(_, (c, _))| *c == class);
         let rated = waiting.filter_map(|(id, (_, connection))| {
             let (phase, since) = connection.phase();
-            let rank = match phase {
-                Phase::Heading if now.saturating_duration_since(since) >= YOUNG => 0,
-                Phase::Idle => 1,
-                Phase::Heading => 2,
-                Phase::Busy => return None,
+            let is_over = |since, age| now.saturating_duration_since(since) >= age;
+            let rating = match (phase, connection.stalled_since()) {
+                (Phase::Heading, _) if is_over(since, YOUNG) => (0, since),
+                (Phase::Idle, _) => (1, since),
+                (Phase::Busy, Some(stalled)) if is_over(stalled, STALLED) => (2, stalled),
+                (Phase::Heading, _) => (3, since),
+                (Phase::Busy, _) => return None,
             };
-            Some(((rank, since), *id))
+            Some((rating, *id))
         });
         let Some((_, id)) = rated.min() else { return false };
         if let Some(connection) = self.change(id, Class::Leaving) {
@@ -243,6 +274,7 @@ impl Connections {
             state: AtomicU64::new(Phase::Heading as u64),
             requests: AtomicU64::new(0),
             blocked: AtomicBool::new(false),
+            awaited: AtomicU64::new(0),
             evicted: Notify::new(),
         });
         table.insert(class, Arc::clone(&connection));
@@ -361,10 +393,20 @@ mod tests {
         assert!(reserve.iter().all(|e| class(&connections, e) == Class::Reserve));
         assert!(connections.admit().is_none());
         assert_eq!(connections.endings()[Ending::Refused as usize], ("refused", 1));
-        // In the reserve, too, who waits makes room.
+        // In the reserve, too, who waits makes room; a body that has just stalled does not count.
+        reserve[8].connection.awaits_body();
+        assert!(connections.admit().is_none());
         reserve[7].connection.enter(Phase::Idle);
         let next = connections.admit().unwrap();
         assert_eq!(class(&connections, &reserve[7]), Class::Leaving);
+        assert!(connections.is_in_reserve(&next.connection));
+        std::thread::sleep(STALLED + Duration::from_millis(20));
+        ordinary[0].connection.awaits_body();
+        reserve[9].connection.awaits_body();
+        reserve[9].connection.has_body();
+        next.connection.enter(Phase::Busy);
+        let _another = connections.admit().unwrap();
+        assert_eq!(class(&connections, &reserve[8]), Class::Leaving);
         assert!(connections.is_in_reserve(&next.connection));
         ordinary.pop();
         assert!(!connections.is_in_reserve(&next.connection));

@@ -106,3 +106,50 @@ impl Answers {
         status::text(&error, &id.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn answers_that_do_not_fit_are_errors_and_the_others_have_their_places() {
+        let room = Room::new(2 << 20, Duration::from_millis(20));
+        let _others = room.take((2 << 20) - (64 << 10)).await.unwrap();
+        let mut answers = Answers::begin(&room, 50).await.unwrap();
+        for line in 1..=50 {
+            let id = Id { request: "body", line };
+            // The first does not fit into what the others leave; the rest are as short as they may be.
+            let answer = if line == 1 { vec![b'1'; 400 << 10] } else { b"{}".to_vec() };
+            let answer = if line == 50 { Err(Error::internal("secret")) } else { Ok(answer) };
+            answers.push(id, answer).await.unwrap();
+        }
+        let text = answers.finish();
+        let lines: Vec<&str> = std::str::from_utf8(&text).unwrap().lines().collect();
+        assert_eq!(lines.len(), 50);
+        assert!(
+            lines[0].contains("\"overloaded\"") && lines[0].contains("\"body-1\""),
+            "{}",
+            lines[0]
+        );
+        assert!(lines[0].len() < LEAST);
+        assert!(lines[1..49].iter().all(|line| *line == "{}"));
+        assert!(lines[49].contains("\"internal\""), "{}", lines[49]);
+        drop(text);
+        assert_eq!(room.used() as usize, (2 << 20) - (64 << 10));
+    }
+
+    #[tokio::test]
+    async fn answers_are_bounded_in_sum() {
+        let room = Room::new(1 << 30, Duration::from_millis(20));
+        let mut answers = Answers::begin(&room, 3).await.unwrap();
+        for line in 1..=3 {
+            let id = Id { request: "body", line };
+            answers.push(id, Ok(vec![b'1'; 30 << 20])).await.unwrap();
+        }
+        let text = answers.finish();
+        assert!(text.len() < LARGEST);
+        assert!(text.ends_with(b"\"requestId\":\"body-3\"}\n"));
+    }
+}
