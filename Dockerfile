@@ -53,8 +53,10 @@ LABEL com.amazonaws.sagemaker.capabilities.accept-bind-to-port=true \
 # Temporary files go to /tmp, the only folder that is ever written to.
 ENV HOME=/tmp
 WORKDIR /
-# By number, so that Kubernetes sees that it is not root.
-USER 10001:10001
+# SageMaker expects containers that start as root: it mounts models and data for that user. Everywhere else it is
+# run as 10001, as docker/README.md, compose.yaml and kubernetes.yaml have it.
+# hadolint ignore=DL3002
+USER 0:0
 EXPOSE 8080
 # For plain Docker; SageMaker and Kubernetes have their own probes.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=120s CMD ["/usr/local/bin/ahi-inference", "ping"]

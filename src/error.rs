@@ -22,6 +22,8 @@ pub enum ErrorKind {
     UnsupportedMediaType,
     /// Nothing the server can produce matches `Accept`.
     NotAcceptable,
+    /// The request did not arrive in time: its client sends nothing, or too slowly.
+    RequestTimeout,
     /// The body, or what it expands to, is larger than the configured limit.
     PayloadTooLarge,
     /// No such route.
@@ -75,6 +77,7 @@ impl ErrorKind {
             Self::InvalidRequest => "invalid_request",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::NotAcceptable => "not_acceptable",
+            Self::RequestTimeout => "request_timeout",
             Self::PayloadTooLarge => "payload_too_large",
             Self::RouteNotFound => "route_not_found",
             Self::MethodNotAllowed => "method_not_allowed",

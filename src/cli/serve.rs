@@ -14,7 +14,7 @@ use crate::registry::{
     Budget, BundleLoader, Host, LoadOptions, Model, ModelLocation, Naming, Registry, discover,
 };
 use crate::scheduler::{Drained, Scheduler};
-use crate::server::{self, App, Readiness, Room, Termination};
+use crate::server::{self, App, Connections, Readiness, Room, Termination};
 use crate::source::ahi::{AhiClient, AhiSettings, Operation};
 use crate::source::archive::Limits;
 use crate::source::aws;
@@ -75,7 +75,8 @@ async fn until_stopped(settings: ServeSettings, work: Handle) -> Result<Drained>
         async move { readiness.started(loaded.await.unwrap_or(false)) }
     });
     let app = Arc::new(App {
-        bodies: Room::new(settings.http.max_body),
+        bodies: Room::new(settings.http.max_body, settings.http.connections.body_wait),
+        connections: Connections::new(settings.http.connections.clone()),
         multi_model: matches!(settings.models, ModelSettings::MultiModel { .. }),
         http: settings.http,
         compute: settings.compute,

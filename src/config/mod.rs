@@ -8,6 +8,7 @@
 
 mod aws;
 mod compute;
+mod connections;
 mod endpoint;
 mod environment;
 mod log;
@@ -16,11 +17,13 @@ mod serve;
 
 pub use aws::{AhiSettings, AwsArgs, AwsSettings, S3Settings};
 pub use compute::{ComputeArgs, ComputeSettings, ExecutionProvider};
+pub use connections::{ConnectionArgs, ConnectionSettings, PROBE_CONNECTIONS, Pace};
 pub use endpoint::EndpointUrl;
 pub use environment::refuse_unknown_variables;
 pub use log::{LogArgs, LogFormat};
 pub use serve::{
-    AdmissionSettings, HttpSettings, MemorySettings, ModelSettings, ServeArgs, ServeSettings,
+    AdmissionSettings, HttpSettings, MOST_INPUTS, MemorySettings, ModelSettings, ServeArgs,
+    ServeSettings,
 };
 
 use crate::error::{Error, ErrorKind};

@@ -8,7 +8,9 @@ use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args};
 
 use super::parse::{bounded, seconds};
-use super::{AwsArgs, AwsSettings, ComputeArgs, ComputeSettings, wrong};
+use super::{
+    AwsArgs, AwsSettings, ComputeArgs, ComputeSettings, ConnectionArgs, ConnectionSettings, wrong,
+};
 use crate::error::Result;
 use crate::memory;
 
@@ -45,6 +47,10 @@ pub struct ServeArgs {
     #[arg(long, env = "WORK_MEMORY_BYTES", value_name = "BYTES",
           value_parser = bounded::<1_048_576, { 1 << 50 }>)]
     pub work_memory: Option<usize>,
+    /// Inputs that one request may list
+    #[arg(long, env = "MAX_INPUTS_PER_REQUEST", default_value = "64", value_name = "N",
+          value_parser = bounded::<1, MOST_INPUTS>)]
+    pub max_inputs: usize,
     /// Time a request has from its headers to its answer; 0 sets no limit [default: 60, and 3600 in
     /// batch transform]
     #[arg(long, env = "REQUEST_TIMEOUT", value_name = "SECONDS", value_parser = seconds)]
@@ -81,6 +87,9 @@ pub struct ServeArgs {
     /// [default: into the answer]
     #[arg(long, env = "OUTPUT_S3_URI", value_name = "URI")]
     pub output_uri: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub connections: ConnectionArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub compute: ComputeArgs,
@@ -142,6 +151,10 @@ pub struct HttpSettings {
     pub request_timeout: Option<Duration>,
     /// Where outputs go when a request does not say.
     pub output_uri: Option<String>,
+    /// Inputs that one request may list, at most [`MOST_INPUTS`].
+    pub max_inputs: usize,
+    /// How many connections there may be, and how long a client may take.
+    pub connections: ConnectionSettings,
 }
 
 /// How much is let in at once.
@@ -200,6 +213,8 @@ impl ServeArgs {
                 max_inline: self.max_inline,
                 request_timeout: Some(timeout).filter(|t| !t.is_zero()),
                 output_uri: self.output_uri,
+                max_inputs: self.max_inputs,
+                connections: self.connections.settings()?,
             },
             admission: AdmissionSettings { max_concurrent, queue: self.queue },
             drain_timeout: self.drain_timeout,
@@ -209,6 +224,9 @@ impl ServeArgs {
         })
     }
 }
+
+/// The most inputs of one request that may be set: more are not even read.
+pub const MOST_INPUTS: usize = 1024;
 
 /// Time in which a real-time endpoint's container must have answered.
 const LONGEST_INVOCATION: Duration = Duration::from_secs(60);
@@ -319,6 +337,10 @@ mod tests {
             (&["--output-uri=/tmp"], "--output-uri"),
             (&["--output-uri=s3://"], "--output-uri"),
             (&["--max-inline=0"], "--output-uri"),
+            (&["--max-inputs=0"], "--max-inputs"),
+            (&["--max-connections=0"], "--max-connections"),
+            (&["--header-timeout=0"], "--header-timeout"),
+            (&["--transfer-timeout=0"], "--transfer-timeout"),
             (&["--ahi-endpoint-url=localhost"], "--ahi-endpoint-url"),
             (&["--region=US east"], "--region"),
         ] {

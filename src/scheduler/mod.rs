@@ -1,5 +1,8 @@
 //! Admission: bounded concurrency, a bounded queue, deadlines, cancellation, draining.
 //!
+//! Whoever brings a request first takes a [`Ticket`] for it, which draining waits for: with it everything
+//! that belongs to the request is let through, also what comes after draining has begun.
+//!
 //! Work runs as a task of its own on the runtime given for it, so that whatever it does to the
 //! threads of that runtime, the one that answers HTTP keeps answering. A request holds its place
 //! until its work has really ended, not merely until its caller was answered: work that is slow to
@@ -12,9 +15,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, TryAcquireError};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument;
 
@@ -29,13 +33,24 @@ use crate::request::{InferenceRequest, Outcome};
 pub struct Scheduler {
     invoke: Arc<dyn Invoke>,
     work: Handle,
-    /// One permit for each request that runs or waits; closed once no more are let in.
+    /// One permit for each request that runs or waits.
     admission: Arc<Semaphore>,
     /// One permit for each request that runs.
     running: Arc<Semaphore>,
+    /// One token for each ticket.
     tracker: TaskTracker,
+    /// Cancelled once no more tickets are given.
+    closing: CancellationToken,
+    /// Cancelled once what is left has to end.
     stop: CancellationToken,
     settings: AdmissionSettings,
+}
+
+/// Leave for one request, or for the many of one body. Draining waits for it, until whoever holds it has
+/// made the answer and the work it was used for has ended.
+#[derive(Debug, Clone)]
+pub struct Ticket {
+    _counted: Arc<TaskTrackerToken>,
 }
 
 /// An answer and how long it took.
@@ -77,29 +92,37 @@ impl Scheduler {
             admission: Arc::new(Semaphore::new(running + waiting)),
             running: Arc::new(Semaphore::new(running)),
             tracker: TaskTracker::new(),
+            closing: CancellationToken::new(),
             stop: CancellationToken::new(),
             settings,
         }
     }
 
+    /// Leave for a request.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] where the server is stopping.
+    pub fn ticket(&self) -> Result<Ticket> {
+        // Counted before the question, so that a drain that begins in between still waits for it.
+        let ticket = Ticket { _counted: Arc::new(self.tracker.token()) };
+        self.ensure_open().map(|()| ticket)
+    }
+
     /// Runs one request. Dropping the future cancels its work, as does the deadline.
     ///
     /// # Errors
-    /// [`ErrorKind::Overloaded`] where the queue is full, [`ErrorKind::Unavailable`] where the
-    /// server is stopping, [`ErrorKind::DeadlineExceeded`], [`ErrorKind::Internal`] where the work
+    /// [`ErrorKind::Overloaded`] where the queue is full, [`ErrorKind::Unavailable`] where draining
+    /// took too long, [`ErrorKind::DeadlineExceeded`], [`ErrorKind::Internal`] where the work
     /// panicked, and whatever the pipeline returns.
     pub async fn run(
         &self,
+        ticket: &Ticket,
         request: InferenceRequest,
         deadline: Option<Deadline>,
     ) -> Result<Scheduled> {
         let held = self.invoke.admit(&request)?;
-        // Before the admission, so that a drain that begins in between still waits for it.
-        let tracked = self.tracker.token();
-        let admitted = Arc::clone(&self.admission).try_acquire_owned().map_err(|e| match e {
-            TryAcquireError::Closed => stopping(),
-            TryAcquireError::NoPermits => self.overloaded(),
-        })?;
+        let admitted = Arc::clone(&self.admission).try_acquire_owned();
+        let admitted = admitted.map_err(|_| self.overloaded())?;
         let cancel = self.stop.child_token();
         let _cancel_on_drop = cancel.clone().drop_guard();
 
@@ -108,7 +131,7 @@ impl Scheduler {
             biased;
             () = self.stop.cancelled() => return Err(stopped()),
             permit = Arc::clone(&self.running).acquire_owned() => {
-                permit.map_err(|_| stopping())?
+                permit.map_err(|_| Error::internal("the scheduler is gone"))?
             }
             () = Deadline::passed(deadline) => {
                 return Err(Deadline::exceeded(deadline, "waiting for its turn"));
@@ -118,7 +141,7 @@ impl Scheduler {
 
         let started = Instant::now();
         let invoke = Arc::clone(&self.invoke);
-        let places = Arc::new((tracked, admitted, permit));
+        let places = Arc::new((ticket.clone(), admitted, permit));
         let work = async move { invoke.invoke(request, held, places, cancel).await };
         let task = self.work.spawn(work.in_current_span());
         tokio::select! {
@@ -146,7 +169,8 @@ impl Scheduler {
         task.await.map_err(died)?
     }
 
-    /// Requests that run or wait, and those whose cancelled work has not ended yet.
+    /// Tickets that are out: requests that are read, run, wait or are being answered, and those whose
+    /// cancelled work has not ended yet.
     pub fn in_flight(&self) -> usize {
         self.tracker.len()
     }
@@ -170,13 +194,25 @@ impl Scheduler {
     /// # Errors
     /// [`ErrorKind::Unavailable`].
     pub fn ensure_open(&self) -> Result<()> {
-        if self.admission.is_closed() { Err(stopping()) } else { Ok(()) }
+        if self.closing.is_cancelled() { Err(stopping()) } else { Ok(()) }
+    }
+
+    /// Resolves, with the error for whoever has no ticket yet, once no more are given.
+    pub async fn closed(&self) -> Error {
+        self.closing.cancelled().await;
+        stopping()
+    }
+
+    /// Resolves, with the error for whoever has a ticket, once draining took too long.
+    pub async fn stopped(&self) -> Error {
+        self.stop.cancelled().await;
+        stopped()
     }
 
     /// Lets nothing more in and waits until what was let in is finished; what is not after
     /// `timeout` is cancelled.
     pub async fn drain(&self, timeout: Duration) -> Drained {
-        self.admission.close();
+        self.closing.cancel();
         self.tracker.close();
         if tokio::time::timeout(timeout, self.tracker.wait()).await.is_ok() {
             return Drained::Finished;

@@ -69,7 +69,12 @@ fn spawn(
     deadline: Option<Deadline>,
 ) -> tokio::task::JoinHandle<Result<Scheduled>> {
     let scheduler = Arc::clone(scheduler);
-    tokio::spawn(async move { scheduler.run(request(id), deadline).await })
+    tokio::spawn(async move { run(&scheduler, id, deadline).await })
+}
+
+async fn run(scheduler: &Scheduler, id: &str, deadline: Option<Deadline>) -> Result<Scheduled> {
+    let ticket = scheduler.ticket()?;
+    scheduler.run(&ticket, request(id), deadline).await
 }
 
 async fn settle() {
@@ -87,7 +92,7 @@ async fn requests_beyond_the_queue_are_refused_and_the_others_run_in_order() {
     let second = spawn(&scheduler, "2", None);
     settle().await;
 
-    let refused = scheduler.run(request("3"), None).await.unwrap_err();
+    let refused = run(&scheduler, "3", None).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Overloaded);
 
     tokio::time::sleep(Duration::from_millis(30)).await;
@@ -128,7 +133,7 @@ async fn work_keeps_its_place_until_it_has_ended() {
     gate.entered.notified().await;
     caller.abort();
     settle().await;
-    let refused = scheduler.run(request("2"), None).await.unwrap_err();
+    let refused = run(&scheduler, "2", None).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Overloaded);
     assert_eq!(scheduler.in_flight(), 1);
 
@@ -173,7 +178,7 @@ async fn draining_waits_for_all_that_were_let_in() {
     });
     settle().await;
     assert_eq!(scheduler.ensure_open().unwrap_err().kind(), ErrorKind::Unavailable);
-    let refused = scheduler.run(request("3"), None).await.unwrap_err();
+    let refused = run(&scheduler, "3", None).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
 
     gate.go.notify_one();
@@ -196,4 +201,37 @@ async fn what_outlasts_the_drain_is_cancelled_and_told_so() {
     }
     settle().await;
     assert_eq!(scheduler.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn a_ticket_lets_through_while_others_are_refused_and_is_waited_for() {
+    let gate = Arc::new(Gate::default());
+    let scheduler = scheduler(&gate, 1, 1);
+    let ticket = scheduler.ticket().unwrap();
+    let drain = tokio::spawn({
+        let scheduler = Arc::clone(&scheduler);
+        async move { scheduler.drain(Duration::from_secs(25)).await }
+    });
+    assert_eq!(scheduler.closed().await.kind(), ErrorKind::Unavailable);
+    assert_eq!(scheduler.ticket().unwrap_err().kind(), ErrorKind::Unavailable);
+    for id in ["1", "2"] {
+        gate.go.notify_one();
+        assert!(scheduler.run(&ticket, request(id), None).await.is_ok());
+    }
+    settle().await;
+    assert!(!drain.is_finished(), "its answer is not made yet");
+    assert_eq!(scheduler.in_flight(), 1);
+    drop(ticket);
+    assert_eq!(drain.await.unwrap(), Drained::Finished);
+}
+
+#[tokio::test]
+async fn a_ticket_that_outlasts_the_drain_is_told() {
+    let gate = Arc::new(Gate::default());
+    let scheduler = scheduler(&gate, 1, 1);
+    let ticket = scheduler.ticket().unwrap();
+    assert_eq!(scheduler.drain(Duration::from_millis(20)).await, Drained::Cancelled(1));
+    assert_eq!(scheduler.stopped().await.kind(), ErrorKind::Unavailable);
+    let refused = scheduler.run(&ticket, request("1"), None).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
 }

@@ -1,26 +1,9 @@
-//! Request bodies: which ones are read, and how much of them.
+//! Request bodies: what they are said to hold.
 
-use std::sync::Arc;
-
-use axum::body::{Body, Bytes};
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
-use bytes::BytesMut;
-use futures::{Stream, StreamExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::scheduler::Deadline;
-
-/// How much of a body that is too large is read and thrown away, as a multiple of the limit. A
-/// client that is still sending when the connection closes often never sees the answer.
-const PATIENCE: usize = 3;
-
-/// Bytes of a body that are read without asking for room: any request in JSON.
-const SMALL: usize = 1 << 20;
-
-/// Bytes of one permit of [`Room`].
-const UNIT: usize = 1 << 10;
 
 /// What a body holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,100 +89,6 @@ pub(super) fn ensure_json(headers: &HeaderMap) -> Result<()> {
     }
 }
 
-/// Memory for bodies: in sum they hold no more than the largest single one may.
-#[derive(Debug)]
-pub struct Room {
-    limit: usize,
-    permits: Arc<Semaphore>,
-}
-
-impl Room {
-    /// Room for bodies of `limit` bytes in sum.
-    pub fn new(limit: usize) -> Self {
-        let permits = limit.div_ceil(UNIT).min(u32::MAX as usize).min(Semaphore::MAX_PERMITS);
-        Self { limit, permits: Arc::new(Semaphore::new(permits)) }
-    }
-
-    /// Waits until there is room for `bytes`; small bodies always have it.
-    async fn take(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>> {
-        if bytes <= SMALL {
-            return Ok(None);
-        }
-        let wanted = u32::try_from(bytes.min(self.limit).div_ceil(UNIT)).unwrap_or(u32::MAX);
-        let permits = Arc::clone(&self.permits).acquire_many_owned(wanted).await;
-        permits.map(Some).map_err(|_| Error::internal("the room for bodies is closed"))
-    }
-}
-
-/// A body, and the room it takes.
-pub(super) struct Read {
-    pub bytes: Bytes,
-    pub room: Option<OwnedSemaphorePermit>,
-}
-
-/// Reads a body of at most `limit` bytes, once there is `room` for it.
-///
-/// # Errors
-/// [`ErrorKind::PayloadTooLarge`], [`ErrorKind::DeadlineExceeded`] where it arrives too slowly, and
-/// [`ErrorKind::InvalidRequest`] where it does not arrive whole.
-pub(super) async fn read(
-    headers: &HeaderMap,
-    body: Body,
-    limit: usize,
-    room: &Room,
-    deadline: Option<Deadline>,
-) -> Result<Read> {
-    let stated = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-    let too_large = stated.is_some_and(|n| n > limit);
-    // A client that asks first is told at once; it has not sent anything yet.
-    if too_large && headers.contains_key(EXPECT) {
-        return Err(payload_too_large(limit));
-    }
-    let reading = async {
-        let expected = stated.filter(|n| *n <= limit);
-        // One that does not say how long it is may be as long as any.
-        let held = if too_large { None } else { room.take(expected.unwrap_or(limit)).await? };
-        let bytes = collect(body.into_data_stream(), limit, too_large, expected.unwrap_or(0));
-        Ok(Read { bytes: bytes.await?, room: held })
-    };
-    tokio::select! {
-        biased;
-        read = reading => read,
-        () = Deadline::passed(deadline) => Err(Deadline::exceeded(deadline, "being received")),
-    }
-}
-
-async fn collect(
-    mut chunks: impl Stream<Item = Result<Bytes, axum::Error>> + Unpin,
-    limit: usize,
-    mut too_large: bool,
-    expected: usize,
-) -> Result<Bytes> {
-    // Reserved at once, so that a large body is not copied while it grows.
-    let (mut kept, mut seen) = (BytesMut::with_capacity(expected), 0_usize);
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|e| {
-            Error::new(ErrorKind::InvalidRequest, "the body did not arrive whole").caused_by(e)
-        })?;
-        seen = seen.saturating_add(chunk.len());
-        too_large |= seen > limit;
-        if !too_large {
-            kept.extend_from_slice(&chunk);
-        } else if seen > limit.saturating_mul(PATIENCE) {
-            break;
-        }
-    }
-    if too_large { Err(payload_too_large(limit)) } else { Ok(kept.freeze()) }
-}
-
-fn payload_too_large(limit: usize) -> Error {
-    Error::new(
-        ErrorKind::PayloadTooLarge,
-        format!("the body is larger than {limit} bytes, the limit of this server (MAX_BODY_BYTES)"),
-    )
-    .with("limit", limit)
-}
-
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
@@ -229,19 +118,5 @@ mod tests {
         }
         assert_eq!(of(CONTENT_ENCODING, "identity"), Some(Media::Json));
         assert_eq!(of(CONTENT_ENCODING, "gzip"), None);
-    }
-
-    #[tokio::test]
-    async fn large_bodies_wait_for_room() {
-        let room = Room::new(4 << 20);
-        assert!(room.take(SMALL).await.unwrap().is_none());
-        let first = room.take(3 << 20).await.unwrap();
-        let second = room.take(2 << 20);
-        tokio::pin!(second);
-        let soon = std::time::Duration::from_millis(20);
-        assert!(tokio::time::timeout(soon, &mut second).await.is_err());
-        drop(first);
-        assert!(second.await.unwrap().is_some());
-        assert!(room.take(usize::MAX).await.unwrap().is_some(), "no more than all of it");
     }
 }

@@ -43,6 +43,8 @@ pub(super) async fn info(State(app): State<Arc<App>>) -> Json<Value> {
             "requestSeconds": app.http.request_timeout.map(|t| t.as_secs_f64()),
             "requestsRunning": admission.max_concurrent,
             "requestsWaiting": admission.queue,
+            "inputsPerRequest": app.http.max_inputs,
+            "connections": app.connections.most(),
             "cpuThreads": app.compute.threads,
             "memoryBytes": memory::limit(),
             "modelMemoryBytes": app.models.budget().limit(),
@@ -80,6 +82,9 @@ pub(super) async fn metrics(
         resident: memory::resident().unwrap_or(0),
         input_bytes: app.account.inputs.used(),
         work_bytes: app.account.work.used(),
+        connections: app.connections.open(),
+        connections_ended: app.connections.endings(),
+        body_bytes: app.bodies.used(),
     };
     match app.metrics.encode(&standing) {
         Ok(text) => ([(CONTENT_TYPE, MEDIA_TYPE)], text).into_response(),

@@ -3,20 +3,23 @@
 use std::sync::Arc;
 
 use axum::Extension;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
+use tokio::sync::Semaphore;
 
 use super::accept::{self, Offer};
 use super::body::Media;
 use super::context::{self, Context};
+use super::receive::{self, Terms};
 use super::{App, answer, body, lines, model_name, request_json, status};
 use crate::error::{Error, ErrorKind, Result};
 use crate::request::{InferenceRequest, Outcome, OutputKind};
-use crate::scheduler::{Deadline, Scheduled};
+use crate::scheduler::{Deadline, Scheduled, Ticket};
 
 /// Largest request in JSON: far more image sets than one request should name.
-const LARGEST_JSON: usize = 25 << 20;
+pub(super) const LARGEST_JSON: usize = 25 << 20;
 
 /// Answers one request; errors become their JSON.
 pub(super) async fn handle(
@@ -60,17 +63,41 @@ async fn answer(
         Media::Json => app.http.max_body.min(LARGEST_JSON),
         Media::JsonLines | Media::Images => app.http.max_body,
     };
-    // Its room is given back once the answer is made: until then its images are held.
-    let body::Read { bytes, room: _room } =
-        body::read(&headers, body, limit, &app.bodies, deadline).await?;
-    let call = Call { app, context, headers: &headers, routed, deadline };
-    match media {
-        Media::Json => {
-            let body = aside(move || request_json::parse(&bytes)).await??;
-            call.one(body).await
+    let terms = Terms { limit, room: &app.bodies, pace: app.http.connections.pace, deadline };
+    let bytes = receive_while_open(app, &headers, body, terms).await?;
+    // From here on the request is let in: a server that is told to stop answers it first.
+    let ticket = app.scheduler.ticket()?;
+    let call = Call { app, context, headers: &headers, routed, deadline, ticket: &ticket };
+    let answering = async {
+        match media {
+            Media::Json => {
+                let most = app.http.max_inputs;
+                let body = aside(move || request_json::parse(&bytes, most)).await??;
+                call.one(body).await
+            }
+            Media::Images => call.one(request_json::Body::of_images(bytes)).await,
+            Media::JsonLines => lines::answer(&call, bytes).await,
         }
-        Media::Images => call.one(request_json::Body::of_images(bytes)).await,
-        Media::JsonLines => lines::answer(&call, bytes).await,
+    };
+    tokio::select! {
+        biased;
+        // Answered as a whole, whatever parts of it are done.
+        stopped = app.scheduler.stopped() => Err(stopped),
+        answer = answering => answer,
+    }
+}
+
+/// Receives a body, for as long as the server is not told to stop.
+pub(super) async fn receive_while_open(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+    terms: Terms<'_>,
+) -> Result<Bytes> {
+    tokio::select! {
+        biased;
+        closed = app.scheduler.closed() => Err(closed),
+        bytes = receive::body(headers, body, terms) => bytes,
     }
 }
 
@@ -83,6 +110,8 @@ pub(super) struct Call<'a> {
     /// The model that the route names.
     pub routed: Option<&'a str>,
     pub deadline: Option<Deadline>,
+    /// What lets them through.
+    pub ticket: &'a Ticket,
 }
 
 impl Call<'_> {
@@ -107,15 +136,22 @@ impl Call<'_> {
     /// Those of reading it. Its URI is not repeated: keys in S3 are often names of patients.
     pub(super) async fn expanded(&self, body: request_json::Body) -> Result<request_json::Body> {
         let Some(uri) = body.request_object() else { return Ok(body) };
-        let reading = self.app.scheduler.request_object(uri, LARGEST_JSON);
-        let object = tokio::select! {
+        let reading = async {
+            // How large it is shows when it comes.
+            let room = self.app.bodies.take(LARGEST_JSON).await?;
+            let object = self.app.scheduler.request_object(uri, LARGEST_JSON).await?;
+            Ok::<_, Error>((object, room))
+        };
+        let (object, room) = tokio::select! {
             biased;
             object = reading => object?,
             () = Deadline::passed(self.deadline) => {
                 return Err(Deadline::exceeded(self.deadline, "being read from S3"));
             }
         };
-        let inner = aside(move || request_json::parse(&object)).await?;
+        let most = self.app.http.max_inputs;
+        let inner = aside(move || request_json::parse(&object, most)).await?;
+        drop(room);
         let inner = inner.map_err(|e| e.context("the request in S3"))?;
         if inner.request_object().is_some() {
             let what = "the request in S3 must not name another one";
@@ -147,7 +183,7 @@ impl Call<'_> {
     /// Runs a request in its turn, and notes what it took.
     pub(super) async fn run(&self, request: InferenceRequest) -> Result<Outcome> {
         let inputs = request.inputs.len();
-        let scheduled = self.app.scheduler.run(request, self.deadline).await?;
+        let scheduled = self.app.scheduler.run(self.ticket, request, self.deadline).await?;
         let Scheduled { outcome, queued, ran } = scheduled;
         self.app.metrics.queued(queued.as_secs_f64());
         tracing::info!(
@@ -178,10 +214,13 @@ fn offer(headers: &HeaderMap, body: &request_json::Body) -> Result<(Offer, Vec<O
     }
 }
 
-/// Runs `work` on a thread that may block, so that the threads that answer HTTP do not compute.
+/// Runs `work` on a thread that may block, so that the threads that answer HTTP do not compute. A few
+/// do so at a time: threads take memory, too.
 pub(super) async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {
+    static PLACES: Semaphore = Semaphore::const_new(16);
+    let _place = PLACES.acquire().await;
     let span = tracing::Span::current();
     tokio::task::spawn_blocking(move || span.in_scope(work))
         .await

@@ -1,8 +1,11 @@
 //! Bodies of many requests, one in JSON on each line, as batch transform sends them.
 //!
 //! Every line has its line in the answer, in the same order: the report, or the error of that line. A line
-//! that fails does not fail the others.
+//! that fails does not fail the others. Blank lines are none.
 
+mod answers;
+
+use std::ops::Range;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -11,14 +14,18 @@ use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, stream};
 
 use super::accept::{Offer, negotiate};
-use super::invocations::{Call, aside};
-use super::{answer, request_json, status};
+use super::invocations::{Call, LARGEST_JSON, aside};
+use super::{answer, request_json};
 use crate::error::{Error, ErrorKind, Result};
 use crate::request::{InferenceRequest, Outcome};
 use crate::scheduler::Deadline;
+use answers::{Answers, Id};
 
 /// Lines of one body.
 const MOST: usize = 100_000;
+
+/// A line up to which it takes less time to read it than to have it read on another thread.
+const SHORT: usize = 16 << 10;
 
 /// Pause of a line that found the queue full of other requests: its caller cannot send it again.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -27,49 +34,77 @@ const PAUSE: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// [`ErrorKind::InvalidRequest`] where there is no line, [`ErrorKind::PayloadTooLarge`] where there
-/// are too many, [`ErrorKind::NotAcceptable`]. What fails within a line is in its line.
+/// are too many, [`ErrorKind::NotAcceptable`], [`ErrorKind::Overloaded`] where there is no memory for
+/// an answer to each. What fails within a line is in its line.
 pub(super) async fn answer(call: &Call<'_>, body: Bytes) -> Result<Response> {
     let why_not = " (the answer has a line for each line)";
     let offer = negotiate(call.headers, &[Offer::JsonLines, Offer::Json], why_not)?;
-    let lines = lines(&body);
+    let scanned = body.clone();
+    let lines = aside(move || lines(&scanned, MOST)).await??;
     if lines.is_empty() {
         return Err(Error::new(ErrorKind::InvalidRequest, "the body has no line"));
     }
-    if lines.len() > MOST {
-        let what = format!("the body has more than {MOST} lines; send it in parts");
-        return Err(Error::new(ErrorKind::PayloadTooLarge, what).with("limit", MOST));
-    }
     let max_inline = call.app.http.max_inline / lines.len();
     let at_once = call.app.scheduler.settings().max_concurrent;
-    let answers: Vec<Vec<u8>> = stream::iter(lines.into_iter().enumerate())
-        .map(|(index, line)| async move {
-            let request_id = format!("{}-{}", call.context.request_id, index + 1);
-            match one(call, line, request_id.clone(), max_inline).await {
-                Ok(text) => text,
-                Err(error) => status::text(&error.with("line", index + 1), &request_id),
+    let mut answers = Answers::begin(&call.app.bodies, lines.len()).await?;
+    let mut answered = stream::iter(lines)
+        .map(|line| {
+            let bytes = body.slice(line.range);
+            async move {
+                let id = Id { request: &call.context.request_id, line: line.number };
+                (id, one(call, bytes, id.to_string(), max_inline).await)
             }
         })
-        .buffered(at_once)
-        .collect()
-        .await;
-    let mut text = answers.join(&b'\n');
-    text.push(b'\n');
+        .buffered(at_once);
+    while let Some((id, answer)) = answered.next().await {
+        answers.push(id, answer).await?;
+        // Lines that are refused at once do not wait for anything.
+        tokio::task::yield_now().await;
+    }
+    let text = answers.finish();
     Ok(([(CONTENT_TYPE, offer.media_type())], text).into_response())
 }
 
-/// The lines, without the end of the last one and the carriage returns of some systems.
-fn lines(body: &Bytes) -> Vec<Bytes> {
-    let text = body.strip_suffix(b"\n").unwrap_or(body);
-    if text.is_empty() {
-        return Vec::new();
+/// A line that is not blank.
+#[derive(Debug, PartialEq)]
+struct Line {
+    /// From 1, blank ones included.
+    number: usize,
+    /// Where it is in the body, without its end.
+    range: Range<usize>,
+}
+
+/// The lines of a body, `most` at most. They end as on any system.
+fn lines(body: &[u8], most: usize) -> Result<Vec<Line>> {
+    let mut lines = Vec::new();
+    let mut start = 0;
+    for (index, text) in body.split(|b| *b == b'\n').enumerate() {
+        let range = start..start + text.len();
+        start = range.end + 1;
+        // What JSON takes for white space.
+        if text.iter().all(|b| matches!(b, b' ' | b'\t' | b'\r')) {
+            continue;
+        }
+        if lines.len() == most {
+            let what = format!("the body has more than {most} lines; send it in parts");
+            return Err(Error::new(ErrorKind::PayloadTooLarge, what).with("limit", most));
+        }
+        lines.push(Line { number: index + 1, range });
     }
-    text.split(|b| *b == b'\n')
-        .map(|line| body.slice_ref(line.strip_suffix(b"\r").unwrap_or(line)))
-        .collect()
+    Ok(lines)
 }
 
 async fn one(call: &Call<'_>, line: Bytes, id: String, max_inline: usize) -> Result<Vec<u8>> {
-    let body = aside(move || request_json::parse(&line)).await??;
+    if line.len() > LARGEST_JSON {
+        let what = format!("the line is longer than {LARGEST_JSON} bytes");
+        return Err(Error::new(ErrorKind::PayloadTooLarge, what).with("limit", LARGEST_JSON));
+    }
+    let most = call.app.http.max_inputs;
+    let body = if line.len() <= SHORT {
+        request_json::parse(&line, most)?
+    } else {
+        aside(move || request_json::parse(&line, most)).await??
+    };
     let body = call.expanded(body).await?;
     let outputs = body.outputs.clone();
     let request = call.request(body, outputs, id)?;
@@ -97,12 +132,25 @@ async fn run(call: &Call<'_>, request: InferenceRequest) -> Result<Outcome> {
 mod tests {
     use super::*;
 
+    fn of(text: &str) -> Vec<(usize, &str)> {
+        let lines = lines(text.as_bytes(), MOST).unwrap();
+        lines.into_iter().map(|line| (line.number, text[line.range].trim_end())).collect()
+    }
+
     #[test]
     fn lines_end_as_on_any_system() {
-        let of = |text: &'static str| lines(&Bytes::from_static(text.as_bytes()));
-        assert_eq!(of("a\nb"), ["a", "b"]);
-        assert_eq!(of("a\r\nb\r\n"), ["a", "b"]);
-        assert_eq!(of("a\n\nb\n"), ["a", "", "b"]);
-        assert!(of("").is_empty() && of("\n").is_empty());
+        assert_eq!(of("a\nb"), [(1, "a"), (2, "b")]);
+        assert_eq!(of("a\r\nb\r\n"), [(1, "a"), (2, "b")]);
+        assert_eq!(of("a\n\n \t\nb\n"), [(1, "a"), (4, "b")]);
+        assert!(of("").is_empty() && of("\n").is_empty() && of("\r\n\n").is_empty());
+    }
+
+    #[test]
+    fn lines_are_bounded_while_they_are_counted() {
+        let flood = "1\n".repeat(1_000_000);
+        let error = lines(flood.as_bytes(), MOST).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PayloadTooLarge);
+        assert_eq!(lines(&flood.as_bytes()[..2 * MOST], MOST).unwrap().len(), MOST);
+        assert!(lines(&vec![b'\n'; 1_000_000], MOST).unwrap().is_empty());
     }
 }

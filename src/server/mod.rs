@@ -6,6 +6,9 @@
 //! answer HTTP. Every answer carries `x-request-id`; every error is JSON, by the one table of
 //! [`status`]. `openapi.json` describes it all.
 //!
+//! No client holds up another one: [`connections`] bounds how many there are and how long they take,
+//! [`room`] how much memory their bodies have.
+//!
 //! A request that the server has no room for is refused with 503 and `Retry-After`. 429 is not used:
 //! it would blame a caller, and behind SageMaker all requests come from the one platform, which says
 //! nothing of who asked.
@@ -13,6 +16,7 @@
 mod accept;
 mod answer;
 mod body;
+mod connections;
 mod context;
 mod info;
 mod invocations;
@@ -20,7 +24,9 @@ mod lifecycle;
 mod lines;
 mod model_name;
 mod models;
+mod receive;
 mod request_json;
+mod room;
 mod run;
 pub mod status;
 
@@ -35,8 +41,9 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use serde_json::Value;
 
-pub use body::Room;
+pub use connections::Connections;
 pub use lifecycle::{Readiness, State};
+pub use room::{Permit, Room};
 pub use run::{Termination, bind, run};
 
 use crate::config::{ComputeSettings, HttpSettings};
@@ -92,6 +99,8 @@ pub struct App {
     pub bodies: Room,
     /// Memory for inputs and work, for `/info` and `/metrics`.
     pub account: Account,
+    /// The connections of clients.
+    pub connections: Arc<Connections>,
 }
 
 impl App {
@@ -120,6 +129,7 @@ pub fn router(app: Arc<App>) -> Router {
     router
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(route_not_found)
+        .layer(middleware::from_fn(connections::only_probes))
         .layer(middleware::from_fn_with_state(Arc::clone(&app.metrics), context::around))
         .with_state(app)
 }

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::context::Context;
+use super::receive::Terms;
 use super::{App, body, invocations, status};
 use crate::error::{Error, ErrorKind, Result};
 use crate::registry::ModelStatus;
@@ -52,8 +53,10 @@ pub(super) async fn load(
         let (parts, bytes) = request.into_parts();
         body::ensure_json(&parts.headers)?;
         let deadline = app.http.request_timeout.map(Deadline::after);
-        let read = body::read(&parts.headers, bytes, LONGEST_BODY, &app.bodies, deadline);
-        let Load { model_name, url } = parse(&read.await?.bytes)?;
+        let pace = app.http.connections.pace;
+        let terms = Terms { limit: LONGEST_BODY, room: &app.bodies, pace, deadline };
+        let received = invocations::receive_while_open(&app, &parts.headers, bytes, terms).await?;
+        let Load { model_name, url } = parse(&received)?;
         tracing::info!(model = model_name, url, "model to be loaded");
         Arc::clone(&app.models).load(&model_name, &url).await
     };

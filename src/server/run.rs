@@ -4,13 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{App, router};
+use super::{App, connections, router};
 use crate::error::{Error, ErrorKind, Result};
 use crate::scheduler::Drained;
 
@@ -83,21 +82,14 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<Drained> {
     let close = CancellationToken::new();
-    let listener = listener.tap_io(|stream| {
-        // Answers leave in one or two writes; Nagle's algorithm would delay the second.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY cannot be set");
-        }
-    });
-    let serving = axum::serve(listener, router(Arc::clone(&app)))
-        .with_graceful_shutdown(close.clone().cancelled_owned());
-    let mut serving = tokio::spawn(serving.into_future());
+    let open = Arc::clone(&app.connections);
+    let serving = connections::serve(listener, router(Arc::clone(&app)), open, close.clone());
+    let mut serving = tokio::spawn(serving);
     tokio::select! {
         ended = &mut serving => {
             let error = Error::new(ErrorKind::Io, "the listener failed");
             return Err(match ended {
-                Ok(Err(cause)) => error.caused_by(cause),
-                Ok(Ok(())) => error,
+                Ok(()) => error,
                 Err(cause) => error.caused_by(cause),
             });
         }

@@ -28,6 +28,7 @@ pub fn status(kind: ErrorKind) -> StatusCode {
         }
         ErrorKind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         ErrorKind::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
+        ErrorKind::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
         ErrorKind::ImageSetNotReady | ErrorKind::ModelAlreadyLoaded => StatusCode::CONFLICT,
         ErrorKind::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorKind::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -69,10 +70,14 @@ pub(super) fn respond(error: &Error, request_id: &str) -> Response {
     response
 }
 
-/// Logs `error` and makes it the text of an answer, in one line: that of one request among many.
+/// `error` as the text of an answer, in one line: that of one request among many.
 pub(super) fn text(error: &Error, request_id: &str) -> Vec<u8> {
-    log(error, status(error.kind()));
     body(error, request_id).to_string().into_bytes()
+}
+
+/// Logs `error` as that of one request among many.
+pub(super) fn log_one(error: &Error) {
+    log(error, status(error.kind()));
 }
 
 fn body(error: &Error, request_id: &str) -> Value {

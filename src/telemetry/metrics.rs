@@ -50,6 +50,11 @@ struct Operation {
     operation: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Ending {
+    reason: &'static str,
+}
+
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// The metrics of one server.
@@ -72,6 +77,9 @@ pub struct Metrics {
     resident: Gauge,
     input_bytes: Gauge,
     work_bytes: Gauge,
+    connections: Gauge,
+    connections_ended: Family<Ending, Counter>,
+    body_bytes: Gauge,
     ahi: AhiCounters,
     ahi_source: Mutex<Option<AhiSource>>,
 }
@@ -114,6 +122,12 @@ pub struct Standing {
     pub input_bytes: u64,
     /// Bytes that models and requests have acquired.
     pub work_bytes: u64,
+    /// Connections of clients.
+    pub connections: usize,
+    /// How many of them the server ended for want of time or room so far, by the reason.
+    pub connections_ended: Vec<(&'static str, u64)>,
+    /// Bytes that bodies hold.
+    pub body_bytes: u64,
 }
 
 #[derive(Default)]
@@ -198,6 +212,13 @@ impl Metrics {
                 "Memory account: models, volumes, windows and results",
                 Gauge::default(),
             ),
+            connections: n.add("connections", "Connections of clients", Gauge::default()),
+            connections_ended: n.add(
+                "connections_ended",
+                "Connections that were closed for want of time or room, or not taken",
+                Family::default(),
+            ),
+            body_bytes: n.add("body_bytes", "Memory that bodies hold", Gauge::default()),
             ahi,
             ahi_source: Mutex::new(None),
             registry: names.0,
@@ -268,6 +289,11 @@ impl Metrics {
         self.resident.set(signed(standing.resident));
         self.input_bytes.set(signed(standing.input_bytes));
         self.work_bytes.set(signed(standing.work_bytes));
+        self.connections.set(signed(standing.connections as u64));
+        self.body_bytes.set(signed(standing.body_bytes));
+        for &(reason, count) in &standing.connections_ended {
+            show(&self.connections_ended, &Ending { reason }, count);
+        }
         for state in ["loading", "ready", "unloading", "failed"] {
             let count = standing.models.iter().filter(|&&s| s == state).count();
             self.models.get_or_create(&State { state }).set(signed(count as u64));
@@ -275,19 +301,23 @@ impl Metrics {
         let source = self.ahi_source.lock().unwrap_or_else(PoisonError::into_inner);
         for sample in source.iter().flat_map(|read| read()) {
             let labels = Operation { operation: sample.operation };
-            let set = |family: &Family<Operation, Counter>, value: u64| {
-                // The source counts; this counter only shows where it stands.
-                let counter = family.get_or_create(&labels);
-                let atomic: &AtomicU64 = counter.inner();
-                atomic.store(value, Ordering::Relaxed);
-            };
-            set(&self.ahi.calls, sample.calls);
-            set(&self.ahi.retries, sample.retries);
-            set(&self.ahi.throttles, sample.throttles);
-            set(&self.ahi.failures, sample.failures);
-            set(&self.ahi.bytes, sample.bytes);
+            show(&self.ahi.calls, &labels, sample.calls);
+            show(&self.ahi.retries, &labels, sample.retries);
+            show(&self.ahi.throttles, &labels, sample.throttles);
+            show(&self.ahi.failures, &labels, sample.failures);
+            show(&self.ahi.bytes, &labels, sample.bytes);
         }
     }
+}
+
+/// Sets a counter to where it stands at the source that counts.
+fn show<L>(family: &Family<L, Counter>, labels: &L, value: u64)
+where
+    L: Clone + std::hash::Hash + Eq,
+{
+    let counter = family.get_or_create(labels);
+    let atomic: &AtomicU64 = counter.inner();
+    atomic.store(value, Ordering::Relaxed);
 }
 
 #[cfg(test)]

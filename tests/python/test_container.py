@@ -19,7 +19,8 @@ from local import BINARY, ROOT, get, import_dicom, run
 
 MODEL = ROOT / "model/ct_phantom"
 # As an operator who trusts nothing runs it.
-LOCKED = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+USER = "10001:10001"
+LOCKED = ("--user", USER, "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 KEYS = ("-e", "AWS_ACCESS_KEY_ID=test", "-e", "AWS_SECRET_ACCESS_KEY=test", "-e", "AWS_REGION=us-east-1")
 
 
@@ -151,9 +152,34 @@ def test_it_is_what_sagemaker_wants(image):
     assert config["Entrypoint"] == ["/usr/local/bin/ahi-inference"] and config["Cmd"] == ["serve"]
     for capability in ("accept-bind-to-port", "multi-models"):
         assert config["Labels"][f"com.amazonaws.sagemaker.capabilities.{capability}"] == "true"
-    assert config["User"].split(":")[0].isdigit() and not config["User"].startswith("0")
+    # SageMaker expects root.
+    assert config["User"] == "0:0"
     assert config["Healthcheck"]["Test"][0] == "CMD"
     assert about["Size"] < 200e6
+
+
+def users(container):
+    """The user of each process in a container."""
+    return [line.split()[0] for line in docker("top", container, "-eo", "uid,pid,comm").splitlines()[1:]]
+
+
+def test_it_runs_as_sagemaker_starts_it(image, containers, phantom, tmp_path):
+    folder, store, request = phantom
+    emulate(containers, image, store)
+    # No user, no limits; the model's folder is root's alone, as an archive may say.
+    model = tmp_path / "model"
+    shutil.copytree(MODEL, model)
+    mount = ("-v", f"{model}:/opt/ml/model:ro")
+    container = containers.start(
+        "server", "-e", "AHI_ENDPOINT_URL=http://emulator:8089", *KEYS, "-p", "127.0.0.1::8080", *mount, image, "serve",
+    )
+    url = address(container)
+    wait_until_ready(url, container)
+    assert users(container) == ["0"]
+    assert curl(url, request, tmp_path / "seg.dcm") == "200", (tmp_path / "seg.dcm").read_bytes()[:4000]
+    assert_segmented(tmp_path / "seg.dcm", folder)
+    docker("stop", "-t", 30, container)
+    assert docker("inspect", "--format", "{{.State.ExitCode}}", container) == "0"
 
 
 def test_a_request_from_start_to_sigterm(image, containers, phantom, tmp_path):
@@ -166,8 +192,7 @@ def test_a_request_from_start_to_sigterm(image, containers, phantom, tmp_path):
     assert_segmented(tmp_path / "seg.dcm", folder)
 
     # The first process is the server, and not root's.
-    users = [line.split()[0] for line in docker("top", container, "-eo", "uid,pid,comm").splitlines()[1:]]
-    assert users == ["10001"]
+    assert users(container) == ["10001"]
     # It did all this with nothing to write to but /tmp.
     assert docker("inspect", "--format", "{{.HostConfig.ReadonlyRootfs}}", container) == "true"
 

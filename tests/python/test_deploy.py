@@ -50,6 +50,36 @@ def test_manifest_is_valid():
     tool("kubernetes-validate", "--strict", ROOT / "docker/kubernetes.yaml")
 
 
+def test_the_image_starts_as_root_for_sagemaker_and_runs_as_another_user_elsewhere():
+    import yaml
+
+    stages = (ROOT / "Dockerfile").read_text().split("\nFROM ")
+    runtime = next(stage for stage in stages if " AS runtime\n" in stage.split("\n", 1)[0] + "\n")
+    # The last stage is made of it and names no user of its own.
+    assert stages[-1].startswith("runtime\n") and "\nUSER" not in stages[-1]
+    assert [line for line in runtime.splitlines() if line.startswith("USER ")] == ["USER 0:0"]
+
+    services = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())["services"]
+    assert services["server"]["user"] == "10001:10001"
+    for service in services.values():
+        assert service["read_only"] and service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+
+    documents = yaml.safe_load_all((ROOT / "docker/kubernetes.yaml").read_text())
+    pod = next(d for d in documents if d["kind"] == "Deployment")["spec"]["template"]["spec"]
+    context = pod["securityContext"]
+    assert context["runAsNonRoot"] and (context["runAsUser"], context["runAsGroup"]) == (10001, 10001)
+    for container in pod["containers"]:
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        assert not container["securityContext"]["allowPrivilegeEscalation"]
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+    # And what is said of plain hosts.
+    readme = (ROOT / "docker/README.md").read_text()
+    host = readme[readme.index("## A plain host"):]
+    assert all(flag in host for flag in ("--user 10001:10001", "--read-only", "--cap-drop ALL"))
+
+
 def test_buildspec_runs_what_there_is():
     import yaml
 

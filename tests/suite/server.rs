@@ -1,9 +1,11 @@
 //! The server over real connections, with a stand-in for the pipeline.
 
+mod connections;
 mod contract;
 mod harness;
 mod hostile;
 mod lifecycle;
+mod lines;
 mod load;
 mod models;
 mod observability;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use ahi_inference::config::{AdmissionSettings, ComputeSettings, ExecutionProvider, HttpSettings};
+use ahi_inference::config::{
+    AdmissionSettings, ComputeSettings, ConnectionSettings, ExecutionProvider, HttpSettings,
+};
 use ahi_inference::error::{Error, ErrorKind, Result};
 use ahi_inference::memory::Account;
 use ahi_inference::pipeline::{Held, Invoke, Places};
@@ -25,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 pub const ID: &str = "0123456789abcdef0123456789abcdef";
 
 /// Every kind of error and the status it must have.
-pub const STATUSES: [(ErrorKind, u16); 25] = [
+pub const STATUSES: [(ErrorKind, u16); 26] = [
     (ErrorKind::InvalidRequest, 400),
     (ErrorKind::AccessDenied, 403),
     (ErrorKind::NotFound, 404),
@@ -33,6 +35,7 @@ pub const STATUSES: [(ErrorKind, u16); 25] = [
     (ErrorKind::RouteNotFound, 404),
     (ErrorKind::MethodNotAllowed, 405),
     (ErrorKind::NotAcceptable, 406),
+    (ErrorKind::RequestTimeout, 408),
     (ErrorKind::ImageSetNotReady, 409),
     (ErrorKind::ModelAlreadyLoaded, 409),
     (ErrorKind::PayloadTooLarge, 413),
@@ -192,6 +195,8 @@ impl Default for Setup {
                 max_inline: 10_000,
                 request_timeout: Some(Duration::from_secs(20)),
                 output_uri: None,
+                max_inputs: 64,
+                connections: ConnectionSettings::default(),
             },
             admission: AdmissionSettings { max_concurrent: 4, queue: 4 },
             drain_timeout: Duration::from_secs(10),
@@ -231,7 +236,8 @@ impl Server {
         let stand_in = Arc::new(StandIn::default());
         let readiness = Arc::new(Readiness::default());
         let app = Arc::new(App {
-            bodies: server::Room::new(setup.http.max_body),
+            bodies: server::Room::new(setup.http.max_body, setup.http.connections.body_wait),
+            connections: server::Connections::new(setup.http.connections.clone()),
             http: setup.http,
             compute: ComputeSettings {
                 execution_provider: ExecutionProvider::Cpu,

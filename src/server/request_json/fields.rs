@@ -1,0 +1,199 @@
+//! The fields of a request, bounded while they are read: a list that goes on and on, or text without an
+//! end, is refused where it passes its bound, before it takes memory.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use crate::config::MOST_INPUTS;
+
+/// Images of an input.
+const MOST_IMAGES: usize = 64;
+
+/// Names of outputs, of which there are fewer.
+const MOST_OUTPUTS: usize = 16;
+
+/// A DICOM UID; its form is checked later.
+pub(super) type Uid = Text<64>;
+/// An identifier of AHI.
+pub(super) type AhiId = Text<32>;
+/// A version of an image set.
+pub(super) type Version = Text<20>;
+/// `s3://`, a bucket of 63 characters, and a key of 1024 bytes.
+pub(super) type Uri = Text<1100>;
+/// The name of a model or of an image of one.
+pub(super) type Name = Text<1024>;
+
+/// What stands at the top.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Fields {
+    pub inputs: Option<List<Object<InputFields>, MOST_INPUTS>>,
+    pub images: Option<Images>,
+    pub datastore_id: Option<AhiId>,
+    pub image_set_id: Option<AhiId>,
+    pub version_id: Option<Version>,
+    #[serde(rename = "studyInstanceUID")]
+    pub study_instance_uid: Option<Uid>,
+    #[serde(rename = "seriesInstanceUID")]
+    pub series_instance_uid: Option<Uid>,
+    pub s3_uri: Option<Uri>,
+    pub model: Option<Name>,
+    pub outputs: Option<List<Output, MOST_OUTPUTS>>,
+    #[serde(rename = "outputS3Uri")]
+    pub output_uri: Option<Uri>,
+}
+
+/// An image, or several under `images`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct InputFields {
+    pub images: Option<Images>,
+    pub datastore_id: Option<AhiId>,
+    pub image_set_id: Option<AhiId>,
+    pub version_id: Option<Version>,
+    #[serde(rename = "studyInstanceUID")]
+    pub study_instance_uid: Option<Uid>,
+    #[serde(rename = "seriesInstanceUID")]
+    pub series_instance_uid: Option<Uid>,
+    pub s3_uri: Option<Uri>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Image {
+    pub datastore_id: Option<AhiId>,
+    pub image_set_id: Option<AhiId>,
+    pub version_id: Option<Version>,
+    #[serde(rename = "studyInstanceUID")]
+    pub study_instance_uid: Option<Uid>,
+    #[serde(rename = "seriesInstanceUID")]
+    pub series_instance_uid: Option<Uid>,
+    pub s3_uri: Option<Uri>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Output {
+    DicomSeg,
+    Nifti,
+}
+
+/// Text of at most `MOST` bytes.
+#[derive(Default)]
+pub(super) struct Text<const MOST: usize>(pub String);
+
+impl<'de, const MOST: usize> Deserialize<'de> for Text<MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(TextVisitor)
+    }
+}
+
+struct TextVisitor<const MOST: usize>;
+
+impl<const MOST: usize> Visitor<'_> for TextVisitor<MOST> {
+    type Value = Text<MOST>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a string of at most {MOST} bytes")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        if text.len() > MOST {
+            Err(E::invalid_length(text.len(), &self))
+        } else {
+            Ok(Text(text.to_owned()))
+        }
+    }
+}
+
+/// At most `MOST` of something.
+pub(super) struct List<T, const MOST: usize>(pub Vec<T>);
+
+impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for List<T, MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(ListVisitor(PhantomData))
+    }
+}
+
+struct ListVisitor<T, const MOST: usize>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for ListVisitor<T, MOST> {
+    type Value = List<T, MOST>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of at most {MOST}")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some(one) = list.next_element()? {
+            if all.len() == MOST {
+                return Err(A::Error::invalid_length(MOST + 1, &self));
+            }
+            all.push(one);
+        }
+        Ok(List(all))
+    }
+}
+
+/// Images by name, or a list of them.
+pub(super) struct Images(pub Vec<(Option<String>, Image)>);
+
+impl<'de> Deserialize<'de> for Images {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ImagesVisitor)
+    }
+}
+
+struct ImagesVisitor;
+
+impl<'de> Visitor<'de> for ImagesVisitor {
+    type Value = Images;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an object of at most {MOST_IMAGES} images by name or a list of them")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Images, A::Error> {
+        let mut images = Vec::new();
+        while let Some((Text(name), Object(set))) = map.next_entry::<Name, Object<Image>>()? {
+            if images.len() == MOST_IMAGES {
+                return Err(A::Error::invalid_length(MOST_IMAGES + 1, &self));
+            }
+            images.push((Some(name), set));
+        }
+        Ok(Images(images))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Images, A::Error> {
+        let images = ListVisitor::<Object<Image>, MOST_IMAGES>(PhantomData).visit_seq(list)?;
+        Ok(Images(images.0.into_iter().map(|Object(set)| (None, set)).collect()))
+    }
+}
+
+/// A `T` written as a JSON object: what serde derives for a struct reads an array of its fields, too.
+pub(super) struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+    }
+}

@@ -1,0 +1,191 @@
+//! Requests in JSON, read and refused.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+const ID: &str = "0123456789abcdef0123456789abcdef";
+
+fn read(body: Value) -> Result<Body> {
+    parse(body.to_string().as_bytes(), 64)
+}
+
+#[test]
+fn both_forms_say_the_same() {
+    let bare = read(json!({"datastoreId": ID, "imageSetId": ID, "versionId": "2"})).unwrap();
+    let inputs = json!([{"datastoreId": ID, "imageSetId": ID, "versionId": "2"}]);
+    assert_eq!(read(json!({ "inputs": inputs })).unwrap(), bare);
+    assert_eq!(
+        bare.inputs,
+        [Input::ImageSet {
+            datastore_id: ID.to_owned(),
+            image_set_id: ID.to_owned(),
+            version_id: Some("2".to_owned()),
+        }]
+    );
+}
+
+#[test]
+fn images_are_read_by_their_names() {
+    let set = json!({"datastoreId": ID, "imageSetId": ID});
+    let images = json!({"images": {"T1": set, "FLAIR": set}});
+    let bare = read(images.clone()).unwrap();
+    assert_eq!(read(json!({"inputs": [images]})).unwrap(), bare);
+    let Input::Images(images) = &bare.inputs[0] else { panic!("{bare:?}") };
+    let names: Vec<Option<&str>> = images.iter().map(|(name, _)| name.as_deref()).collect();
+    assert_eq!(names, [Some("T1"), Some("FLAIR")]);
+    let Input::Images(listed) = &read(json!({"images": [set, set]})).unwrap().inputs[0] else {
+        panic!("one image");
+    };
+    assert!(listed.len() == 2 && listed.iter().all(|(name, _)| name.is_none()));
+    for body in [
+        json!({"images": {}}),
+        json!({"images": []}),
+        json!({"images": [[ID, ID]]}),
+        json!({"images": "Doe^Jane"}),
+        json!({"images": {"T1": set}, "datastoreId": ID}),
+        json!({"inputs": [{"images": {"Doe^Jane": {"datastoreId": ID}}}]}),
+        json!({"inputs": [{"images": {"Doe^Jane": {"datastoreId": ID, "imageSetId": "x"}}}]}),
+    ] {
+        let error = read(body.clone()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{body}");
+    }
+}
+
+#[test]
+fn studies_and_places_in_s3_are_read() {
+    let uid = "1.2.840.1";
+    let body = read(json!({"datastoreId": ID, "studyInstanceUID": uid})).unwrap();
+    assert!(matches!(&body.inputs[0], Input::Study { series_instance_uid: None, .. }));
+    let s3 = json!({"s3Uri": "s3://bucket/a.zip", "seriesInstanceUID": uid});
+    let body = read(json!({"inputs": [s3], "outputs": ["nifti"]})).unwrap();
+    assert!(matches!(&body.inputs[0], Input::S3 { series_instance_uid: Some(_), .. }));
+    assert!(body.request_object().is_none());
+    let images = read(json!({"images": {"T1": s3, "T2": {"s3Uri": "s3://bucket/b/"}}}));
+    assert!(matches!(&images.unwrap().inputs[0], Input::Images(list) if list.len() == 2));
+    for (body, path) in [
+        (json!({"s3Uri": "https://x/Doe"}), "s3Uri"),
+        (json!({"s3Uri": "s3://bucket/a", "imageSetId": ID}), "imageSetId"),
+        (json!({"inputs": [{"s3Uri": "s3://bucket/a", "versionId": "1"}]}), "inputs[0].versionId"),
+        (json!({"studyInstanceUID": uid}), "datastoreId"),
+        (json!({"datastoreId": ID, "studyInstanceUID": "Doe^Jane"}), "studyInstanceUID"),
+        (json!({"datastoreId": ID, "studyInstanceUID": uid, "imageSetId": ID}), "imageSetId"),
+        (
+            json!({"datastoreId": ID, "imageSetId": ID, "seriesInstanceUID": uid}),
+            "seriesInstanceUID",
+        ),
+    ] {
+        let error = read(body.clone()).unwrap_err();
+        assert_eq!(error.details()["path"], path, "{body}: {error}");
+        assert!(!format!("{error:?}").contains("Doe"), "{error:?}");
+    }
+}
+
+#[test]
+fn a_request_in_s3_has_the_last_word_on_inputs_alone() {
+    let outer = read(json!({"s3Uri": "s3://bucket/a.JSON", "model": "outer"})).unwrap();
+    assert_eq!(outer.request_object().as_deref(), Some("s3://bucket/a.JSON"));
+    let inner = json!({"datastoreId": ID, "imageSetId": ID, "model": "inner",
+                       "outputS3Uri": "s3://bucket/out"});
+    let both = outer.over(read(inner).unwrap());
+    assert!(matches!(both.inputs[0], Input::ImageSet { .. }));
+    assert_eq!(both.model.as_deref(), Some("outer"));
+    assert_eq!(both.output_uri.as_deref(), Some("s3://bucket/out"));
+}
+
+#[test]
+fn options_are_read() {
+    let body = read(json!({
+        "inputs": [{"datastoreId": ID, "imageSetId": ID, "versionId": null}],
+        "model": "spleen", "outputs": ["nifti", "dicom-seg"], "outputS3Uri": "s3://bucket/a",
+    }))
+    .unwrap();
+    assert_eq!(body.model.as_deref(), Some("spleen"));
+    assert_eq!(body.outputs, [OutputKind::Nifti, OutputKind::DicomSeg]);
+    assert_eq!(body.output_uri.as_deref(), Some("s3://bucket/a"));
+}
+
+#[test]
+fn errors_name_the_path_and_no_value() {
+    let set = json!({"datastoreId": ID, "imageSetId": ID});
+    let with = |key: &str, value: Value| {
+        let mut all = set.clone();
+        all[key] = value;
+        all
+    };
+    for (body, path) in [
+        (json!({}), "inputs"),
+        (json!({"inputs": []}), "inputs"),
+        (json!({"inputs": "Doe^Jane"}), "inputs"),
+        (json!({"inputs": [set, 7]}), "inputs[1]"),
+        (json!({"inputs": [with("patient", json!("Doe^Jane"))]}), "inputs[0].patient"),
+        (json!({"inputs": [with("imageSetId", json!("Doe^Jane"))]}), "inputs[0].imageSetId"),
+        (json!({"inputs": [set], "datastoreId": ID, "imageSetId": ID}), "inputs"),
+        (json!({"inputs": [{"datastoreId": ID}]}), "inputs[0]"),
+        (json!({"datastoreId": ID}), "imageSetId"),
+        (json!({"imageSetId": ID}), "datastoreId"),
+        (with("versionId", json!("Doe^Jane")), "versionId"),
+        (with("versionId", json!(2)), "versionId"),
+        (with("model", json!({"Doe^Jane, expected x": 1})), "model"),
+        (with("outputs", json!(["stl, expected Doe^Jane"])), "outputs[0]"),
+        (with("outputs", json!(["nifti", "nifti"])), "outputs[1]"),
+        (with("outputs", json!([])), "outputs"),
+        (with("outputS3Uri", json!("file:///etc/Doe^Jane")), "outputS3Uri"),
+        (with("outputS3Uri", json!("https://Doe^Jane")), "outputS3Uri"),
+        (with("extra", json!("Doe^Jane")), "extra"),
+        (json!(["Doe^Jane"]), "."),
+        (json!("Doe^Jane"), "."),
+        (json!({"inputs": [[ID, ID, null]]}), "inputs[0]"),
+    ] {
+        let error = read(body.clone()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{body}");
+        assert_eq!(error.details()["path"], path, "{body}: {error}");
+        assert!(!format!("{error:?}").contains("Doe"), "{error:?}");
+    }
+}
+
+#[test]
+fn repeated_fields_and_trailing_text_are_refused() {
+    let twice = format!(r#"{{"datastoreId":"{ID}","imageSetId":"{ID}","imageSetId":"{ID}"}}"#);
+    assert!(parse(twice.as_bytes(), 64).unwrap_err().message().contains("imageSetId"));
+    let trailing = format!(r#"{{"datastoreId":"{ID}","imageSetId":"{ID}"}} x"#);
+    assert!(parse(trailing.as_bytes(), 64).unwrap_err().message().contains("not JSON"));
+    assert!(parse(b"{\"inputs\":", 64).unwrap_err().message().contains("too early"));
+    assert!(parse(b"", 64).is_err() && parse(b"\xff", 64).is_err());
+    assert!(parse("[".repeat(100_000).as_bytes(), 64).is_err());
+}
+
+#[test]
+fn lists_and_texts_are_bounded_while_they_are_read() {
+    let set = json!({"datastoreId": ID, "imageSetId": ID});
+    let inputs = |n: usize| json!({"inputs": vec![set.clone(); n]});
+    assert_eq!(read(inputs(64)).unwrap().inputs.len(), 64);
+    let error = read(inputs(65)).unwrap_err();
+    assert!(error.message().contains("more than 64"), "{error}");
+    assert_eq!(error.details()["path"], "inputs");
+    for (body, path) in [
+        (json!({"images": vec![set.clone(); 65]}), "images"),
+        (json!({"inputs": [{"images": vec![set.clone(); 65]}]}), "inputs[0].images"),
+        (json!({"outputs": vec!["nifti"; 17]}), "outputs"),
+        (json!({"studyInstanceUID": "1".repeat(65)}), "studyInstanceUID"),
+        (json!({"imageSetId": "a".repeat(33)}), "imageSetId"),
+        (json!({"s3Uri": format!("s3://bucket/{}", "a".repeat(2000))}), "s3Uri"),
+        (json!({"model": "m".repeat(1025)}), "model"),
+    ] {
+        let error = read(body).unwrap_err();
+        assert_eq!(error.details()["path"], path, "{error}");
+        assert!(error.message().contains("at most"), "{error}");
+    }
+}
+
+#[test]
+fn floods_of_inputs_are_refused_where_they_pass_the_bound() {
+    // 25 MiB of them; what comes after the bound is not read, so it may be anything.
+    let flood = format!("{{\"inputs\":[{}", "{},".repeat(8 << 20));
+    let started = std::time::Instant::now();
+    let error = parse(flood.as_bytes(), 64).unwrap_err();
+    assert!(error.message().contains("at most 1024"), "{error}");
+    let missing = format!("{{\"inputs\":[{}{{}}]}}", "{},".repeat(64));
+    assert!(parse(missing.as_bytes(), 64).unwrap_err().message().contains("more than 64"));
+    assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
+}
