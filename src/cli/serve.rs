@@ -1,6 +1,7 @@
 //! `serve`: the pipeline behind the scheduler behind HTTP.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::runtime::Handle;
@@ -10,7 +11,8 @@ use crate::config::{self, EndpointUrl, ModelSettings, ServeArgs, ServeSettings};
 use crate::error::{Error, Result};
 use crate::pipeline::{self, Invoke};
 use crate::registry::{
-    Budget, BundleLoader, Host, LoadOptions, Model, ModelLocation, Naming, Registry, discover,
+    BrokenNetworks, Budget, BundleLoader, Host, LoadOptions, Model, ModelLocation, Naming,
+    Registry, Roots, discover,
 };
 use crate::scheduler::{Drained, Scheduler};
 use crate::server::{self, App, Readiness, Room, Termination};
@@ -34,6 +36,8 @@ struct Service {
     invoke: Arc<dyn Invoke>,
     models: Arc<dyn Host>,
     metrics: Arc<Metrics>,
+    /// Counts the models whose networks keep failing.
+    broken: BrokenNetworks,
     /// Loads the models there are from the start; whether the server is ready then.
     loading: BoxFuture<'static, bool>,
 }
@@ -62,11 +66,12 @@ async fn until_stopped(settings: ServeSettings, work: Handle) -> Result<Drained>
     }
     let building = settings.clone();
     let building = work.spawn(async move { build_service(&building).await });
-    let Service { invoke, models, metrics, loading } = building
+    let Service { invoke, models, metrics, broken, loading } = building
         .await
         .map_err(|e| Error::internal("building the service panicked").caused_by(e))??;
 
-    let readiness = Arc::new(Readiness::default());
+    let readiness = Arc::new(Readiness::watching(broken.clone()));
+    work.spawn(mend(Arc::clone(&models), broken));
     let loaded = work.spawn(loading);
     tokio::spawn({
         let readiness = Arc::clone(&readiness);
@@ -87,7 +92,9 @@ async fn until_stopped(settings: ServeSettings, work: Handle) -> Result<Drained>
 
 /// The pipeline over the models of `settings`.
 async fn build_service(settings: &ServeSettings) -> Result<Service> {
-    let (registry, locations) = registry(settings)?;
+    let options = LoadOptions::from(&settings.compute);
+    let broken = options.broken.clone();
+    let (registry, locations) = registry(settings, options)?;
     let registry = Arc::new(registry);
     let clients = aws_settings(&settings.aws);
     let config = aws::sdk_config(&clients).await?;
@@ -113,13 +120,34 @@ async fn build_service(settings: &ServeSettings) -> Result<Service> {
             None => true,
         }
     };
-    Ok(Service { invoke: Arc::new(service), models, metrics, loading: Box::pin(loading) })
+    let loading = Box::pin(loading);
+    Ok(Service { invoke: Arc::new(service), models, metrics, broken, loading })
+}
+
+/// Time between attempts to get broken models to work again: `/ping` fails meanwhile, so that nobody
+/// else may ask for them.
+const MENDING: Duration = Duration::from_secs(10);
+
+/// Tries again and again to get models to work whose networks keep failing.
+async fn mend(models: Arc<dyn Host>, broken: BrokenNetworks) {
+    loop {
+        tokio::time::sleep(MENDING).await;
+        if broken.any() {
+            let models = Arc::clone(&models);
+            if tokio::task::spawn_blocking(move || models.mend()).await.is_err() {
+                tracing::error!("mending a model panicked");
+            }
+        }
+    }
 }
 
 /// The registry, and the models it is to hold from the start, where it is not the platform that
 /// brings them.
-fn registry(settings: &ServeSettings) -> Result<(Registry<Model>, Option<Vec<ModelLocation>>)> {
-    let loader = BundleLoader(LoadOptions::from(&settings.compute));
+fn registry(
+    settings: &ServeSettings,
+    options: LoadOptions,
+) -> Result<(Registry<Model>, Option<Vec<ModelLocation>>)> {
+    let loader = BundleLoader(options);
     // A warm-up uses all cores; two loads at once overlap the reading of one with that of the other.
     let loads = (settings.compute.threads / 4).clamp(2, 4);
     Ok(match &settings.models {
@@ -128,10 +156,11 @@ fn registry(settings: &ServeSettings) -> Result<(Registry<Model>, Option<Vec<Mod
             let registry = Registry::new(loader, Budget::unbounded(), Naming::Folders, loads);
             (registry, Some(locations))
         }
-        ModelSettings::MultiModel { budget } => {
+        ModelSettings::MultiModel { budget, roots } => {
             let budget = budget.map_or_else(Budget::unbounded, Budget::of);
-            tracing::info!(budget_bytes = budget.limit(), "models are loaded by request");
-            (Registry::new(loader, budget, Naming::Opaque, loads), None)
+            tracing::info!(budget_bytes = budget.limit(), ?roots, "models are loaded by request");
+            let registry = Registry::new(loader, budget, Naming::Opaque, loads);
+            (registry.within(Roots::new(roots.clone())), None)
         }
     })
 }

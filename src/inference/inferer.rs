@@ -212,6 +212,10 @@ impl Network for Slices<'_> {
             take(result.index_axis_move(Axis(4), 0).insert_axis(axis))
         })
     }
+
+    fn judge(&self, failure: Error) -> Error {
+        self.network.judge(failure)
+    }
 }
 
 #[cfg(test)]
