@@ -62,6 +62,8 @@ pub enum ErrorKind {
     Cancelled,
     /// Memory for a model or a request is not to be had.
     OutOfMemory,
+    /// The network failed in ONNX Runtime or on a GPU although its input is one it takes.
+    InferenceFailed,
     /// The process was set up wrongly: flags, environment, missing library.
     Configuration,
     /// A local file or folder cannot be read or written.
@@ -97,6 +99,7 @@ impl ErrorKind {
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::Cancelled => "cancelled",
             Self::OutOfMemory => "out_of_memory",
+            Self::InferenceFailed => "inference_failed",
             Self::Configuration => "configuration",
             Self::Io => "io",
             Self::Internal => "internal",

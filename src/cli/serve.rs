@@ -1,6 +1,7 @@
 //! `serve`: the pipeline behind the scheduler behind HTTP.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::runtime::Handle;
@@ -11,7 +12,8 @@ use crate::error::{Error, Result};
 use crate::memory::{Account, Pool};
 use crate::pipeline::{self, Invoke};
 use crate::registry::{
-    Budget, BundleLoader, Host, LoadOptions, Model, ModelLocation, Naming, Registry, discover,
+    BrokenNetworks, Budget, BundleLoader, Host, LoadOptions, Model, ModelLocation, Naming,
+    Registry, Roots, discover,
 };
 use crate::scheduler::{Drained, Scheduler};
 use crate::server::{self, App, Connections, Readiness, Room, Termination};
@@ -36,6 +38,8 @@ struct Service {
     models: Arc<dyn Host>,
     metrics: Arc<Metrics>,
     account: Account,
+    /// Counts the models whose networks keep failing.
+    broken: BrokenNetworks,
     /// Loads the models there are from the start; whether the server is ready then.
     loading: BoxFuture<'static, bool>,
 }
@@ -64,11 +68,12 @@ async fn until_stopped(settings: ServeSettings, work: Handle) -> Result<Drained>
     }
     let building = settings.clone();
     let building = work.spawn(async move { build_service(&building).await });
-    let Service { invoke, models, metrics, account, loading } = building
+    let Service { invoke, models, metrics, account, broken, loading } = building
         .await
         .map_err(|e| Error::internal("building the service panicked").caused_by(e))??;
 
-    let readiness = Arc::new(Readiness::default());
+    let readiness = Arc::new(Readiness::watching(broken.clone()));
+    work.spawn(mend(Arc::clone(&models), broken));
     let loaded = work.spawn(loading);
     tokio::spawn({
         let readiness = Arc::clone(&readiness);
@@ -98,7 +103,9 @@ async fn build_service(settings: &ServeSettings) -> Result<Service> {
         bodies = settings.http.max_body,
         "memory in bytes"
     );
-    let (registry, locations) = registry(settings, &account.work)?;
+    let options = LoadOptions::from(&settings.compute);
+    let broken = options.broken.clone();
+    let (registry, locations) = registry(settings, options, &account.work)?;
     let registry = Arc::new(registry);
     let clients = aws_settings(&settings.aws);
     let config = aws::sdk_config(&clients).await?;
@@ -126,16 +133,34 @@ async fn build_service(settings: &ServeSettings) -> Result<Service> {
         }
     };
     let loading = Box::pin(loading);
-    Ok(Service { invoke: Arc::new(service), models, metrics, account, loading })
+    Ok(Service { invoke: Arc::new(service), models, metrics, account, broken, loading })
+}
+
+/// Time between attempts to get broken models to work again: `/ping` fails meanwhile, so that nobody
+/// else may ask for them.
+const MENDING: Duration = Duration::from_secs(10);
+
+/// Tries again and again to get models to work whose networks keep failing.
+async fn mend(models: Arc<dyn Host>, broken: BrokenNetworks) {
+    loop {
+        tokio::time::sleep(MENDING).await;
+        if broken.any() {
+            let models = Arc::clone(&models);
+            if tokio::task::spawn_blocking(move || models.mend()).await.is_err() {
+                tracing::error!("mending a model panicked");
+            }
+        }
+    }
 }
 
 /// The registry, and the models it is to hold from the start, where it is not the platform that
 /// brings them.
 fn registry(
     settings: &ServeSettings,
+    options: LoadOptions,
     memory: &Arc<Pool>,
 ) -> Result<(Registry<Model>, Option<Vec<ModelLocation>>)> {
-    let loader = BundleLoader(LoadOptions::from(&settings.compute));
+    let loader = BundleLoader(options);
     // A warm-up uses all cores; two loads at once overlap the reading of one with that of the other.
     let loads = (settings.compute.threads / 4).clamp(2, 4);
     Ok(match &settings.models {
@@ -145,11 +170,12 @@ fn registry(
             let registry = Registry::new(loader, budget, Naming::Folders, loads);
             (registry, Some(locations))
         }
-        ModelSettings::MultiModel { budget } => {
+        ModelSettings::MultiModel { budget, roots } => {
             let budget = budget.map_or_else(Budget::unbounded, Budget::of);
             let budget = budget.within(Arc::clone(memory));
-            tracing::info!(budget_bytes = budget.limit(), "models are loaded by request");
-            (Registry::new(loader, budget, Naming::Opaque, loads), None)
+            tracing::info!(budget_bytes = budget.limit(), ?roots, "models are loaded by request");
+            let registry = Registry::new(loader, budget, Naming::Opaque, loads);
+            (registry.within(Roots::new(roots.clone())), None)
         }
     })
 }

@@ -83,6 +83,10 @@ pub struct ServeArgs {
     #[arg(long, env = "MEMORY_BUDGET_BYTES", value_name = "BYTES",
           value_parser = bounded::<1, { 1 << 50 }>)]
     pub memory_budget_bytes: Option<usize>,
+    /// Folders below which a multi-model endpoint may load models, separated by ':' or ','
+    /// [default: /opt/ml]
+    #[arg(long, env = "MODEL_ROOTS", value_name = "DIRS")]
+    pub model_roots: Option<String>,
     /// Where outputs go when a request does not say: s3://BUCKET/PREFIX or file:///FOLDER
     /// [default: into the answer]
     #[arg(long, env = "OUTPUT_S3_URI", value_name = "URI")]
@@ -137,6 +141,8 @@ pub enum ModelSettings {
     MultiModel {
         /// Bytes of memory that they may occupy; `None` is without bound.
         budget: Option<u64>,
+        /// Folders below which they lie, absolute.
+        roots: Vec<PathBuf>,
     },
 }
 
@@ -196,7 +202,13 @@ impl ServeArgs {
         let models = if self.multi_model {
             let set = self.memory_budget_bytes.map(|bytes| bytes as u64);
             let budget = set.or_else(|| work.map(|work| usual_budget(work, max_concurrent)));
-            ModelSettings::MultiModel { budget }
+            let roots = model_roots(self.model_roots.as_deref().unwrap_or(MODEL_ROOT))?;
+            ModelSettings::MultiModel { budget, roots }
+        } else if self.model_roots.is_some() {
+            return Err(wrong(
+                "--model-roots",
+                "says where a multi-model endpoint may load models from; it needs --multi-model",
+            ));
         } else if self.memory_budget_bytes.is_some() {
             return Err(wrong(
                 "--memory-budget-bytes",
@@ -227,6 +239,18 @@ impl ServeArgs {
 
 /// The most inputs of one request that may be set: more are not even read.
 pub const MOST_INPUTS: usize = 1024;
+/// Where the platform puts models.
+const MODEL_ROOT: &str = "/opt/ml";
+
+/// The folders of a list.
+fn model_roots(list: &str) -> Result<Vec<PathBuf>> {
+    let parts = list.split([':', ',']).map(str::trim).filter(|part| !part.is_empty());
+    let roots: Vec<PathBuf> = parts.map(PathBuf::from).collect();
+    match roots.is_empty() || roots.iter().any(|root| !root.is_absolute()) {
+        true => Err(wrong("--model-roots", "must be absolute paths of folders, at least one")),
+        false => Ok(roots),
+    }
+}
 
 /// Time in which a real-time endpoint's container must have answered.
 const LONGEST_INVOCATION: Duration = Duration::from_secs(60);
@@ -316,9 +340,16 @@ mod tests {
             "--max-inline=0",
             "--multi-model",
             "--memory-budget-bytes=5000",
+            "--model-roots=/opt/ml/models:/srv/a,/srv/b:",
         ])
         .unwrap();
-        assert_eq!(settings.models, ModelSettings::MultiModel { budget: Some(5000) });
+        let roots = ["/opt/ml/models", "/srv/a", "/srv/b"].map(PathBuf::from).to_vec();
+        assert_eq!(settings.models, ModelSettings::MultiModel { budget: Some(5000), roots });
+        let ModelSettings::MultiModel { roots, .. } = parse(&["--multi-model"]).unwrap().models
+        else {
+            panic!("a folder")
+        };
+        assert_eq!(roots, [PathBuf::from("/opt/ml")]);
         assert_eq!(settings.http.request_timeout, None);
         assert!(settings.aws.ahi.allow_non_primary && !settings.aws.s3.path_style);
         let endpoint = settings.aws.ahi.endpoint.as_ref().map(EndpointUrl::as_str);
@@ -330,6 +361,9 @@ mod tests {
         for (flags, named) in [
             (&["--max-concurrent=0"][..], "--max-concurrent"),
             (&["--memory-budget-bytes=1000"], "--multi-model"),
+            (&["--model-roots=/opt/ml"], "--multi-model"),
+            (&["--multi-model", "--model-roots=models"], "--model-roots"),
+            (&["--multi-model", "--model-roots=:"], "--model-roots"),
             (&["--port=70000"], "--port"),
             (&["--no-such-flag"], "--no-such-flag"),
             (&["--ahi-frames-in-flight=0"], "--ahi-frames-in-flight"),

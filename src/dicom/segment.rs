@@ -97,6 +97,10 @@ pub struct Algorithm {
     /// Algorithm Family (0066,002F), one of CID 7162; Artificial Intelligence where not said.
     #[serde(default = "artificial_intelligence")]
     pub family: Code,
+    /// Algorithm Parameters (0066,0032), printable ASCII: what the program itself knows of what ran. No
+    /// package says it.
+    #[serde(skip)]
+    pub parameters: Option<String>,
 }
 
 impl Algorithm {
@@ -106,6 +110,7 @@ impl Algorithm {
             name: name.to_owned(),
             version: version.to_owned(),
             family: artificial_intelligence(),
+            parameters: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Workers that take batches of windows through a network at the same time and blend their results
 //! one after the other, in the windows' order: while one blends, the network runs for the others.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -51,6 +52,8 @@ struct Workers<'t, 'w, 'a> {
     plan: Mutex<Plan>,
     turn: Mutex<Turn<'t>>,
     changed: Condvar,
+    /// Whether somebody failed: then no further batch is begun.
+    stopped: AtomicBool,
     clock: Clock,
 }
 
@@ -74,6 +77,7 @@ pub(super) fn run<'t>(
             ended: false,
         }),
         changed: Condvar::new(),
+        stopped: AtomicBool::new(false),
         clock: Clock::default(),
     };
     let count = work.network.workers().min(work.windows.len()).max(1);
@@ -86,7 +90,7 @@ pub(super) fn run<'t>(
     });
     let mut turn = workers.turn.into_inner().unwrap_or_else(PoisonError::into_inner);
     if let Some(failure) = turn.failure.take() {
-        return Err(failure);
+        return Err(work.network.judge(failure));
     }
     if turn.next != work.windows.len() {
         return Err(Error::internal("windows are missing"));
@@ -107,6 +111,7 @@ impl<'t> Workers<'t, '_, '_> {
         impl Drop for Ending<'_, '_, '_, '_> {
             fn drop(&mut self) {
                 if !self.1 {
+                    self.0.stopped.store(true, Ordering::Relaxed);
                     self.0.turn().ended = true;
                     self.0.changed.notify_all();
                 }
@@ -128,6 +133,9 @@ impl<'t> Workers<'t, '_, '_> {
         let mut buffer = Array5::<f32>::zeros((size, channels, roi[0], roi[1], roi[2]));
         loop {
             progress.check()?;
+            if self.stopped.load(Ordering::Relaxed) {
+                return Err(another_failed());
+            }
             let Some((first, batch)) = self.next_batch() else { return Ok(()) };
             let run: Vec<[usize; 3]> = batch.to_run().collect();
             if run.is_empty() {
@@ -172,8 +180,7 @@ impl<'t> Workers<'t, '_, '_> {
             turn = self.changed.wait(turn).unwrap_or_else(PoisonError::into_inner);
         }
         if turn.ended {
-            // Somebody else's failure is the one that is told.
-            return Err(Error::new(ErrorKind::Cancelled, "another window failed"));
+            return Err(another_failed());
         }
         let mut results = results.iter().flat_map(|results| results.outer_iter());
         for (window, kind) in &batch.windows {
@@ -230,6 +237,11 @@ impl<'t> Workers<'t, '_, '_> {
     fn turn(&self) -> MutexGuard<'_, Turn<'t>> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Somebody else's failure is the one that is told.
+fn another_failed() -> Error {
+    Error::new(ErrorKind::Cancelled, "another window failed")
 }
 
 /// Seconds during which at least one batch was in the network.

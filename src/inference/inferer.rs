@@ -3,14 +3,11 @@
 use ndarray::{ArrayView4, ArrayView5, Axis};
 
 use super::importance::BlendMode;
-use super::network::{Network, NetworkShape, Share};
+use super::network::{Network, NetworkShape, Share, WIDEST_LAYER};
 use super::sliding_window::{PlaneSink, SlidingWindowInferer, WindowPadding, WindowStats};
 use crate::bundle::{Args, Component};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Progress;
-
-/// Channels of a network's largest buffers, as a guess that few exceed.
-pub const WIDEST_LAYER: u64 = 64;
 
 /// One of MONAI's inferers. All of them are sliding windows here: over the volume, over the slices
 /// across one axis, or one window as large as the image.
@@ -241,6 +238,10 @@ impl Network for Slices<'_> {
         self.network.run(slices, share, &mut |result| {
             take(result.index_axis_move(Axis(4), 0).insert_axis(axis))
         })
+    }
+
+    fn judge(&self, failure: Error) -> Error {
+        self.network.judge(failure)
     }
 }
 

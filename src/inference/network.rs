@@ -1,21 +1,24 @@
 //! A network that maps a batch of windows to a batch of results, and ONNX Runtime's form of it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
-use ndarray::{ArrayView5, Axis, Ix5};
-use ort::environment::Environment;
-use ort::session::Session;
-use ort::session::builder::SessionBuilder;
-use ort::value::{DynValue, TensorElementType, ValueType};
+use ndarray::{Array5, ArrayView5, ArrayViewD, Axis, Ix5};
+use ort::value::DynValue;
 use serde_json::{Map, Value, json};
 
-use super::gpu_permits::Permit;
+use super::failure;
+use super::files::NetworkFiles;
+use super::health::{BrokenNetworks, Health, Verdict};
 use super::lane::Lane;
+use super::opening::Opening;
 use super::placement::{self, Placement};
-use super::provider::{self, Chosen, GpuSettings, Machine, Provider, ProviderChoice, choose};
+use super::provider::{Chosen, GpuSettings, Machine, Provider, ProviderChoice, choose};
 use super::runtime::runtime;
 use super::sessions::Sessions;
+use super::signature;
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory;
 
 /// What is fixed of a network's input and output; `None` for a dimension it leaves open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -61,6 +64,12 @@ pub trait Network: Send + Sync {
         share: Share,
         take: &mut dyn FnMut(ArrayView5<f32>) -> Result<()>,
     ) -> Result<()>;
+
+    /// What is told of a failure of [`run`](Self::run), once all runs of an image have ended: it may
+    /// take runs of its own to find out whether the image or the network is at fault.
+    fn judge(&self, failure: Error) -> Error {
+        failure
+    }
 }
 
 /// How a network is run.
@@ -79,6 +88,8 @@ pub struct NetworkSettings {
     pub gpu: GpuSettings,
     /// The GPUs to use, of those there are; all where empty.
     pub devices: Vec<i32>,
+    /// Where the network is counted while it is broken.
+    pub broken: BrokenNetworks,
 }
 
 impl NetworkSettings {
@@ -101,9 +112,9 @@ impl NetworkSettings {
 /// An ONNX model in sessions of ONNX Runtime.
 pub struct OnnxNetwork {
     /// On a CPU one session with all threads, on GPUs one on each.
-    whole: Sessions,
+    whole: Sessions<Lane>,
     /// Those with a share of the threads each, where windows run side by side.
-    side_by_side: Option<Sessions>,
+    side_by_side: Option<Sessions<Lane>>,
     workers: usize,
     chosen: Chosen,
     placement: Option<Placement>,
@@ -112,6 +123,10 @@ pub struct OnnxNetwork {
     input: String,
     output: String,
     shape: NetworkShape,
+    files: Arc<NetworkFiles>,
+    health: Health,
+    /// Shape of the first batch that ran (N, C, X, Y, Z): that of the warm-up.
+    known_good: OnceLock<[usize; 5]>,
 }
 
 impl OnnxNetwork {
@@ -149,9 +164,10 @@ impl OnnxNetwork {
                 format!("{} is not there; model/export_monai_bundle.py makes it", path.display()),
             ));
         }
+        let files = Arc::new(NetworkFiles::read(&path)?);
         let threads = settings.threads();
         let opening = |threads: usize, devices: Vec<i32>| Opening {
-            path: path.clone(),
+            files: Arc::clone(&files),
             threads,
             provider: chosen.provider,
             devices,
@@ -161,14 +177,14 @@ impl OnnxNetwork {
         let whole = opening_whole.open(0)?;
         let pinned = whole.is_bound();
         let session = whole.session();
-        let (input, mut shape) = describe(session)
+        let (input, mut shape) = signature::describe(session)
             .map_err(|e| Error::new(ErrorKind::InvalidModel, format!("{}: {e}", path.display())))?;
         let output = session.outputs().first().map(|o| o.name().to_owned()).unwrap_or_default();
         let placement = placement::of(session);
         let nodes = placement.as_ref().map(|p| format!("{:?}", p.nodes)).unwrap_or_default();
         tracing::info!(
             provider = chosen.provider.name(), devices = ?chosen.devices, nodes,
-            reason = chosen.reason, "network loaded"
+            reason = chosen.reason, sha256 = files.sha256(), "network loaded"
         );
         if gpu && shape.batch.is_none() {
             shape.batch = Some(settings.side_by_side.max(1));
@@ -184,15 +200,34 @@ impl OnnxNetwork {
         let workers = if chosen.provider == Provider::Cpu { lanes } else { 2 * sessions };
         let make = Box::new(move |index| opening_whole.open(index));
         let whole = Sessions::new(Some(whole), sessions, make);
-        Ok(Self { whole, side_by_side, workers, chosen, placement, pinned, input, output, shape })
+        Ok(Self {
+            whole,
+            side_by_side,
+            workers,
+            chosen,
+            placement,
+            pinned,
+            input,
+            output,
+            shape,
+            files,
+            health: Health::counted_in(settings.broken.clone()),
+            known_good: OnceLock::new(),
+        })
     }
 
-    /// What runs the network, as it is told to whoever asks: `executionProvider`, the `devices` of a
-    /// GPU, why it is none (`executionProviderReason`), how many `nodes` of the graph each provider
+    /// What runs the network, as it is told to whoever asks: its SHA-256 (`networkSha256`, and where it
+    /// has several files `networkFiles`), `executionProvider`, the `devices` of a GPU, why it is none (`executionProviderReason`), how many `nodes` of the graph each provider
     /// runs, which kinds of operators a GPU leaves to the CPU (`operatorsOnCpu`), whether it copies by
     /// itself (`pinnedMemory`), and how many sessions share it (`sessionsPerGpu`).
     pub fn describe(&self) -> Map<String, Value> {
         let mut map = Map::new();
+        map.insert("networkSha256".to_owned(), json!(self.sha256()));
+        if let Some(each) = self.files.each() {
+            let each: Map<String, Value> =
+                each.map(|(n, sum)| (n.to_owned(), json!(sum))).collect();
+            map.insert("networkFiles".to_owned(), Value::Object(each));
+        }
         map.insert("executionProvider".to_owned(), json!(self.provider()));
         if let Some(reason) = &self.chosen.reason {
             map.insert("executionProviderReason".to_owned(), json!(reason));
@@ -225,73 +260,43 @@ impl OnnxNetwork {
             // It has its own memory.
             return None;
         }
-        let others = self.side_by_side.as_ref().map_or(Some(0), Sessions::allocated)?;
-        Some(self.whole.allocated()? + others)
+        let allocated =
+            |pool: &Sessions<Lane>| pool.idle_sum(|lane| super::arena::allocated(lane.session()));
+        let others = self.side_by_side.as_ref().map_or(Some(0), allocated)?;
+        Some(allocated(&self.whole)? + others)
+    }
+
+    /// SHA-256 of the network's file in hexadecimal; where weights lie in files beside it, that of the
+    /// lines which `sha256sum` prints of all, the model's own first.
+    pub fn sha256(&self) -> &str {
+        self.files.sha256()
+    }
+
+    /// Whether the network works as far as is known.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] where its sessions kept failing, new ones included.
+    pub fn ensure_usable(&self) -> Result<()> {
+        match self.health.is_broken() {
+            false => Ok(()),
+            true => Err(Error::new(
+                ErrorKind::Unavailable,
+                "the model's network keeps failing on this instance, in new sessions, too; /ping says \
+                 so, that the instance is replaced; send the request to another one, or later",
+            )),
+        }
+    }
+
+    /// Tries to get a broken network to work again, with new sessions.
+    pub fn mend(&self) {
+        if self.health.is_broken() {
+            self.health.mend(&self.pools(), &|lane| self.probe(lane));
+        }
     }
 
     /// Name of the execution provider that runs the network.
     pub fn provider(&self) -> &'static str {
         self.chosen.provider.name()
-    }
-}
-
-/// How a session of the model file is opened.
-struct Opening {
-    path: PathBuf,
-    threads: usize,
-    provider: Provider,
-    devices: Vec<i32>,
-    gpu: GpuSettings,
-}
-
-impl Opening {
-    /// Session `index`, on the GPU whose turn it is. The cause of a failure goes along: its code
-    /// tells a broken file from want of memory.
-    fn open(&self, index: usize) -> Result<Lane> {
-        let name = self.path.display();
-        let (device, permit) = self.place(index)?;
-        let providers = provider::providers(self.provider, device, self.threads, &self.gpu);
-        let mut builder = self
-            .builder(&runtime()?.environment)
-            .and_then(|builder| Ok(builder.with_execution_providers(providers)?))
-            .map_err(|e| {
-                let provider = self.provider.name();
-                let problem = format!("{provider} cannot be used: {e}");
-                Error::new(ErrorKind::Configuration, problem).caused_by(e)
-            })?;
-        let session = builder.commit_from_file(&self.path).map_err(|e| {
-            let problem = format!("{name}: ONNX Runtime cannot load it: {e}");
-            Error::new(ErrorKind::InvalidModel, problem).caused_by(e)
-        })?;
-        Ok(if self.provider.is_gpu() {
-            Lane::pinned(session, device).with(permit)
-        } else {
-            Lane::of(session)
-        })
-    }
-
-    /// The GPU of session `index`: each in turn, or, where memory is permitted, the next that has
-    /// room for what the session may take.
-    fn place(&self, index: usize) -> Result<(i32, Option<Permit>)> {
-        let count = self.devices.len();
-        let mut in_turn = (0..count).map(|i| self.devices[(index + i) % count]);
-        let bytes = self.gpu.arena(self.provider);
-        match (&self.gpu.permits, bytes, self.provider.is_gpu()) {
-            (Some(permits), Some(bytes), true) => {
-                let permit = permits.take(in_turn, bytes)?;
-                Ok((permit.device(), Some(permit)))
-            }
-            _ => Ok((in_turn.next().unwrap_or(0), None)),
-        }
-    }
-
-    fn builder(&self, environment: &Environment) -> ort::Result<SessionBuilder> {
-        // A thread that spins after its part of an operator takes the core from decoding and
-        // resampling, of this request and of others.
-        Ok(Session::builder(environment)?
-            .with_intra_op_spinning(false)?
-            .with_intra_threads(self.threads)?
-            .with_config_entry(placement::RECORD, "1")?)
     }
 }
 
@@ -303,48 +308,6 @@ fn those_of(there: &[i32], asked: &[i32]) -> Result<Vec<i32>> {
             ErrorKind::Configuration,
             format!("GPU {device} was asked for (GPU_DEVICES); there are {there:?}"),
         )),
-    }
-}
-
-/// The single input's name and the shapes of input and output.
-fn describe(session: &Session) -> Result<(String, NetworkShape), String> {
-    let [input] = session.inputs() else {
-        return Err(format!("the network has {} inputs; one is supported", session.inputs().len()));
-    };
-    let [output, ..] = session.outputs() else {
-        return Err("the network has no output".to_owned());
-    };
-    let inputs = dimensions("input", input.dtype())?;
-    let outputs = dimensions("output", output.dtype())?;
-    if inputs.len() != outputs.len() {
-        return Err(format!(
-            "the network's input has {} dimensions, its output {}",
-            inputs.len(),
-            outputs.len()
-        ));
-    }
-    let (batch, input_channels, spatial, planar) = match inputs[..] {
-        [batch, channels, x, y] => (batch, channels, [x, y, Some(1)], true),
-        [batch, channels, x, y, z] => (batch, channels, [x, y, z], false),
-        _ => return Err(wrong_dimensions("input", inputs.len())),
-    };
-    let shape =
-        NetworkShape { batch, input_channels, spatial, output_channels: outputs[1], planar };
-    Ok((input.name().to_owned(), shape))
-}
-
-fn wrong_dimensions(what: &str, count: usize) -> String {
-    format!("the network's {what} has {count} dimensions in place of 5 (N, C, X, Y, Z), or 4")
-}
-
-/// The sizes of four or five dimensions.
-fn dimensions(what: &str, value: &ValueType) -> Result<Vec<Option<usize>>, String> {
-    let ValueType::Tensor { ty: TensorElementType::Float32, shape, .. } = value else {
-        return Err(format!("the network's {what} is not an f32 tensor"));
-    };
-    match shape.len() {
-        4 | 5 => Ok(shape.iter().map(|&d| usize::try_from(d).ok()).collect()),
-        count => Err(wrong_dimensions(what, count)),
     }
 }
 
@@ -370,28 +333,122 @@ impl Network for OnnxNetwork {
         let result = self.run_in_turn(batch, sessions)?;
         take(self.view(&result)?)
     }
+
+    fn judge(&self, failure: Error) -> Error {
+        if failure.kind() != ErrorKind::InferenceFailed {
+            return failure;
+        }
+        match self.health.judge(&self.pools(), &|lane| self.probe(lane)) {
+            Verdict::Input => unfit(failure),
+            Verdict::Memory(e) => e,
+            Verdict::Sessions => Error::new(
+                ErrorKind::InferenceFailed,
+                format!(
+                    "the network failed in ONNX Runtime ({}), also on a batch that it ran before; \
+                     send the request again",
+                    self.provider()
+                ),
+            )
+            .caused_by(failure),
+        }
+    }
+}
+
+/// Channels of a network's largest buffers, as a guess that few exceed.
+pub const WIDEST_LAYER: u64 = 64;
+
+/// A failure that only this input has.
+fn unfit(failure: Error) -> Error {
+    const LONGEST: usize = 400;
+    let window = failure.details().get("window").cloned().unwrap_or_default();
+    let sizes = window.as_array().into_iter().flatten().map(Value::to_string);
+    let sizes = sizes.collect::<Vec<_>>().join(" × ");
+    let why: String = failure.message().chars().take(LONGEST).collect();
+    Error::new(
+        ErrorKind::InvalidImage,
+        format!(
+            "the network cannot run on a window of {sizes} voxels, although it runs on others; let \
+             the bundle bring images to a size that it takes (DivisiblePadd, Resized): {why}"
+        ),
+    )
+    .with("window", window)
+    .caused_by(failure)
 }
 
 impl OnnxNetwork {
     /// Runs a batch in the next session that is free.
-    fn run_in_turn(&self, batch: ArrayView5<f32>, sessions: &Sessions) -> Result<DynValue> {
-        let batch = if self.shape.planar {
-            if batch.dim().4 != 1 {
-                return Err(Error::internal("a network for slices was given a volume"));
-            }
-            batch.index_axis_move(Axis(4), 0).into_dyn()
-        } else {
-            batch.into_dyn()
-        };
-        let mut taken = sessions.take()?;
-        let result = taken.session()?.run(&self.input, batch, &self.output).map_err(failed)?;
+    fn run_in_turn(&self, batch: ArrayView5<f32>, sessions: &Sessions<Lane>) -> Result<DynValue> {
+        self.ensure_usable()?;
+        let shape: [usize; 5] = batch.dim().into();
+        let batch = self.with_axes_of_network(batch)?;
+        let mut taken = sessions.take().map_err(|e| self.unmade(e))?;
+        let result = taken.session()?.run(&self.input, batch, &self.output);
+        taken.suspect(result.is_err());
         // The session is free for the next batch while this result is blended.
+        drop(taken);
+        let result = result.map_err(|e| self.failed(e, shape))?;
+        self.known_good.get_or_init(|| shape);
+        self.health.good();
         result.ok_or_else(|| Error::internal("the network's output is not there"))
+    }
+
+    /// The failure of a run. Before any run went well, in the warm-up, it is the model's.
+    fn failed(&self, e: ort::Error, shape: [usize; 5]) -> Error {
+        if self.chosen.provider.is_gpu() && failure::is_device_full(&e) {
+            return failure::device_full(e);
+        }
+        let error = match self.known_good.get() {
+            None => Error::new(ErrorKind::InvalidModel, format!("the network failed: {e}")),
+            Some(_) => {
+                let [_, _, x, y, z] = shape;
+                let window = if self.shape.planar { vec![x, y] } else { vec![x, y, z] };
+                let problem = format!("the network failed in ONNX Runtime: {e}");
+                Error::new(ErrorKind::InferenceFailed, problem).with("window", window)
+            }
+        };
+        // A guess at its largest buffers, or what its arena took so far once more, by which it grows.
+        let voxels = shape.iter().fold(1_u64, |all, &n| all.saturating_mul(n as u64));
+        let buffers = voxels.saturating_mul(WIDEST_LAYER * size_of::<f32>() as u64);
+        let needed = buffers.saturating_add(self.arena_bytes().unwrap_or(0));
+        failure::or_out_of_memory(error.caused_by(e), needed, memory::available())
+    }
+
+    /// The failure to make a session, which went well when the model was loaded.
+    fn unmade(&self, e: Error) -> Error {
+        if e.kind() == ErrorKind::OutOfMemory || self.known_good.get().is_none() {
+            return e;
+        }
+        Error::new(ErrorKind::InferenceFailed, "no session of the network can be made").caused_by(e)
+    }
+
+    fn pools(&self) -> Vec<&Sessions<Lane>> {
+        std::iter::once(&self.whole).chain(&self.side_by_side).collect()
+    }
+
+    /// Runs a batch of the shape that ran before on `lane`.
+    fn probe(&self, lane: &mut Lane) -> Result<()> {
+        let Some(&shape) = self.known_good.get() else { return Ok(()) };
+        let value = |(_, _, x, y, z)| ((x + y + z) % 97) as f32 * 1e-2;
+        let batch = Array5::from_shape_fn(shape, value);
+        let batch = self.with_axes_of_network(batch.view())?;
+        lane.run(&self.input, batch, &self.output).map_err(|e| self.failed(e, shape))?;
+        Ok(())
+    }
+
+    fn with_axes_of_network<'b>(&self, batch: ArrayView5<'b, f32>) -> Result<ArrayViewD<'b, f32>> {
+        match (self.shape.planar, batch.dim().4) {
+            (false, _) => Ok(batch.into_dyn()),
+            (true, 1) => Ok(batch.index_axis_move(Axis(4), 0).into_dyn()),
+            (true, _) => Err(Error::internal("a network for slices was given a volume")),
+        }
     }
 
     /// A result with axes (N, classes, X, Y, Z).
     fn view<'r>(&self, result: &'r DynValue) -> Result<ArrayView5<'r, f32>> {
-        let result = result.try_extract_array::<f32>().map_err(failed)?;
+        let result = result.try_extract_array::<f32>().map_err(|e| {
+            let problem = format!("the network's result cannot be read: {e}");
+            Error::new(ErrorKind::InvalidModel, problem).caused_by(e)
+        })?;
         let dims = result.shape().to_vec();
         let result = if self.shape.planar { result.insert_axis(Axis(dims.len())) } else { result };
         result.into_dimensionality::<Ix5>().map_err(|_| {
@@ -403,43 +460,9 @@ impl OnnxNetwork {
     }
 }
 
-fn failed(e: ort::Error) -> Error {
-    Error::new(ErrorKind::InvalidModel, format!("the network failed: {e}")).caused_by(e)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::inference::GpuPermits;
-
-    #[test]
-    fn sessions_go_round_the_gpus_and_past_full_ones() {
-        let opening = |provider, permits: Option<&Arc<GpuPermits>>| Opening {
-            path: PathBuf::new(),
-            threads: 1,
-            provider,
-            devices: vec![2, 5],
-            gpu: GpuSettings {
-                memory: Some(60),
-                permits: permits.cloned(),
-                ..GpuSettings::default()
-            },
-        };
-        let free = opening(Provider::Cuda, None);
-        assert_eq!([0, 1, 2].map(|i| free.place(i).unwrap().0), [2, 5, 2]);
-        let permits = Arc::new(GpuPermits::of(130));
-        let held = opening(Provider::Cuda, Some(&permits));
-        // The fifth finds both full, whichever's turn it is.
-        let taken = [0, 1, 1, 3].map(|i| held.place(i).unwrap());
-        assert_eq!(taken.each_ref().map(|(device, _)| *device), [2, 5, 5, 2]);
-        assert_eq!(held.place(4).unwrap_err().kind(), ErrorKind::OutOfMemory);
-        drop(taken);
-        assert_eq!(held.place(4).unwrap().0, 2);
-        let cpu = opening(Provider::Cpu, Some(&permits));
-        assert!(cpu.place(0).unwrap().1.is_none(), "a CPU needs no permit");
-    }
 
     #[test]
     fn lanes_share_the_threads() {

@@ -1,69 +1,80 @@
 //! Sessions of one network. A session runs one batch at a time: ONNX Runtime's promise that runs may
 //! overlap does not hold for all of its parts, and `ort` asks for a session for each thread. They
 //! are made once a batch finds none idle, up to a number.
+//!
+//! A session whose run failed, or panicked, comes back as a suspect: it serves on where no other is
+//! idle, until a run succeeds or somebody [examines](Sessions::take_suspect) it.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::lane::Lane;
 use crate::error::{Error, Result};
 
 /// Makes one more session of the same network, given how many were made before.
-type Make = Box<dyn Fn(usize) -> Result<Lane> + Send + Sync>;
+type Make<L> = Box<dyn Fn(usize) -> Result<L> + Send + Sync>;
 
-pub(super) struct Sessions {
-    make: Make,
-    state: Mutex<State>,
+/// Sessions, whatever they are.
+pub(super) struct Sessions<L> {
+    make: Make<L>,
+    state: Mutex<State<L>>,
     returned: Condvar,
 }
 
-struct State {
-    idle: Vec<Lane>,
+struct State<L> {
+    idle: Vec<Kept<L>>,
     made: usize,
     most: usize,
+    /// Whether there is none and the last attempt to make one failed.
+    lost: bool,
+}
+
+struct Kept<L> {
+    session: L,
+    /// What it was made with.
+    index: usize,
+    suspect: bool,
 }
 
 /// A session in use; it goes back when dropped.
-pub(super) struct Taken<'a> {
-    sessions: &'a Sessions,
-    session: Option<Lane>,
+pub(super) struct Taken<'a, L> {
+    sessions: &'a Sessions<L>,
+    kept: Option<Kept<L>>,
 }
 
-impl Sessions {
+impl<L> Sessions<L> {
     /// At most `most`, at least 1, of which a first one may be there.
-    pub fn new(first: Option<Lane>, most: usize, make: Make) -> Self {
+    pub fn new(first: Option<L>, most: usize, make: Make<L>) -> Self {
         let most = most.max(1);
         let made = usize::from(first.is_some());
-        let state = Mutex::new(State { idle: Vec::from_iter(first), made, most });
-        Self { make, state, returned: Condvar::new() }
+        let first = first.map(|session| Kept { session, index: 0, suspect: false });
+        let state = State { idle: Vec::from_iter(first), made, most, lost: false };
+        Self { make, state: Mutex::new(state), returned: Condvar::new() }
     }
 
     /// A session that nobody uses: one there is, one more, or the next that is given back.
     ///
     /// # Errors
     /// Those of making one, where there is none.
-    pub fn take(&self) -> Result<Taken<'_>> {
+    pub fn take(&self) -> Result<Taken<'_, L>> {
         let mut state = self.state();
         loop {
-            if let Some(session) = state.idle.pop() {
-                return Ok(Taken { sessions: self, session: Some(session) });
+            let trusted = state.idle.iter().rposition(|kept| !kept.suspect);
+            if let Some(position) = trusted.or(state.idle.len().checked_sub(1)) {
+                let kept = state.idle.swap_remove(position);
+                return Ok(Taken { sessions: self, kept: Some(kept) });
             }
             if state.made < state.most {
                 state.made += 1;
                 let index = state.made - 1;
                 drop(state);
-                let session = (self.make)(index);
-                state = self.state();
-                match session {
-                    Ok(session) => return Ok(Taken { sessions: self, session: Some(session) }),
+                match self.make(index) {
+                    Ok(kept) => return Ok(Taken { sessions: self, kept: Some(kept) }),
                     Err(e) => {
-                        state.made -= 1;
-                        self.returned.notify_all();
+                        state = self.state();
                         if state.made == 0 {
                             return Err(e);
                         }
                         // Those there are do the work; it is not tried again for every batch.
                         tracing::warn!(error = %e, "no further session of a network");
-                        state.most = state.made;
                         continue;
                     }
                 }
@@ -72,29 +83,202 @@ impl Sessions {
         }
     }
 
-    /// Bytes that the arenas of idle sessions took from the system.
-    pub fn allocated(&self) -> Option<u64> {
-        self.state().idle.iter().map(|lane| super::arena::allocated(lane.session())).sum()
+    /// An idle session whose last run failed.
+    pub fn take_suspect(&self) -> Option<Taken<'_, L>> {
+        let mut state = self.state();
+        let position = state.idle.iter().position(|kept| kept.suspect)?;
+        let kept = state.idle.swap_remove(position);
+        Some(Taken { sessions: self, kept: Some(kept) })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    /// Whether there is no session and the last attempt to make one failed.
+    pub fn is_lost(&self) -> bool {
+        self.state().lost
+    }
+
+    /// Drops the sessions that nobody uses; new ones take their place when they are needed.
+    pub fn drop_idle(&self) {
+        let mut state = self.state();
+        let idle = std::mem::take(&mut state.idle);
+        drop(state);
+        let count = idle.len();
+        // Freeing a session takes long; a place is only free once its memory is.
+        drop(idle);
+        self.state().made -= count;
+        self.returned.notify_all();
+    }
+
+    /// The sum of what `of` says of idle sessions.
+    pub fn idle_sum(&self, of: impl Fn(&L) -> Option<u64>) -> Option<u64> {
+        self.state().idle.iter().map(|kept| of(&kept.session)).sum()
+    }
+
+    /// A session in a place that was counted for it, which is given up where it cannot be made.
+    fn make(&self, index: usize) -> Result<Kept<L>> {
+        let place = Place(self);
+        let session = (self.make)(index)?;
+        std::mem::forget(place);
+        self.state().lost = false;
+        Ok(Kept { session, index, suspect: false })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<L>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Taken<'_> {
-    /// The session.
-    pub fn session(&mut self) -> Result<&mut Lane> {
-        self.session.as_mut().ok_or_else(|| Error::internal("a session was given back twice"))
+/// A place that is given up when this is dropped, in a panic, too.
+struct Place<'a, L>(&'a Sessions<L>);
+
+impl<L> Drop for Place<'_, L> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.made -= 1;
+        if state.made == 0 {
+            state.lost = true;
+        } else {
+            state.most = state.made;
+        }
+        drop(state);
+        self.0.returned.notify_all();
     }
 }
 
-impl Drop for Taken<'_> {
+impl<L> Taken<'_, L> {
+    /// The session.
+    pub fn session(&mut self) -> Result<&mut L> {
+        match &mut self.kept {
+            Some(kept) => Ok(&mut kept.session),
+            None => Err(Error::internal("a session was given back twice")),
+        }
+    }
+
+    /// Notes how its last run went.
+    pub fn suspect(&mut self, suspect: bool) {
+        if let Some(kept) = &mut self.kept {
+            kept.suspect = suspect;
+        }
+    }
+
+    /// Drops the session and makes another in its place, which is given up where that fails.
+    ///
+    /// # Errors
+    /// Those of making one.
+    pub fn renew(&mut self) -> Result<()> {
+        if let Some(Kept { session, index, .. }) = self.kept.take() {
+            let place = Place(self.sessions);
+            drop(session);
+            std::mem::forget(place);
+            self.kept = Some(self.sessions.make(index)?);
+        }
+        Ok(())
+    }
+
+    /// Drops the session and gives its place up.
+    pub fn discard(mut self) {
+        if let Some(kept) = self.kept.take() {
+            let _place = Place(self.sessions);
+            drop(kept);
+        }
+    }
+}
+
+impl<L> Drop for Taken<'_, L> {
     fn drop(&mut self) {
-        // A panic while the session was in use left nothing of ours half done in it.
-        if let Some(session) = self.session.take() {
-            self.sessions.state().idle.push(session);
+        // A panic while the session was in use left nothing of ours half done in it, but who knows.
+        if let Some(mut kept) = self.kept.take() {
+            kept.suspect |= std::thread::panicking();
+            self.sessions.state().idle.push(kept);
             self.sessions.returned.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::error::ErrorKind;
+
+    /// Sessions that are numbers, of which those from `bad` on cannot be made.
+    fn sessions(most: usize, bad: usize) -> (Sessions<usize>, Arc<AtomicUsize>) {
+        let made = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&made);
+        let make = move |_| match count.fetch_add(1, Ordering::SeqCst) {
+            number if number < bad => Ok(number),
+            _ => Err(Error::new(ErrorKind::Configuration, "no more")),
+        };
+        (Sessions::new(None, most, Box::new(make)), made)
+    }
+
+    #[test]
+    fn trusted_sessions_are_taken_before_suspects() {
+        let (sessions, made) = sessions(2, 9);
+        let (mut first, second) = (sessions.take().unwrap(), sessions.take().unwrap());
+        first.suspect(true);
+        drop(second);
+        drop(first);
+        assert_eq!(*sessions.take().unwrap().session().unwrap(), 1);
+        let suspect = sessions.take_suspect().unwrap();
+        assert_eq!(*sessions.take().unwrap().session().unwrap(), 1);
+        drop(suspect);
+        let mut suspect = sessions.take_suspect().unwrap();
+        assert_eq!(*suspect.session().unwrap(), 0);
+        suspect.suspect(false);
+        drop(suspect);
+        assert!(sessions.take_suspect().is_none());
+        assert_eq!(made.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn a_panic_gives_the_session_back_as_a_suspect() {
+        let (sessions, _) = sessions(1, 9);
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _taken = sessions.take().unwrap();
+            panic!("in the middle of a run");
+        }));
+        assert!(panicked.is_err());
+        assert!(sessions.take().is_ok());
+        assert!(sessions.take_suspect().is_some());
+    }
+
+    #[test]
+    fn a_session_is_renewed_in_its_place_or_gives_it_up() {
+        let (sessions, made) = sessions(2, 3);
+        let mut first = sessions.take().unwrap();
+        let second = sessions.take().unwrap();
+        first.renew().unwrap();
+        assert_eq!(*first.session().unwrap(), 2);
+        assert_eq!(first.renew().unwrap_err().kind(), ErrorKind::Configuration);
+        assert!(first.session().is_err());
+        drop(first);
+        assert!(!sessions.is_lost(), "there is another");
+        second.discard();
+        assert!(sessions.is_lost());
+        assert!(sessions.take().is_err(), "none can be made");
+        assert_eq!(made.load(Ordering::SeqCst), 5);
+    }
+
+    #[test]
+    fn a_panic_while_one_is_made_gives_the_place_up() {
+        let sessions: Sessions<u8> = Sessions::new(None, 1, Box::new(|_| panic!("a defect")));
+        for _ in 0..2 {
+            let taken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sessions.take()));
+            assert!(taken.is_err());
+            assert!(sessions.is_lost());
+        }
+    }
+
+    #[test]
+    fn idle_sessions_are_dropped_and_made_anew() {
+        let (sessions, made) = sessions(2, 9);
+        let (first, second) = (sessions.take().unwrap(), sessions.take().unwrap());
+        drop(first);
+        sessions.drop_idle();
+        assert_eq!(*sessions.take().unwrap().session().unwrap(), 2);
+        drop(second);
+        assert_eq!(made.load(Ordering::SeqCst), 3);
     }
 }

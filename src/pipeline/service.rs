@@ -10,6 +10,7 @@ use futures::future::try_join_all;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::audit::{self, Record};
 use super::{Given, Held, Invoke, Job, Places, images, run_images};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Account;
@@ -47,7 +48,12 @@ pub struct Service {
 #[async_trait]
 impl Invoke for Service {
     fn admit(&self, request: &InferenceRequest) -> Result<Held> {
-        self.registry.get(request.model.as_deref()).map(Some)
+        let usable = || {
+            let model = self.registry.get(request.model.as_deref())?;
+            model.ensure_usable()?;
+            Ok(Some(model))
+        };
+        usable().inspect_err(|e: &Error| Record::unread(request, 0, None, e.kind().code()))
     }
 
     async fn request_object(&self, uri: &str, limit: usize) -> Result<Bytes> {
@@ -70,6 +76,7 @@ impl Invoke for Service {
         let output_uri = request.output_uri.as_deref().or(self.output_uri.as_deref());
         let mut results = Vec::with_capacity(request.inputs.len());
         for (index, input) in request.inputs.iter().enumerate() {
+            let record = Record::of(&request, index, Some(&model));
             let job = Job {
                 model: model.clone(),
                 outputs: request.outputs.clone(),
@@ -85,7 +92,7 @@ impl Invoke for Service {
             };
             // Waiting for the network ends at once; the CPU part stops at its next window.
             let result = tokio::select! {
-                result = self.input(input, job, output_uri) => result,
+                result = self.input(input, job, output_uri, &record) => result,
                 () = cancel.cancelled() => {
                     Err(Error::new(ErrorKind::Cancelled, "the request was cancelled"))
                 }
@@ -93,13 +100,14 @@ impl Invoke for Service {
             };
             let result = result.map_err(|e| match e.kind() {
                 ErrorKind::Cancelled if model.revoked().is_cancelled() => unloaded(&model),
-                _ => model.or_out_of_memory(e),
+                _ => e,
             });
-            results.push(
-                result.map_err(|e| {
-                    if request.inputs.len() > 1 { e.with("input", index) } else { e }
-                })?,
-            );
+            record.ended(&result);
+            drop(record);
+            results.push(result.map_err(|e| {
+                Record::unread(&request, index + 1, Some(&model), "not_run");
+                if request.inputs.len() > 1 { e.with("input", index) } else { e }
+            })?);
         }
         Ok(Outcome {
             request_id: request.request_id,
@@ -146,6 +154,7 @@ impl Service {
         input: &Input,
         job: Job,
         output_uri: Option<&str>,
+        record: &Record,
     ) -> Result<InputOutcome> {
         let progress = job.progress.clone();
         let described = described(input);
@@ -162,6 +171,7 @@ impl Service {
         for (name, image) in wanted {
             found.push((name, self.sources(image).await?));
         }
+        let reading = record.reading(&found);
         let given: Vec<Given> = found
             .iter()
             .map(|(name, sources)| Given {
@@ -170,6 +180,10 @@ impl Service {
             })
             .collect();
         let mut outcome = run_images(&given, job).await?;
+        drop(reading);
+        let outputs: Vec<Bytes> = outcome.artifacts.iter().map(|a| a.bytes.clone()).collect();
+        let digests = tokio::task::spawn_blocking(move || audit::digests(&outputs)).await;
+        record.made(&outcome.artifacts, digests.unwrap_or_default(), output_uri.is_some());
         let mut report = serde_json::Map::new();
         report.insert("input".to_owned(), described);
         report.append(&mut outcome.report);
@@ -177,7 +191,11 @@ impl Service {
         if let Some(uri) = output_uri {
             let started = Instant::now();
             let artifacts = outcome.artifacts.iter_mut();
-            try_join_all(artifacts.map(|each| sink::store(each, uri, Some(&self.s3)))).await?;
+            let stored = try_join_all(artifacts.map(|each| sink::store(each, uri, Some(&self.s3))));
+            let stored = stored.await.map(|_| ());
+            // Also where one of several failed: the others are there.
+            record.stored(&outcome.artifacts);
+            stored?;
             progress.took(Stage::Store.name(), started.elapsed().as_secs_f64());
             progress.advance(Stage::Store, 1, 1);
         }

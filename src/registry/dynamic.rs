@@ -33,10 +33,11 @@ impl<M: Send + Sync + 'static> Registry<M> {
     /// Where that name is being unloaded, waits for it to be free.
     ///
     /// # Errors
-    /// [`ErrorKind::ModelAlreadyLoaded`] where it is loaded or loading, [`ErrorKind::InvalidRequest`]
-    /// where the URL is no absolute path, [`ErrorKind::OutOfMemory`], and the loader's.
+    /// [`ErrorKind::InvalidRequest`] where the URL is no absolute path, [`ErrorKind::AccessDenied`]
+    /// where it leads out of the registry's roots, [`ErrorKind::ModelAlreadyLoaded`] where it is loaded
+    /// or loading, [`ErrorKind::OutOfMemory`], and the loader's.
     pub async fn load(self: &Arc<Self>, name: &str, url: &str) -> Result<ModelStatus> {
-        let folder = absolute(url)?;
+        let folder = self.permitted(absolute(url)?).await?;
         let done = loop {
             match self.begin_loading(name, url)? {
                 Begun::Loading(done) => break done,
@@ -46,7 +47,7 @@ impl<M: Send + Sync + 'static> Registry<M> {
         let (registry, name) = (Arc::clone(self), name.to_owned());
         let task = async move {
             let _done = done.drop_guard();
-            let found = find_bundle(name.clone(), folder).await;
+            let found = registry.find_bundle(name.clone(), folder).await;
             let loaded = match found {
                 Ok(location) => registry.bring_in(&location).await,
                 Err(error) => Err(error),
@@ -113,6 +114,28 @@ impl<M: Send + Sync + 'static> Registry<M> {
             .map(|(name, entry)| entry.status(name));
         let page = following.by_ref().take(limit).collect();
         Page { models: page, more: following.next().is_some() }
+    }
+
+    /// The folder as it may be loaded from: without links.
+    async fn permitted(&self, folder: PathBuf) -> Result<PathBuf> {
+        let Some(roots) = self.roots.clone() else { return Ok(folder) };
+        tokio::task::spawn_blocking(move || roots.permitted(&folder))
+            .await
+            .unwrap_or_else(|_| Err(Error::internal("looking for the model panicked")))
+    }
+
+    async fn find_bundle(&self, name: String, folder: PathBuf) -> Result<ModelLocation> {
+        let roots = self.roots.clone();
+        let find = move || {
+            // Before anything is looked for in it. One that is not there is the search's to tell.
+            if let Some(roots) = roots.filter(|_| folder.exists()) {
+                roots.ensure_within(&folder)?;
+            }
+            nested(&name, folder)
+        };
+        tokio::task::spawn_blocking(find)
+            .await
+            .unwrap_or_else(|_| Err(Error::internal("looking for the model panicked")))
     }
 
     fn begin_loading(&self, name: &str, url: &str) -> Result<Begun> {
@@ -203,12 +226,6 @@ async fn free<M: Send + Sync + 'static>(lease: Lease<M>, freed: &CancellationTok
         freed.cancelled().await;
     }
     aside(trim).await;
-}
-
-async fn find_bundle(name: String, folder: PathBuf) -> Result<ModelLocation> {
-    tokio::task::spawn_blocking(move || nested(&name, folder))
-        .await
-        .unwrap_or_else(|_| Err(Error::internal("looking for the model panicked")))
 }
 
 async fn aside(work: impl FnOnce() + Send + 'static) {

@@ -12,6 +12,9 @@ use crate::error::Result;
 pub trait Describe {
     /// What to tell whoever asks which models are served: no secrets, nothing of patients.
     fn describe(&self) -> Map<String, Value>;
+
+    /// Tries to get it to work again, where it is broken.
+    fn mend(&self) {}
 }
 
 impl Describe for Model {
@@ -23,7 +26,12 @@ impl Describe for Model {
         map.extend(self.network.describe());
         map.insert("segments".to_owned(), json!(labels));
         map.insert("outputs".to_owned(), json!(self.outputs));
+        map.insert("broken".to_owned(), json!(self.ensure_usable().is_err()));
         map
+    }
+
+    fn mend(&self) {
+        self.network.mend();
     }
 }
 
@@ -44,6 +52,9 @@ pub trait Host: Send + Sync {
 
     /// All models whatever their state, each with what it says of itself where it is ready.
     fn all(&self) -> Vec<(ModelStatus, Map<String, Value>)>;
+
+    /// Tries to get models that are broken to work again; blocks.
+    fn mend(&self);
 
     /// The state of each model.
     fn states(&self) -> Vec<&'static str>;
@@ -75,6 +86,12 @@ impl<M: Describe + Send + Sync + 'static> Host for Registry<M> {
         let all = Registry::all(self).into_iter();
         all.map(|(status, lease)| (status, lease.map(|m| m.describe()).unwrap_or_default()))
             .collect()
+    }
+
+    fn mend(&self) {
+        for model in Registry::all(self).into_iter().filter_map(|(_, lease)| lease) {
+            model.mend();
+        }
     }
 
     fn states(&self) -> Vec<&'static str> {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{LoadOptions, Model, ModelLocation};
 use crate::error::{Error, ErrorKind, Result};
-use crate::inference::is_resource_failure;
+use crate::inference::or_out_of_memory;
 use crate::memory;
 
 /// Makes models. Called on threads that may block.
@@ -52,8 +52,7 @@ impl Loader<Model> for BundleLoader {
         let estimate = self.estimate(location)?;
         let model = Model::load(&location.name, &location.path, &self.0)
             .map_err(|e| or_out_of_memory(e, estimate, memory::available()))?;
-        // The model is still there when this looks at the memory, as it was when the run failed.
-        model.warm_up().map_err(|e| model.or_out_of_memory(e))?;
+        model.warm_up()?;
         let bytes = match model.network.arena_bytes() {
             Some(arena) => arena + BESIDE_ARENA,
             None => estimate.saturating_add(model.buffers(1)),
@@ -82,26 +81,6 @@ fn weights(folder: &Path) -> Result<u64> {
     Ok(total)
 }
 
-/// A failure for want of memory as such. ONNX Runtime has no code of its own for it: a failed
-/// allocation comes as the code of any exception inside it. So it is taken for one where, at that
-/// moment, memory for the model is indeed not there.
-pub(super) fn or_out_of_memory(error: Error, needed: u64, available: Option<u64>) -> Error {
-    if !is_resource_failure(&error) || available.is_none_or(|bytes| bytes >= needed) {
-        return error;
-    }
-    Error::new(
-        ErrorKind::OutOfMemory,
-        format!(
-            "ONNX Runtime ran out of memory: the model may need {needed} bytes more and {} are \
-             left; unload another model, or let fewer requests run at once",
-            available.unwrap_or(0)
-        ),
-    )
-    .with("neededBytes", needed)
-    .with("availableBytes", available)
-    .caused_by(error)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,27 +99,5 @@ mod tests {
         let nowhere = ModelLocation { path: dir.path().join("absent"), ..location };
         let error = BundleLoader(LoadOptions::default()).estimate(&nowhere).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidModel);
-    }
-
-    #[test]
-    fn only_failures_of_the_runtime_without_memory_left_are_for_want_of_it() {
-        let exception = || {
-            let cause = ort::Error::<()>::new_with_code(ort::ErrorCode::RuntimeException, "x");
-            Error::new(ErrorKind::InvalidModel, "x").caused_by(cause)
-        };
-        let graph = || {
-            let cause = ort::Error::<()>::new_with_code(
-                ort::ErrorCode::InvalidGraph,
-                "std::bad_alloc, says the text",
-            );
-            Error::new(ErrorKind::InvalidModel, "x").caused_by(cause)
-        };
-        let kind = |e: Error, available| or_out_of_memory(e, 100, available).kind();
-        assert_eq!(kind(exception(), Some(99)), ErrorKind::OutOfMemory);
-        assert_eq!(kind(exception(), Some(100)), ErrorKind::InvalidModel);
-        assert_eq!(kind(exception(), None), ErrorKind::InvalidModel);
-        assert_eq!(kind(graph(), Some(0)), ErrorKind::InvalidModel);
-        let unrelated = Error::new(ErrorKind::InvalidModel, "no segments");
-        assert_eq!(kind(unrelated, Some(0)), ErrorKind::InvalidModel);
     }
 }

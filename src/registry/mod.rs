@@ -16,6 +16,7 @@ mod host;
 mod loader;
 mod model;
 mod resident;
+mod roots;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -34,8 +35,10 @@ pub use host::{Describe, Host};
 pub use loader::{BundleLoader, Loader};
 pub use model::{LoadOptions, Model};
 pub use resident::Lease;
+pub use roots::Roots;
 
 use crate::error::{Error, ErrorKind, Result};
+pub use crate::inference::BrokenNetworks;
 
 /// What SageMaker's archives are called; callers repeat it in model names.
 const ARCHIVE: &str = ".tar.gz";
@@ -57,6 +60,8 @@ pub struct Registry<M> {
     loader: Arc<dyn Loader<M>>,
     budget: Arc<Budget>,
     naming: Naming,
+    /// Where models may be loaded from on request; anywhere where absent.
+    roots: Option<Roots>,
     /// One permit for each model that loads: loading uses all cores, and memory beyond what stays.
     loads: Semaphore,
     models: Mutex<BTreeMap<String, Entry<M>>>,
@@ -103,9 +108,17 @@ impl<M: Send + Sync + 'static> Registry<M> {
             loader: Arc::new(loader),
             budget: Arc::new(budget),
             naming,
+            roots: None,
             loads: Semaphore::new(loads.clamp(1, Semaphore::MAX_PERMITS)),
             models: Mutex::new(BTreeMap::new()),
         }
+    }
+
+    /// The same, but models are loaded on request only from below `roots`.
+    #[must_use]
+    pub fn within(mut self, roots: Roots) -> Self {
+        self.roots = Some(roots);
+        self
     }
 
     /// Loads the models of a folder, as many at the same time as may, and returns how many are

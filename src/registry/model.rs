@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use ndarray::Array4;
 
-use super::loader::or_out_of_memory;
 use crate::bundle::serving::Serving;
 use crate::bundle::{Bundle, BundleConfig, Execution, ResultForm, segment_descriptions};
 use crate::config::{ComputeSettings, ExecutionProvider};
@@ -13,10 +12,9 @@ use crate::dicom::segment::{Algorithm, SegmentDescription};
 use crate::dicom::selection::Selection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inference::{
-    GpuPermits, GpuSettings, Inferer, Network, NetworkSettings, OnnxNetwork, PlaneSink,
-    ProviderChoice, WIDEST_LAYER,
+    BrokenNetworks, GpuPermits, GpuSettings, Inferer, Network, NetworkSettings, OnnxNetwork,
+    PlaneSink, ProviderChoice, WIDEST_LAYER,
 };
-use crate::memory;
 use crate::postprocess::PostPlan;
 use crate::progress::Silent;
 use crate::request::OutputKind;
@@ -37,6 +35,8 @@ pub struct LoadOptions {
     pub gpu_memory: Option<usize>,
     /// Permits for the GPUs' memory, which all models of a process share.
     pub gpu_permits: Option<Arc<GpuPermits>>,
+    /// Where models are counted while their networks are broken.
+    pub broken: BrokenNetworks,
 }
 
 impl From<&ComputeSettings> for LoadOptions {
@@ -55,6 +55,7 @@ impl From<&ComputeSettings> for LoadOptions {
             gpu_devices: settings.gpu_devices.clone(),
             gpu_memory: settings.gpu_memory,
             gpu_permits: settings.gpu_memory_budget.map(|bytes| Arc::new(GpuPermits::of(bytes))),
+            broken: BrokenNetworks::default(),
         }
     }
 }
@@ -124,6 +125,7 @@ impl Model {
                 engines: engines(options.provider, &bundle.model_path),
             },
             devices: options.gpu_devices.clone(),
+            broken: options.broken.clone(),
         };
         let network = OnnxNetwork::load(&bundle.model_path, &settings)?;
         let described = config.network.outputs.first().and_then(|o| o.num_channels);
@@ -134,11 +136,12 @@ impl Model {
         let segments = segment_descriptions(&channel_def, serving.as_ref(), &form)?;
         let serving = serving.unwrap_or_default();
         let selections = selections(&serving, &images)?;
-        let algorithm = serving.algorithm.unwrap_or_else(|| {
+        let mut algorithm = serving.algorithm.unwrap_or_else(|| {
             let version = if config.version.is_empty() { "unknown" } else { &config.version };
             Algorithm::new(&truncated(&config.name, 64), &truncated(version, 64))
         });
         algorithm.check()?;
+        algorithm.parameters = Some(format!("network SHA-256 {}", network.sha256()));
         let outputs =
             if serving.outputs.is_empty() { vec![OutputKind::DicomSeg] } else { serving.outputs };
         Ok(Self {
@@ -173,18 +176,24 @@ impl Model {
             let image = Array4::from_shape_fn(shape, value);
             self.inferer
                 .run(image.view(), &self.network, &mut Discard, &Silent)
+                .map_err(|e| match e.kind() {
+                    // A window that the package itself asks for.
+                    ErrorKind::InvalidImage => {
+                        Error::new(ErrorKind::InvalidModel, e.message().to_owned()).caused_by(e)
+                    }
+                    _ => e,
+                })
                 .map_err(|e| e.context("warm-up").with("model", self.name.as_str()))?;
         }
         Ok(())
     }
 
-    /// The failure of a run as one for want of memory, where memory is indeed wanting: where what is
-    /// left would not hold the network's largest buffers, or what its arena took so far once more, by
-    /// which it grows.
-    pub fn or_out_of_memory(&self, error: Error) -> Error {
-        let buffers = self.buffers(self.inferer.batch_size());
-        let needed = buffers.saturating_add(self.network.arena_bytes().unwrap_or(0));
-        or_out_of_memory(error, needed, memory::available())
+    /// Whether the network works as far as is known.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] where it kept failing, in new sessions, too.
+    pub fn ensure_usable(&self) -> Result<()> {
+        self.network.ensure_usable().map_err(|e| e.with("model", self.name.as_str()))
     }
 
     /// A guess at the largest buffers of a run of `windows` windows, in bytes.

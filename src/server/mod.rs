@@ -1,6 +1,6 @@
 //! The SageMaker contract over HTTP.
 //!
-//! `GET /ping` reads one atomic value and waits for nothing; requests go through the [`Scheduler`],
+//! `GET /ping` reads two atomic values and waits for nothing; requests go through the [`Scheduler`],
 //! whose work runs on another runtime. On a multi-model endpoint models come and go through
 //! `/models`, and `/ping` answers 200 while there are none. Nothing here computes on the threads that
 //! answer HTTP. Every answer carries `x-request-id`; every error is JSON, by the one table of
@@ -137,7 +137,9 @@ pub fn router(app: Arc<App>) -> Router {
 async fn ping(Shared(app): Shared<Arc<App>>) -> StatusCode {
     match app.readiness.state() {
         State::Ready => StatusCode::OK,
-        State::Starting | State::Failed | State::Draining => StatusCode::SERVICE_UNAVAILABLE,
+        State::Starting | State::Broken | State::Failed | State::Draining => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
     }
 }
 

@@ -39,9 +39,10 @@ pub fn status(kind: ErrorKind) -> StatusCode {
         ErrorKind::Cancelled => {
             StatusCode::from_u16(CLIENT_CLOSED_REQUEST).unwrap_or(StatusCode::BAD_REQUEST)
         }
-        ErrorKind::Configuration | ErrorKind::Io | ErrorKind::Internal => {
-            StatusCode::INTERNAL_SERVER_ERROR
-        }
+        ErrorKind::InferenceFailed
+        | ErrorKind::Configuration
+        | ErrorKind::Io
+        | ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         ErrorKind::Upstream => StatusCode::BAD_GATEWAY,
         ErrorKind::Throttled | ErrorKind::Overloaded | ErrorKind::Unavailable => {
             StatusCode::SERVICE_UNAVAILABLE

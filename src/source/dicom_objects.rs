@@ -11,7 +11,7 @@ use bytes::Bytes;
 use dicom_dictionary_std::tags;
 use futures::stream::{self, BoxStream, StreamExt};
 
-use super::{EncodedFrame, ImageSource};
+use super::{EncodedFrame, ImageSource, Origin};
 use crate::dicom::p10::{self, P10Instance};
 use crate::dicom::{Attributes, FrameKey, Instance, Series};
 use crate::error::{Error, ErrorKind, Result};
@@ -30,6 +30,8 @@ pub struct DicomSeries {
     series: Series,
     /// Frames of each instance.
     frames: Vec<Vec<Bytes>>,
+    /// ETag of the object in S3 that holds all of it.
+    e_tag: Option<String>,
 }
 
 impl DicomObjects {
@@ -70,6 +72,7 @@ impl DicomObjects {
                 instances: Vec::new(),
             },
             frames: Vec::new(),
+            e_tag: None,
         });
         known.series.instances.push(instance);
         known.frames.push(frames);
@@ -82,13 +85,14 @@ impl DicomObjects {
     /// As [`insert`](Self::insert), of instances that both have.
     pub fn append(&mut self, others: Self) -> Result<()> {
         self.passed_over += others.passed_over;
-        for (uid, DicomSeries { series, frames }) in others.series {
+        for (uid, DicomSeries { series, frames, .. }) in others.series {
             for instance in &series.instances {
                 self.claim(&instance.sop_instance_uid)?;
             }
             let known = self.series.entry(uid).or_insert_with(|| DicomSeries {
                 series: Series { instances: Vec::new(), ..series.clone() },
                 frames: Vec::new(),
+                e_tag: None,
             });
             known.series.instances.extend(series.instances);
             known.frames.extend(frames);
@@ -128,12 +132,23 @@ impl DicomSeries {
     pub fn uid(&self) -> &str {
         &self.series.series_instance_uid
     }
+
+    /// The same, read from the object in S3 of that ETag.
+    #[must_use]
+    pub fn of_object(self, e_tag: Option<String>) -> Self {
+        Self { e_tag, ..self }
+    }
 }
 
 #[async_trait]
 impl ImageSource for DicomSeries {
     async fn series(&self) -> Result<Series> {
         Ok(self.series.clone())
+    }
+
+    fn origin(&self) -> Option<Origin> {
+        let e_tag = self.e_tag.as_deref()?.trim_matches('"').to_owned();
+        Some(Origin { e_tag: Some(e_tag), ..Origin::default() })
     }
 
     fn frames(&self, _: &Series, keys: Vec<FrameKey>) -> BoxStream<'static, Result<EncodedFrame>> {

@@ -38,4 +38,22 @@ pub trait ImageSource: Send + Sync {
         series: &Series,
         keys: Vec<FrameKey>,
     ) -> BoxStream<'static, Result<EncodedFrame>>;
+
+    /// What was read, once [`series`](ImageSource::series) has found it: for the audit.
+    fn origin(&self) -> Option<Origin> {
+        None
+    }
+}
+
+/// Where images were read from: identifiers that are no patient's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// AHI data store.
+    pub datastore_id: Option<String>,
+    /// AHI image set.
+    pub image_set_id: Option<String>,
+    /// The version of the image set that was read.
+    pub version_id: Option<String>,
+    /// ETag of the object in S3 that was read, where it is a single one.
+    pub e_tag: Option<String>,
 }

@@ -3,7 +3,7 @@
 //! Lines go to standard error: JSON in a container, text on a terminal. Every line written while a
 //! request is worked on carries that request's identifiers through its span. Lines below the level
 //! `info` are taken from this crate alone: the AWS clients write whole answers at `trace`, and the
-//! metadata of an image set holds a patient's name.
+//! metadata of an image set holds a patient's name. Lines of the target [`AUDIT`] are always written.
 
 pub mod metrics;
 
@@ -12,7 +12,7 @@ use std::io::IsTerminal;
 use std::panic::PanicHookInfo;
 
 use tracing::{Level, Metadata};
-use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
+use tracing_subscriber::filter::{EnvFilter, FilterExt, LevelFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
@@ -21,6 +21,9 @@ pub use metrics::Metrics;
 
 use crate::config::LogArgs;
 use crate::error::{Error, ErrorKind, Result};
+
+/// Target of the audit's lines, which are written whatever the log's level is.
+pub const AUDIT: &str = "audit";
 
 /// Starts logging for the whole process, and sends panics to the log.
 ///
@@ -31,6 +34,8 @@ pub fn init(args: &LogArgs) -> Result<()> {
         Error::new(ErrorKind::Configuration, format!("--log-level: not a filter: {e}"))
     })?;
     let filter = filter.and(filter_fn(may_be_logged));
+    let audit = filter_fn(|metadata| metadata.target() == AUDIT);
+    let filter = filter.or(audit.with_max_level_hint(LevelFilter::INFO));
     let terminal = std::io::stderr().is_terminal();
     let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
     let layer = if args.log_format.is_json(terminal) {

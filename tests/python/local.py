@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -88,9 +89,11 @@ def serve(model, endpoint, *flags, port=0, before=None, **environment):
 
 def multi_model(endpoint, *flags, port=0, **environment):
     """A server of a multi-model endpoint, which is healthy while it has no model."""
+    # Models of tests are made in temporary folders, and the demo's is in the checkout.
+    roots = {"MODEL_ROOTS": f"{tempfile.gettempdir()}:{ROOT}"}
     server = Program(
         "serve", "--port", port, "--host", "127.0.0.1", *flags,
-        AHI_ENDPOINT_URL=endpoint, SAGEMAKER_MULTI_MODEL="true", **environment,
+        AHI_ENDPOINT_URL=endpoint, SAGEMAKER_MULTI_MODEL="true", **roots | environment,
     )
     for _ in range(100):
         if get(f"{server.address}/ping")[0] == 200:

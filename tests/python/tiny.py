@@ -73,6 +73,38 @@ def bundle(folder, number):
     return folder
 
 
+def halving(number):
+    """As `network`, but by way of half the size and back, which images of odd sizes do not fit."""
+    tensor = lambda name, shape, values: helper.make_tensor(name, TensorProto.FLOAT, shape, values)
+    weights = [
+        tensor("up", [1, 1, 2, 2, 2], [0.0] * 8),
+        tensor("w", [2, 1, 1, 1, 1], [0.0, 1.0]),
+        tensor("b", [2], [0.0, -threshold(number)]),
+    ]
+    nodes = [
+        helper.make_node("MaxPool", ["image"], ["half"], kernel_shape=[2, 2, 2], strides=[2, 2, 2]),
+        helper.make_node("ConvTranspose", ["half", "up"], ["whole"], kernel_shape=[2, 2, 2], strides=[2, 2, 2]),
+        helper.make_node("Add", ["image", "whole"], ["sum"]),
+        helper.make_node("Conv", ["sum", "w", "b"], ["pred"]),
+    ]
+    value = lambda name, channels: helper.make_tensor_value_info(
+        name, TensorProto.FLOAT, ["n", channels, "x", "y", "z"]
+    )
+    graph = helper.make_graph(nodes, f"halving{number}", [value("image", 1)], [value("pred", 2)], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model
+
+
+def halving_bundle(folder, number):
+    """A bundle of it that takes images whole."""
+    folder = bundle(folder, number)
+    inferer = {"inferer": {"_target_": "SimpleInferer"}}
+    (folder / "configs/inference.json").write_text(json.dumps(INFERENCE | inferer))
+    onnx.save(halving(number), folder / "models/model.onnx")
+    return folder
+
+
 @dataclass
 class Images:
     """An image set in a local store."""

@@ -23,7 +23,7 @@ pub use client::{AhiClient, ImageSetId};
 pub use settings::AhiSettings;
 pub use stats::{AhiStats, Operation, OperationStats};
 
-use super::{EncodedFrame, ImageSource};
+use super::{EncodedFrame, ImageSource, Origin};
 use crate::dicom::{FrameKey, Series};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -73,6 +73,16 @@ impl ImageSource for AhiSource {
         // Only the first call's version counts: it is the one whose series is read.
         let _ = self.version.set(version);
         Ok(metadata.series)
+    }
+
+    fn origin(&self) -> Option<Origin> {
+        let version = self.version()?;
+        Some(Origin {
+            datastore_id: Some(self.id.datastore_id().to_owned()),
+            image_set_id: Some(self.id.image_set_id().to_owned()),
+            version_id: Some(version.to_owned()),
+            e_tag: None,
+        })
     }
 
     /// The stream must be polled within a Tokio runtime: each frame is fetched by a task of its own,

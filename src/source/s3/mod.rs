@@ -92,7 +92,9 @@ impl S3Input {
             && !location.key.ends_with('/')
             && let Some(object) = self.find(location).await?
         {
-            return self.object(object).await;
+            let e_tag = object.e_tag.clone();
+            let series = self.object(object).await?.into_iter();
+            return Ok(series.map(|series| series.of_object(e_tag.clone())).collect());
         }
         self.prefix(location).await
     }

@@ -159,12 +159,15 @@ fn segment_item(segment: &SegmentDescription, index: u16, algorithm: &Algorithm)
     item
 }
 
-/// Algorithm Identification Macro (PS3.3 10.16).
+/// Algorithm Identification Macro (PS3.3 10.16, Table 10-19).
 fn algorithm_item(algorithm: &Algorithm) -> Dataset {
     let mut item = Dataset::new_empty();
     item.put_code(tags::ALGORITHM_FAMILY_CODE_SEQUENCE, &algorithm.family);
     item.put_text(tags::ALGORITHM_NAME, VR::LO, &algorithm.name);
     item.put_text(tags::ALGORITHM_VERSION, VR::LO, &algorithm.version);
+    if let Some(parameters) = &algorithm.parameters {
+        item.put_text(tags::ALGORITHM_PARAMETERS, VR::LT, parameters);
+    }
     item
 }
 

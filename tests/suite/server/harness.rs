@@ -12,7 +12,9 @@ use ahi_inference::config::{
 use ahi_inference::error::{Error, ErrorKind, Result};
 use ahi_inference::memory::Account;
 use ahi_inference::pipeline::{Held, Invoke, Places};
-use ahi_inference::registry::{Budget, Describe, Loader, ModelLocation, Naming, Registry};
+use ahi_inference::registry::{
+    BrokenNetworks, Budget, Describe, Loader, ModelLocation, Naming, Registry, Roots,
+};
 use ahi_inference::request::{Artifact, InferenceRequest, InputOutcome, Outcome, OutputKind};
 use ahi_inference::scheduler::{Drained, Scheduler};
 use ahi_inference::server::{self, App, Readiness};
@@ -27,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 pub const ID: &str = "0123456789abcdef0123456789abcdef";
 
 /// Every kind of error and the status it must have.
-pub const STATUSES: [(ErrorKind, u16); 26] = [
+pub const STATUSES: [(ErrorKind, u16); 27] = [
     (ErrorKind::InvalidRequest, 400),
     (ErrorKind::AccessDenied, 403),
     (ErrorKind::NotFound, 404),
@@ -45,6 +47,7 @@ pub const STATUSES: [(ErrorKind, u16); 26] = [
     (ErrorKind::CorruptFrame, 422),
     (ErrorKind::UnsupportedPixelData, 422),
     (ErrorKind::Cancelled, 499),
+    (ErrorKind::InferenceFailed, 500),
     (ErrorKind::Configuration, 500),
     (ErrorKind::Io, 500),
     (ErrorKind::Internal, 500),
@@ -185,6 +188,9 @@ pub struct Setup {
     pub drain_timeout: Duration,
     pub work: tokio::runtime::Handle,
     pub multi_model: bool,
+    /// Where models may be loaded from; anywhere where absent.
+    pub roots: Option<Roots>,
+    pub broken: BrokenNetworks,
 }
 
 impl Default for Setup {
@@ -202,6 +208,8 @@ impl Default for Setup {
             drain_timeout: Duration::from_secs(10),
             work: tokio::runtime::Handle::current(),
             multi_model: false,
+            roots: None,
+            broken: BrokenNetworks::default(),
         }
     }
 }
@@ -234,7 +242,12 @@ impl Server {
         until: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
         let stand_in = Arc::new(StandIn::default());
-        let readiness = Arc::new(Readiness::default());
+        let readiness = Arc::new(Readiness::watching(setup.broken));
+        let models = Registry::new(NothingLoader, Budget::of(BUDGET), Naming::Opaque, 4);
+        let models = match setup.roots {
+            Some(roots) => models.within(roots),
+            None => models,
+        };
         let app = Arc::new(App {
             bodies: server::Room::new(setup.http.max_body, setup.http.connections.body_wait),
             connections: server::Connections::new(setup.http.connections.clone()),
@@ -247,7 +260,7 @@ impl Server {
                 gpu_memory: None,
                 gpu_memory_budget: None,
             },
-            models: Arc::new(Registry::new(NothingLoader, Budget::of(BUDGET), Naming::Opaque, 4)),
+            models: Arc::new(models),
             multi_model: setup.multi_model,
             metrics: Arc::new(Metrics::new()),
             scheduler: Scheduler::new(Arc::clone(&stand_in) as _, setup.admission, setup.work),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
+use ahi_inference::registry::BrokenNetworks;
 use ahi_inference::scheduler::Drained;
 use ahi_inference::server::{State, Termination};
 use serde_json::json;
@@ -44,6 +45,23 @@ async fn what_runs_is_finished_and_nothing_new_is_taken() {
     assert_eq!(running.await.unwrap().status, 200);
     assert!(TcpStream::connect(address).await.is_err(), "still listening");
     drop(idle);
+}
+
+#[tokio::test]
+async fn a_network_that_keeps_failing_fails_the_probe_and_nothing_else() {
+    for multi_model in [false, true] {
+        let broken = BrokenNetworks::default();
+        let setup = Setup { broken: broken.clone(), multi_model, ..Setup::default() };
+        let server = Server::start(setup);
+        server.readiness.started(true);
+        assert_eq!(server.ping().await, 200);
+        broken.count_up();
+        assert_eq!(server.ping().await, 503);
+        // Other models still answer until the instance is replaced.
+        assert_eq!(server.invoke(json!({})).await.status, 200);
+        broken.count_down();
+        assert_eq!(server.ping().await, 200);
+    }
 }
 
 #[tokio::test]

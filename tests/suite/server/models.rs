@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
+use ahi_inference::registry::Roots;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -86,6 +87,36 @@ async fn what_cannot_be_loaded_says_why() {
     server.send("GET /models/%ff", &[], b"").await.error(400, "invalid_request");
     server.send("PUT /models/m", &[], b"").await.error(405, "method_not_allowed");
     assert_eq!(server.send("GET /models", &[], b"").await.json(), json!({"models": []}));
+}
+
+#[tokio::test]
+async fn models_are_loaded_only_from_below_the_roots() {
+    let (inside, url) = package();
+    let (_outside, other) = package();
+    let root = inside.path().canonicalize().unwrap();
+    std::os::unix::fs::symlink(&other, root.join("link")).unwrap();
+    let roots = Some(Roots::new(vec![root]));
+    let server = Server::start(Setup { multi_model: true, roots, ..Setup::default() });
+    server.readiness.started(true);
+    let refused = load(&server, "m", "/no/such/folder").await.error(403, "access_denied");
+    assert!(refused.contains("MODEL_ROOTS"), "{refused}");
+    for outside in [
+        other.clone(),
+        format!("{url}/../{other}"),
+        format!("{url}/link"),
+        "/etc/passwd".to_owned(),
+    ] {
+        let same = load(&server, "m", &outside).await.error(403, "access_denied");
+        assert_eq!(same, refused, "{outside}");
+    }
+    // A link in the folder itself leads out, too.
+    load(&server, "m", &url).await.error(403, "access_denied");
+    std::fs::remove_file(format!("{url}/link")).unwrap();
+    let loaded = load(&server, "m", &url).await;
+    assert_eq!((loaded.status, &loaded.json()["modelUrl"]), (200, &json!(url)));
+    load(&server, "n", &format!("{url}/no/such/folder")).await.error(422, "invalid_model");
+    let listed = server.send("GET /models", &[], b"").await.json();
+    assert_eq!(listed, json!({"models": [loaded.json()]}));
 }
 
 #[tokio::test]

@@ -1,0 +1,206 @@
+//! The files beside an ONNX model that hold weights of it (`external_data` of `TensorProto` in onnx.proto).
+//!
+//! Only what leads to tensors is read, the rest is passed over, so that a model of gigabytes costs no
+//! memory. A file that is not well formed names no others: ONNX Runtime says what is wrong with it.
+
+use std::collections::BTreeSet;
+use std::io::{BufReader, Read, Result, Seek};
+
+/// Graphs within graphs; ONNX Runtime's models have a few.
+const DEEPEST: usize = 32;
+
+/// Longest name of a file.
+const LONGEST: u64 = 4096;
+
+/// A message of onnx.proto, as far as it leads to tensors.
+#[derive(Clone, Copy)]
+enum Message {
+    Model,
+    Function,
+    Graph,
+    Node,
+    Attribute,
+    Sparse,
+    Tensor,
+}
+
+impl Message {
+    /// The message in field `number`, if it leads on.
+    fn field(self, number: u64) -> Option<Self> {
+        Some(match (self, number) {
+            (Self::Model, 7) => Self::Graph,
+            (Self::Model, 25) => Self::Function,
+            (Self::Function, 7) | (Self::Graph, 1) => Self::Node,
+            (Self::Graph, 5) | (Self::Attribute, 5 | 10) | (Self::Sparse, 1 | 2) => Self::Tensor,
+            (Self::Graph, 15) | (Self::Attribute, 22 | 23) => Self::Sparse,
+            (Self::Node, 5) => Self::Attribute,
+            (Self::Attribute, 6 | 11) => Self::Graph,
+            _ => return None,
+        })
+    }
+}
+
+/// `external_data` of a tensor: entries of a key (1) and a value (2).
+const EXTERNAL_DATA: u64 = 13;
+
+/// Names of the files with tensors of the model in `file`, as the model has them.
+pub(super) fn locations(file: impl Read + Seek) -> BTreeSet<String> {
+    let mut walk = Walk { input: BufReader::new(file), at: 0, found: BTreeSet::new() };
+    match walk.message(Message::Model, u64::MAX, 0) {
+        Ok(()) => walk.found,
+        Err(_) => BTreeSet::new(),
+    }
+}
+
+struct Walk<R> {
+    input: BufReader<R>,
+    at: u64,
+    found: BTreeSet<String>,
+}
+
+impl<R: Read + Seek> Walk<R> {
+    /// A message up to `end`, or to the end of the file.
+    fn message(&mut self, message: Message, end: u64, depth: usize) -> Result<()> {
+        if depth > DEEPEST {
+            return Err(std::io::ErrorKind::InvalidData.into());
+        }
+        while self.at < end {
+            let Some(key) = self.key(end)? else { return Ok(()) };
+            let Some(length) = self.length(key)? else { continue };
+            let stop = self.at.checked_add(length).filter(|&stop| stop <= end);
+            let stop = stop.ok_or(std::io::ErrorKind::InvalidData)?;
+            match (message, key >> 3) {
+                (Message::Tensor, EXTERNAL_DATA) => self.entry(stop)?,
+                (message, number) => match message.field(number) {
+                    Some(inner) => self.message(inner, stop, depth + 1)?,
+                    None => self.skip(stop - self.at)?,
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// One entry of `external_data`.
+    fn entry(&mut self, end: u64) -> Result<()> {
+        let (mut name, mut value) = (Vec::new(), Vec::new());
+        while self.at < end {
+            let Some(key) = self.key(end)? else { break };
+            let Some(length) = self.length(key)? else { continue };
+            if length > LONGEST || length > end - self.at {
+                return Err(std::io::ErrorKind::InvalidData.into());
+            }
+            let mut text = vec![0; length as usize];
+            self.input.read_exact(&mut text)?;
+            self.at += length;
+            match key >> 3 {
+                1 => name = text,
+                2 => value = text,
+                _ => {}
+            }
+        }
+        if name == b"location" {
+            self.found.extend(String::from_utf8(value).ok());
+        }
+        Ok(())
+    }
+
+    /// The key of the next field; none at the end of the file, which only the outermost message has.
+    fn key(&mut self, end: u64) -> Result<Option<u64>> {
+        match self.varint() {
+            Ok(key) => Ok(Some(key)),
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof && end == u64::MAX => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The length of what follows; fields of other wire types are passed over.
+    fn length(&mut self, key: u64) -> Result<Option<u64>> {
+        match key & 7 {
+            0 => self.varint().map(|_| None),
+            1 => self.skip(8).map(|()| None),
+            2 => self.varint().map(Some),
+            5 => self.skip(4).map(|()| None),
+            _ => Err(std::io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    fn varint(&mut self) -> Result<u64> {
+        let mut value = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let mut byte = [0];
+            self.input.read_exact(&mut byte)?;
+            self.at += 1;
+            value |= u64::from(byte[0] & 0x7f) << shift;
+            if byte[0] & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(std::io::ErrorKind::InvalidData.into())
+    }
+
+    fn skip(&mut self, bytes: u64) -> Result<()> {
+        let step = i64::try_from(bytes).map_err(|_| std::io::ErrorKind::InvalidData)?;
+        self.input.seek_relative(step)?;
+        self.at = self.at.checked_add(bytes).ok_or(std::io::ErrorKind::InvalidData)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    fn field(number: u64, bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for mut value in [number << 3 | 2, bytes.len() as u64] {
+            while value >= 0x80 {
+                out.push(value as u8 | 0x80);
+                value >>= 7;
+            }
+            out.push(value as u8);
+        }
+        out.extend_from_slice(bytes);
+        out
+    }
+
+    fn entry(key: &str, value: &str) -> Vec<u8> {
+        field(13, &[field(1, key.as_bytes()), field(2, value.as_bytes())].concat())
+    }
+
+    fn external(name: &str) -> Vec<u8> {
+        [&[16, 1][..], &entry("offset", "0"), &entry("location", name), &[112, 1]].concat()
+    }
+
+    fn of(bytes: &[u8]) -> Vec<String> {
+        locations(Cursor::new(bytes)).into_iter().collect()
+    }
+
+    #[test]
+    fn files_are_found_wherever_tensors_are() {
+        let raw = field(9, &[7; 300]);
+        let weights = [field(5, &raw), field(5, &external("weights.bin"))].concat();
+        let constant = field(1, &field(5, &field(5, &external("constant.bin"))));
+        let inner = field(1, &field(5, &field(6, &field(5, &external("inner.bin")))));
+        let sparse = field(15, &field(1, &external("sparse.bin")));
+        let graph = [weights, constant, inner, sparse, field(5, &external("weights.bin"))].concat();
+        let model = [&[8, 8][..], &field(7, &graph), &field(8, &[16, 17])].concat();
+        assert_eq!(of(&model), ["constant.bin", "inner.bin", "sparse.bin", "weights.bin"]);
+    }
+
+    #[test]
+    fn what_is_no_model_names_none() {
+        let model = field(7, &field(5, &external("weights.bin")));
+        assert_eq!(of(&model), ["weights.bin"]);
+        for cut in 1..model.len() {
+            assert!(of(&model[..cut]).is_empty(), "{cut}");
+        }
+        assert!(of(b"").is_empty() && of(&[0xff; 64]).is_empty() && of(&[0x3a, 0x80]).is_empty());
+        // Graphs within graphs without end, and a length beyond all files.
+        let deep = (0..200).fold(external("x"), |inner, _| field(1, &field(5, &field(6, &inner))));
+        assert!(of(&field(7, &deep)).is_empty());
+        let long = [0x3a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
+        assert!(of(&long).is_empty());
+    }
+}

@@ -1,0 +1,118 @@
+//! How a session of a network's file is opened, and on which device.
+
+use std::sync::Arc;
+
+use ort::environment::Environment;
+use ort::session::Session;
+use ort::session::builder::SessionBuilder;
+
+use super::failure;
+use super::files::NetworkFiles;
+use super::gpu_permits::Permit;
+use super::lane::Lane;
+use super::placement;
+use super::provider::{self, GpuSettings, Provider};
+use super::runtime::runtime;
+use crate::error::{Error, ErrorKind, Result};
+
+/// How a session of the model file is opened.
+pub(super) struct Opening {
+    pub files: Arc<NetworkFiles>,
+    pub threads: usize,
+    pub provider: Provider,
+    pub devices: Vec<i32>,
+    pub gpu: GpuSettings,
+}
+
+impl Opening {
+    /// Session `index`, on the GPU whose turn it is. The cause of a failure goes along: its code
+    /// tells a broken file from want of memory.
+    pub fn open(&self, index: usize) -> Result<Lane> {
+        let name = self.files.network().display();
+        let (device, permit) = self.place(index)?;
+        let providers = provider::providers(self.provider, device, self.threads, &self.gpu);
+        let mut builder = self
+            .builder(&runtime()?.environment)
+            .and_then(|builder| Ok(builder.with_execution_providers(providers)?))
+            .map_err(|e| {
+                let provider = self.provider.name();
+                let problem = format!("{provider} cannot be used: {e}");
+                self.unopened(ErrorKind::Configuration, problem, e)
+            })?;
+        let session = builder.commit_from_file(self.files.network()).map_err(|e| {
+            let problem = format!("{name}: ONNX Runtime cannot load it: {e}");
+            self.unopened(ErrorKind::InvalidModel, problem, e)
+        })?;
+        // Sessions are opened later, too; every one has to be of the network that was told of.
+        self.files.ensure_unchanged()?;
+        Ok(if self.provider.is_gpu() {
+            Lane::pinned(session, device).with(permit)
+        } else {
+            Lane::of(session)
+        })
+    }
+
+    fn unopened(&self, kind: ErrorKind, problem: String, e: ort::Error) -> Error {
+        match self.provider.is_gpu() && failure::is_device_full(&e) {
+            true => failure::device_full(e),
+            false => Error::new(kind, problem).caused_by(e),
+        }
+    }
+
+    /// The GPU of session `index`: each in turn, or, where memory is permitted, the next that has
+    /// room for what the session may take.
+    fn place(&self, index: usize) -> Result<(i32, Option<Permit>)> {
+        let count = self.devices.len();
+        let mut in_turn = (0..count).map(|i| self.devices[(index + i) % count]);
+        let bytes = self.gpu.arena(self.provider);
+        match (&self.gpu.permits, bytes, self.provider.is_gpu()) {
+            (Some(permits), Some(bytes), true) => {
+                let permit = permits.take(in_turn, bytes)?;
+                Ok((permit.device(), Some(permit)))
+            }
+            _ => Ok((in_turn.next().unwrap_or(0), None)),
+        }
+    }
+
+    fn builder(&self, environment: &Environment) -> ort::Result<SessionBuilder> {
+        // A thread that spins after its part of an operator takes the core from decoding and
+        // resampling, of this request and of others.
+        Ok(Session::builder(environment)?
+            .with_intra_op_spinning(false)?
+            .with_intra_threads(self.threads)?
+            .with_config_entry(placement::RECORD, "1")?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inference::GpuPermits;
+
+    #[test]
+    fn sessions_go_round_the_gpus_and_past_full_ones() {
+        let opening = |provider, permits: Option<&Arc<GpuPermits>>| Opening {
+            files: Arc::new(NetworkFiles::default()),
+            threads: 1,
+            provider,
+            devices: vec![2, 5],
+            gpu: GpuSettings {
+                memory: Some(60),
+                permits: permits.cloned(),
+                ..GpuSettings::default()
+            },
+        };
+        let free = opening(Provider::Cuda, None);
+        assert_eq!([0, 1, 2].map(|i| free.place(i).unwrap().0), [2, 5, 2]);
+        let permits = Arc::new(GpuPermits::of(130));
+        let held = opening(Provider::Cuda, Some(&permits));
+        // The fifth finds both full, whichever's turn it is.
+        let taken = [0, 1, 1, 3].map(|i| held.place(i).unwrap());
+        assert_eq!(taken.each_ref().map(|(device, _)| *device), [2, 5, 5, 2]);
+        assert_eq!(held.place(4).unwrap_err().kind(), ErrorKind::OutOfMemory);
+        drop(taken);
+        assert_eq!(held.place(4).unwrap().0, 2);
+        let cpu = opening(Provider::Cpu, Some(&permits));
+        assert!(cpu.place(0).unwrap().1.is_none(), "a CPU needs no permit");
+    }
+}

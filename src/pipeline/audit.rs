@@ -1,0 +1,332 @@
+//! The audit line: one event for each input of each request, whether it was segmented or not.
+//!
+//! It says who asked (by the request's identifiers), what was read, which network ran, how that ended, and
+//! what was made and where it went. It is written at the level `info` whatever the log's level is, under
+//! the target [`AUDIT`], and holds identifiers and digests alone: a key in S3 is often a patient's name, so
+//! its SHA-256 stands for it, and of where outputs went the bucket and our own names of files are told.
+//!
+//! Where an input has several images, or there are several outputs, a field lists them with commas between
+//! them, in the same order in all fields; `-` stands for what one of them does not have.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use crate::error::Result;
+use crate::registry::Model;
+use crate::request::{Artifact, InferenceRequest, Input, InputOutcome};
+use crate::source::ImageSource;
+use crate::telemetry::AUDIT;
+
+/// Images that are listed; a study may hold any number.
+const MOST_IMAGES: usize = 64;
+
+/// What is told of one input, when this is dropped.
+pub(super) struct Record {
+    request_id: String,
+    inference_id: Option<String>,
+    input: usize,
+    kind: &'static str,
+    model: Option<String>,
+    network_sha256: Option<String>,
+    told: Mutex<Told>,
+}
+
+#[derive(Default)]
+struct Told {
+    outcome: Option<&'static str>,
+    /// One for each image that the request names, or a series that was found for it.
+    images: Vec<Image>,
+    /// Series that were segmented.
+    series: Option<String>,
+    outputs: Vec<Output>,
+}
+
+/// Where an image is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Image {
+    datastore_id: Option<String>,
+    image_set_id: Option<String>,
+    version_id: Option<String>,
+    study_instance_uid: Option<String>,
+    series_instance_uid: Option<String>,
+    bucket: Option<String>,
+    key_sha256: Option<String>,
+    e_tag: Option<String>,
+    body_bytes: Option<String>,
+}
+
+struct Output {
+    kind: String,
+    name: String,
+    bytes: usize,
+    sha256: String,
+    /// `answer`, or once it is stored `s3://BUCKET` or `file`.
+    to: Option<String>,
+}
+
+impl Record {
+    /// Of the input at `index`, which `model` is to segment.
+    pub fn of(request: &InferenceRequest, index: usize, model: Option<&Model>) -> Self {
+        let input = request.inputs.get(index);
+        let told = Told { images: input.map(images).unwrap_or_default(), ..Told::default() };
+        Self {
+            request_id: request.request_id.clone(),
+            inference_id: request.inference_id.clone(),
+            input: index,
+            kind: input.map_or("none", kind),
+            model: model.map(|model| model.name.clone()),
+            network_sha256: model.map(|model| model.network.sha256().to_owned()),
+            told: Mutex::new(told),
+        }
+    }
+
+    /// Tells of the inputs from `first` on, which ended as `outcome` without having been read.
+    pub fn unread(
+        request: &InferenceRequest,
+        first: usize,
+        model: Option<&Model>,
+        outcome: &'static str,
+    ) {
+        for index in first..request.inputs.len() {
+            Self::of(request, index, model).told().outcome = Some(outcome);
+        }
+    }
+
+    /// Notes what was read of the places of an input once that is dropped: however reading ended.
+    pub fn reading<'r>(&'r self, places: &'r [Place<'r>]) -> Reading<'r> {
+        Reading { record: self, places }
+    }
+
+    /// Notes what was made: into the answer, unless it is to be stored.
+    pub fn made(&self, artifacts: &[Artifact], digests: Vec<String>, stored: bool) {
+        let outputs = artifacts.iter().zip(digests).map(|(artifact, sha256)| Output {
+            kind: serde_json::to_value(artifact.kind)
+                .ok()
+                .and_then(|kind| kind.as_str().map(str::to_owned))
+                .unwrap_or_default(),
+            name: artifact.file_name.clone(),
+            bytes: artifact.bytes.len(),
+            sha256,
+            to: (!stored).then(|| "answer".to_owned()),
+        });
+        self.told().outputs = outputs.collect();
+    }
+
+    /// Notes where outputs went, those that did.
+    pub fn stored(&self, artifacts: &[Artifact]) {
+        for (output, artifact) in self.told().outputs.iter_mut().zip(artifacts) {
+            output.to = artifact.uri.as_deref().map(place_of);
+        }
+    }
+
+    /// Notes how it ended.
+    pub fn ended(&self, result: &Result<InputOutcome>) {
+        let mut told = self.told();
+        match result {
+            Ok(outcome) => {
+                told.outcome = Some("ok");
+                told.series = series(&outcome.report);
+            }
+            Err(e) => told.outcome = Some(e.kind().code()),
+        }
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place of an input: the name that the request gives it, and the series there.
+pub(super) type Place<'p> = (Option<&'p str>, Vec<Box<dyn ImageSource>>);
+
+/// Notes what was read when it is dropped.
+pub(super) struct Reading<'r> {
+    record: &'r Record,
+    places: &'r [Place<'r>],
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        let mut told = self.record.told();
+        let named = std::mem::take(&mut told.images);
+        let read = named.into_iter().zip(self.places).flat_map(|(image, (_, sources))| {
+            let origins: Vec<_> = sources.iter().filter_map(|source| source.origin()).collect();
+            if origins.is_empty() {
+                return vec![image];
+            }
+            origins
+                .into_iter()
+                .map(|origin| Image {
+                    datastore_id: origin.datastore_id.or(image.datastore_id.clone()),
+                    image_set_id: origin.image_set_id.or(image.image_set_id.clone()),
+                    version_id: origin.version_id.or(image.version_id.clone()),
+                    e_tag: origin.e_tag,
+                    ..image.clone()
+                })
+                .collect()
+        });
+        let mut read: Vec<Image> = read.collect();
+        // Series of one object in S3 come from the same place.
+        read.dedup();
+        told.images = read;
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let told = self.told.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let Told { outcome, images, series, outputs } = told;
+        let count = images.len();
+        images.truncate(MOST_IMAGES);
+        let image =
+            |of: fn(&Image) -> &Option<String>| listed(images.iter().map(|i| of(i).as_deref()));
+        let output = |of: &dyn Fn(&Output) -> Option<String>| {
+            let texts: Vec<Option<String>> = outputs.iter().map(of).collect();
+            listed(texts.iter().map(Option::as_deref))
+        };
+        tracing::info!(
+            target: AUDIT,
+            request_id = self.request_id,
+            inference_id = self.inference_id,
+            input = self.input,
+            model = self.model,
+            network_sha256 = self.network_sha256,
+            kind = self.kind,
+            images = count,
+            datastore_id = image(|i| &i.datastore_id),
+            image_set_id = image(|i| &i.image_set_id),
+            version_id = image(|i| &i.version_id),
+            bucket = image(|i| &i.bucket),
+            key_sha256 = image(|i| &i.key_sha256),
+            e_tag = image(|i| &i.e_tag),
+            body_bytes = image(|i| &i.body_bytes),
+            study_instance_uid = image(|i| &i.study_instance_uid),
+            series_instance_uid = series.take().or_else(|| image(|i| &i.series_instance_uid)),
+            // A panic is what leaves none.
+            outcome = outcome.unwrap_or("internal"),
+            output_kind = output(&|o| Some(o.kind.clone())),
+            output_name = output(&|o| Some(o.name.clone())),
+            output_bytes = output(&|o| Some(o.bytes.to_string())),
+            output_sha256 = output(&|o| Some(o.sha256.clone())),
+            output_to = output(&|o| o.to.clone()),
+            "audit"
+        );
+    }
+}
+
+/// SHA-256 of each, in hexadecimal. Takes processor time.
+pub(super) fn digests(outputs: &[Bytes]) -> Vec<String> {
+    outputs.iter().map(|bytes| format!("{:x}", Sha256::digest(bytes))).collect()
+}
+
+fn listed<'t>(texts: impl Iterator<Item = Option<&'t str>> + Clone) -> Option<String> {
+    texts.clone().any(|text| text.is_some()).then(|| {
+        let texts: Vec<&str> = texts.map(|text| text.unwrap_or("-")).collect();
+        texts.join(",")
+    })
+}
+
+fn kind(input: &Input) -> &'static str {
+    match input {
+        Input::ImageSet { .. } => "image_set",
+        Input::Study { .. } => "study",
+        Input::S3 { .. } => "s3",
+        Input::Body(_) => "body",
+        Input::Images(_) => "images",
+    }
+}
+
+/// The images of an input, as the request names them.
+fn images(input: &Input) -> Vec<Image> {
+    vec![match input {
+        Input::ImageSet { datastore_id, image_set_id, version_id } => Image {
+            datastore_id: plain(datastore_id),
+            image_set_id: plain(image_set_id),
+            version_id: version_id.as_deref().and_then(plain),
+            ..Image::default()
+        },
+        Input::Study { datastore_id, study_instance_uid, series_instance_uid } => Image {
+            datastore_id: plain(datastore_id),
+            study_instance_uid: plain(study_instance_uid),
+            series_instance_uid: series_instance_uid.as_deref().and_then(plain),
+            ..Image::default()
+        },
+        Input::S3 { uri, series_instance_uid } => {
+            let rest = uri.strip_prefix("s3://").unwrap_or(uri);
+            let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+            Image {
+                bucket: plain(bucket),
+                key_sha256: Some(format!("{:x}", Sha256::digest(key))),
+                series_instance_uid: series_instance_uid.as_deref().and_then(plain),
+                ..Image::default()
+            }
+        }
+        Input::Body(bytes) => {
+            Image { body_bytes: Some(bytes.len().to_string()), ..Image::default() }
+        }
+        Input::Images(several) => {
+            return several.iter().flat_map(|(_, image)| images(image)).collect();
+        }
+    }]
+}
+
+/// An identifier as it is; text that is none is not repeated, whatever it was taken for.
+fn plain(text: &str) -> Option<String> {
+    const LONGEST: usize = 64;
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-');
+    let is_identifier = (1..=LONGEST).contains(&text.len()) && text.bytes().all(is_plain);
+    Some(if is_identifier { text.to_owned() } else { "malformed".to_owned() })
+}
+
+/// UIDs of the series that a report tells of.
+fn series(report: &Map<String, Value>) -> Option<String> {
+    let several = report.get("images").and_then(Value::as_object);
+    match several {
+        Some(images) => listed(images.values().map(Value::as_str)),
+        None => report.get("seriesInstanceUID").and_then(Value::as_str).map(str::to_owned),
+    }
+}
+
+/// What of a URI is told: the bucket, or that it is a file.
+fn place_of(uri: &str) -> String {
+    match uri.split_once("://") {
+        Some(("s3", rest)) => format!("s3://{}", rest.split('/').next().unwrap_or_default()),
+        Some((scheme, _)) => scheme.to_owned(),
+        None => "file".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_and_prefixes_are_not_repeated() {
+        let s3 = |uri: &str| Input::S3 { uri: uri.to_owned(), series_instance_uid: None };
+        let image = images(&s3("s3://bucket/Doe^Jane/ct.zip")).remove(0);
+        assert_eq!(image.bucket.as_deref(), Some("bucket"));
+        assert_eq!(image.key_sha256, Some(format!("{:x}", Sha256::digest("Doe^Jane/ct.zip"))));
+        assert!(!format!("{image:?}").contains("Doe"));
+        assert_eq!(place_of("s3://bucket/Doe^Jane/x.dcm"), "s3://bucket");
+        assert_eq!(place_of("file:///data/Doe^Jane/x.dcm"), "file");
+        let image = images(&s3("s3://Doe^Jane")).remove(0);
+        assert_eq!(image.bucket.as_deref(), Some("malformed"));
+    }
+
+    #[test]
+    fn several_are_listed_in_one_order() {
+        let set = |version: Option<&str>| Input::ImageSet {
+            datastore_id: "d".repeat(32),
+            image_set_id: "i".repeat(32),
+            version_id: version.map(str::to_owned),
+        };
+        let both = Input::Images(vec![(None, set(None)), (Some("T1".to_owned()), set(Some("2")))]);
+        let images = images(&both);
+        let versions = listed(images.iter().map(|image| image.version_id.as_deref()));
+        assert_eq!(versions.as_deref(), Some("-,2"));
+        assert_eq!(listed(images.iter().map(|image| image.e_tag.as_deref())), None);
+    }
+}
