@@ -8,7 +8,9 @@ use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args};
 
 use super::parse::{bounded, seconds};
-use super::{AwsArgs, AwsSettings, ComputeArgs, ComputeSettings, wrong};
+use super::{
+    AccessArgs, AccessSettings, AwsArgs, AwsSettings, ComputeArgs, ComputeSettings, wrong,
+};
 use crate::error::Result;
 use crate::memory;
 
@@ -81,6 +83,9 @@ pub struct ServeArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub aws: AwsArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub access: AccessArgs,
 }
 
 /// The server, checked.
@@ -100,6 +105,8 @@ pub struct ServeSettings {
     pub compute: ComputeSettings,
     /// AWS services.
     pub aws: AwsSettings,
+    /// What requests may name.
+    pub access: AccessSettings,
     /// Bytes that one input may hold.
     pub max_input: u64,
 }
@@ -153,6 +160,12 @@ impl ServeArgs {
                 "0 leaves outputs nowhere to go unless --output-uri is set too",
             ));
         }
+        let access = self.access.settings()?;
+        if let Some(uri) = &self.output_uri
+            && access.check_output(uri).is_err()
+        {
+            return Err(wrong("--output-uri", "is no place that --s3-allowed-outputs allows"));
+        }
         let compute = self.compute.settings();
         let memory = memory::limit();
         let timeout = self.request_timeout.unwrap_or(match self.batch {
@@ -186,6 +199,7 @@ impl ServeArgs {
             drain_timeout: self.drain_timeout,
             compute,
             aws: self.aws.settings()?,
+            access,
             max_input: self.max_input as u64,
         })
     }
