@@ -38,7 +38,7 @@ pub enum ErrorKind {
     ModelAlreadyLoaded,
     /// The model's package cannot be used: broken ONNX, bad configuration, unsupported transform.
     InvalidModel,
-    /// The credentials in use may not read or write what the request names.
+    /// The credentials in use, or the settings, do not allow to read or write what the request names.
     AccessDenied,
     /// The image set is not in a state to be read (not ACTIVE, not primary).
     ImageSetNotReady,
@@ -52,6 +52,8 @@ pub enum ErrorKind {
     Throttled,
     /// A service this server depends on failed or could not be reached, after retries.
     Upstream,
+    /// This server's own credentials are missing, expired or not taken, or its clock is wrong.
+    Credentials,
     /// The server has as much work as it may accept.
     Overloaded,
     /// The server is stopping or not ready yet.
@@ -94,6 +96,7 @@ impl ErrorKind {
             Self::UnsupportedPixelData => "unsupported_pixel_data",
             Self::Throttled => "throttled",
             Self::Upstream => "upstream",
+            Self::Credentials => "credentials",
             Self::Overloaded => "overloaded",
             Self::Unavailable => "unavailable",
             Self::DeadlineExceeded => "deadline_exceeded",

@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::aws::Allowance;
 use crate::config::ComputeArgs;
 use crate::error::{Error, Result};
 use crate::memory::{self, Account};
@@ -18,7 +19,7 @@ use crate::registry::{Lease, LoadOptions, Model, discover};
 use crate::request::OutputKind;
 use crate::source::dicom_files::DicomFiles;
 use crate::volume::VolumePolicy;
-use crate::writers::sink;
+use crate::writers::sink::Sink;
 
 /// Settings of `run`.
 #[derive(Debug, Clone, Args)]
@@ -82,9 +83,8 @@ pub async fn run(args: RunArgs) -> Result<()> {
     let request_id = job.request_id.clone();
     let mut outcome = pipeline::run(&source, job).await?;
     let folder = args.out.to_string_lossy().into_owned();
-    for artifact in &mut outcome.artifacts {
-        sink::store(artifact, &folder, None).await?;
-    }
+    let allowance = Allowance::default();
+    Sink::folders().store(&mut outcome.artifacts, &folder, &allowance).await?;
     bar.finish();
     let outputs: Vec<Value> = outcome
         .artifacts

@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 
 use super::runtime;
+use crate::aws::{CallStats, Patience, Rate, S3, S3Operation};
 use crate::config::{self, EndpointUrl, ModelSettings, ServeArgs, ServeSettings};
 use crate::error::{Error, Result};
 use crate::memory::{Account, Pool};
@@ -20,11 +21,11 @@ use crate::server::{self, App, Connections, Readiness, Room, Termination};
 use crate::source::ahi::{AhiClient, AhiSettings, Operation};
 use crate::source::archive::Limits;
 use crate::source::aws;
-use crate::source::limiter::Rate;
 use crate::source::s3::S3Input;
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::AhiSample;
+use crate::telemetry::metrics::{CallSample, Service as AwsService};
 use crate::volume::VolumePolicy;
+use crate::writers::sink::Sink;
 
 /// Threads that answer HTTP. They never compute, so two of them keep up with any load.
 const HTTP_THREADS: usize = 2;
@@ -111,14 +112,20 @@ async fn build_service(settings: &ServeSettings) -> Result<Service> {
     let config = aws::sdk_config(&clients).await?;
     let ahi = AhiClient::new(aws::ahi_client(&config, &clients), ahi_settings(&settings.aws.ahi));
     let metrics = Arc::new(Metrics::new());
-    let counted = ahi.clone();
-    metrics.read_ahi_from(move || Operation::ALL.map(|o| ahi_sample(&counted, o)).to_vec());
-    let s3 = aws::s3_client(&config, &clients);
+    let s3 = S3::new(aws::s3_client(&config, &clients), Patience::default());
+    let counted = (ahi.clone(), s3.clone());
+    metrics.read_calls_from(move || samples(&counted.0, &counted.1));
+    let access = &settings.access;
+    if !access.open().is_empty() {
+        tracing::info!(open = access.open().join(", "), "requests may name any of these");
+    }
+    let limits = Limits::of_bytes(settings.memory.inputs);
     let service = pipeline::Service {
         registry: Arc::clone(&registry),
         ahi,
-        s3_input: S3Input::new(s3.clone(), Limits::of_bytes(settings.memory.inputs)),
-        s3,
+        s3_input: S3Input::new(s3.clone(), limits, access.input_owner.as_deref()),
+        sink: Sink::new(s3, access),
+        access: access.clone(),
         output_uri: settings.http.output_uri.clone(),
         policy: VolumePolicy::default(),
         metrics: Arc::clone(&metrics),
@@ -180,16 +187,23 @@ fn registry(
     })
 }
 
-fn ahi_sample(client: &AhiClient, operation: Operation) -> AhiSample {
-    let stats = client.stats().operation(operation);
-    AhiSample {
-        operation: operation.name(),
+/// What the clients have done so far.
+fn samples(ahi: &AhiClient, s3: &S3) -> Vec<CallSample> {
+    let sample = |service, operation, stats: CallStats| CallSample {
+        service,
+        operation,
         calls: stats.calls,
         retries: stats.retries,
+        hedges: stats.hedges,
+        refetches: stats.refetches,
         throttles: stats.throttles,
         failures: stats.failures,
         bytes: stats.bytes,
-    }
+    };
+    let of_ahi = Operation::ALL
+        .map(|o| sample(AwsService::HealthImaging, o.name(), ahi.stats().operation(o)));
+    let of_s3 = S3Operation::ALL.map(|o| sample(AwsService::S3, o.name(), s3.stats(o)));
+    of_ahi.into_iter().chain(of_s3).collect()
 }
 
 fn aws_settings(settings: &config::AwsSettings) -> aws::AwsSettings {

@@ -6,6 +6,7 @@
 //! free of contradictions, and never a string that still has to be understood. Values of endpoints
 //! are redacted in `Debug` and in errors, because some people put credentials into URLs.
 
+mod access;
 mod aws;
 mod compute;
 mod connections;
@@ -15,6 +16,7 @@ mod log;
 mod parse;
 mod serve;
 
+pub use access::{AccessArgs, AccessSettings, Allowed, Place};
 pub use aws::{AhiSettings, AwsArgs, AwsSettings, S3Settings};
 pub use compute::{ComputeArgs, ComputeSettings, ExecutionProvider};
 pub use connections::{ConnectionArgs, ConnectionSettings, PROBE_CONNECTIONS, Pace};

@@ -9,7 +9,8 @@ use clap::{ArgAction, Args};
 
 use super::parse::{bounded, seconds};
 use super::{
-    AwsArgs, AwsSettings, ComputeArgs, ComputeSettings, ConnectionArgs, ConnectionSettings, wrong,
+    AccessArgs, AccessSettings, AwsArgs, AwsSettings, ComputeArgs, ComputeSettings, ConnectionArgs,
+    ConnectionSettings, wrong,
 };
 use crate::error::Result;
 use crate::memory;
@@ -100,6 +101,9 @@ pub struct ServeArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub aws: AwsArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub access: AccessArgs,
 }
 
 /// The server, checked.
@@ -119,6 +123,8 @@ pub struct ServeSettings {
     pub compute: ComputeSettings,
     /// AWS services.
     pub aws: AwsSettings,
+    /// What requests may name.
+    pub access: AccessSettings,
     /// Memory for inputs and for work.
     pub memory: MemorySettings,
 }
@@ -187,6 +193,12 @@ impl ServeArgs {
                 "0 leaves outputs nowhere to go unless --output-uri is set too",
             ));
         }
+        let access = self.access.settings()?;
+        if let Some(uri) = &self.output_uri
+            && access.check_output(uri).is_err()
+        {
+            return Err(wrong("--output-uri", "is no place that --s3-allowed-outputs allows"));
+        }
         let compute = self.compute.settings();
         let memory = memory::limit();
         let timeout = self.request_timeout.unwrap_or(match self.batch {
@@ -232,6 +244,7 @@ impl ServeArgs {
             drain_timeout: self.drain_timeout,
             compute,
             aws: self.aws.settings()?,
+            access,
             memory: MemorySettings { inputs, work },
         })
     }

@@ -45,19 +45,13 @@ pub async fn load(
     let mut decoded = source
         .frames(series, keys)
         .map_ok(|frame| {
-            let (series, plan, holding) = (series.clone(), plan.clone(), holding.clone());
             let index = place.get(&frame.key).copied();
             async move {
                 let index = index.ok_or_else(|| {
                     Error::internal("the source delivered a frame that was not asked for")
                 })?;
-                let bytes = frame.data.len() as u64;
                 let format = plan.slices[index].format;
-                let decoding = move || {
-                    let _held = holding;
-                    decode(&series, &frame, &format)
-                };
-                let samples = cpu::run(decoding).await?;
+                let (samples, bytes) = intact(source, series, format, frame, holding).await?;
                 Ok::<_, Error>((index, samples, bytes))
             }
         })
@@ -72,6 +66,51 @@ pub async fn load(
     drop(decoded);
     Ok((volume, stats))
 }
+
+/// Times that a frame is asked for once more.
+const AGAIN: usize = 2;
+
+/// Decodes a frame. One that came broken (cut off, flipped, or another frame's bytes, which its checksum
+/// tells) is asked for again before it is the image set's fault; the bytes of all transfers count.
+async fn intact(
+    source: &dyn ImageSource,
+    series: &Arc<Series>,
+    format: FrameFormat,
+    mut frame: EncodedFrame,
+    holding: &Holding,
+) -> Result<(Samples, u64)> {
+    let mut bytes = 0;
+    for again in 0.. {
+        bytes += frame.data.len() as u64;
+        let (key, headers, held) = (frame.key, series.clone(), holding.clone());
+        let decoding = move || {
+            let _held = held;
+            decode(&headers, &frame, &format)
+        };
+        let error = match cpu::run(decoding).await {
+            Ok(samples) => return Ok((samples, bytes)),
+            Err(e) if again < AGAIN && may_be_the_transfers(&e) => e,
+            Err(e) => return Err(e),
+        };
+        tracing::warn!(%error, "a frame came broken and is asked for again");
+        match source.frame_again(series, key).await? {
+            Some(once_more) => frame = once_more,
+            None => return Err(error),
+        }
+    }
+    Err(Error::internal("a frame without an end"))
+}
+
+/// Whether an error can come of a transfer: a flipped bit in a header can look like a format that
+/// nothing here decodes, or like samples that do not fit the attributes.
+fn may_be_the_transfers(error: &Error) -> bool {
+    use ErrorKind::{CorruptFrame, InvalidImage, UnsupportedPixelData};
+    matches!(error.kind(), CorruptFrame | InvalidImage | UnsupportedPixelData)
+        && !error.details().contains_key(METADATA)
+}
+
+/// Detail of errors that the metadata shows by itself.
+const METADATA: &str = "metadata";
 
 /// Decodes one frame and checks it; errors name instance and frame.
 fn decode(series: &Series, frame: &EncodedFrame, format: &FrameFormat) -> Result<Samples> {
@@ -98,7 +137,8 @@ fn check_dimensions(descriptor: &FrameDescriptor, format: &FrameFormat) -> Resul
                      attributes {} × {}",
                     format.columns, format.rows
                 ),
-            ))
+            )
+            .with(METADATA, "dimensions"))
         }
         _ => Ok(()),
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dicom_dictionary_std::tags;
+use futures::{StreamExt, TryStreamExt};
 
 use super::Given;
 use crate::dicom::{Attributes, Series};
@@ -76,6 +77,9 @@ pub(super) fn check_given(names: &[Option<&str>], model: &Model) -> Result<()> {
 const NO_IMAGES: [&str; 10] =
     ["SEG", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "REG", "DOC", "FID"];
 
+/// Series that are asked about at the same time: a study may have hundreds, each of them megabytes.
+const AT_ONCE: usize = 4;
+
 /// An image's name, if the request gives it one, its source and its series.
 type Described<'s> = (Option<&'s str>, &'s dyn ImageSource, Arc<Series>);
 
@@ -103,10 +107,12 @@ pub(super) async fn described<'s>(
     }
     let mut described = Vec::new();
     for image in given {
-        let read = image.sources.iter().map(|source| async move {
-            source.series().await.map(|series| (*source, Arc::new(series)))
-        });
-        let mut series: Vec<Read<'s>> = futures::future::try_join_all(read).await?;
+        let read = |source: &'s dyn ImageSource| async move {
+            source.series().await.map(|series| (source, Arc::new(series)))
+        };
+        let reads: Vec<_> = image.sources.iter().map(|source| read(*source)).collect();
+        let mut series: Vec<Read<'s>> =
+            futures::stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
         if !choosing {
             series = vec![only_image(series)?];
         }

@@ -1,5 +1,6 @@
 //! One request from source to outputs: the only place where the stages meet.
 
+mod access;
 mod audit;
 pub mod compute;
 mod forecast;

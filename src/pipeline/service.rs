@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::future::try_join_all;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::audit::{self, Record};
-use super::{Given, Held, Invoke, Job, Places, images, run_images};
+use super::{Given, Held, Invoke, Job, Places, access, images, run_images};
+use crate::aws::Allowance;
+use crate::config::AccessSettings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Account;
 use crate::progress::{Progress, Stage};
@@ -23,7 +24,7 @@ use crate::source::dicom_objects::DicomSeries;
 use crate::source::s3::{self, Location, S3Input};
 use crate::telemetry::Metrics;
 use crate::volume::VolumePolicy;
-use crate::writers::sink;
+use crate::writers::sink::Sink;
 
 /// Everything a request needs that outlives it.
 pub struct Service {
@@ -31,10 +32,12 @@ pub struct Service {
     pub registry: Arc<Registry<Model>>,
     /// AWS HealthImaging, where it is set up.
     pub ahi: AhiClient,
-    /// S3, for outputs.
-    pub s3: aws_sdk_s3::Client,
     /// S3, for inputs.
     pub s3_input: S3Input,
+    /// Outputs.
+    pub sink: Sink,
+    /// What requests may name.
+    pub access: AccessSettings,
     /// Where outputs go when a request does not say; into the answer where absent.
     pub output_uri: Option<String>,
     /// How series that are not clean stacks are treated.
@@ -49,6 +52,7 @@ pub struct Service {
 impl Invoke for Service {
     fn admit(&self, request: &InferenceRequest) -> Result<Held> {
         let usable = || {
+            access::check(&self.access, request)?;
             let model = self.registry.get(request.model.as_deref())?;
             model.ensure_usable()?;
             Ok(Some(model))
@@ -57,6 +61,7 @@ impl Invoke for Service {
     }
 
     async fn request_object(&self, uri: &str, limit: usize) -> Result<Bytes> {
+        self.access.check_input(uri)?;
         let location = Location::parse(uri)?;
         let object = self.s3_input.small_object(&location, limit).await;
         object.map_err(|e| e.context("s3Uri").with("field", "s3Uri"))
@@ -73,6 +78,7 @@ impl Invoke for Service {
             Some(model) => model,
             None => self.registry.get(request.model.as_deref())?,
         };
+        let allowance = Arc::new(Allowance::default());
         let output_uri = request.output_uri.as_deref().or(self.output_uri.as_deref());
         let mut results = Vec::with_capacity(request.inputs.len());
         for (index, input) in request.inputs.iter().enumerate() {
@@ -92,7 +98,7 @@ impl Invoke for Service {
             };
             // Waiting for the network ends at once; the CPU part stops at its next window.
             let result = tokio::select! {
-                result = self.input(input, job, output_uri, &record) => result,
+                result = self.input(input, job, output_uri, &allowance, &record) => result,
                 () = cancel.cancelled() => {
                     Err(Error::new(ErrorKind::Cancelled, "the request was cancelled"))
                 }
@@ -120,26 +126,32 @@ impl Invoke for Service {
 
 impl Service {
     /// The series that one image may be.
-    async fn sources(&self, input: &Input) -> Result<Vec<Box<dyn ImageSource>>> {
+    async fn sources(
+        &self,
+        input: &Input,
+        allowance: &Arc<Allowance>,
+    ) -> Result<Vec<Box<dyn ImageSource>>> {
+        let ahi = self.ahi.within(Arc::clone(allowance));
         let image_set = |id| -> Result<Box<dyn ImageSource>> {
-            Ok(Box::new(AhiSource::new(self.ahi.clone(), id, None)?))
+            Ok(Box::new(AhiSource::new(ahi.clone(), id, None)?))
         };
         match input {
             Input::ImageSet { datastore_id, image_set_id, version_id } => {
                 let id = ImageSetId::new(datastore_id, image_set_id)?;
-                let source = AhiSource::new(self.ahi.clone(), id, version_id.as_deref())?;
+                let source = AhiSource::new(ahi.clone(), id, version_id.as_deref())?;
                 Ok(vec![Box::new(source)])
             }
             Input::Study { datastore_id, study_instance_uid, series_instance_uid } => {
                 let series = series_instance_uid.as_deref();
-                let sets = self.ahi.study(datastore_id, study_instance_uid, series).await?;
+                let sets = ahi.study(datastore_id, study_instance_uid, series).await?;
                 sets.into_iter().map(image_set).collect()
             }
             Input::S3 { uri, series_instance_uid } => {
                 // Its value is not repeated: keys in S3 are often names of patients.
                 let named = |e: Error| e.context("s3Uri").with("field", "s3Uri");
                 let location = Location::parse(uri)?;
-                let series = self.s3_input.series(&location).await.map_err(named)?;
+                let s3 = self.s3_input.within(Arc::clone(allowance));
+                let series = s3.series(&location).await.map_err(named)?;
                 wanted(series, series_instance_uid.as_deref()).map_err(named)
             }
             Input::Body(bytes) => {
@@ -154,6 +166,7 @@ impl Service {
         input: &Input,
         job: Job,
         output_uri: Option<&str>,
+        allowance: &Arc<Allowance>,
         record: &Record,
     ) -> Result<InputOutcome> {
         let progress = job.progress.clone();
@@ -169,7 +182,7 @@ impl Service {
         images::check_given(&names, &job.model)?;
         let mut found = Vec::with_capacity(wanted.len());
         for (name, image) in wanted {
-            found.push((name, self.sources(image).await?));
+            found.push((name, self.sources(image, allowance).await?));
         }
         let reading = record.reading(&found);
         let given: Vec<Given> = found
@@ -190,9 +203,7 @@ impl Service {
         outcome.report = report;
         if let Some(uri) = output_uri {
             let started = Instant::now();
-            let artifacts = outcome.artifacts.iter_mut();
-            let stored = try_join_all(artifacts.map(|each| sink::store(each, uri, Some(&self.s3))));
-            let stored = stored.await.map(|_| ());
+            let stored = self.sink.store(&mut outcome.artifacts, uri, allowance).await;
             // Also where one of several failed: the others are there.
             record.stored(&outcome.artifacts);
             stored?;

@@ -44,9 +44,10 @@ pub fn status(kind: ErrorKind) -> StatusCode {
         | ErrorKind::Io
         | ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         ErrorKind::Upstream => StatusCode::BAD_GATEWAY,
-        ErrorKind::Throttled | ErrorKind::Overloaded | ErrorKind::Unavailable => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        ErrorKind::Throttled
+        | ErrorKind::Credentials
+        | ErrorKind::Overloaded
+        | ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         ErrorKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         ErrorKind::OutOfMemory => StatusCode::INSUFFICIENT_STORAGE,
     }

@@ -32,7 +32,7 @@ pub struct AwsSettings {
     pub s3_endpoint: Option<String>,
     /// Buckets in the path instead of the host name, for S3 on an endpoint of one's own.
     pub s3_path_style: bool,
-    /// Attempts of a call to S3 or STS, the first included (HealthImaging has its own setting).
+    /// Attempts of a call to STS and others that hand out credentials, the first included.
     pub max_attempts: u32,
     /// Time to establish a connection.
     pub connect_timeout: Duration,
@@ -47,7 +47,7 @@ impl Default for AwsSettings {
             ahi_endpoint: None,
             s3_endpoint: None,
             s3_path_style: false,
-            max_attempts: 5,
+            max_attempts: 3,
             connect_timeout: Duration::from_secs(3),
             read_timeout: Duration::from_secs(30),
         }
@@ -100,10 +100,11 @@ pub fn ahi_client(config: &SdkConfig, settings: &AwsSettings) -> aws_sdk_medical
     aws_sdk_medicalimaging::Client::from_conf(builder.build())
 }
 
-/// A client of Amazon S3 with the SDK's standard retries.
+/// A client of Amazon S3 that attempts each call once, as [`ahi_client`] does.
 pub fn s3_client(config: &SdkConfig, settings: &AwsSettings) -> aws_sdk_s3::Client {
-    let mut builder =
-        aws_sdk_s3::config::Builder::from(config).force_path_style(settings.s3_path_style);
+    let mut builder = aws_sdk_s3::config::Builder::from(config)
+        .retry_config(RetryConfig::disabled())
+        .force_path_style(settings.s3_path_style);
     if let Some(url) = &settings.s3_endpoint {
         builder = builder.endpoint_url(url);
     }

@@ -6,8 +6,9 @@ pub mod archive;
 pub mod aws;
 pub mod dicom_files;
 pub mod dicom_objects;
-pub mod limiter;
 pub mod s3;
+
+pub use crate::aws::limiter;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -38,6 +39,16 @@ pub trait ImageSource: Send + Sync {
         series: &Series,
         keys: Vec<FrameKey>,
     ) -> BoxStream<'static, Result<EncodedFrame>>;
+
+    /// One frame once more, because what came the first time was broken; `None` where the source would
+    /// give the same bytes again, or may not be asked any more.
+    ///
+    /// # Errors
+    /// Those of [`frames`](ImageSource::frames).
+    async fn frame_again(&self, series: &Series, key: FrameKey) -> Result<Option<EncodedFrame>> {
+        let _ = (series, key);
+        Ok(None)
+    }
 
     /// What was read, once [`series`](ImageSource::series) has found it: for the audit.
     fn origin(&self) -> Option<Origin> {

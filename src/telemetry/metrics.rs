@@ -1,10 +1,7 @@
 //! Metrics: what there is, under which names, in Prometheus' text form.
 //!
 //! Every name is in [`Metrics::new`]. Labels take few values, none of which a caller can make up. What
-//! others count (the scheduler, the client of AHI) is read when somebody asks for the metrics.
-
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+//! others count (the scheduler, the clients of AWS) is read when somebody asks for the metrics.
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric};
@@ -15,6 +12,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
+pub use super::calls::{CallSample, Service};
+use super::calls::{Calls, show};
 use crate::error::{Error, Result};
 
 /// The media type of what [`Metrics::encode`] writes.
@@ -43,11 +42,6 @@ struct Stage {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct State {
     state: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Operation {
-    operation: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -80,27 +74,7 @@ pub struct Metrics {
     connections: Gauge,
     connections_ended: Family<Ending, Counter>,
     body_bytes: Gauge,
-    ahi: AhiCounters,
-    ahi_source: Mutex<Option<AhiSource>>,
-}
-
-type AhiSource = Box<dyn Fn() -> Vec<AhiSample> + Send>;
-
-/// What the client of AHI has done so far, for one operation.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct AhiSample {
-    /// The service's name of the operation.
-    pub operation: &'static str,
-    /// Calls made.
-    pub calls: u64,
-    /// Attempts after the first of their call.
-    pub retries: u64,
-    /// Responses that refused for load.
-    pub throttles: u64,
-    /// Calls given up.
-    pub failures: u64,
-    /// Bytes received.
-    pub bytes: u64,
+    calls: Calls,
 }
 
 /// How things stand when the metrics are asked for.
@@ -130,15 +104,6 @@ pub struct Standing {
     pub body_bytes: u64,
 }
 
-#[derive(Default)]
-struct AhiCounters {
-    calls: Family<Operation, Counter>,
-    retries: Family<Operation, Counter>,
-    throttles: Family<Operation, Counter>,
-    failures: Family<Operation, Counter>,
-    bytes: Family<Operation, Counter>,
-}
-
 /// From 5 ms, what a probe takes, to 20 minutes, what an asynchronous request may.
 fn seconds() -> Histogram {
     Histogram::new([
@@ -148,10 +113,15 @@ fn seconds() -> Histogram {
 }
 
 /// Names metrics as it takes them.
-struct Namer(Registry);
+pub(super) struct Namer(Registry);
 
 impl Namer {
-    fn add<M: Metric + EncodeMetric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
+    pub(super) fn add<M: Metric + EncodeMetric + Clone>(
+        &mut self,
+        name: &str,
+        help: &str,
+        metric: M,
+    ) -> M {
         self.0.register(name, help, metric.clone());
         metric
     }
@@ -170,13 +140,7 @@ impl Metrics {
         let n = &mut names;
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         n.0.register("build", "The program", build);
-        let ahi = AhiCounters {
-            calls: n.add("ahi_calls", "Calls of AWS HealthImaging", Family::default()),
-            retries: n.add("ahi_retries", "Attempts after a call's first", Family::default()),
-            throttles: n.add("ahi_throttles", "Attempts refused for load", Family::default()),
-            failures: n.add("ahi_failures", "Calls given up", Family::default()),
-            bytes: n.add("ahi_received_bytes", "Bytes of whole bodies", Family::default()),
-        };
+        let calls = Calls::new(n);
         let requests = n.add("requests", "Requests answered", Family::default());
         let by_route = Histograms::new_with_constructor(seconds as fn() -> Histogram);
         let by_stage = Histograms::new_with_constructor(seconds as fn() -> Histogram);
@@ -219,16 +183,14 @@ impl Metrics {
                 Family::default(),
             ),
             body_bytes: n.add("body_bytes", "Memory that bodies hold", Gauge::default()),
-            ahi,
-            ahi_source: Mutex::new(None),
+            calls,
             registry: names.0,
         }
     }
 
-    /// Where the numbers about AHI come from.
-    pub fn read_ahi_from(&self, source: impl Fn() -> Vec<AhiSample> + Send + 'static) {
-        let mut slot = self.ahi_source.lock().unwrap_or_else(PoisonError::into_inner);
-        *slot = Some(Box::new(source));
+    /// Where the numbers about calls of AWS come from.
+    pub fn read_calls_from(&self, source: impl Fn() -> Vec<CallSample> + Send + 'static) {
+        self.calls.read_from(source);
     }
 
     /// A request was answered. `route` is a route's pattern and `method` one that routes take: what
@@ -298,26 +260,8 @@ impl Metrics {
             let count = standing.models.iter().filter(|&&s| s == state).count();
             self.models.get_or_create(&State { state }).set(signed(count as u64));
         }
-        let source = self.ahi_source.lock().unwrap_or_else(PoisonError::into_inner);
-        for sample in source.iter().flat_map(|read| read()) {
-            let labels = Operation { operation: sample.operation };
-            show(&self.ahi.calls, &labels, sample.calls);
-            show(&self.ahi.retries, &labels, sample.retries);
-            show(&self.ahi.throttles, &labels, sample.throttles);
-            show(&self.ahi.failures, &labels, sample.failures);
-            show(&self.ahi.bytes, &labels, sample.bytes);
-        }
+        self.calls.take();
     }
-}
-
-/// Sets a counter to where it stands at the source that counts.
-fn show<L>(family: &Family<L, Counter>, labels: &L, value: u64)
-where
-    L: Clone + std::hash::Hash + Eq,
-{
-    let counter = family.get_or_create(labels);
-    let atomic: &AtomicU64 = counter.inner();
-    atomic.store(value, Ordering::Relaxed);
 }
 
 #[cfg(test)]
@@ -330,13 +274,16 @@ mod tests {
         metrics.answered("/invocations", "POST", 200, 1.5);
         metrics.stage("network", 0.7);
         metrics.frames(100, 5000, 2.0);
-        metrics.read_ahi_from(|| {
-            vec![AhiSample {
+        metrics.read_calls_from(|| {
+            let frames = CallSample {
                 operation: "GetImageFrame",
                 calls: 7,
                 retries: 2,
-                ..AhiSample::default()
-            }]
+                ..CallSample::default()
+            };
+            let puts =
+                CallSample { service: Service::S3, operation: "PutObject", hedges: 3, ..frames };
+            vec![frames, puts]
         });
         let standing =
             Standing { running: 2, models: vec!["ready", "ready"], ..Standing::default() };
@@ -350,6 +297,7 @@ mod tests {
                 r#"ahi_inference_frames_per_second_bucket{le="50.0"} 1"#,
                 r#"ahi_inference_ahi_calls_total{operation="GetImageFrame"} 7"#,
                 r#"ahi_inference_ahi_retries_total{operation="GetImageFrame"} 2"#,
+                r#"ahi_inference_s3_hedges_total{operation="PutObject"} 3"#,
                 "ahi_inference_requests_running 2",
                 r#"ahi_inference_models{state="ready"} 2"#,
             ] {

@@ -5,6 +5,7 @@
 //! `info` are taken from this crate alone: the AWS clients write whole answers at `trace`, and the
 //! metadata of an image set holds a patient's name. Lines of the target [`AUDIT`] are always written.
 
+mod calls;
 pub mod metrics;
 
 use std::any::Any;

@@ -1,18 +1,24 @@
 //! Finished outputs to where the caller wants them: an S3 prefix or a local folder.
 //!
+//! The outputs of an input are written side by side. Where one cannot be written, the others are still
+//! finished and stay: the request fails and says which kinds are there. What is stored is whole and
+//! under a name of that request's own, so that sending the request again is safe, while a deletion
+//! might fail as well and needs a permission that nothing else does.
+//!
 //! The caller's URI comes from outside, so only plain names pass: nothing in it or in the output's
 //! file name can climb out of the folder or prefix named. A file is either whole or not there.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::operation::put_object::PutObjectError;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::ChecksumAlgorithm;
+use aws_sdk_s3::types::{ChecksumAlgorithm, ServerSideEncryption};
 
-use crate::error::{Error, ErrorKind, Result, chain};
-use crate::request::Artifact;
+use crate::aws::{Allowance, Call, Fault, Hedge, Patience, S3, S3Operation};
+use crate::config::AccessSettings;
+use crate::error::{Error, ErrorKind, Result};
+use crate::request::{Artifact, OutputKind};
 
 /// Where outputs go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,74 +64,165 @@ impl Destination {
     }
 }
 
-/// Writes an output below `output_uri` under its file name and notes its URI in it.
-///
-/// # Errors
-/// `InvalidRequest` for a URI that [`Destination::parse`] refuses or a bucket of another region;
-/// `NotFound` for a bucket that is not there; `AccessDenied`, `Throttled`, `Upstream` from S3;
-/// `Io` from the file system; `Configuration` if `s3` is needed and missing.
-pub async fn store(
-    artifact: &mut Artifact,
-    output_uri: &str,
-    s3: Option<&aws_sdk_s3::Client>,
-) -> Result<()> {
-    let name = artifact.file_name.as_str();
-    if name.is_empty() || name.contains(['/', '\\']) || check_names(name).is_err() {
-        return Err(Error::internal("an output's file name is not a plain name"));
+/// Writes outputs.
+#[derive(Debug, Clone)]
+pub struct Sink {
+    s3: Option<S3>,
+    /// Account that buckets must belong to.
+    owner: Option<String>,
+    /// KMS key that objects are encrypted with; as the bucket says where absent.
+    kms_key: Option<String>,
+}
+
+impl Sink {
+    /// One that writes to S3, too, as `settings` want it.
+    pub fn new(s3: S3, settings: &AccessSettings) -> Self {
+        Self {
+            s3: Some(s3),
+            owner: settings.output_owner.clone(),
+            kms_key: settings.output_kms_key.clone(),
+        }
     }
-    let uri = match Destination::parse(output_uri)? {
-        Destination::S3 { bucket, prefix } => {
-            let client = s3.ok_or_else(|| {
-                Error::new(ErrorKind::Configuration, "no S3 client is set up to write outputs with")
-            })?;
-            let key = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
-            put(client, artifact, &bucket, &key).await?
-        }
-        Destination::Folder(folder) => write_file(artifact, folder).await?,
-    };
-    artifact.uri = Some(uri);
-    Ok(())
-}
 
-async fn put(
-    client: &aws_sdk_s3::Client,
-    artifact: &Artifact,
-    bucket: &str,
-    key: &str,
-) -> Result<String> {
-    let uri = format!("s3://{bucket}/{key}");
-    client
-        .put_object()
-        .bucket(bucket)
-        .key(key)
-        .content_type(artifact.media_type)
-        .checksum_algorithm(ChecksumAlgorithm::Sha256)
-        .body(ByteStream::from(artifact.bytes.clone()))
-        .send()
-        .await
-        .map_err(|e| {
-            refused(&e).context(format_args!("writing {uri}")).with("uri", uri.as_str())
+    /// One that writes to folders alone.
+    pub fn folders() -> Self {
+        Self { s3: None, owner: None, kms_key: None }
+    }
+
+    /// Writes outputs below `output_uri` under their file names, side by side, and notes in each where
+    /// it is. Attempts beyond the first of each are taken from `allowance`.
+    ///
+    /// # Errors
+    /// That of the first output that cannot be written, once the others are; with more than one, it
+    /// names the kinds that are stored and those that are not. `InvalidRequest` for a URI that
+    /// [`Destination::parse`] refuses or a bucket of another region; `NotFound` for a bucket that is not
+    /// there; `AccessDenied`, `Credentials`, `Throttled`, `Upstream` from S3; `Io` from the file
+    /// system; `Configuration` if S3 is needed and missing.
+    pub async fn store(
+        &self,
+        artifacts: &mut [Artifact],
+        output_uri: &str,
+        allowance: &Allowance,
+    ) -> Result<()> {
+        let destination = Destination::parse(output_uri)?;
+        allowance.expect(artifacts.len());
+        let writes = artifacts.iter().map(|one| self.write(one, &destination, allowance));
+        let written = futures::future::join_all(writes).await;
+        let mut failed = None;
+        for (artifact, written) in artifacts.iter_mut().zip(written) {
+            match written {
+                Ok(uri) => artifact.uri = Some(uri),
+                Err(e) => {
+                    let e = e.context(format_args!("storing {}", name(artifact.kind)));
+                    failed = failed.or(Some(e));
+                }
+            }
+        }
+        failed.map_or(Ok(()), |error| Err(tell(error, artifacts)))
+    }
+
+    async fn write(
+        &self,
+        artifact: &Artifact,
+        destination: &Destination,
+        allowance: &Allowance,
+    ) -> Result<String> {
+        let name = artifact.file_name.as_str();
+        if name.is_empty() || name.contains(['/', '\\']) || check_names(name).is_err() {
+            return Err(Error::internal("an output's file name is not a plain name"));
+        }
+        match destination {
+            Destination::S3 { bucket, prefix } => {
+                let key =
+                    if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
+                self.put(artifact, bucket, &key, allowance).await?;
+                Ok(format!("s3://{bucket}/{key}"))
+            }
+            Destination::Folder(folder) => write_file(artifact, folder.clone()).await,
+        }
+    }
+
+    /// Puts an object. It is in memory, and a second request with the same bytes changes nothing, so
+    /// one that is late gets another beside it.
+    async fn put(
+        &self,
+        artifact: &Artifact,
+        bucket: &str,
+        key: &str,
+        allowance: &Allowance,
+    ) -> Result<()> {
+        let s3 = self.s3.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::Configuration, "no S3 client is set up to write outputs with")
         })?;
-    Ok(uri)
+        let operation = S3Operation::PutObject;
+        let sending = |per_second: usize| {
+            Duration::from_secs_f64(artifact.bytes.len() as f64 / per_second as f64)
+        };
+        let usual = s3.patience();
+        let patience = Patience {
+            silence: usual.silence + sending(SLOWEST),
+            attempt_timeout: usual.attempt_timeout + sending(SLOWEST),
+            ..usual.clone()
+        };
+        let late = Hedge::After(LATE + sending(4 * SLOWEST));
+        let call = Call { patience: &patience, ..s3.call(operation, allowance, late) };
+        call.run(async |_| {
+            s3.sdk()
+                .put_object()
+                .bucket(bucket)
+                .key(key)
+                .content_type(artifact.media_type)
+                .checksum_algorithm(ChecksumAlgorithm::Sha256)
+                .set_expected_bucket_owner(self.owner.clone())
+                .set_server_side_encryption(
+                    self.kms_key.as_ref().map(|_| ServerSideEncryption::AwsKms),
+                )
+                .set_ssekms_key_id(self.kms_key.clone())
+                .body(ByteStream::from(artifact.bytes.clone()))
+                .send()
+                .await
+                .map_err(|e| Fault::from_sdk(operation.name(), &e))
+        })
+        .await
+        .map(|_| ())
+        .map_err(|e| e.with("bucket", bucket).with("field", "outputS3Uri"))
+    }
 }
 
-fn refused(e: &SdkError<PutObjectError>) -> Error {
-    let status = e.raw_response().map_or(0, |r| r.status().as_u16());
-    let code = e.code().unwrap_or("no error code");
-    let kind = match (code, status) {
-        ("SlowDown" | "ThrottlingException" | "RequestLimitExceeded", _) | (_, 429) => {
-            ErrorKind::Throttled
-        }
-        ("NoSuchBucket", _) | (_, 404) => ErrorKind::NotFound,
-        (_, 401 | 403) => ErrorKind::AccessDenied,
-        (_, 301 | 400) => ErrorKind::InvalidRequest,
-        _ => ErrorKind::Upstream,
+/// Bytes that a usable connection sends in a second, at the least.
+const SLOWEST: usize = 1 << 20;
+
+/// An object that is sent and not acknowledged for that long is late.
+const LATE: Duration = Duration::from_secs(2);
+
+/// Says which outputs are stored and which are not, where there are several. Kinds and not keys: those
+/// are often made of names of patients.
+fn tell(error: Error, artifacts: &[Artifact]) -> Error {
+    if artifacts.len() < 2 {
+        return error;
+    }
+    let kinds = |stored: bool| -> Vec<String> {
+        let meant = artifacts.iter().filter(|artifact| artifact.uri.is_some() == stored);
+        meant.map(|artifact| name(artifact.kind)).collect()
     };
-    let what = match status {
-        0 => "S3 cannot be reached".to_owned(),
-        status => format!("S3 refused it ({code}, http status {status})"),
+    let (stored, missing) = (kinds(true), kinds(false));
+    let what = match &stored[..] {
+        [] => "no output is stored".to_owned(),
+        stored => format!(
+            "{} not stored, {} stored; the request may be sent again, which stores all anew",
+            missing.join(", "),
+            stored.join(", ")
+        ),
     };
-    Error::new(kind, what).caused_by(chain(e))
+    error.context(what).with("stored", stored).with("notStored", missing)
+}
+
+/// A kind of output as requests name it.
+fn name(kind: OutputKind) -> String {
+    let named = serde_json::to_value(kind).ok();
+    named
+        .and_then(|name| name.as_str().map(str::to_owned))
+        .unwrap_or_else(|| "an output".to_owned())
 }
 
 async fn write_file(artifact: &Artifact, folder: PathBuf) -> Result<String> {
@@ -197,7 +294,11 @@ fn invalid(why: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::OutputKind;
+
+    async fn store(artifact: &mut Artifact, uri: &str) -> Result<()> {
+        let artifacts = std::slice::from_mut(artifact);
+        Sink::folders().store(artifacts, uri, &Allowance::default()).await
+    }
 
     fn artifact(name: &str) -> Artifact {
         Artifact {
@@ -250,7 +351,7 @@ mod tests {
         let folder = tmp.path().join("a/b");
         for uri in [format!("file://{}", folder.display()), folder.display().to_string()] {
             let mut artifact = artifact("x.dcm");
-            store(&mut artifact, &uri, None).await.unwrap();
+            store(&mut artifact, &uri).await.unwrap();
             let written = artifact.uri.unwrap();
             let path = written.strip_prefix("file://").unwrap();
             assert_eq!(std::fs::read(path).unwrap(), b"seg");
@@ -263,15 +364,15 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         for name in ["../x", "a/b", "", ".."] {
             let mut artifact = artifact(name);
-            let e = store(&mut artifact, tmp.path().to_str().unwrap(), None).await.unwrap_err();
+            let e = store(&mut artifact, tmp.path().to_str().unwrap()).await.unwrap_err();
             assert_eq!((e.kind(), artifact.uri), (ErrorKind::Internal, None), "{name}");
         }
         let mut artifact = artifact("x");
-        let e = store(&mut artifact, "s3://bucket/a", None).await.unwrap_err();
+        let e = store(&mut artifact, "s3://bucket/a").await.unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Configuration);
         std::fs::write(tmp.path().join("file"), b"").unwrap();
         let below_a_file = tmp.path().join("file/a");
-        let e = store(&mut artifact, below_a_file.to_str().unwrap(), None).await.unwrap_err();
+        let e = store(&mut artifact, below_a_file.to_str().unwrap()).await.unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Io);
     }
 }

@@ -1,12 +1,15 @@
 //! The AHI source over the real SDK and HTTP against a stand-in that injects faults.
 
+mod broken;
 mod fake;
+mod s3;
 mod sink;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use ahi_inference::aws::{Allowance, Patience};
 use ahi_inference::dicom::{Attributes, FrameKey, Series};
 use ahi_inference::error::{Error, ErrorKind};
 use ahi_inference::source::ahi::{AhiClient, AhiSettings, AhiSource, ImageSetId, Operation};
@@ -30,11 +33,17 @@ pub async fn sdk_config(settings: &AwsSettings) -> SdkConfig {
 
 /// Settings that make faults quick.
 fn quick() -> AhiSettings {
-    AhiSettings {
-        max_attempts: 4,
+    AhiSettings { patience: hurried(), ..AhiSettings::default() }
+}
+
+/// Attempts that follow each other quickly.
+pub fn hurried() -> Patience {
+    Patience {
+        attempts: 4,
+        throttled_attempts: 4,
         backoff: Duration::from_millis(2),
         max_backoff: Duration::from_millis(20),
-        ..AhiSettings::default()
+        ..Patience::default()
     }
 }
 
@@ -155,8 +164,9 @@ async fn faults_that_pass_are_retried_and_counted() {
 }
 
 #[tokio::test]
-async fn a_body_that_stalls_is_retried_after_the_attempts_time() {
-    let settings = AhiSettings { attempt_timeout: Duration::from_millis(300), ..quick() };
+async fn a_body_that_stalls_is_given_up_after_some_silence() {
+    let patience = Patience { silence: Duration::from_millis(300), ..hurried() };
+    let settings = AhiSettings { patience, ..quick() };
     let (fake, client) = start(1, settings).await;
     let source = source(&client);
     let series = source.series().await.unwrap();
@@ -211,6 +221,8 @@ async fn refusals_are_not_retried_and_name_what_was_refused() {
     for (failure, kind) in [
         (Failure::Refuse(404, "ResourceNotFoundException"), ErrorKind::NotFound),
         (Failure::Refuse(403, "AccessDeniedException"), ErrorKind::AccessDenied),
+        (Failure::Refuse(403, "ExpiredTokenException"), ErrorKind::Credentials),
+        (Failure::Refuse(403, "UnrecognizedClientException"), ErrorKind::Credentials),
         (Failure::Refuse(400, "ValidationException"), ErrorKind::InvalidRequest),
     ] {
         let (fake, client) = start(1, quick()).await;
@@ -334,7 +346,8 @@ async fn dropping_the_stream_cancels_what_is_in_flight() {
 
 #[tokio::test]
 async fn transfers_go_on_while_the_reader_is_busy() {
-    let settings = AhiSettings { attempt_timeout: Duration::from_millis(400), ..quick() };
+    let patience = Patience { attempt_timeout: Duration::from_millis(400), ..hurried() };
+    let settings = AhiSettings { patience, ..quick() };
     let (fake, client) = start(8, settings).await;
     let source = source(&client);
     let series = source.series().await.unwrap();

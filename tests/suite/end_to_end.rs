@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ahi_inference::dicom::{FrameKey, Series};
+use ahi_inference::error::{ErrorKind, Result};
 use ahi_inference::inference::ProviderChoice;
 use ahi_inference::memory::Account;
 use ahi_inference::pipeline::timings::Timings;
@@ -12,9 +14,11 @@ use ahi_inference::pipeline::{Holding, compute, frames};
 use ahi_inference::postprocess::Segmentation;
 use ahi_inference::progress::Silent;
 use ahi_inference::registry::{Lease, LoadOptions, Model};
-use ahi_inference::source::ImageSource;
 use ahi_inference::source::dicom_files::DicomFiles;
+use ahi_inference::source::{EncodedFrame, ImageSource};
 use ahi_inference::volume::{VolumePolicy, plan};
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use ndarray::{Array1, Array4};
 
 use super::common::shared;
@@ -86,6 +90,82 @@ async fn cranium_equals_monai() {
     assert!(share >= 0.9999 && dice >= 0.9995);
 }
 
+/// A source whose transfers break: of each frame the first ones that come.
+struct Breaking {
+    source: DicomFiles,
+    transfers: Arc<Transfers>,
+}
+
+struct Transfers {
+    broken: usize,
+    asked: Mutex<std::collections::HashMap<FrameKey, usize>>,
+}
+
+impl Transfers {
+    /// Half of a frame, other bytes, or the frame itself once it was asked for often enough.
+    fn next(&self, frame: EncodedFrame) -> EncodedFrame {
+        let mut asked = self.asked.lock().unwrap();
+        let asked = asked.entry(frame.key).or_default();
+        *asked += 1;
+        match *asked {
+            n if n > self.broken => frame,
+            1 => EncodedFrame { data: frame.data.slice(..frame.data.len() / 2), ..frame },
+            _ => EncodedFrame { data: bytes::Bytes::from_static(b"not a frame"), ..frame },
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl ImageSource for Breaking {
+    async fn series(&self) -> Result<Series> {
+        self.source.series().await
+    }
+
+    fn frames(
+        &self,
+        series: &Series,
+        keys: Vec<FrameKey>,
+    ) -> BoxStream<'static, Result<EncodedFrame>> {
+        let transfers = self.transfers.clone();
+        let frames = self.source.frames(series, keys);
+        frames.map(move |frame| frame.map(|frame| transfers.next(frame))).boxed()
+    }
+
+    async fn frame_again(&self, series: &Series, key: FrameKey) -> Result<Option<EncodedFrame>> {
+        Ok(self.frames(series, vec![key]).next().await.transpose()?)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frame_that_comes_broken_is_asked_for_twice_more() {
+    let folder = tempfile::tempdir().unwrap();
+    phantom(&folder.path().join("p"), "32", "24").await;
+    let files = || DicomFiles::new(folder.path().join("p/dicom"), None);
+    let series = Arc::new(files().series().await.unwrap());
+    let plan = Arc::new(plan(&series, &VolumePolicy::default()).unwrap());
+    let load = async |times| {
+        let transfers = Arc::new(Transfers { broken: times, asked: Mutex::default() });
+        let source = Breaking { source: files(), transfers: transfers.clone() };
+        let loaded = frames::load(&source, &series, &plan, &Silent, &Holding::nothing()).await;
+        let asked = transfers.asked.lock().unwrap().values().copied().max();
+        (loaded.map(|(volume, _)| volume.into_physical().unwrap()), asked.unwrap())
+    };
+    let (good, _) = load(0).await;
+    let (mended, asked) = load(2).await;
+    assert_eq!((mended.unwrap(), asked), (good.unwrap(), 3));
+    let (lost, asked) = load(3).await;
+    let error = lost.unwrap_err();
+    assert_eq!((error.kind(), asked), (ErrorKind::CorruptFrame, 3), "{error}");
+    assert!(error.details().contains_key("sopInstanceUID"), "{error:?}");
+}
+
+/// A phantom's files below `folder`.
+async fn phantom(folder: &Path, size: &str, slices: &str) {
+    let flags = ["--out", folder.to_str().unwrap(), "--size", size, "--slices", slices];
+    let args = <ahi_inference::phantom::PhantomArgs as FromFlags>::from_flags(&flags);
+    args.run().await.unwrap();
+}
+
 /// Cancellation is seen at the next frame, transform or window.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_request_stops() {
@@ -104,15 +184,7 @@ async fn a_cancelled_request_stops() {
     }
 
     let folder = tempfile::tempdir().unwrap();
-    let args = <ahi_inference::phantom::PhantomArgs as FromFlags>::from_flags(&[
-        "--out",
-        folder.path().join("p").to_str().unwrap(),
-        "--size",
-        "96",
-        "--slices",
-        "60",
-    ]);
-    args.run().await.unwrap();
+    phantom(&folder.path().join("p"), "96", "60").await;
     let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("model/ct_phantom");
     let model =
         Lease::unregistered(Model::load("phantom", &bundle, &LoadOptions::default()).unwrap());

@@ -4,19 +4,20 @@ use std::fmt;
 use std::sync::Arc;
 
 use aws_sdk_medicalimaging::operation::get_image_set::GetImageSetOutput;
-use aws_sdk_medicalimaging::primitives::ByteStream;
 use aws_sdk_medicalimaging::types::{ImageFrameInformation, ImageSetState, ImageSetWorkflowStatus};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use super::fault::Fault;
-use super::retry::call;
 use super::settings::AhiSettings;
-use super::stats::{AhiStats, Counters, Operation};
+use super::stats::{AhiStats, Operation};
+use crate::aws::body::{Length, whole};
+use crate::aws::{Allowance, Call, Fault, Hedge, RateLimiter};
 use crate::dicom::ahi_metadata::ImageSetMetadata;
 use crate::dicom::ahi_metadata::read;
 use crate::error::{Error, ErrorKind, Result};
-use crate::source::limiter::RateLimiter;
+
+/// Answers of a few hundred bytes that take longer are late.
+const LATE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Identifiers of an image set, checked for their form.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -68,10 +69,12 @@ impl fmt::Display for ImageSetId {
     }
 }
 
-/// A client of AHI within the bounds of its [`AhiSettings`]. Clones share the bounds.
+/// A client of AHI within the bounds of its [`AhiSettings`]. Clones share the bounds, and what their
+/// calls may spend on being repeated.
 #[derive(Debug, Clone)]
 pub struct AhiClient {
     shared: Arc<Shared>,
+    allowance: Arc<Allowance>,
 }
 
 #[derive(Debug)]
@@ -99,7 +102,13 @@ impl AhiClient {
             image_set_limiter: RateLimiter::new(settings.image_set_rate),
             settings,
         };
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(shared), allowance: Arc::default() }
+    }
+
+    /// The same client for one request, whose calls together may spend `allowance`.
+    #[must_use]
+    pub fn within(&self, allowance: Arc<Allowance>) -> Self {
+        Self { shared: Arc::clone(&self.shared), allowance }
     }
 
     /// What this client has done so far.
@@ -120,14 +129,33 @@ impl AhiClient {
         self.shared.settings.allow_non_primary
     }
 
-    /// What a search is made with: it shares its rate with `GetImageSet`, as the service's does.
-    pub(super) fn searching(
-        &self,
-        operation: Operation,
-    ) -> (&aws_sdk_medicalimaging::Client, &AhiSettings, &RateLimiter, &Counters) {
+    pub(super) fn allowance(&self) -> &Allowance {
+        &self.allowance
+    }
+
+    pub(super) fn sdk(&self) -> &aws_sdk_medicalimaging::Client {
+        &self.shared.sdk
+    }
+
+    /// How `operation` is called.
+    pub(super) fn call(&self, operation: Operation) -> Call<'_> {
         let shared = &*self.shared;
-        let counters = shared.stats.counters(operation);
-        (&shared.sdk, &shared.settings, &shared.image_set_limiter, counters)
+        let (limiter, hedge) = match operation {
+            // A search shares its rate with `GetImageSet`, as the service's does.
+            Operation::SearchImageSets | Operation::GetImageSet => {
+                (&shared.image_set_limiter, Hedge::After(LATE))
+            }
+            Operation::GetImageSetMetadata => (&shared.metadata_limiter, Hedge::After(LATE)),
+            Operation::GetImageFrame => (&shared.frame_limiter, Hedge::Paced),
+        };
+        Call {
+            operation: operation.name(),
+            patience: &shared.settings.patience,
+            limiter: Some(limiter),
+            counters: shared.stats.counters(operation),
+            allowance: &self.allowance,
+            hedge,
+        }
     }
 
     /// Checks with `GetImageSet` that an image set may be read, and returns the version that is
@@ -136,32 +164,27 @@ impl AhiClient {
     /// # Errors
     /// `NotFound`, `AccessDenied`; `ImageSetNotReady` if it is locked, deleted, or not primary.
     pub async fn readable_version(&self, id: &ImageSetId, version: Option<&str>) -> Result<String> {
-        let shared = &*self.shared;
         let operation = Operation::GetImageSet;
-        let counters = shared.stats.counters(operation);
-        let image_set = call(
-            operation,
-            &shared.settings,
-            &shared.image_set_limiter,
-            counters,
-            move || async move {
-                let request = shared.sdk.get_image_set();
-                request
+        self.allowance.expect(1);
+        self.call(operation)
+            .run(async |_| {
+                let request = self.sdk().get_image_set();
+                let image_set = request
                     .datastore_id(&id.datastore_id)
                     .image_set_id(&id.image_set_id)
                     .set_version_id(version.map(str::to_owned))
                     .send()
                     .await
-                    .map_err(|e| Fault::from_sdk(operation, &e))
-            },
-        )
-        .await
-        .and_then(|image_set| {
-            check_readable(&image_set, shared.settings.allow_non_primary)?;
-            Ok(image_set)
-        })
-        .map_err(|e| id.name_in(e))?;
-        Ok(image_set.version_id)
+                    .map_err(|e| Fault::from_sdk(operation.name(), &e))?;
+                check_plausible(&image_set, id)?;
+                Ok(image_set)
+            })
+            .await
+            .and_then(|image_set| {
+                check_readable(&image_set, self.allows_non_primary())?;
+                Ok(image_set.version_id)
+            })
+            .map_err(|e| id.name_in(e))
     }
 
     /// Fetches and reads the metadata of one version of an image set.
@@ -170,77 +193,116 @@ impl AhiClient {
     /// Besides the service's: `PayloadTooLarge`, and all that
     /// [`parse`](crate::dicom::ahi_metadata::parse) says.
     pub async fn metadata(&self, id: &ImageSetId, version: &str) -> Result<ImageSetMetadata> {
-        let shared = &*self.shared;
         let operation = Operation::GetImageSetMetadata;
-        let counters = shared.stats.counters(operation);
-        let limit = shared.settings.max_metadata_bytes;
-        let body = call(
-            operation,
-            &shared.settings,
-            &shared.metadata_limiter,
-            counters,
-            move || async move {
-                let request = shared.sdk.get_image_set_metadata();
+        let limit = self.shared.settings.max_metadata_bytes;
+        self.allowance.expect(1);
+        self.call(operation)
+            .run(async |watch| {
+                let request = self.sdk().get_image_set_metadata();
                 let response = request
                     .datastore_id(&id.datastore_id)
                     .image_set_id(&id.image_set_id)
                     .version_id(version)
                     .send()
                     .await
-                    .map_err(|e| Fault::from_sdk(operation, &e))?;
-                whole(operation, response.image_set_metadata_blob, limit).await
-            },
-        )
-        .await
-        .map_err(|e| id.name_in(e))?;
-        counters.received(body.len());
-        // Megabytes of JSON: not on a thread that others wait for.
-        tokio::task::spawn_blocking(move || read::parse(&read::decompress(&body, limit)?))
+                    .map_err(|e| Fault::from_sdk(operation.name(), &e))?;
+                watch.progress();
+                let blob = response.image_set_metadata_blob;
+                let body = whole(operation.name(), blob, Length::AtMost(limit), &watch).await?;
+                self.stats().counters(operation).received(body.len());
+                read_metadata(body, limit, id).await
+            })
             .await
-            .map_err(|e| Error::internal("reading image set metadata was aborted").caused_by(e))?
             .map_err(|e| id.name_in(e))
     }
 
-    /// Fetches one encoded frame, once there is room in flight.
+    /// Fetches one encoded frame, once there is room in flight. `most` is how many bytes its pixels can
+    /// need, where that is known.
     ///
     /// # Errors
-    /// The service's, naming the image set and the frame.
-    pub async fn frame(&self, id: &ImageSetId, frame_id: &str) -> Result<Bytes> {
-        let shared = &*self.shared;
+    /// The service's, naming the image set and the frame; `CorruptFrame` beyond `most` bytes.
+    pub async fn frame(&self, id: &ImageSetId, frame_id: &str, most: Option<u64>) -> Result<Bytes> {
         let operation = Operation::GetImageFrame;
-        let counters = shared.stats.counters(operation);
+        let limit = self.shared.settings.max_frame_bytes;
+        let length = match most {
+            Some(most) if most < limit => Length::Plausible(most),
+            _ => Length::AtMost(limit),
+        };
         let _permit =
-            shared.in_flight.acquire().await.map_err(|e| {
+            self.shared.in_flight.acquire().await.map_err(|e| {
                 Error::internal("the bound on frames in flight is closed").caused_by(e)
             })?;
-        let body = call(
-            operation,
-            &shared.settings,
-            &shared.frame_limiter,
-            counters,
-            move || async move {
+        let body = self
+            .call(operation)
+            .run(async |watch| {
                 let frame = ImageFrameInformation::builder()
                     .image_frame_id(frame_id)
                     .build()
-                    .map_err(|e| Fault::from_build(operation, e))?;
-                let request = shared.sdk.get_image_frame();
+                    .map_err(|e| Fault::from_build(operation.name(), e))?;
+                let request = self.sdk().get_image_frame();
                 let response = request
                     .datastore_id(&id.datastore_id)
                     .image_set_id(&id.image_set_id)
                     .image_frame_information(frame)
                     .send()
                     .await
-                    .map_err(|e| Fault::from_sdk(operation, &e))?;
-                whole(operation, response.image_frame_blob, shared.settings.max_frame_bytes).await
-            },
-        )
-        .await
-        .map_err(|e| {
-            id.name_in(e.context(format_args!("frame {frame_id}"))).with("imageFrameId", frame_id)
-        })?;
-        counters.received(body.len());
+                    .map_err(|e| Fault::from_sdk(operation.name(), &e))?;
+                watch.progress();
+                whole(operation.name(), response.image_frame_blob, length, &watch).await
+            })
+            .await
+            .map_err(|e| {
+                id.name_in(e.context(format_args!("frame {frame_id}")))
+                    .with("imageFrameId", frame_id)
+            })?;
+        self.stats().counters(operation).received(body.len());
         Ok(body)
     }
+}
+
+/// Whether an answer can be the one asked for: a transfer may break within it and leave it JSON.
+fn check_plausible(image_set: &GetImageSetOutput, id: &ImageSetId) -> Result<(), Fault> {
+    let broken = |what: &str| Err(Fault::passing(Error::new(ErrorKind::Upstream, what)));
+    if image_set.datastore_id() != id.datastore_id || image_set.image_set_id() != id.image_set_id {
+        return broken("GetImageSet answered with another image set");
+    }
+    let version = image_set.version_id();
+    if version.is_empty() || !version.bytes().all(|b| b.is_ascii_digit()) {
+        return broken("GetImageSet answered without a version");
+    }
+    let state = image_set.image_set_state();
+    if !ImageSetState::values().contains(&state.as_str()) {
+        let message = "its state is none that this program knows; try again later";
+        return Err(Fault::passing(Error::new(ErrorKind::ImageSetNotReady, message)));
+    }
+    Ok(())
+}
+
+/// Reads a metadata document: megabytes of JSON, not on a thread that others wait for.
+///
+/// What is wrong with the document itself stays so; a transfer that broke is told by gzip's checksum.
+async fn read_metadata(
+    body: Bytes,
+    limit: u64,
+    id: &ImageSetId,
+) -> Result<ImageSetMetadata, Fault> {
+    let parsed = tokio::task::spawn_blocking(move || {
+        let checked = body.starts_with(&[0x1f, 0x8b]);
+        let document = read::decompress(&body, limit).map_err(|e| match e.kind() {
+            ErrorKind::Upstream => Fault::passing(e),
+            _ => Fault::last(e),
+        })?;
+        drop(body);
+        read::parse(&document).map_err(|e| if checked { Fault::last(e) } else { Fault::passing(e) })
+    });
+    let metadata = parsed.await.map_err(|e| {
+        Fault::last(Error::internal("reading image set metadata was aborted").caused_by(e))
+    })??;
+    if metadata.datastore_id != id.datastore_id || metadata.image_set_id != id.image_set_id {
+        let e = Error::new(ErrorKind::Upstream, "the metadata is another image set's");
+        return Err(Fault::passing(e));
+    }
+    Ok(metadata)
 }
 
 /// Whether an image set is as it will stay while it is read, and is the one to read.
@@ -273,26 +335,6 @@ fn check_readable(image_set: &GetImageSetOutput, allow_non_primary: bool) -> Res
         );
     }
     Ok(())
-}
-
-/// All of a body, if it is whole and not longer than `limit` bytes.
-async fn whole(operation: Operation, mut body: ByteStream, limit: u64) -> Result<Bytes, Fault> {
-    let (announced, _) = body.size_hint();
-    if announced > limit {
-        return Err(Fault::too_large(operation, limit));
-    }
-    let mut all = BytesMut::new();
-    while let Some(chunk) = body.try_next().await.map_err(|e| Fault::broken_body(operation, &e))? {
-        if (all.len() + chunk.len()) as u64 > limit {
-            return Err(Fault::too_large(operation, limit));
-        }
-        if all.is_empty() {
-            // What is announced is not believed beyond the size of any usual frame.
-            all.reserve((announced as usize).clamp(chunk.len(), chunk.len().max(16 << 20)));
-        }
-        all.extend_from_slice(&chunk);
-    }
-    Ok(all.freeze())
 }
 
 #[cfg(test)]

@@ -6,8 +6,6 @@
 //! Checksums and dimensions are not looked at here: they speak of decoded pixels.
 
 mod client;
-mod fault;
-mod retry;
 mod search;
 mod settings;
 mod stats;
@@ -15,16 +13,18 @@ mod stats;
 use std::sync::OnceLock;
 
 use async_trait::async_trait;
+use dicom_dictionary_std::tags;
 use futures::stream::{self, BoxStream, StreamExt};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 pub use client::{AhiClient, ImageSetId};
 pub use settings::AhiSettings;
-pub use stats::{AhiStats, Operation, OperationStats};
+pub use stats::{AhiStats, Operation};
 
 use super::{EncodedFrame, ImageSource, Origin};
-use crate::dicom::{FrameKey, Series};
+use crate::aws::Retry;
+use crate::dicom::{Attributes, FrameDescriptor, FrameKey, Instance, Series};
 use crate::error::{Error, ErrorKind, Result};
 
 /// One image set.
@@ -63,13 +63,20 @@ impl AhiSource {
 impl ImageSource for AhiSource {
     async fn series(&self) -> Result<Series> {
         let wanted = self.wanted_version.as_deref();
-        let version = self.client.readable_version(&self.id, wanted).await?;
-        let metadata = self.client.metadata(&self.id, &version).await?;
-        let (datastore, image_set) = (self.id.datastore_id(), self.id.image_set_id());
-        if metadata.datastore_id != datastore || metadata.image_set_id != image_set {
-            let e = Error::new(ErrorKind::Upstream, "the metadata is another image set's");
-            return Err(self.id.name_in(e));
-        }
+        let mut version = self.client.readable_version(&self.id, wanted).await?;
+        let metadata = match self.client.metadata(&self.id, &version).await {
+            // A version that was just found is there. Where it is not, the answer that named it was
+            // broken: a digit has no checksum.
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::InvalidRequest) => {
+                let again = self.client.readable_version(&self.id, wanted).await?;
+                if again == version {
+                    return Err(e);
+                }
+                version = again;
+                self.client.metadata(&self.id, &version).await?
+            }
+            metadata => metadata?,
+        };
         // Only the first call's version counts: it is the one whose series is read.
         let _ = self.version.set(version);
         Ok(metadata.series)
@@ -92,8 +99,8 @@ impl ImageSource for AhiSource {
         series: &Series,
         keys: Vec<FrameKey>,
     ) -> BoxStream<'static, Result<EncodedFrame>> {
-        let wanted: Vec<_> =
-            keys.into_iter().map(|key| frame_id(series, key).map(|id| (key, id))).collect();
+        self.client.allowance().expect(keys.len());
+        let wanted: Vec<_> = keys.into_iter().map(|key| Wanted::find(series, key)).collect();
         let (client, image_set) = (self.client.clone(), self.id.clone());
         let span = tracing::Span::current();
         let concurrency = client.max_in_flight();
@@ -102,26 +109,63 @@ impl ImageSource for AhiSource {
             .buffer_unordered(concurrency);
         until_error(fetches.boxed())
     }
+
+    async fn frame_again(&self, series: &Series, key: FrameKey) -> Result<Option<EncodedFrame>> {
+        // It counts as a retry: what is broken for good must not be fetched over and over.
+        if !self.client.allowance().retry(Retry::Soon) {
+            return Ok(None);
+        }
+        self.client.stats().counters(Operation::GetImageFrame).refetch();
+        let wanted = Wanted::find(series, key);
+        fetch(self.client.clone(), self.id.clone(), wanted, tracing::Span::current())
+            .await
+            .map(Some)
+    }
 }
 
-fn frame_id(series: &Series, key: FrameKey) -> Result<String> {
-    series
-        .instances
-        .get(key.instance)
-        .and_then(|instance| instance.frames.get(key.frame))
-        .map(|frame| frame.id.clone())
-        .ok_or_else(|| Error::internal(format!("{key:?} is not in the series")))
+/// A frame to fetch.
+struct Wanted {
+    key: FrameKey,
+    id: String,
+    /// Bytes that its pixels can need.
+    most: Option<u64>,
+}
+
+impl Wanted {
+    fn find(series: &Series, key: FrameKey) -> Result<Self> {
+        let found = series
+            .instances
+            .get(key.instance)
+            .and_then(|instance| Some((instance, instance.frames.get(key.frame)?)));
+        let (instance, frame) =
+            found.ok_or_else(|| Error::internal(format!("{key:?} is not in the series")))?;
+        Ok(Self { key, id: frame.id.clone(), most: most_bytes(instance, frame) })
+    }
+}
+
+/// Bytes that a frame can need however badly it was compressed: twice its pixels, and its headers.
+fn most_bytes(instance: &Instance, frame: &FrameDescriptor) -> Option<u64> {
+    const HEADERS: u64 = 64 << 10;
+    let number = |tag| instance.dataset.number(tag).map(|n| n as u64);
+    let (columns, rows) = match frame.dimensions {
+        Some((width, height)) => (width.into(), height.into()),
+        None => (number(tags::COLUMNS)?, number(tags::ROWS)?),
+    };
+    let bytes = number(tags::BITS_ALLOCATED).unwrap_or(16).div_ceil(8);
+    let samples = number(tags::SAMPLES_PER_PIXEL).unwrap_or(1);
+    let raw = [rows, bytes, samples].into_iter().fold(columns, u64::saturating_mul);
+    Some(raw.saturating_mul(2).saturating_add(HEADERS))
 }
 
 /// Fetches one frame in a task that ends with this future.
 async fn fetch(
     client: AhiClient,
     image_set: ImageSetId,
-    wanted: Result<(FrameKey, String)>,
+    wanted: Result<Wanted>,
     span: tracing::Span,
 ) -> Result<EncodedFrame> {
-    let (key, frame_id) = wanted?;
-    let task = async move { client.frame(&image_set, &frame_id).await };
+    let Wanted { key, id, most } = wanted?;
+    let task = async move { client.frame(&image_set, &id, most).await };
     let data = AbortOnDropHandle::new(tokio::spawn(task.instrument(span)))
         .await
         .map_err(|e| Error::internal("fetching a frame was aborted").caused_by(e))??;

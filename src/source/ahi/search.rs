@@ -5,9 +5,8 @@ use aws_sdk_medicalimaging::types::{
 };
 
 use super::client::{AhiClient, ImageSetId};
-use super::fault::Fault;
-use super::retry::call;
 use super::stats::Operation;
+use crate::aws::Fault;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Image sets of one study beyond which it is no study of a patient.
@@ -74,23 +73,25 @@ impl AhiClient {
         next: Option<String>,
     ) -> Result<(Vec<ImageSetsMetadataSummary>, Option<String>)> {
         let operation = Operation::SearchImageSets;
-        let (sdk, settings, limiter, counters) = self.searching(operation);
-        let next = next.as_deref();
-        let page = call(operation, settings, limiter, counters, move || async move {
-            let filter = SearchFilter::builder()
-                .values(SearchByAttributeValue::DicomStudyInstanceUid(study.to_owned()))
-                .operator(Operator::Equal)
-                .build()
-                .map_err(|e| Fault::from_build(operation, e))?;
-            sdk.search_image_sets()
-                .datastore_id(datastore_id)
-                .search_criteria(SearchCriteria::builder().filters(filter).build())
-                .set_next_token(next.map(str::to_owned))
-                .send()
-                .await
-                .map_err(|e| Fault::from_sdk(operation, &e))
-        })
-        .await?;
+        self.allowance().expect(1);
+        let page = self
+            .call(operation)
+            .run(async |_| {
+                let filter = SearchFilter::builder()
+                    .values(SearchByAttributeValue::DicomStudyInstanceUid(study.to_owned()))
+                    .operator(Operator::Equal)
+                    .build()
+                    .map_err(|e| Fault::from_build(operation.name(), e))?;
+                self.sdk()
+                    .search_image_sets()
+                    .datastore_id(datastore_id)
+                    .search_criteria(SearchCriteria::builder().filters(filter).build())
+                    .set_next_token(next.clone())
+                    .send()
+                    .await
+                    .map_err(|e| Fault::from_sdk(operation.name(), &e))
+            })
+            .await?;
         Ok((page.image_sets_metadata_summaries, page.next_token))
     }
 }

@@ -1,8 +1,6 @@
 //! Bounds that the AHI client keeps to.
 
-use std::time::Duration;
-
-use crate::source::limiter::Rate;
+use crate::aws::{Patience, Rate};
 
 /// Bounds of one [`AhiClient`](super::AhiClient).
 ///
@@ -12,15 +10,8 @@ use crate::source::limiter::Rate;
 pub struct AhiSettings {
     /// Frames fetched at the same time, over all image sets.
     pub max_in_flight: usize,
-    /// Attempts of one call, the first included.
-    pub max_attempts: u32,
-    /// Time for one attempt, the response's body included.
-    pub attempt_timeout: Duration,
-    /// Longest wait before the second attempt; doubled for each one after it. Waits are drawn at
-    /// random between nothing and the longest. Throttled calls wait five times as long.
-    pub backoff: Duration,
-    /// Longest wait before any attempt.
-    pub max_backoff: Duration,
+    /// How long and how often calls are attempted.
+    pub patience: Patience,
     /// `GetImageFrame`.
     pub frame_rate: Rate,
     /// `GetImageSetMetadata`.
@@ -39,10 +30,7 @@ impl Default for AhiSettings {
     fn default() -> Self {
         Self {
             max_in_flight: 64,
-            max_attempts: 6,
-            attempt_timeout: Duration::from_secs(60),
-            backoff: Duration::from_millis(100),
-            max_backoff: Duration::from_secs(10),
+            patience: Patience::default(),
             frame_rate: Rate { per_second: 1000, burst: 2000 },
             metadata_rate: Rate { per_second: 50, burst: 100 },
             image_set_rate: Rate { per_second: 25, burst: 50 },

@@ -3,37 +3,39 @@
 //! Objects are read in ranges, several at once, and parsed as they come, so that what they hold is
 //! in memory once. Each read names the object's ETag: one that is replaced meanwhile is an error and
 //! never a mixture of two. Keys of objects below a prefix are not repeated in errors.
+//!
+//! A transfer that broke is found where the object has a checksum and is read whole, as objects of up
+//! to a block are. In a range, or without a checksum, a flipped bit is found only where what it hit
+//! cannot be parsed; the input is then read a second time before it is called broken.
 
+mod object;
 mod reader;
 
 use std::sync::Arc;
 
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
 use super::archive::{self, Format, Limits};
 use super::dicom_objects::{DicomObjects, DicomSeries};
+use crate::aws::{Allowance, S3};
 use crate::cpu;
-use crate::error::{Error, ErrorKind, Result, chain};
+use crate::error::{Error, ErrorKind, Result};
+use object::Object;
 use reader::{BLOCK, ObjectReader};
 
 /// Objects, or parts of them, read at the same time.
 const PARALLEL: usize = 16;
 
-/// Attempts to read a range whose bytes stop coming; the SDK's own retries end where they begin.
-const ATTEMPTS: usize = 3;
-
-/// Objects of a prefix up to this size are read whole, larger ones in blocks.
-const SMALL: u64 = BLOCK;
-
 /// S3 as a place that inputs come from.
 #[derive(Debug, Clone)]
 pub struct S3Input {
-    client: aws_sdk_s3::Client,
+    client: S3,
     limits: Limits,
+    /// Account that buckets must belong to.
+    owner: Option<Arc<str>>,
+    allowance: Arc<Allowance>,
 }
 
 /// Where something is in S3.
@@ -41,14 +43,6 @@ pub struct S3Input {
 pub struct Location {
     bucket: Arc<str>,
     key: String,
-}
-
-/// An object as it was found.
-#[derive(Debug, Clone)]
-struct Object {
-    location: Location,
-    size: u64,
-    e_tag: Option<String>,
 }
 
 impl Location {
@@ -70,9 +64,15 @@ impl Location {
 }
 
 impl S3Input {
-    /// Inputs through `client`, within `limits`.
-    pub fn new(client: aws_sdk_s3::Client, limits: Limits) -> Self {
-        Self { client, limits }
+    /// Inputs through `client`, within `limits`, from buckets of the account `owner` where one is given.
+    pub fn new(client: S3, limits: Limits, owner: Option<&str>) -> Self {
+        Self { client, limits, owner: owner.map(Arc::from), allowance: Arc::default() }
+    }
+
+    /// The same for one request, whose calls together may spend `allowance`.
+    #[must_use]
+    pub fn within(&self, allowance: Arc<Allowance>) -> Self {
+        Self { allowance, ..self.clone() }
     }
 
     /// How much is taken.
@@ -88,6 +88,16 @@ impl S3Input {
     /// neither DICOM nor an archive, those of reading archives and DICOM files, and
     /// [`ErrorKind::Upstream`] where S3 fails.
     pub async fn series(&self, location: &Location) -> Result<Vec<DicomSeries>> {
+        match self.read(location).await {
+            Err(e) if may_be_the_transfers(&e) => {
+                self.counters_of_reads().refetch();
+                self.read(location).await
+            }
+            result => result,
+        }
+    }
+
+    async fn read(&self, location: &Location) -> Result<Vec<DicomSeries>> {
         if !location.key.is_empty()
             && !location.key.ends_with('/')
             && let Some(object) = self.find(location).await?
@@ -112,21 +122,7 @@ impl S3Input {
                 format!("the object is larger than {limit} bytes, the limit of a request in JSON"),
             ));
         }
-        self.range(&object, 0, object.size).await
-    }
-
-    /// Size and ETag of an object, if there is one.
-    async fn find(&self, location: &Location) -> Result<Option<Object>> {
-        let head = self.client.head_object().bucket(&*location.bucket).key(&location.key);
-        match head.send().await {
-            Ok(found) => Ok(Some(Object {
-                location: location.clone(),
-                size: found.content_length().and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
-                e_tag: found.e_tag().map(str::to_owned),
-            })),
-            Err(e) if e.raw_response().is_some_and(|r| r.status().as_u16() == 404) => Ok(None),
-            Err(e) => Err(failure(&e)),
-        }
+        self.whole(&object).await
     }
 
     /// Series of a single object.
@@ -151,6 +147,7 @@ impl S3Input {
             }
         };
         let (size, limits) = (object.size, self.limits);
+        self.allowance.expect(usize::try_from(size / BLOCK).unwrap_or(usize::MAX));
         let reader = ObjectReader::new(self.clone(), object, tokio::runtime::Handle::current());
         read_aside(move |stopped| read_series(reader, size, format, limits, stopped)).await
     }
@@ -161,6 +158,7 @@ impl S3Input {
         if objects.is_empty() {
             return Err(nothing("there is no object, and none below it as a prefix"));
         }
+        self.allowance.expect(objects.len());
         let parsed = stream::iter(objects.into_iter().enumerate())
             .map(|(index, object)| async move {
                 let data = self.whole(&object).await?;
@@ -178,91 +176,6 @@ impl S3Input {
             })
             .await?;
         parsed.into_series()
-    }
-
-    /// The objects below a prefix, which is a folder's name: `a/b` does not mean `a/bc`.
-    async fn list(&self, location: &Location) -> Result<Vec<Object>> {
-        let Location { bucket, key } = location;
-        let prefix = match key.as_str() {
-            "" => String::new(),
-            key if key.ends_with('/') => key.to_owned(),
-            key => format!("{key}/"),
-        };
-        let mut pages =
-            self.client.list_objects_v2().bucket(&**bucket).prefix(prefix).into_paginator().send();
-        let (mut objects, mut bytes) = (Vec::new(), 0u64);
-        while let Some(page) = pages.try_next().await.map_err(|e| failure(&e))? {
-            for found in page.contents() {
-                let size = found.size().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
-                let Some(key) = found.key().filter(|key| !key.ends_with('/')) else { continue };
-                bytes = bytes.saturating_add(size);
-                objects.push(Object {
-                    location: Location { bucket: bucket.clone(), key: key.to_owned() },
-                    size,
-                    e_tag: found.e_tag().map(str::to_owned),
-                });
-                if objects.len() > self.limits.entries {
-                    return Err(self.limits.too_many());
-                }
-                if bytes > self.limits.bytes {
-                    return Err(self.limits.too_large());
-                }
-            }
-        }
-        Ok(objects)
-    }
-
-    /// A whole object, large ones in several ranges at once.
-    async fn whole(&self, object: &Object) -> Result<Bytes> {
-        if object.size <= SMALL {
-            return self.range(object, 0, object.size).await;
-        }
-        let mut bytes = BytesMut::with_capacity(usize::try_from(object.size).unwrap_or(0));
-        let mut parts = stream::iter((0..object.size).step_by(BLOCK as usize))
-            .map(|begins| self.range(object, begins, BLOCK.min(object.size - begins)))
-            .buffered(4);
-        while let Some(part) = parts.try_next().await? {
-            bytes.extend_from_slice(&part);
-        }
-        Ok(bytes.freeze())
-    }
-
-    /// `length` bytes of an object from `begins` on.
-    async fn range(&self, object: &Object, begins: u64, length: u64) -> Result<Bytes> {
-        if length == 0 {
-            return Ok(Bytes::new());
-        }
-        let mut attempt = 1;
-        loop {
-            match self.read_range(object, begins, length).await {
-                Ok(bytes) => return Ok(bytes),
-                Err(e) if e.kind() == ErrorKind::Upstream && attempt < ATTEMPTS => attempt += 1,
-                Err(e) => return Err(e.with("attempts", attempt)),
-            }
-        }
-    }
-
-    async fn read_range(&self, object: &Object, begins: u64, length: u64) -> Result<Bytes> {
-        let end = begins + length - 1;
-        let response = self
-            .client
-            .get_object()
-            .bucket(&*object.location.bucket)
-            .key(&object.location.key)
-            .range(format!("bytes={begins}-{end}"))
-            .set_if_match(object.e_tag.clone())
-            .send()
-            .await
-            .map_err(|e| failure(&e))?;
-        let bytes = response.body.collect().await.map_err(|e| {
-            Error::new(ErrorKind::Upstream, "S3 stopped sending an object").caused_by(chain(&e))
-        })?;
-        let bytes = bytes.into_bytes();
-        if bytes.len() as u64 != length {
-            let what = format!("S3 sent {} bytes of an object in place of {length}", bytes.len());
-            return Err(Error::new(ErrorKind::Upstream, what));
-        }
-        Ok(bytes)
     }
 }
 
@@ -325,32 +238,11 @@ fn nothing(what: &str) -> Error {
     Error::new(ErrorKind::NotFound, what)
 }
 
-/// An error of S3 in terms of ours.
-fn failure<E>(e: &SdkError<E, HttpResponse>) -> Error
-where
-    E: std::error::Error + ProvideErrorMetadata + 'static,
-{
-    let status = e.raw_response().map_or(0, |r| r.status().as_u16());
-    let code = e.code().unwrap_or("no error code");
-    let kind = match (code, status) {
-        ("SlowDown" | "ThrottlingException" | "RequestLimitExceeded", _) | (_, 429) => {
-            ErrorKind::Throttled
-        }
-        (_, 404) => ErrorKind::NotFound,
-        (_, 401 | 403) => ErrorKind::AccessDenied,
-        (_, 301 | 400) => ErrorKind::InvalidRequest,
-        _ => ErrorKind::Upstream,
-    };
-    let what = match status {
-        0 => "S3 cannot be reached".to_owned(),
-        412 => "the object was replaced while it was read; send the request again".to_owned(),
-        403 => format!(
-            "S3 refused to read it ({code}, http status 403); without s3:ListBucket it says so of \
-             what is not there, too"
-        ),
-        status => format!("S3 refused to read it ({code}, http status {status})"),
-    };
-    Error::new(kind, what).caused_by(chain(e))
+/// Whether an error can come of a transfer that broke where nothing else would tell.
+fn may_be_the_transfers(error: &Error) -> bool {
+    use ErrorKind::{CorruptFrame, InvalidImage, InvalidRequest};
+    matches!(error.kind(), InvalidRequest | InvalidImage | CorruptFrame)
+        && !error.details().contains_key("attempts")
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Object, S3Input};
+use super::S3Input;
+use super::object::Object;
 use crate::error::{Error, Result};
 
 /// Bytes fetched at once.

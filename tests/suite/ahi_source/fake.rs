@@ -30,6 +30,10 @@ pub enum Failure {
     Stall(Duration),
     /// Nothing at all for as long.
     Delay(Duration),
+    /// A body with this bit of it turned.
+    Flip(usize),
+    /// This many more bytes than there are.
+    TooLong(usize),
 }
 
 pub struct Fake {
@@ -137,6 +141,11 @@ async fn answer(
         }
         _ => return refuse(404, "ResourceNotFoundException"),
     };
+    let content = match failure {
+        Some(Failure::Flip(bit)) => flipped(content, bit),
+        Some(Failure::TooLong(more)) => [content, vec![0; more]].concat(),
+        _ => content,
+    };
     let half = Bytes::copy_from_slice(&content[..content.len() / 2]);
     let stop = match failure {
         Some(Failure::Truncate) => Duration::ZERO,
@@ -150,6 +159,11 @@ async fn answer(
     });
     let body = futures::stream::iter([Ok(half)]).chain(rest);
     response.header("content-length", content.len()).body(Body::from_stream(body)).unwrap()
+}
+
+fn flipped(mut content: Vec<u8>, bit: usize) -> Vec<u8> {
+    content[bit / 8] ^= 1 << (bit % 8);
+    content
 }
 
 fn refuse(status: u16, code: &str) -> Response<Body> {

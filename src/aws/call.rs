@@ -1,0 +1,440 @@
+//! The one layer of attempts of a call: retries after faults, and a second request beside one that is
+//! late, of which the first to come counts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::time::Instant;
+
+use super::allowance::{Allowance, LATEST};
+use super::fault::{Fault, Retry};
+use super::limiter::RateLimiter;
+use super::stats::Counters;
+use crate::error::{Error, Result};
+
+/// Throttled calls wait this many times as long as those that failed by chance.
+const LATER: u32 = 5;
+
+/// How often it is looked whether a call is late.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Requests of one call at the same time. Two, and a third for where the second is late as well.
+const MOST: usize = 3;
+
+/// How long and how often a call is attempted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Patience {
+    /// Attempts of one call, the first included.
+    pub attempts: u32,
+    /// The same where the service refuses for load, which passes with time.
+    pub throttled_attempts: u32,
+    /// Longest wait before the second attempt; doubled for each one after it. Waits are drawn at
+    /// random between nothing and the longest. Throttled calls wait five times as long.
+    pub backoff: Duration,
+    /// Longest wait before any attempt.
+    pub max_backoff: Duration,
+    /// An attempt from which nothing came for that long has failed.
+    pub silence: Duration,
+    /// Time for one attempt, the response's body included.
+    pub attempt_timeout: Duration,
+    /// No attempt begins that long after the first: whoever waits has a minute, and is to be told why.
+    pub total: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            attempts: 4,
+            throttled_attempts: 6,
+            backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(10),
+            silence: Duration::from_secs(10),
+            attempt_timeout: Duration::from_secs(60),
+            total: Duration::from_secs(30),
+        }
+    }
+}
+
+/// When another request is sent beside one that is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hedge {
+    /// Where nothing came for that long.
+    After(Duration),
+    /// Where it lags behind the other transfers of the request.
+    Paced,
+}
+
+/// What the account of one attempt's progress is kept in: when a byte came last.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    base: Instant,
+    /// Milliseconds after `base`, and one; zero before the request is sent.
+    latest: Arc<AtomicU64>,
+}
+
+impl Watch {
+    fn new(base: Instant) -> Self {
+        Self { base, latest: Arc::default() }
+    }
+
+    /// Bytes came.
+    pub fn progress(&self) {
+        let elapsed = u64::try_from(self.base.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        self.latest.store(elapsed + 1, Ordering::Relaxed);
+    }
+
+    /// When bytes came last, or the request was sent.
+    fn latest(&self) -> Option<Instant> {
+        let after = self.latest.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(self.base + Duration::from_millis(after))
+    }
+}
+
+/// One call and what it is made within.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// The service's name of the operation.
+    pub operation: &'static str,
+    /// How often it is attempted.
+    pub patience: &'a Patience,
+    /// What every request of it takes a token of, so that retries too keep to the rate.
+    pub limiter: Option<&'a RateLimiter>,
+    /// Where it is counted.
+    pub counters: &'a Counters,
+    /// What the request it belongs to may spend.
+    pub allowance: &'a Allowance,
+    /// When it is late.
+    pub hedge: Hedge,
+}
+
+impl Call<'_> {
+    /// Makes the call; `attempt` sends one request and reads its response, and tells the watch of the
+    /// bytes that come.
+    ///
+    /// # Errors
+    /// That of the last attempt.
+    pub async fn run<T, F>(&self, attempt: impl Fn(Watch) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T, Fault>>,
+    {
+        self.counters.call();
+        let began = Instant::now();
+        let mut number = 1;
+        loop {
+            let fault = match self.race(&attempt).await {
+                Ok(value) => return Ok(value),
+                Err(fault) => fault,
+            };
+            if let Err(why) = self.may_retry(&fault, number, began) {
+                self.counters.failure();
+                return Err(given_up(fault, number, why));
+            }
+            let wait = longest_wait(self.patience, fault.retry, number).mul_f64(random_fraction());
+            tracing::debug!(
+                operation = self.operation,
+                attempt = number,
+                error = %fault.error,
+                wait_ms = wait.as_millis() as u64,
+                "attempt failed, waiting for the next"
+            );
+            tokio::time::sleep(wait).await;
+            self.counters.retry();
+            number += 1;
+        }
+    }
+
+    /// Whether there is another attempt after `number` failed ones, or why not.
+    fn may_retry(&self, fault: &Fault, number: u32, began: Instant) -> Result<(), &'static str> {
+        let attempts = match fault.retry {
+            Retry::No => return Err(""),
+            Retry::Soon => self.patience.attempts,
+            Retry::Later => self.patience.throttled_attempts,
+        };
+        if number >= attempts.max(1) || began.elapsed() >= self.patience.total {
+            return Err("");
+        }
+        if !self.allowance.retry(fault.retry) {
+            return Err(", the request's retries being used up");
+        }
+        Ok(())
+    }
+
+    /// One attempt, and others beside it while it is late. What is under way when the first succeeds is
+    /// dropped, and its connection with it.
+    async fn race<T, F>(&self, attempt: &impl Fn(Watch) -> F) -> Result<T, Fault>
+    where
+        F: Future<Output = Result<T, Fault>>,
+    {
+        let began = Instant::now();
+        let mut watches = vec![Watch::new(began)];
+        let mut under_way = FuturesUnordered::new();
+        under_way.push(self.single(attempt, watches[0].clone()));
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                outcome = under_way.next() => match outcome {
+                    Some(Ok((value, took))) => {
+                        if self.hedge == Hedge::Paced {
+                            self.allowance.took(took);
+                        }
+                        return Ok(value);
+                    }
+                    // While another is under way, this one needs no attempt in its place.
+                    Some(Err(fault)) if fault.retry != Retry::No && !under_way.is_empty() => {}
+                    Some(Err(fault)) => return Err(fault),
+                    None => return Err(Fault::last(Error::internal("a call without attempts"))),
+                },
+                _ = look.tick(), if watches.len() < MOST => {
+                    if self.is_late(&watches) && self.allowance.hedge() {
+                        self.counters.hedge();
+                        let watch = Watch::new(began);
+                        watches.push(watch.clone());
+                        under_way.push(self.single(attempt, watch));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether what is under way is late: it is silent for long, or takes long altogether.
+    fn is_late(&self, watches: &[Watch]) -> bool {
+        let sent: Option<Vec<Instant>> = watches.iter().map(Watch::latest).collect();
+        // One that waits for its token has not been sent, and needs none beside it.
+        let Some(latest) = sent.and_then(|sent| sent.into_iter().max()) else { return false };
+        match self.hedge {
+            Hedge::After(silence) => latest.elapsed() >= silence,
+            Hedge::Paced => {
+                let alone = watches.len() == 1;
+                let lags = |usual: Duration| watches[0].base.elapsed() >= usual.max(LATEST);
+                latest.elapsed() >= self.allowance.silence()
+                    || alone && self.allowance.usual().is_some_and(lags)
+            }
+        }
+    }
+
+    /// One request, and what it took.
+    async fn single<T, F>(
+        &self,
+        attempt: &impl Fn(Watch) -> F,
+        watch: Watch,
+    ) -> Result<(T, Duration), Fault>
+    where
+        F: Future<Output = Result<T, Fault>>,
+    {
+        if let Some(limiter) = self.limiter {
+            limiter.acquire().await;
+        }
+        self.counters.attempt();
+        watch.progress();
+        let sent = Instant::now();
+        let ends = sent + self.patience.attempt_timeout;
+        let mut response = std::pin::pin!(attempt(watch.clone()));
+        let outcome = loop {
+            let silent = watch.latest().unwrap_or(sent) + self.patience.silence;
+            tokio::select! {
+                biased;
+                outcome = &mut response => break outcome,
+                () = tokio::time::sleep_until(silent.min(ends)) => {
+                    let now = Instant::now();
+                    if now >= ends {
+                        break Err(Fault::timed_out(self.operation, self.patience.attempt_timeout));
+                    }
+                    let latest = watch.latest().unwrap_or(sent);
+                    if now >= latest + self.patience.silence {
+                        break Err(Fault::timed_out(self.operation, self.patience.silence));
+                    }
+                }
+            }
+        };
+        outcome.map(|value| (value, sent.elapsed())).inspect_err(|fault| {
+            if fault.is_throttle() {
+                self.counters.throttle();
+            }
+        })
+    }
+}
+
+fn given_up(fault: Fault, attempts: u32, why: &str) -> Error {
+    let error = fault.error.with("attempts", attempts);
+    match attempts {
+        1 if why.is_empty() => error,
+        1 => error.context(format_args!("given up after its first attempt{why}")),
+        _ => error.context(format_args!("given up after {attempts} attempts{why}")),
+    }
+}
+
+/// The bound of the wait after attempt `number`, counted from one.
+fn longest_wait(patience: &Patience, retry: Retry, number: u32) -> Duration {
+    let base = match retry {
+        Retry::Later => patience.backoff.saturating_mul(LATER),
+        Retry::Soon | Retry::No => patience.backoff,
+    };
+    base.saturating_mul(1 << (number - 1).min(20)).min(patience.max_backoff)
+}
+
+/// Uniform between zero and one, so that callers refused together do not come back together.
+fn random_fraction() -> f64 {
+    // The low 32 bits of a version 4 UUID are all random.
+    f64::from(uuid::Uuid::new_v4().as_u128() as u32) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn upstream() -> Fault {
+        Fault::passing(Error::new(ErrorKind::Upstream, "it failed"))
+    }
+
+    struct Made {
+        patience: Patience,
+        counters: Counters,
+        allowance: Allowance,
+    }
+
+    impl Made {
+        fn new() -> Self {
+            let allowance = Allowance::default();
+            allowance.expect(10);
+            let milliseconds = Duration::from_millis;
+            let patience = Patience {
+                backoff: milliseconds(1),
+                silence: 3 * SECOND,
+                attempt_timeout: 20 * SECOND,
+                ..Patience::default()
+            };
+            Self { patience, counters: Counters::default(), allowance }
+        }
+
+        fn call(&self, hedge: Hedge) -> Call<'_> {
+            Call {
+                operation: "GetThing",
+                patience: &self.patience,
+                limiter: None,
+                counters: &self.counters,
+                allowance: &self.allowance,
+                hedge,
+            }
+        }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn waits_double_up_to_the_bound() {
+        let patience = Patience { max_backoff: SECOND, ..Patience::default() };
+        let waits = |retry| [1, 2, 3, 9, 60].map(|n| longest_wait(&patience, retry, n).as_millis());
+        assert_eq!(waits(Retry::Soon), [100, 200, 400, 1000, 1000]);
+        assert_eq!(waits(Retry::Later), [500, 1000, 1000, 1000, 1000]);
+    }
+
+    #[test]
+    fn jitter_is_spread_over_the_unit_interval() {
+        let all: Vec<f64> = (0..200).map(|_| random_fraction()).collect();
+        assert!(all.iter().all(|x| (0.0..=1.0).contains(x)));
+        assert!(all.iter().any(|&x| x < 0.25) && all.iter().any(|&x| x > 0.75));
+    }
+
+    #[tokio::test]
+    async fn a_call_has_four_attempts_and_refusals_one() {
+        let made = Made::new();
+        let call = made.call(Hedge::After(SECOND));
+        let error = call.run(async |_| Err::<(), _>(upstream())).await.unwrap_err();
+        assert!(error.message().contains("after 4 attempts"), "{error}");
+        let stats = made.counters.snapshot();
+        assert_eq!((stats.attempts, stats.retries, stats.failures), (4, 3, 1));
+        let denied = || Fault::last(Error::new(ErrorKind::AccessDenied, "no"));
+        call.run(async |_| Err::<(), _>(denied())).await.unwrap_err();
+        assert_eq!(made.counters.snapshot().attempts, 5);
+    }
+
+    #[tokio::test]
+    async fn a_request_whose_retries_are_used_up_fails_at_once() {
+        let made = Made::new();
+        while made.allowance.retry(Retry::Soon) {}
+        let call = made.call(Hedge::After(SECOND));
+        let error = call.run(async |_| Err::<(), _>(upstream())).await.unwrap_err();
+        assert!(error.message().contains("used up"), "{error}");
+        assert_eq!(made.counters.snapshot().attempts, 1);
+    }
+
+    #[tokio::test]
+    async fn a_service_that_never_answers_is_given_up() {
+        let mut made = Made::new();
+        made.patience.silence = SECOND / 5;
+        let began = Instant::now();
+        let call = made.call(Hedge::After(SECOND / 20));
+        call.run(async |_| std::future::pending::<Result<(), Fault>>().await).await.unwrap_err();
+        assert!(began.elapsed() >= 4 * made.patience.silence);
+        assert!(began.elapsed() < 10 * SECOND, "{:?}", began.elapsed());
+        assert!(made.counters.snapshot().hedges <= 5);
+
+        // No attempt begins after the time there is for all of them.
+        made.patience.total = SECOND / 10;
+        let call = made.call(Hedge::Paced);
+        call.run(async |_| std::future::pending::<Result<(), Fault>>().await).await.unwrap_err();
+        assert_eq!(made.counters.snapshot().retries, 3);
+    }
+
+    #[tokio::test]
+    async fn the_first_of_two_to_come_counts() {
+        let made = Made::new();
+        let service = AtomicU64::new(0);
+        let answer = async |_| match service.fetch_add(1, Ordering::Relaxed) {
+            0 | 1 => std::future::pending().await,
+            n => Ok(n),
+        };
+        assert_eq!(made.call(Hedge::After(SECOND / 10)).run(answer).await.unwrap(), 2);
+        let stats = made.counters.snapshot();
+        assert_eq!((stats.attempts, stats.hedges, stats.retries), (3, 2, 0));
+    }
+
+    #[tokio::test]
+    async fn what_others_took_tells_what_is_late() {
+        let made = Made::new();
+        (0..20).for_each(|_| made.allowance.took(SECOND / 10));
+        let service = AtomicU64::new(0);
+        let began = Instant::now();
+        // The first sends half of its body and then nothing.
+        let answer = async |watch: Watch| match service.fetch_add(1, Ordering::Relaxed) {
+            0 => {
+                tokio::time::sleep(SECOND / 5).await;
+                watch.progress();
+                std::future::pending().await
+            }
+            n => Ok(n),
+        };
+        assert_eq!(made.call(Hedge::Paced).run(answer).await.unwrap(), 1);
+        let elapsed = began.elapsed().as_millis();
+        assert!((500..2000).contains(&elapsed), "{elapsed}");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_comes_steadily_is_not_late() {
+        let made = Made::new();
+        let answer = async |watch: Watch| {
+            for _ in 0..30 {
+                tokio::time::sleep(SECOND / 20).await;
+                watch.progress();
+            }
+            Ok(())
+        };
+        made.call(Hedge::After(SECOND)).run(answer).await.unwrap();
+        assert_eq!(made.counters.snapshot().attempts, 1);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_waits_for_its_token_is_not_late() {
+        let made = Made::new();
+        let limiter = RateLimiter::new(super::super::Rate { per_second: 4, burst: 1 });
+        let call = Call { limiter: Some(&limiter), ..made.call(Hedge::After(SECOND / 10)) };
+        let calls = (0..4).map(|_| call.run(async |_| Ok(())));
+        futures::future::try_join_all(calls).await.unwrap();
+        assert_eq!(made.counters.snapshot().hedges, 0);
+    }
+}

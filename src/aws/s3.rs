@@ -1,0 +1,95 @@
+//! The one client of S3 that a process has, for what reads and what writes.
+
+use std::sync::Arc;
+
+use super::allowance::Allowance;
+use super::call::{Call, Hedge, Patience};
+use super::stats::{CallStats, Counters};
+
+/// The operations of S3 in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum S3Operation {
+    /// `HeadObject`.
+    HeadObject,
+    /// `ListObjectsV2`.
+    ListObjects,
+    /// `GetObject`.
+    GetObject,
+    /// `PutObject`.
+    PutObject,
+}
+
+impl S3Operation {
+    /// All of them.
+    pub const ALL: [Self; 4] =
+        [Self::HeadObject, Self::ListObjects, Self::GetObject, Self::PutObject];
+
+    /// The service's own name of the operation.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HeadObject => "HeadObject",
+            Self::ListObjects => "ListObjectsV2",
+            Self::GetObject => "GetObject",
+            Self::PutObject => "PutObject",
+        }
+    }
+}
+
+/// A client of S3. Clones share their counters.
+#[derive(Debug, Clone)]
+pub struct S3 {
+    sdk: aws_sdk_s3::Client,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    patience: Patience,
+    counters: [Counters; S3Operation::ALL.len()],
+}
+
+impl S3 {
+    /// A client over the SDK's, which must attempt each call once
+    /// ([`aws::s3_client`](crate::source::aws::s3_client)).
+    pub fn new(sdk: aws_sdk_s3::Client, patience: Patience) -> Self {
+        let counters = std::array::from_fn(|_| Counters::default());
+        Self { sdk, shared: Arc::new(Shared { patience, counters }) }
+    }
+
+    /// What this client has done so far. Bytes are counted for `GetObject`.
+    pub fn stats(&self, operation: S3Operation) -> CallStats {
+        self.counters(operation).snapshot()
+    }
+
+    /// The SDK's client.
+    pub fn sdk(&self) -> &aws_sdk_s3::Client {
+        &self.sdk
+    }
+
+    /// The counters of one operation.
+    pub fn counters(&self, operation: S3Operation) -> &Counters {
+        &self.shared.counters[operation as usize]
+    }
+
+    /// How long and how often calls are attempted.
+    pub fn patience(&self) -> &Patience {
+        &self.shared.patience
+    }
+
+    /// How `operation` is called.
+    pub fn call<'a>(
+        &'a self,
+        operation: S3Operation,
+        allowance: &'a Allowance,
+        hedge: Hedge,
+    ) -> Call<'a> {
+        Call {
+            operation: operation.name(),
+            patience: &self.shared.patience,
+            limiter: None,
+            counters: self.counters(operation),
+            allowance,
+            hedge,
+        }
+    }
+}

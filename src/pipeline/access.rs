@@ -1,0 +1,33 @@
+//! Whether a request may name what it names, before anything is called.
+
+use crate::config::AccessSettings;
+use crate::error::{Error, Result};
+use crate::request::{InferenceRequest, Input};
+
+/// Checks every input of a request and where its outputs go.
+///
+/// # Errors
+/// [`ErrorKind::AccessDenied`](crate::error::ErrorKind::AccessDenied), naming the field and the setting.
+pub(super) fn check(access: &AccessSettings, request: &InferenceRequest) -> Result<()> {
+    if let Some(uri) = &request.output_uri {
+        access.check_output(uri)?;
+    }
+    for (index, input) in request.inputs.iter().enumerate() {
+        check_input(access, input)
+            .map_err(|e| if request.inputs.len() > 1 { e.with("input", index) } else { e })?;
+    }
+    Ok(())
+}
+
+fn check_input(access: &AccessSettings, input: &Input) -> Result<(), Error> {
+    match input {
+        Input::ImageSet { datastore_id, .. } | Input::Study { datastore_id, .. } => {
+            access.check_datastore(datastore_id)
+        }
+        Input::S3 { uri, .. } => access.check_input(uri),
+        Input::Body(_) => Ok(()),
+        Input::Images(images) => {
+            images.iter().try_for_each(|(_, image)| check_input(access, image))
+        }
+    }
+}
