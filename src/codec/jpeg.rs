@@ -75,7 +75,8 @@ fn check(data: &[u8], format: &FrameFormat) -> Result<u32> {
                 if precision.is_some() {
                     return Err(corrupt("JPEG image has two frame headers"));
                 }
-                let family = if is_lossless(marker) { Family::JpegLossless } else { Family::JpegDct };
+                let family =
+                    if is_lossless(marker) { Family::JpegLossless } else { Family::JpegDct };
                 plausible::check(family, format, data.len())?;
                 precision = Some(frame_header(marker, segment, format)?);
             }
