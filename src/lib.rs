@@ -15,6 +15,8 @@ pub mod cpu;
 pub mod dicom;
 pub mod emulator;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod inference;
 pub mod memory;
 pub mod phantom;

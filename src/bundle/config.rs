@@ -58,9 +58,24 @@ impl BundleConfig {
     pub fn read(dir: &Path) -> Result<Self> {
         Reading::of(dir)?.into_config()
     }
+
+    /// Reads the texts of the two configuration files; there are no others that they may name.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`read`](Self::read).
+    #[doc(hidden)]
+    pub fn parse(inference: &[u8], metadata: &[u8]) -> Result<Self> {
+        let mut reading = Reading::default();
+        let content = reading.take_metadata(json::bounded(metadata, METADATA_FILE));
+        let main = json::bounded(inference, MAIN_FILE).and_then(object);
+        reading.take_main(main, content, Path::new("/dev/null"));
+        reading.into_config()
+    }
 }
 
 /// Everything read of a configuration, problems included.
+#[derive(Default)]
 pub(super) struct Reading {
     pub metadata: Metadata,
     pub name: String,
@@ -81,33 +96,33 @@ impl Reading {
                 format!("there is no bundle folder {}", dir.display()),
             ));
         }
-        let mut reading = Self {
-            metadata: Metadata::default(),
-            name: String::new(),
-            preprocessing: Vec::new(),
-            preprocessing_id: String::new(),
-            inferer: Vec::new(),
-            postprocessing: Vec::new(),
-            problems: Vec::new(),
-            warnings: Vec::new(),
-        };
+        let mut reading = Self::default();
         let content = reading.read_metadata(dir);
         let folder = dir.canonicalize().ok();
         let folder = folder.as_deref().and_then(Path::file_name);
         reading.name = reading.metadata.name.clone().unwrap_or_else(|| {
             folder.map_or_else(|| "bundle".to_owned(), |name| name.to_string_lossy().into_owned())
         });
-        match read_main(dir) {
+        reading.take_main(read_main(dir), content, &dir.join("configs"));
+        Ok(reading)
+    }
+
+    /// Resolves the main configuration, whose macros may name files in `configs`.
+    fn take_main(
+        &mut self,
+        main: Result<Map<String, Value>, Problem>,
+        metadata: Value,
+        configs: &Path,
+    ) {
+        match main {
             Ok(mut main) => {
                 // MONAI makes the metadata an item of the configuration.
-                main.entry("_meta_").or_insert(content);
-                let documents = Documents::new(Value::Object(main), &dir.join("configs"));
-                reading.resolve(&documents);
+                main.entry("_meta_").or_insert(metadata);
+                self.resolve(&Documents::new(Value::Object(main), configs));
             }
-            Err(problem) => reading.problems.push(problem),
+            Err(problem) => self.problems.push(problem),
         }
-        reading.problems.extend(no_segmentation(&reading.metadata.network));
-        Ok(reading)
+        self.problems.extend(no_segmentation(&self.metadata.network));
     }
 
     fn read_metadata(&mut self, dir: &Path) -> Value {
@@ -116,7 +131,11 @@ impl Reading {
             self.warnings.push(format!("{METADATA_FILE} is missing: classes have no names"));
             return Value::Object(Map::new());
         }
-        match json::read(&path, METADATA_FILE) {
+        self.take_metadata(json::read(&path, METADATA_FILE))
+    }
+
+    fn take_metadata(&mut self, content: Result<Value, Problem>) -> Value {
+        match content {
             Ok(content) => {
                 self.metadata = metadata::read(&content, &mut self.warnings);
                 content
@@ -299,7 +318,11 @@ fn read_main(dir: &Path) -> Result<Map<String, Value>, Problem> {
             None => Problem::in_file(MAIN_FILE, "is missing: a bundle is expected in this folder"),
         });
     }
-    match json::read(&path, MAIN_FILE)? {
+    json::read(&path, MAIN_FILE).and_then(object)
+}
+
+fn object(main: Value) -> Result<Map<String, Value>, Problem> {
+    match main {
         Value::Object(main) => Ok(main),
         _ => Err(Problem::in_file(MAIN_FILE, "is not an object")),
     }

@@ -24,10 +24,16 @@ pub(super) fn read(path: &Path, name: &str) -> Result<Value, Problem> {
     file.take(MAX_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(|e| wrong(format!("cannot be read: {}", e.kind())))?;
+    bounded(&bytes, name)
+}
+
+/// Parses one JSON text of bounded size; `name` is what to call it in a problem.
+pub(super) fn bounded(bytes: &[u8], name: &str) -> Result<Value, Problem> {
+    let wrong = |message: String| Problem::in_file(name, message);
     if bytes.len() as u64 > MAX_BYTES {
         return Err(wrong(format!("is larger than {} MiB", MAX_BYTES >> 20)));
     }
-    parse(&bytes).map_err(|e| wrong(format!("is not valid JSON: {e}")))
+    parse(bytes).map_err(|e| wrong(format!("is not valid JSON: {e}")))
 }
 
 /// Parses one JSON text with unique keys.

@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::packets::Tile;
+use super::plausible::{self, Family};
 use super::{FrameFormat, corrupt};
 use crate::error::Result;
 
@@ -25,6 +26,16 @@ const EOC: u16 = 0xFFD9;
 const MAX_TILES: u64 = 4096;
 /// Packets (layers × precincts) beyond this number cost a decoder more than the image does.
 const MAX_PACKETS: u64 = 1 << 20;
+/// Precincts and code-blocks of all tiles: a decoder keeps some 200 bytes for each, whether there is
+/// anything in it or not. Encoders write blocks of 32 × 32 pixels or larger.
+const MAX_PRECINCTS: u64 = 1 << 16;
+const MAX_BLOCKS: u64 = 1 << 18;
+/// Places that a progression by position looks at, whether there is a packet or not.
+const MAX_POSITIONS: u64 = 1 << 24;
+/// Tile-parts of a tile (TPsot, A.4.2).
+const MAX_TILE_PARTS: u64 = 255;
+/// Changes of progression (POC, A.6.6) that one header may state.
+const MAX_PROGRESSIONS: u64 = 32;
 
 /// What matters of a codestream that passed [`check`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,11 +66,9 @@ pub(super) fn check(data: &[u8], format: &FrameFormat) -> Result<Codestream> {
     let siz = header.siz.ok_or_else(|| corrupt("codestream has no SIZ marker segment"))?;
     let cod = header.cod.ok_or_else(|| corrupt("codestream has no COD marker segment"))?;
     siz.compare(format)?;
+    plausible::check(Family::Jpeg2000, format, data.len())?;
     let tiles = siz.tiles()?;
-    let packets = cod.packets(&siz)?.saturating_mul(tiles.max(1));
-    if packets > MAX_PACKETS {
-        return Err(corrupt(format!("codestream declares {packets} packets")));
-    }
+    cod.check_work(&siz, tiles.max(1), header.unusual)?;
     let parts = tile_parts(&mut reader, tiles)?;
     let plain = parts.count == 1
         && parts.bare
@@ -141,7 +150,11 @@ fn main_header(reader: &mut Reader<'_>) -> Result<MainHeader> {
             SIZ | COD | COC => {
                 return Err(corrupt("codestream redefines its size or coding style"));
             }
-            // QCC, RGN, POC, PPM, PLM, CRG, PRF, CPF and those of part 2.
+            // MCT, MCC, MCO and CBD of part 2 combine components, of which there is one.
+            0xFF74 | 0xFF75 | 0xFF77 | 0xFF78 => {
+                return Err(corrupt("codestream transforms components, of which it has one"));
+            }
+            // QCC, RGN, POC, PPM, PLM, CRG, PRF and CPF.
             0xFF50..=0xFF7F => {
                 header.unusual = true;
                 reader.segment()?;
@@ -187,6 +200,9 @@ fn tile_parts(reader: &mut Reader<'_>, tiles: u64) -> Result<TileParts> {
         parts.last = reader.position..end;
         reader.position = end;
         parts.count += 1;
+        if parts.count > MAX_TILE_PARTS * tiles.max(1) {
+            return Err(corrupt("codestream has more tile-parts than its tiles can have"));
+        }
     }
     if !seen.iter().all(|&s| s) {
         return Err(corrupt("codestream lacks a tile"));
@@ -203,7 +219,9 @@ fn skip_tile_part_header(reader: &mut Reader<'_>) -> Result<bool> {
     loop {
         match reader.marker()? {
             SOD => return Ok(bare),
-            COD | COC => return Err(corrupt("codestream redefines its coding style in a tile")),
+            COD | COC | 0xFF74 | 0xFF75 | 0xFF77 | 0xFF78 => {
+                return Err(corrupt("codestream redefines its coding style in a tile"));
+            }
             0xFF50..=0xFF7F => {
                 bare = false;
                 reader.segment()?;
@@ -329,6 +347,10 @@ impl Cod {
         if levels > 32 {
             return Err(corrupt(format!("codestream declares {levels} decomposition levels")));
         }
+        let block = (fixed[6], fixed[7]);
+        if block.0 > 8 || block.1 > 8 || block.0 + block.1 > 8 {
+            return Err(corrupt("codestream declares code-blocks larger than there are"));
+        }
         let precincts = if fixed[0] & 1 != 0 {
             body.get(10..11 + usize::from(levels)).ok_or_else(short)?.to_vec()
         } else {
@@ -338,34 +360,82 @@ impl Cod {
             style: fixed[0],
             layers: u16::from_be_bytes([fixed[2], fixed[3]]),
             levels,
-            block: ((fixed[6] & 0x0F) + 2, (fixed[7] & 0x0F) + 2),
+            block: (block.0 + 2, block.1 + 2),
             block_style: fixed[8],
             reversible: fixed[9] == 1,
             precincts,
         })
     }
 
-    /// Precincts of resolution `r` in a tile as large as the image, at most.
-    fn precincts_at(&self, r: u8, siz: &Siz) -> u64 {
-        let Some((width, height)) = siz.extent() else { return 0 };
-        let exponents = self.precincts.get(usize::from(r)).copied().unwrap_or(0xFF);
-        let count = |size: u32, tile: u32, exponent: u8| {
-            let shift = u32::from(self.levels - r).min(63);
-            let reduced = u64::from(size.min(tile)).div_ceil(1_u64 << shift);
-            let covered = reduced.div_ceil(1_u64 << exponent);
-            // An image that does not start at the origin may touch one more.
-            covered + u64::from(siz.offset != (0, 0))
-        };
-        count(width, siz.tile.0, exponents & 0x0F) * count(height, siz.tile.1, exponents >> 4)
+    /// Width and height of resolution `r` in a tile, at most.
+    fn reduced(&self, r: u8, siz: &Siz) -> (u64, u64) {
+        let Some((width, height)) = siz.extent() else { return (0, 0) };
+        let shift = u32::from(self.levels - r).min(63);
+        let side = |size: u32, tile: u32| u64::from(size.min(tile)).div_ceil(1_u64 << shift);
+        (side(width, siz.tile.0), side(height, siz.tile.1))
     }
 
-    /// Packets of one tile, at most.
-    fn packets(&self, siz: &Siz) -> Result<u64> {
+    /// Exponents of the precincts of resolution `r`.
+    fn precinct(&self, r: u8) -> (u8, u8) {
+        let exponents = self.precincts.get(usize::from(r)).copied().unwrap_or(0xFF);
+        (exponents & 0x0F, exponents >> 4)
+    }
+
+    /// Precincts of resolution `r` in a tile, at most.
+    fn precincts_at(&self, r: u8, siz: &Siz) -> u64 {
+        let ((width, height), (x, y)) = (self.reduced(r, siz), self.precinct(r));
+        // An image that does not start at the origin may touch one more.
+        let more = u64::from(siz.offset != (0, 0));
+        (width.div_ceil(1 << x) + more) * (height.div_ceil(1 << y) + more)
+    }
+
+    /// Code-blocks of resolution `r` in a tile, about: precincts cut them smaller (annex B.7).
+    fn blocks_at(&self, r: u8, siz: &Siz) -> u64 {
+        let ((width, height), (x, y)) = (self.reduced(r, siz), self.precinct(r));
+        let halved = u8::from(r > 0);
+        let side = |size: u64, block: u8, precinct: u8| {
+            size.div_ceil(1 << (block + halved).min(precinct)) + 1
+        };
+        let bands = if r > 0 { 3 } else { 1 };
+        bands * side(width, self.block.0, x) * side(height, self.block.1, y)
+    }
+
+    /// Places of the reference grid where a precinct of some resolution may begin, by the smallest
+    /// steps there are along each axis.
+    fn positions(&self, siz: &Siz) -> u64 {
+        let Some((width, height)) = siz.extent() else { return 0 };
+        let step = |exponent: fn((u8, u8)) -> u8| {
+            let of = |r: u8| u32::from(exponent(self.precinct(r)) + self.levels - r).min(32);
+            (0..=self.levels).map(of).min().unwrap_or(0)
+        };
+        let along = |size: u32, tile: u32, step: u32| (u64::from(size.min(tile)) >> step) + 2;
+        along(width, siz.tile.0, step(|p| p.0)) * along(height, siz.tile.1, step(|p| p.1))
+    }
+
+    /// Refuses what would cost a decoder memory or time out of proportion to the image.
+    fn check_work(&self, siz: &Siz, tiles: u64, may_change_progression: bool) -> Result<()> {
         if self.layers == 0 {
             return Err(corrupt("codestream declares no quality layer"));
         }
-        let precincts: u64 = (0..=self.levels).map(|r| self.precincts_at(r, siz)).sum();
-        Ok(precincts.saturating_mul(u64::from(self.layers)))
+        let all = |of: &dyn Fn(u8) -> u64| {
+            (0..=self.levels).map(of).fold(0, u64::saturating_add).saturating_mul(tiles)
+        };
+        let precincts = all(&|r| self.precincts_at(r, siz));
+        let blocks = all(&|r| self.blocks_at(r, siz));
+        let packets = precincts.saturating_mul(u64::from(self.layers));
+        let progressions = if may_change_progression { MAX_PROGRESSIONS } else { 1 };
+        let positions = all(&|_| self.positions(siz)).saturating_mul(progressions);
+        for (what, count, most) in [
+            ("precincts", precincts, MAX_PRECINCTS),
+            ("code-blocks", blocks, MAX_BLOCKS),
+            ("packets", packets, MAX_PACKETS),
+            ("positions of packets", positions, MAX_POSITIONS),
+        ] {
+            if count > most {
+                return Err(corrupt(format!("codestream declares {count} {what}, {most} at most")));
+            }
+        }
+        Ok(())
     }
 
     fn is_plain(&self, siz: &Siz) -> bool {
@@ -382,9 +452,9 @@ impl Cod {
 
     /// Whether no precinct of resolution `r` cuts code-blocks smaller (annex B.7).
     fn blocks_are_whole(&self, r: u8) -> bool {
-        let precinct = self.precincts.get(usize::from(r)).copied().unwrap_or(0xFF);
+        let (x, y) = self.precinct(r);
         let halved = u8::from(r > 0);
-        self.block.0 + halved <= precinct & 0x0F && self.block.1 + halved <= precinct >> 4
+        self.block.0 + halved <= x && self.block.1 + halved <= y
     }
 
     fn tile(&self, siz: &Siz) -> Tile {

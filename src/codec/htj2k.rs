@@ -43,7 +43,8 @@ fn read(data: &[u8], format: &FrameFormat) -> openjph_core::Result<Vec<i32>> {
     let mut coder = Coder::new();
     coder.read_headers(&mut file)?;
     coder.create(&mut file)?;
-    let mut values = Vec::with_capacity(format.pixels());
+    let mut values = Vec::new();
+    values.try_reserve_exact(format.pixels()).map_err(|_| OjphError::AllocationFailed)?;
     for _ in 0..format.rows {
         // A missing or short line shows as a wrong number of pixels.
         let Some(line) = coder.pull(0) else { break };

@@ -8,6 +8,7 @@ use dicom_encoding::adapters::{PixelDataObject, RawPixelData};
 use dicom_encoding::transfer_syntax::Codec;
 use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 
+use super::plausible::{self, Family};
 use super::samples::from_words;
 use super::{FrameFormat, Samples, corrupt};
 use crate::error::{Error, ErrorKind, Result};
@@ -33,12 +34,12 @@ pub(super) fn decode(uid: &str, data: &[u8], format: &FrameFormat) -> Result<Sam
     if bytes.len() != format.pixels() * width {
         return Err(corrupt("JPEG image decodes to another size than the header's"));
     }
-    Ok(if width == 1 {
+    if width == 1 {
         from_words(bytes.iter().map(|&b| u16::from(b)), format)
     } else {
         // Words come in the machine's own byte order.
         from_words(bytes.chunks_exact(2).map(|w| u16::from_ne_bytes([w[0], w[1]])), format)
-    })
+    }
 }
 
 /// Checks markers, size and components of a JPEG image, and that it reaches its end; returns the
@@ -74,12 +75,20 @@ fn check(data: &[u8], format: &FrameFormat) -> Result<u32> {
                 if precision.is_some() {
                     return Err(corrupt("JPEG image has two frame headers"));
                 }
+                let family =
+                    if is_lossless(marker) { Family::JpegLossless } else { Family::JpegDct };
+                plausible::check(family, format, data.len())?;
                 precision = Some(frame_header(marker, segment, format)?);
             }
             _ => {}
         }
         rest = if length >= 2 { next } else { return Err(truncated()) };
     }
+}
+
+/// Whether SOFn is that of a lossless process (table B.1).
+fn is_lossless(marker: u8) -> bool {
+    matches!(marker, 0xC3 | 0xC7 | 0xCB | 0xCF)
 }
 
 /// Compares SOFn (B.2.2) with the DICOM header; returns the precision.
@@ -97,7 +106,7 @@ fn frame_header(marker: u8, segment: &[u8], format: &FrameFormat) -> Result<u32>
         )));
     }
     let precision = u32::from(precision);
-    if !matches!(marker, 0xC3 | 0xC7) && precision != 8 {
+    if !is_lossless(marker) && precision != 8 {
         return Err(Error::new(
             ErrorKind::UnsupportedPixelData,
             format!("JPEG with {precision} bits a sample is decoded only where it is lossless"),

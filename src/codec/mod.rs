@@ -12,6 +12,7 @@ mod jpeg2000;
 mod native;
 mod openjp2_ffi;
 mod packets;
+mod plausible;
 mod samples;
 mod table;
 

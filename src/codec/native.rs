@@ -1,6 +1,7 @@
 //! Pixels without compression, and RLE (PS3.5 annex G), which is native pixels packed plane by
 //! plane.
 
+use super::plausible::{self, Family, room};
 use super::samples::from_words;
 use super::{FrameFormat, Samples, corrupt};
 use crate::error::Result;
@@ -15,11 +16,11 @@ pub(super) fn decode(data: &[u8], format: &FrameFormat) -> Result<Samples> {
         return Err(corrupt(format!("{} bytes of native pixels, expected {bytes}", data.len())));
     }
     let pixels = data.get(..bytes).unwrap_or_default();
-    Ok(samples_of(pixels, width, format))
+    samples_of(pixels, width, format)
 }
 
 /// Samples of little-endian pixels of `width` (1 or 2) bytes each.
-pub(super) fn samples_of(pixels: &[u8], width: usize, format: &FrameFormat) -> Samples {
+pub(super) fn samples_of(pixels: &[u8], width: usize, format: &FrameFormat) -> Result<Samples> {
     if width == 1 {
         from_words(pixels.iter().map(|&b| u16::from(b)), format)
     } else {
@@ -42,8 +43,10 @@ pub(super) fn decode_rle(data: &[u8], format: &FrameFormat) -> Result<Samples> {
     }
     let mut bounds: Vec<usize> = fields.take(planes).map(|o| o as usize).collect();
     bounds.push(data.len());
+    plausible::check(Family::Rle, format, data.len())?;
     let pixels = format.pixels();
-    let mut words = vec![0_u16; pixels];
+    let mut words = room::<u16>(pixels)?;
+    words.resize(pixels, 0);
     for bound in bounds.windows(2) {
         let segment = data
             .get(bound[0].max(RLE_HEADER)..bound[1])
@@ -53,14 +56,18 @@ pub(super) fn decode_rle(data: &[u8], format: &FrameFormat) -> Result<Samples> {
             *word = *word << 8 | u16::from(byte);
         }
     }
-    Ok(from_words(words.into_iter(), format))
+    from_words(words.into_iter(), format)
 }
 
 /// Unpacks one segment (PackBits, PS3.5 section G.3.1) to exactly `length` bytes. What follows the
 /// last byte wanted is padding.
 fn unpack(segment: &[u8], length: usize) -> Result<Vec<u8>> {
     let truncated = || corrupt("RLE segment is truncated");
-    let mut out = Vec::with_capacity(length);
+    let fits = |out: &Vec<u8>, more: usize| {
+        let room = out.len() + more <= length;
+        room.then_some(()).ok_or_else(|| corrupt("RLE segment holds more pixels than the frame"))
+    };
+    let mut out = room(length)?;
     let mut rest = segment;
     while out.len() < length {
         let (&control, after) = rest.split_first().ok_or_else(truncated)?;
@@ -68,19 +75,19 @@ fn unpack(segment: &[u8], length: usize) -> Result<Vec<u8>> {
             0..=127 => {
                 let (literal, after) =
                     after.split_at_checked(usize::from(control) + 1).ok_or_else(truncated)?;
+                fits(&out, literal.len())?;
                 out.extend_from_slice(literal);
                 after
             }
             128 => after,
             129..=255 => {
                 let (&byte, after) = after.split_first().ok_or_else(truncated)?;
-                out.resize(out.len() + 257 - usize::from(control), byte);
+                let count = 257 - usize::from(control);
+                fits(&out, count)?;
+                out.resize(out.len() + count, byte);
                 after
             }
         };
-    }
-    if out.len() > length {
-        return Err(corrupt("RLE segment holds more pixels than the frame"));
     }
     Ok(out)
 }

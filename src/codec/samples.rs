@@ -1,6 +1,7 @@
 //! Decoded pixels: conversions between stored bytes, decoder output and [`Samples`], and the
 //! figures that sources state of a frame (range, checksum).
 
+use super::plausible::room;
 use super::{FrameFormat, Samples, corrupt};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -90,13 +91,23 @@ impl Samples {
 /// Samples of raw pixel words, one per pixel: bits above Bits Stored are dropped (they may hold
 /// overlays or leftovers, PS3.5 section 8.1.1), and signed pixels are extended from the highest
 /// stored bit.
-pub(super) fn from_words(words: impl Iterator<Item = u16>, format: &FrameFormat) -> Samples {
+pub(super) fn from_words(
+    words: impl ExactSizeIterator<Item = u16>,
+    format: &FrameFormat,
+) -> Result<Samples> {
     let unused = 16 - u32::from(format.bits_stored.clamp(1, 16));
-    if format.signed {
-        Samples::I16(words.map(|w| ((w << unused) as i16) >> unused).collect())
+    Ok(if format.signed {
+        Samples::I16(collected(words.map(|w| ((w << unused) as i16) >> unused))?)
     } else {
-        Samples::U16(words.map(|w| (w << unused) >> unused).collect())
-    }
+        Samples::U16(collected(words.map(|w| (w << unused) >> unused))?)
+    })
+}
+
+/// A list of values, in memory that is asked for first.
+fn collected<T>(values: impl ExactSizeIterator<Item = T>) -> Result<Vec<T>> {
+    let mut list = room(values.len())?;
+    list.extend(values);
+    Ok(list)
 }
 
 /// Samples of a JPEG 2000 decoder's integers. `precision` and `signed` are the codestream's own.
@@ -125,15 +136,16 @@ pub(super) fn from_integers(
     }
     // Within 16 bits, so the lower half of each integer is the value in two's complement.
     let unused = 16 - precision.clamp(1, 16);
+    let values = values.iter();
     Ok(match (format.signed, signed) {
-        (true, true) => Samples::I16(values.iter().map(|&v| v as i16).collect()),
+        (true, true) => Samples::I16(collected(values.map(|&v| v as i16))?),
         (true, false) => {
-            Samples::I16(values.iter().map(|&v| ((v as i16) << unused) >> unused).collect())
+            Samples::I16(collected(values.map(|&v| ((v as i16) << unused) >> unused))?)
         }
         (false, true) => {
-            Samples::U16(values.iter().map(|&v| ((v as u16) << unused) >> unused).collect())
+            Samples::U16(collected(values.map(|&v| ((v as u16) << unused) >> unused))?)
         }
-        (false, false) => Samples::U16(values.iter().map(|&v| v as u16).collect()),
+        (false, false) => Samples::U16(collected(values.map(|&v| v as u16))?),
     })
 }
 
@@ -180,11 +192,11 @@ mod tests {
     fn overlay_bits_are_dropped_and_the_sign_extended() {
         let words = [0xF800_u16, 0x17FF];
         assert_eq!(
-            from_words(words.into_iter(), &format(16, 12, true)),
+            from_words(words.into_iter(), &format(16, 12, true)).unwrap(),
             Samples::I16(vec![-2048, 2047])
         );
         assert_eq!(
-            from_words(words.into_iter(), &format(16, 12, false)),
+            from_words(words.into_iter(), &format(16, 12, false)).unwrap(),
             Samples::U16(vec![0x800, 0x7FF])
         );
     }

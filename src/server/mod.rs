@@ -54,6 +54,15 @@ use crate::scheduler::Scheduler;
 use crate::telemetry::Metrics;
 use context::Context;
 
+/// Reads a request in JSON as a route would, for fuzzing.
+///
+/// # Errors
+/// Those of the request.
+#[doc(hidden)]
+pub fn read_request(json: &[u8]) -> crate::error::Result<()> {
+    request_json::parse(json).map(|_| ())
+}
+
 /// Health probe of the platform.
 const PING: &str = "/ping";
 

@@ -4,7 +4,7 @@
 //! Errors count objects instead of naming them: names of files are often those of patients.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Cursor, Read, Seek};
+use std::io::Read;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -44,11 +44,11 @@ impl DicomObjects {
             self.passed_over += 1;
             return Ok(());
         }
-        self.read(number, Cursor::new(data), data.len() as u64)
+        self.read(number, data, data.len() as u64)
     }
 
     /// As [`add`](Self::add), of what is known to be a DICOM Part 10 file of `length` bytes.
-    pub fn read(&mut self, number: usize, file: impl Read + Seek, length: u64) -> Result<()> {
+    pub fn read(&mut self, number: usize, file: impl Read, length: u64) -> Result<()> {
         let named = |e: Error| e.context(format_args!("object {number}")).with("object", number);
         let parsed = p10::read_from(file, length).map_err(named)?;
         self.insert(parsed).map_err(named)

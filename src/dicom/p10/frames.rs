@@ -1,12 +1,11 @@
 //! Pixel Data (7FE0,0010) to frames: native by size, encapsulated (PS3.5 annex A.4) by offset
 //! tables, by fragments, or by the markers of the codestreams themselves.
 
-use bytes::{Bytes, BytesMut};
-use dicom_core::value::Value;
+use bytes::Bytes;
 use dicom_dictionary_std::tags;
-use dicom_object::mem::InMemElement;
 
-use super::{P10Header, SMALLEST_ENCAPSULATED_FRAME};
+use super::pixels::{Fragments, Pixels};
+use super::{MAX_FRAMES, P10Header, SMALLEST_ENCAPSULATED_FRAME};
 use crate::dicom::{Attributes, Dataset};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -16,12 +15,15 @@ const RLE: &str = "1.2.840.10008.1.2.5";
 /// `file_length` bytes could not hold them.
 pub(super) fn promised(dataset: &Dataset, file_length: u64) -> Result<usize> {
     let frames = dataset.integer(tags::NUMBER_OF_FRAMES).unwrap_or(1);
-    let most = (file_length / SMALLEST_ENCAPSULATED_FRAME).max(1);
-    let fits = |n: &u64| (1..=most.max(pixel_bound(dataset, file_length))).contains(n);
+    let most = (file_length / SMALLEST_ENCAPSULATED_FRAME).max(pixel_bound(dataset, file_length));
+    let fits = |n: &u64| (1..=most.clamp(1, MAX_FRAMES)).contains(n);
     u64::try_from(frames).ok().filter(fits).map(|n| n as usize).ok_or_else(|| {
         Error::new(
             ErrorKind::InvalidImage,
-            format!("NumberOfFrames is {frames}, more than the file can hold or less than one"),
+            format!(
+                "NumberOfFrames is {frames}, less than one or more than the file can hold \
+                 ({MAX_FRAMES} at most)"
+            ),
         )
     })
 }
@@ -70,18 +72,14 @@ impl ExtendedOffsets {
 /// Splits pixel data into the frames the header promises.
 pub(super) fn split(
     header: &P10Header,
-    element: InMemElement,
+    pixels: Pixels,
     extended: Option<ExtendedOffsets>,
 ) -> Result<Vec<Bytes>> {
-    match element.into_value() {
-        Value::Primitive(value) => split_native(header, Bytes::from(value.to_bytes().into_owned())),
-        Value::PixelSequence(sequence) => {
-            let (offsets, fragments) = sequence.into_parts();
-            let fragments: Vec<Bytes> = fragments.into_iter().map(Bytes::from).collect();
-            let offsets: Vec<u64> = offsets.into_iter().map(u64::from).collect();
+    match pixels {
+        Pixels::Native(data) => split_native(header, data),
+        Pixels::Encapsulated(fragments, offsets) => {
             split_encapsulated(header, &fragments, &offsets, extended)
         }
-        Value::Sequence(_) => Err(corrupt("pixel data is a sequence of data sets")),
     }
 }
 
@@ -105,7 +103,7 @@ fn split_native(header: &P10Header, data: Bytes) -> Result<Vec<Bytes>> {
 
 fn split_encapsulated(
     header: &P10Header,
-    fragments: &[Bytes],
+    fragments: &Fragments,
     basic: &[u64],
     extended: Option<ExtendedOffsets>,
 ) -> Result<Vec<Bytes>> {
@@ -114,11 +112,11 @@ fn split_encapsulated(
         return by_extended_offsets(frames, fragments, &table);
     }
     if fragments.len() == frames {
-        return Ok(fragments.to_vec());
+        return Ok(fragments.iter().collect());
     }
     if fragments.len() > frames {
         if frames == 1 && header.transfer_syntax != RLE {
-            return Ok(vec![join(fragments)]);
+            return Ok(vec![fragments.join(0..fragments.len())]);
         }
         if basic.len() == frames {
             return by_basic_offsets(fragments, basic);
@@ -132,9 +130,9 @@ fn split_encapsulated(
 }
 
 /// Offset of each fragment's item from the first one.
-fn item_offsets(fragments: &[Bytes]) -> Vec<u64> {
+fn item_offsets(fragments: &Fragments) -> Vec<u64> {
     let mut next = 0;
-    let item = |fragment: &Bytes| {
+    let item = |fragment: Bytes| {
         let offset = next;
         next += 8 + fragment.len() as u64;
         offset
@@ -145,7 +143,7 @@ fn item_offsets(fragments: &[Bytes]) -> Vec<u64> {
 /// Each frame is the one fragment at its offset, cut to its length.
 fn by_extended_offsets(
     frames: usize,
-    fragments: &[Bytes],
+    fragments: &Fragments,
     table: &ExtendedOffsets,
 ) -> Result<Vec<Bytes>> {
     if table.offsets.len() != frames || table.lengths.len() != frames {
@@ -161,7 +159,7 @@ fn by_extended_offsets(
     let items = item_offsets(fragments);
     let frame = |(offset, length): (&u64, &u64)| {
         let index = items.binary_search(offset).ok()?;
-        let fragment = fragments.get(index)?;
+        let fragment = fragments.get(index);
         let length = usize::try_from(*length).ok().filter(|&n| n > 0 && n <= fragment.len())?;
         Some(fragment.slice(..length))
     };
@@ -176,7 +174,7 @@ fn by_extended_offsets(
 }
 
 /// Each frame is the fragments from its offset to the next frame's.
-fn by_basic_offsets(fragments: &[Bytes], offsets: &[u64]) -> Result<Vec<Bytes>> {
+fn by_basic_offsets(fragments: &Fragments, offsets: &[u64]) -> Result<Vec<Bytes>> {
     let items = item_offsets(fragments);
     let starts: Option<Vec<usize>> =
         offsets.iter().map(|offset| items.binary_search(offset).ok()).collect();
@@ -184,35 +182,30 @@ fn by_basic_offsets(fragments: &[Bytes], offsets: &[u64]) -> Result<Vec<Bytes>> 
         .filter(|s| s.first() == Some(&0) && s.is_sorted_by(|a, b| a < b))
         .ok_or_else(|| corrupt("the Basic Offset Table does not fit the fragments"))?;
     bounds.push(fragments.len());
-    Ok(bounds.windows(2).map(|b| join(&fragments[b[0]..b[1]])).collect())
+    Ok(bounds.windows(2).map(|b| fragments.join(b[0]..b[1])).collect())
 }
 
 /// Each frame ends with the fragment that ends with EOI or EOC (FFD9), but for padding.
-fn by_end_markers(frames: usize, fragments: &[Bytes]) -> Result<Vec<Bytes>> {
+fn by_end_markers(frames: usize, fragments: &Fragments) -> Result<Vec<Bytes>> {
     let ends = |fragment: &Bytes| {
         let padding = fragment.iter().rev().take_while(|&&b| b == 0).count();
         fragment[..fragment.len() - padding].ends_with(&[0xFF, 0xD9])
     };
-    let groups: Vec<&[Bytes]> = fragments.split_inclusive(ends).collect();
-    let complete = groups.last().and_then(|g| g.last()).is_some_and(ends);
-    if groups.len() != frames || !complete {
+    let mut found = Vec::new();
+    let mut start = 0;
+    for (index, fragment) in fragments.iter().enumerate() {
+        if ends(&fragment) {
+            found.push(fragments.join(start..index + 1));
+            start = index + 1;
+        }
+    }
+    if found.len() != frames || start != fragments.len() {
         return Err(corrupt(format!(
             "{} fragments without an offset table do not make {frames} frames",
             fragments.len()
         )));
     }
-    Ok(groups.into_iter().map(join).collect())
-}
-
-fn join(fragments: &[Bytes]) -> Bytes {
-    match fragments {
-        [one] => one.clone(),
-        many => {
-            let mut joined = BytesMut::with_capacity(many.iter().map(Bytes::len).sum());
-            many.iter().for_each(|f| joined.extend_from_slice(f));
-            joined.freeze()
-        }
-    }
+    Ok(found)
 }
 
 fn corrupt(what: impl Into<String>) -> Error {
@@ -233,7 +226,11 @@ mod tests {
         }
     }
 
-    fn fragments(parts: &[&'static [u8]]) -> Vec<Bytes> {
+    fn fragments(parts: &[&'static [u8]]) -> Fragments {
+        parts.iter().copied().collect()
+    }
+
+    fn frames(parts: &[&'static [u8]]) -> Vec<Bytes> {
         parts.iter().map(|p| Bytes::from_static(p)).collect()
     }
 
@@ -243,7 +240,7 @@ mod tests {
     fn fragments_group_by_basic_offsets() {
         let parts = fragments(&[b"ab", b"cd", b"ef"]);
         let got = split_encapsulated(&header(2, JPEG), &parts, &[0, 20], None).unwrap();
-        assert_eq!(got, fragments(&[b"abcd", b"ef"]));
+        assert_eq!(got, frames(&[b"abcd", b"ef"]));
         for wrong in [[0, 11], [10, 20], [0, 0]] {
             assert!(split_encapsulated(&header(2, JPEG), &parts, &wrong, None).is_err());
         }
@@ -253,7 +250,7 @@ mod tests {
     fn one_frame_takes_all_fragments_but_not_in_rle() {
         let parts = fragments(&[b"ab", b"cd"]);
         let got = split_encapsulated(&header(1, JPEG), &parts, &[], None).unwrap();
-        assert_eq!(got, fragments(&[b"abcd"]));
+        assert_eq!(got, frames(&[b"abcd"]));
         assert!(split_encapsulated(&header(1, RLE), &parts, &[], None).is_err());
         assert!(split_encapsulated(&header(3, JPEG), &parts, &[], None).is_err());
     }
@@ -262,7 +259,7 @@ mod tests {
     fn end_markers_are_the_last_resort() {
         let parts = fragments(&[b"ab", b"c\xFF\xD9\0", b"de\xFF\xD9"]);
         let got = split_encapsulated(&header(2, JPEG), &parts, &[], None).unwrap();
-        assert_eq!(got, fragments(&[b"abc\xFF\xD9\0", b"de\xFF\xD9"]));
+        assert_eq!(got, frames(&[b"abc\xFF\xD9\0", b"de\xFF\xD9"]));
         let cut = fragments(&[b"ab", b"c\xFF\xD9\0", b"de"]);
         assert!(split_encapsulated(&header(2, JPEG), &cut, &[], None).is_err());
     }
@@ -274,7 +271,7 @@ mod tests {
             Some(ExtendedOffsets { offsets: offsets.to_vec(), lengths: lengths.to_vec() })
         };
         let split = |t| split_encapsulated(&header(2, JPEG), &parts, &[], t);
-        assert_eq!(split(table(&[0, 12], &[3, 2])).unwrap(), fragments(&[b"abc", b"de"]));
+        assert_eq!(split(table(&[0, 12], &[3, 2])).unwrap(), frames(&[b"abc", b"de"]));
         assert!(split(table(&[0, 12], &[5, 2])).is_err());
         assert!(split(table(&[0, 13], &[3, 2])).is_err());
         assert!(split(table(&[0, 0], &[3, 3])).is_err());

@@ -2,20 +2,28 @@
 //! split apart, and the series a folder holds.
 //!
 //! Files are not trusted: sizes they state are compared with the bytes there are before anything
-//! is allocated for them, and errors name the file but nothing of its patient.
+//! is allocated for them, what a header takes when it is read is bounded, and errors name the file
+//! but nothing of its patient.
 
 mod folder;
 mod frames;
-mod structure;
+mod meta;
+mod pixels;
+mod source;
+mod tree;
 
+use std::cell::Cell;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use bytes::Bytes;
 use dicom_dictionary_std::tags;
-use dicom_object::{FileMetaTable, OpenFileOptions, file::ReadPreamble};
+
+use self::pixels::Pixels;
+use self::source::Source;
+use self::tree::End;
 
 pub use folder::{DIRECTORY_CLASS, SeriesFiles, described, files_by_series, list_files, series_in};
 
@@ -29,6 +37,9 @@ const PREFIX: &[u8; 4] = b"DICM";
 /// Pixel data of fewer bytes a frame than this exists in no encapsulated transfer syntax: items
 /// and the shortest of headers take more.
 const SMALLEST_ENCAPSULATED_FRAME: u64 = 16;
+
+/// Frames of one instance. Each costs memory of its own, beside its pixels.
+const MAX_FRAMES: u64 = 100_000;
 
 /// Header of one instance, without its frames.
 #[derive(Debug, Clone)]
@@ -64,13 +75,13 @@ pub struct P10Instance {
 ///
 /// Fails with [`InvalidImage`](ErrorKind::InvalidImage) where the file is no DICOM file or lacks
 /// its identifiers, [`UnsupportedPixelData`](ErrorKind::UnsupportedPixelData) where its data set is
-/// big endian or deflated, and [`Io`](ErrorKind::Io) where it cannot be read.
+/// big endian or deflated, [`PayloadTooLarge`](ErrorKind::PayloadTooLarge) where its header would
+/// take too much memory, and [`Io`](ErrorKind::Io) where it cannot be read.
 pub fn read_header(path: &Path) -> Result<P10Header> {
     let run = || -> Result<P10Header> {
-        let file = File::open(path).map_err(io)?;
-        let length = file.metadata().map_err(io)?.len();
-        let (dataset, meta) = parse(BufReader::new(file), false)?;
-        header(dataset, &meta, length)
+        let (file, length) = open(path)?;
+        let Parsed { dataset, transfer_syntax, .. } = parse(file, length, false)?;
+        header(dataset, transfer_syntax, length)
     };
     run().map_err(|e| e.context(path.display()))
 }
@@ -79,15 +90,20 @@ pub fn read_header(path: &Path) -> Result<P10Header> {
 /// [`CorruptFrame`](ErrorKind::CorruptFrame) where the pixel data cannot be split into as many
 /// frames as the header promises.
 pub fn read(path: &Path) -> Result<P10Instance> {
-    std::fs::read(path)
-        .map_err(io)
-        .and_then(|data| read_bytes(&data))
+    open(path)
+        .and_then(|(file, length)| read_from(file, length))
         .map_err(|e| e.context(path.display()))
+}
+
+fn open(path: &Path) -> Result<(BufReader<File>, u64)> {
+    let file = File::open(path).map_err(io)?;
+    let length = file.metadata().map_err(io)?.len();
+    Ok((BufReader::new(file), length))
 }
 
 /// As [`read`], of the bytes of a file.
 pub fn read_bytes(data: &[u8]) -> Result<P10Instance> {
-    read_from(std::io::Cursor::new(data), data.len() as u64)
+    read_from(data, data.len() as u64)
 }
 
 /// Whether bytes begin as a Part 10 file does.
@@ -95,14 +111,13 @@ pub fn is_part10(data: &[u8]) -> bool {
     data.get(PREAMBLE..PREAMBLE + PREFIX.len()) == Some(PREFIX)
 }
 
-/// As [`read`], of a file of `length` bytes wherever it is.
-pub fn read_from(file: impl Read + Seek, length: u64) -> Result<P10Instance> {
-    let (mut dataset, meta) = parse(file, true)?;
-    let pixel_data = dataset.take(tags::PIXEL_DATA);
+/// As [`read`], of a file of `length` bytes wherever it is. Many small reads are made.
+pub fn read_from(file: impl Read, length: u64) -> Result<P10Instance> {
+    let Parsed { mut dataset, transfer_syntax, pixels } = parse(file, length, true)?;
     let offsets = frames::ExtendedOffsets::take(&mut dataset);
-    let header = header(dataset, &meta, length)?;
-    let frames = match pixel_data {
-        Some(element) => frames::split(&header, element, offsets)?,
+    let header = header(dataset, transfer_syntax, length)?;
+    let frames = match pixels {
+        Some(pixels) => frames::split(&header, pixels, offsets)?,
         None if header.dataset.integer(tags::ROWS).is_some() => {
             return Err(Error::new(ErrorKind::CorruptFrame, "the image has no pixel data"));
         }
@@ -112,49 +127,38 @@ pub fn read_from(file: impl Read + Seek, length: u64) -> Result<P10Instance> {
     Ok(P10Instance { dataset, transfer_syntax, sop_instance_uid, sop_class_uid, frames })
 }
 
-/// Parses the file meta information and the data set, with or without what starts at Pixel Data.
-fn parse(mut file: impl Read + Seek, with_pixels: bool) -> Result<(Dataset, FileMetaTable)> {
+/// What a file holds, frames not yet told apart.
+struct Parsed {
+    dataset: Dataset,
+    transfer_syntax: String,
+    pixels: Option<Pixels>,
+}
+
+/// Parses the file meta information and the data set, with or without pixel data. What follows
+/// pixel data (padding, signatures) is not read.
+fn parse(file: impl Read, length: u64, with_pixels: bool) -> Result<Parsed> {
+    let left = Cell::new(length);
+    let mut file = Source::new(file, &left);
     let mut start = [0; PREAMBLE + PREFIX.len()];
-    file.read_exact(&mut start).map_err(|_| not_dicom())?;
+    file.read_exact(&mut start).map_err(|e| if ended(&e) { not_dicom() } else { passed(e) })?;
     if !start.ends_with(PREFIX) {
         return Err(not_dicom());
     }
-    structure::check(&mut file, with_pixels)?;
-    let rewind = SeekFrom::Start(PREAMBLE as u64);
-    file.seek(rewind).map_err(io)?;
-    let meta = contained("file meta information", || {
-        FileMetaTable::from_reader(&mut file).map_err(malformed)
-    })?;
-    refuse_data_set_encoding(meta.transfer_syntax())?;
-    file.seek(rewind).map_err(io)?;
-    let options = OpenFileOptions::new().read_preamble(ReadPreamble::Never);
-    let options = if with_pixels { options } else { options.read_until(tags::PIXEL_DATA) };
-    let object = contained("data set", || options.from_reader(file).map_err(malformed))?;
-    Ok((object.into_inner(), meta))
-}
-
-/// Refuses the two ways to encode a data set that nothing here reads.
-fn refuse_data_set_encoding(transfer_syntax: &str) -> Result<()> {
-    let what = match transfer_syntax {
-        "1.2.840.10008.1.2.2" => "big endian (retired)",
-        "1.2.840.10008.1.2.1.99" => "deflated",
-        _ => return Ok(()),
+    let syntax = meta::transfer_syntax(&mut file)?;
+    let (dataset, end) = contained(|| tree::read(&mut file, &left, syntax, with_pixels))?;
+    let pixels = match end {
+        End::Header => None,
+        End::Native(length) => Some(pixels::native(&mut file, length)?),
+        End::Encapsulated => Some(pixels::encapsulated(&mut file)?),
     };
-    Err(Error::new(
-        ErrorKind::UnsupportedPixelData,
-        format!(
-            "transfer syntax {transfer_syntax} is {what} and is not supported; \
-             convert the file to explicit little endian"
-        ),
-    )
-    .with("transferSyntaxUID", transfer_syntax))
+    Ok(Parsed { dataset, transfer_syntax: syntax.uid().to_owned(), pixels })
 }
 
-fn header(mut dataset: Dataset, meta: &FileMetaTable, file_length: u64) -> Result<P10Header> {
+fn header(mut dataset: Dataset, transfer_syntax: String, file_length: u64) -> Result<P10Header> {
     frames::ExtendedOffsets::take(&mut dataset);
     let number_of_frames = frames::promised(&dataset, file_length)?;
     Ok(P10Header {
-        transfer_syntax: meta.transfer_syntax().to_owned(),
+        transfer_syntax,
         sop_instance_uid: dataset.required_text(tags::SOP_INSTANCE_UID)?,
         sop_class_uid: dataset.required_text(tags::SOP_CLASS_UID)?,
         number_of_frames,
@@ -162,11 +166,13 @@ fn header(mut dataset: Dataset, meta: &FileMetaTable, file_length: u64) -> Resul
     })
 }
 
-/// Runs the parser; its panic becomes an error of the file.
-fn contained<T>(what: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Runs the parser; its panic becomes an error of the file. What it would log may quote the file.
+fn contained<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+    let quiet = tracing::subscriber::NoSubscriber::default();
+    let run = || tracing::subscriber::with_default(quiet, run);
     // The parser's state dies with it.
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
-        Err(Error::new(ErrorKind::InvalidImage, format!("the {what} broke the DICOM parser")))
+        Err(Error::new(ErrorKind::InvalidImage, "the data set broke the DICOM parser"))
     })
 }
 
@@ -177,6 +183,23 @@ fn not_dicom() -> Error {
 /// The parser's own message may quote values, patients' among them: its source chain is dropped.
 fn malformed<E>(_: E) -> Error {
     Error::new(ErrorKind::InvalidImage, "the DICOM header is malformed or truncated")
+}
+
+/// As [`malformed`], where reading may have failed for a reason of its own.
+fn malformed_at(e: std::io::Error) -> Error {
+    if ended(&e) { malformed(()) } else { passed(e) }
+}
+
+fn ended(e: &std::io::Error) -> bool {
+    e.kind() == std::io::ErrorKind::UnexpectedEof
+}
+
+/// An error of reading: our own where a reader of ours passed it through.
+fn passed(e: std::io::Error) -> Error {
+    match e.downcast::<Error>() {
+        Ok(own) => own,
+        Err(e) => io(e),
+    }
 }
 
 fn io(e: std::io::Error) -> Error {

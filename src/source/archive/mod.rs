@@ -2,24 +2,26 @@
 //!
 //! Archives come from outside. An entry that would lie outside the folder it was unpacked to, a
 //! link or a device refuses the whole archive: who made it meant something else than a series of
-//! images. What it expands to is bounded by the settings and by its own size, so that a small
-//! archive cannot fill the memory.
+//! images. What counts is what the decompressor gives out, whatever entries say of themselves and
+//! whether it is kept or passed over (`meter`): it is bounded by the settings and, at every moment,
+//! by what was read of the archive until then, so that a bomb is refused soon. Memory is asked for
+//! step by step, each step announced to whoever keeps account of it.
 
+mod directory;
+mod entries;
+mod gzip;
+mod meter;
 mod tar;
 mod zip;
 
 use std::io::{Read, Seek};
 
+use self::entries::Entries;
+use self::meter::{In, Meter, Out};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes that tell the forms apart: up to the end of tar's magic number.
 pub const HEAD: usize = 512;
-
-/// An archive below this size may expand to [`FREE`] bytes, whatever its ratio.
-const FREE: u64 = 64 << 20;
-
-/// CT and MR slices are compressed to a half or a third, segmentations and masks to a hundredth.
-const RATIO: u64 = 200;
 
 /// What bytes are, by how they begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,8 +93,13 @@ impl Limits {
     }
 }
 
-/// Takes one file of an archive: its number, counted from one, and its bytes.
+/// Takes one file of an archive: its number, counted from one, and its bytes. Of a file that is no
+/// DICOM Part 10 file by its beginning, that beginning is all there is.
 pub type Take<'a> = dyn FnMut(usize, Vec<u8>) -> Result<()> + 'a;
+
+/// Is told of so many bytes before they are asked of the allocator. The bytes of a file are its
+/// taker's once it has been handed on.
+pub type Hold<'a> = dyn FnMut(u64) -> Result<()> + 'a;
 
 /// Hands every file of an archive of `size` bytes to `take`, in the archive's order. Reads and
 /// decompresses; not for an asynchronous thread.
@@ -107,85 +114,42 @@ pub fn read(
     limits: Limits,
     take: &mut Take,
 ) -> Result<()> {
-    let most = FREE.max(size.saturating_mul(RATIO));
-    let (left, by_ratio) = (limits.bytes.min(most), most < limits.bytes);
-    let mut entries = Entries { limits, number: 0, left, by_ratio, take };
-    match format {
-        Format::Zip => zip::read(archive, &mut entries),
-        Format::Tar => tar::read(archive, &mut entries),
-        // Concatenated members are one stream (RFC 1952 section 2.2).
-        Format::Gzip => tar::read(flate2::read::MultiGzDecoder::new(archive), &mut entries),
-        Format::Dicom | Format::Json => Err(Error::internal("this is no archive")),
-    }
+    read_held(archive, size, format, limits, &mut |_| Ok(()), take)
 }
 
-/// Where entries go, and what they have left.
-struct Entries<'a, 'b> {
+/// As [`read`], with an account of the memory that files take.
+///
+/// # Errors
+/// Those of [`read`], and what `hold` returns.
+pub fn read_held(
+    archive: impl Read + Seek,
+    size: u64,
+    format: Format,
     limits: Limits,
-    number: usize,
-    /// Bytes that may still come.
-    left: u64,
-    /// Whether it is the archive's own size that bounds them.
-    by_ratio: bool,
-    take: &'a mut Take<'b>,
+    hold: &mut Hold,
+    take: &mut Take,
+) -> Result<()> {
+    let meter = Meter::new(size, limits);
+    let archive = In::new(archive, &meter);
+    let mut entries = Entries::new(&meter, hold, take);
+    let read = match format {
+        Format::Zip => zip::read(archive, size, &mut entries),
+        Format::Tar => tar::read(Out::new(archive, &meter), &mut entries),
+        Format::Gzip => tar::read(Out::new(gzip::Members::new(archive), &meter), &mut entries),
+        Format::Dicom | Format::Json => Err(Error::internal("this is no archive")),
+    };
+    // Libraries wrap the errors of what they read from, and some lose them.
+    meter.refusal().map_or(read, Err)
 }
 
-impl Entries<'_, '_> {
-    /// Counts an entry of `name`, which must lie inside.
-    fn begin(&mut self, name: &[u8]) -> Result<()> {
-        self.number += 1;
-        if self.number > self.limits.entries {
-            return Err(self.limits.too_many());
-        }
-        if leads_outside(name) {
-            return Err(self.hostile("has a path that leads out of the archive"));
-        }
-        Ok(())
-    }
-
-    /// Reads the entry begun and hands it on.
-    fn file(&mut self, data: impl Read) -> Result<()> {
-        let mut bytes = Vec::new();
-        // One byte more than there may be tells a file that is too large from one that just fits.
-        let read = data.take(self.left.saturating_add(1)).read_to_end(&mut bytes);
-        read.map_err(|e| failed(e, &format!("entry {} is damaged", self.number)))?;
-        let size = bytes.len() as u64;
-        if size > self.left {
-            return Err(match self.by_ratio {
-                true => self.hostile("expands to more than an archive of this size may hold"),
-                false => self.limits.too_large(),
-            });
-        }
-        self.left -= size;
-        (self.take)(self.number, bytes)
-    }
-
-    /// An error about the entry begun, which is not named: names are often those of patients.
-    fn hostile(&self, why: &str) -> Error {
-        Error::new(ErrorKind::InvalidRequest, format!("the archive's entry {} {why}", self.number))
-            .with("entry", self.number)
-    }
-}
-
-/// Whether a path is absolute, has a drive, or has a step upwards, by the rules of any system.
-fn leads_outside(name: &[u8]) -> bool {
-    let separator = |b: &u8| matches!(b, b'/' | b'\\');
-    let drive = matches!(name, [letter, b':', ..] if letter.is_ascii_alphabetic());
-    name.first().is_some_and(separator)
-        || drive
-        || name.contains(&0)
-        || name.split(|b| separator(b)).any(|part| part == b"..")
-}
-
-/// A failure to read: our own error where a reader of ours passed it through, else that of a
-/// damaged archive.
+/// A failure to read: that of a damaged archive. (Errors of our own are kept by the meter.)
 fn failed(error: std::io::Error, what: &str) -> Error {
-    if error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
-        let inner = error.into_inner().and_then(|inner| inner.downcast::<Error>().ok());
-        return inner.map_or_else(|| Error::internal("an error was lost"), |inner| *inner);
-    }
     Error::new(ErrorKind::InvalidRequest, format!("the archive cannot be read: {what}"))
         .caused_by(error)
+}
+
+fn broken() -> Error {
+    Error::new(ErrorKind::InvalidRequest, "the archive is no whole zip archive")
 }
 
 #[cfg(test)]

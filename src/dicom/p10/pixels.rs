@@ -1,0 +1,115 @@
+//! Pixel Data (7FE0,0010) as it stands in a file: native, or encapsulated in fragments (PS3.5
+//! annex A.4). It is read into one piece of memory, of which frames and fragments are parts.
+
+use std::io::Read;
+use std::ops::Range;
+
+use bytes::Bytes;
+use dicom_core::Tag;
+
+use super::malformed;
+use super::source::{Source, reserve};
+use crate::error::Result;
+
+const ITEM: Tag = Tag(0xFFFE, 0xE000);
+const SEQUENCE_END: Tag = Tag(0xFFFE, 0xE0DD);
+
+/// Fragments of one object; each costs as much memory as a small frame.
+const MAX_FRAGMENTS: usize = 1 << 20;
+
+/// Pixel data.
+pub(super) enum Pixels {
+    /// Pixels as they are.
+    Native(Bytes),
+    /// Codestreams, whole or in parts, and the Basic Offset Table.
+    Encapsulated(Fragments, Vec<u64>),
+}
+
+/// Fragments, one behind the other without what is between them in the file.
+#[derive(Debug, Default)]
+pub(super) struct Fragments {
+    data: Bytes,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+impl Fragments {
+    /// Their number.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// One fragment.
+    pub fn get(&self, index: usize) -> Bytes {
+        self.join(index..index + 1)
+    }
+
+    /// Several fragments, which must be there, as one.
+    pub fn join(&self, range: Range<usize>) -> Bytes {
+        let end = |count: usize| count.checked_sub(1).map_or(0, |last| self.ends[last]);
+        self.data.slice(end(range.start)..end(range.end))
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = Bytes> {
+        (0..self.len()).map(|index| self.get(index))
+    }
+}
+
+#[cfg(test)]
+impl FromIterator<&'static [u8]> for Fragments {
+    fn from_iter<I: IntoIterator<Item = &'static [u8]>>(parts: I) -> Self {
+        let (mut data, mut ends) = (Vec::new(), Vec::new());
+        for part in parts {
+            data.extend_from_slice(part);
+            ends.push(data.len());
+        }
+        Self { data: data.into(), ends }
+    }
+}
+
+/// Reads the value of native pixel data.
+pub(super) fn native(file: &mut Source<impl Read>, length: u32) -> Result<Pixels> {
+    let mut data = Vec::new();
+    file.append(length.into(), &mut data)?;
+    Ok(Pixels::Native(data.into()))
+}
+
+/// Reads the items of encapsulated pixel data. That its end is missing is forgiven.
+pub(super) fn encapsulated(file: &mut Source<impl Read>) -> Result<Pixels> {
+    let Some(table) = item(file)? else {
+        return Ok(Pixels::Encapsulated(Fragments::default(), Vec::new()));
+    };
+    if table % 4 != 0 || table / 4 > MAX_FRAGMENTS as u64 {
+        return Err(malformed(()));
+    }
+    let mut bytes = Vec::new();
+    file.append(table, &mut bytes)?;
+    let words = bytes.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]]).into());
+    let offsets = words.collect();
+    let (mut data, mut ends) = (Vec::new(), Vec::new());
+    // Never less than there is to come, and never used beyond that.
+    reserve(&mut data, file.left())?;
+    while let Some(length) = item(file)? {
+        if ends.len() == MAX_FRAGMENTS {
+            return Err(malformed(()));
+        }
+        file.append(length, &mut data)?;
+        ends.push(data.len());
+    }
+    Ok(Pixels::Encapsulated(Fragments { data: data.into(), ends }, offsets))
+}
+
+/// Length of the next item; `None` where there is none any more.
+fn item(file: &mut Source<impl Read>) -> Result<Option<u64>> {
+    if file.left() < 8 {
+        return Ok(None);
+    }
+    let [g0, g1, e0, e1, length @ ..] = file.array::<8>()?;
+    let length = u32::from_le_bytes(length);
+    match Tag(u16::from_le_bytes([g0, g1]), u16::from_le_bytes([e0, e1])) {
+        ITEM if u64::from(length) <= file.left() => Ok(Some(length.into())),
+        SEQUENCE_END => Ok(None),
+        _ => Err(malformed(())),
+    }
+}

@@ -1,0 +1,66 @@
+//! Where a file is read from: a count of what is left of it, so that no length in it is believed
+//! beyond that, and bytes that are taken without a copy.
+
+use std::cell::Cell;
+use std::io::{self, Read};
+
+use super::{malformed, malformed_at};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A file that is read once, from its start.
+pub(super) struct Source<'a, R> {
+    file: R,
+    left: &'a Cell<u64>,
+}
+
+impl<'a, R: Read> Source<'a, R> {
+    /// `left` is what there is, and is kept up to date.
+    pub fn new(file: R, left: &'a Cell<u64>) -> Self {
+        Self { file, left }
+    }
+
+    /// Bytes that are left.
+    pub fn left(&self) -> u64 {
+        self.left.get()
+    }
+
+    /// The next bytes.
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.read_exact(&mut bytes).map_err(malformed_at)?;
+        Ok(bytes)
+    }
+
+    /// Passes over `length` bytes.
+    pub fn skip(&mut self, length: u64) -> Result<()> {
+        let passed = io::copy(&mut self.by_ref().take(length), &mut io::sink());
+        if passed.map_err(malformed_at)? == length { Ok(()) } else { Err(malformed(())) }
+    }
+
+    /// Appends the next `length` bytes.
+    pub fn append(&mut self, length: u64, to: &mut Vec<u8>) -> Result<()> {
+        if length > self.left() {
+            return Err(malformed(()));
+        }
+        reserve(to, length)?;
+        let read = self.by_ref().take(length).read_to_end(to).map_err(malformed_at)?;
+        if read as u64 == length { Ok(()) } else { Err(malformed(())) }
+    }
+}
+
+/// Makes room for `length` more bytes, or says that there is none.
+pub(super) fn reserve(to: &mut Vec<u8>, length: u64) -> Result<()> {
+    let room = usize::try_from(length).ok().and_then(|n| to.try_reserve_exact(n).ok());
+    room.ok_or_else(|| {
+        Error::new(ErrorKind::OutOfMemory, format!("there is no memory for {length} bytes"))
+    })
+}
+
+impl<R: Read> Read for Source<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left()).unwrap_or(usize::MAX).min(buffer.len());
+        let read = self.file.read(&mut buffer[..most])?;
+        self.left.set(self.left().saturating_sub(read as u64));
+        Ok(read)
+    }
+}

@@ -1,0 +1,251 @@
+//! The data set of a file, built from the tokens of the DICOM parser.
+//!
+//! The parser tells of an element, a sequence or an item before it reads what is in it. That is
+//! where everything is decided: a length beyond the end of the file, nesting beyond reason and a
+//! header that would take more memory than headers do are refused before anything is allocated or
+//! entered. There is no second reading of the same bytes that could come to another result. (The
+//! parser's own builder calls itself for each nested sequence, as deep as a file likes.)
+
+use std::cell::Cell;
+use std::io::Read;
+
+use dicom_core::header::{DataElementHeader, Length};
+use dicom_core::value::{DataSetSequence, PixelFragmentSequence, PrimitiveValue};
+use dicom_core::{DataElement, Tag, VR};
+use dicom_dictionary_std::tags;
+use dicom_encoding::transfer_syntax::TransferSyntax;
+use dicom_object::mem::InMemElement;
+use dicom_parser::dataset::{DataSetReader, DataToken};
+use dicom_parser::stateful::decode::DynStatefulDecoder;
+
+use super::malformed;
+use super::source::Source;
+use crate::dicom::Dataset;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Sequences within sequences deeper than this occur in no standard object.
+const MAX_DEPTH: usize = 32;
+
+/// Memory of a parsed header. An enhanced multi-frame object of 20,000 frames with eight sequences
+/// for each takes 250 MiB, a CT slice 20 KiB.
+pub(super) const MAX_MEMORY: u64 = 288 << 20;
+
+/// An element in the map of a data set, and the node of such a map, which has room for eleven.
+const SLOT: u64 = (size_of::<Tag>() + size_of::<InMemElement>()) as u64;
+const NODE: u64 = 11 * SLOT + 16;
+/// An item in the list of a sequence that grows by doubling.
+const ITEM: u64 = 2 * size_of::<Dataset>() as u64;
+
+/// What ended the reading of a data set.
+pub(super) enum End {
+    /// The end of the file, or the first element at or beyond Pixel Data where that is not wanted.
+    Header,
+    /// The header of Pixel Data of this length. The source stands at its value.
+    Native(u32),
+    /// The header of encapsulated Pixel Data. The source stands at its first item.
+    Encapsulated,
+}
+
+/// Reads the data set up to Pixel Data.
+pub(super) fn read<R: Read>(
+    file: &mut Source<R>,
+    left: &Cell<u64>,
+    syntax: &TransferSyntax,
+    with_pixels: bool,
+) -> Result<(Dataset, End)> {
+    let tokens = DataSetReader::new_with_ts(file, syntax).map_err(malformed)?;
+    let mut tree = Tree { tokens, left, memory: 0, depth: 0 };
+    let mut dataset = Dataset::new_empty();
+    let mut elements = 0;
+    while let Some(token) = tree.next()? {
+        let tag = match &token {
+            DataToken::PixelSequenceStart => tags::PIXEL_DATA,
+            DataToken::ElementHeader(header) => header.tag,
+            DataToken::SequenceStart { tag, .. } => *tag,
+            _ => return Err(malformed(())),
+        };
+        if tag >= tags::PIXEL_DATA && !with_pixels {
+            break;
+        }
+        if tag == tags::PIXEL_DATA {
+            return match token {
+                DataToken::PixelSequenceStart => Ok((dataset, End::Encapsulated)),
+                DataToken::ElementHeader(header) => Ok((dataset, End::Native(header.len.0))),
+                _ => Err(Error::new(
+                    ErrorKind::CorruptFrame,
+                    "pixel data is a sequence of data sets",
+                )),
+            };
+        }
+        tree.put(&mut dataset, &mut elements, token)?;
+    }
+    Ok((dataset, End::Header))
+}
+
+struct Tree<'a, 'f, R: Read> {
+    tokens: DataSetReader<DynStatefulDecoder<&'a mut Source<'f, R>>>,
+    /// Bytes of the file that are left.
+    left: &'a Cell<u64>,
+    /// Memory taken so far, estimated.
+    memory: u64,
+    /// Sequences entered.
+    depth: usize,
+}
+
+impl<R: Read> Tree<'_, '_, R> {
+    fn next(&mut self) -> Result<Option<DataToken>> {
+        self.tokens.next().transpose().map_err(malformed)
+    }
+
+    fn required(&mut self) -> Result<DataToken> {
+        self.next()?.ok_or_else(|| malformed(()))
+    }
+
+    /// Accounts for memory that is about to be taken.
+    fn take(&mut self, bytes: u64) -> Result<()> {
+        self.memory = self.memory.saturating_add(bytes);
+        self.fits(0)
+    }
+
+    /// Whether so much more may be taken.
+    fn fits(&self, bytes: u64) -> Result<()> {
+        if self.memory.saturating_add(bytes) <= MAX_MEMORY {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::PayloadTooLarge,
+            format!(
+                "the DICOM header would take more than {} MiB of memory when it is read",
+                MAX_MEMORY >> 20
+            ),
+        ))
+    }
+
+    /// Refuses a length beyond the end of the file.
+    fn is_there(&self, length: Length) -> Result<()> {
+        match length.get() {
+            Some(length) if u64::from(length) > self.left.get() => Err(malformed(())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads the element that begins with `token` into a data set of `elements` so far.
+    fn put(&mut self, to: &mut Dataset, elements: &mut u64, token: DataToken) -> Result<()> {
+        self.take(match *elements {
+            0 => NODE,
+            1..11 => 0,
+            // Nodes are at least half full.
+            _ => 2 * SLOT,
+        })?;
+        *elements += 1;
+        to.put(self.element(token)?);
+        Ok(())
+    }
+
+    fn element(&mut self, token: DataToken) -> Result<InMemElement> {
+        match token {
+            DataToken::ElementHeader(header) => self.value(header),
+            DataToken::SequenceStart { tag, len } => {
+                self.is_there(len)?;
+                self.depth += 1;
+                if self.depth > MAX_DEPTH {
+                    return Err(Error::new(
+                        ErrorKind::InvalidImage,
+                        format!("the DICOM header nests more than {MAX_DEPTH} sequences"),
+                    ));
+                }
+                let items = self.items()?;
+                self.depth -= 1;
+                // Lengths would have to be right again wherever this is written.
+                let sequence = DataSetSequence::new(items, Length::UNDEFINED);
+                Ok(DataElement::new(tag, VR::SQ, sequence))
+            }
+            DataToken::PixelSequenceStart => self.fragments(),
+            _ => Err(malformed(())),
+        }
+    }
+
+    fn value(&mut self, header: DataElementHeader) -> Result<InMemElement> {
+        self.is_there(header.len)?;
+        self.fits(most_memory(header.vr, header.len.0.into()))?;
+        let DataToken::PrimitiveValue(value) = self.required()? else { return Err(malformed(())) };
+        self.take(memory(&value))?;
+        Ok(DataElement::new_with_len(header.tag, header.vr, header.len, value))
+    }
+
+    /// The items of the sequence just entered.
+    fn items(&mut self) -> Result<Vec<Dataset>> {
+        let mut items = Vec::new();
+        loop {
+            match self.required()? {
+                DataToken::ItemStart { len } => {
+                    self.is_there(len)?;
+                    self.take(ITEM)?;
+                    items.push(self.item()?);
+                }
+                DataToken::SequenceEnd => return Ok(items),
+                _ => return Err(malformed(())),
+            }
+        }
+    }
+
+    fn item(&mut self) -> Result<Dataset> {
+        let mut dataset = Dataset::new_empty();
+        let mut elements = 0;
+        loop {
+            match self.required()? {
+                DataToken::ItemEnd => return Ok(dataset),
+                token => self.put(&mut dataset, &mut elements, token)?,
+            }
+        }
+    }
+
+    /// The fragments of pixel data within an item: an icon, which nothing here looks at.
+    fn fragments(&mut self) -> Result<InMemElement> {
+        let mut offsets = None;
+        let mut fragments = Vec::new();
+        loop {
+            match self.required()? {
+                DataToken::ItemStart { len } => {
+                    self.is_there(len)?;
+                    // The parser reserves four bytes for each byte of an offset table.
+                    self.take(64 + 4 * u64::from(len.get().ok_or_else(|| malformed(()))?))?;
+                }
+                DataToken::OffsetTable(table) => offsets = Some(table),
+                DataToken::ItemValue(data) => fragments.push(data),
+                DataToken::ItemEnd => {
+                    offsets.get_or_insert_default();
+                }
+                DataToken::SequenceEnd => break,
+                _ => return Err(malformed(())),
+            }
+        }
+        let sequence = PixelFragmentSequence::new(offsets.unwrap_or_default(), fragments);
+        Ok(DataElement::new(tags::PIXEL_DATA, VR::OB, sequence))
+    }
+}
+
+/// Memory that reading a value of so many bytes may take at most: text has a string for each value,
+/// in a list that grows by doubling, and is read into a buffer before.
+fn most_memory(vr: VR, length: u64) -> u64 {
+    use VR::{AE, AS, CS, DA, DS, DT, IS, LO, LT, PN, SH, ST, TM, UC, UI, UR, UT};
+    match vr {
+        AE | AS | CS | DA | DS | DT | IS | LO | PN | SH | TM | UC | UI => 64 * length,
+        LT | ST | UR | UT => 5 * length,
+        _ => length,
+    }
+}
+
+/// Memory of a value beside its element.
+fn memory(value: &PrimitiveValue) -> u64 {
+    /// Of a string, and of the smallest piece of memory there is.
+    const TEXT: u64 = size_of::<String>() as u64 + 32;
+    match value {
+        PrimitiveValue::Strs(texts) => {
+            let capacity = (texts.capacity() - texts.len()) * size_of::<String>();
+            capacity as u64 + texts.iter().map(|text| TEXT + text.capacity() as u64).sum::<u64>()
+        }
+        PrimitiveValue::Str(text) => 32 + text.capacity() as u64,
+        other => 32 + u64::try_from(other.calculate_byte_len()).unwrap_or(u64::MAX),
+    }
+}
