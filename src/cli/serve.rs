@@ -19,7 +19,6 @@ use crate::registry::{
 use crate::scheduler::{Drained, Scheduler};
 use crate::server::{self, App, Connections, Readiness, Room, Termination};
 use crate::source::ahi::{AhiClient, AhiSettings, Operation};
-use crate::source::archive::Limits;
 use crate::source::aws;
 use crate::source::s3::S3Input;
 use crate::telemetry::Metrics;
@@ -119,11 +118,14 @@ async fn build_service(settings: &ServeSettings) -> Result<Service> {
     if !access.open().is_empty() {
         tracing::info!(open = access.open().join(", "), "requests may name any of these");
     }
-    let limits = Limits::of_bytes(settings.memory.inputs);
     let service = pipeline::Service {
         registry: Arc::clone(&registry),
         ahi,
-        s3_input: S3Input::new(s3.clone(), limits, access.input_owner.as_deref()),
+        s3_input: S3Input::new(
+            s3.clone(),
+            Arc::clone(&account.inputs),
+            access.input_owner.as_deref(),
+        ),
         sink: Sink::new(s3, access),
         access: access.clone(),
         output_uri: settings.http.output_uri.clone(),

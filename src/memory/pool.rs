@@ -172,7 +172,7 @@ impl Grant {
     /// [`ErrorKind::Overloaded`] where the bytes do not come free.
     pub fn grow(&mut self, more: u64) -> Result<()> {
         let bytes = self.bytes.saturating_add(more);
-        let wanted = self.pool.units(bytes)? - self.held();
+        let wanted = self.pool.units(bytes)?.saturating_sub(self.held());
         if wanted > 0 {
             let permits = &self.pool.permits;
             let permit = match Arc::clone(permits).try_acquire_many_owned(wanted) {
@@ -196,6 +196,24 @@ impl Grant {
         Ok(())
     }
 
+    /// Takes over `other`, a grant of the same pool.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] where it is another pool's.
+    pub fn join(&mut self, mut other: Self) -> Result<()> {
+        if !Arc::ptr_eq(&self.pool, &other.pool) {
+            return Err(Error::internal("grants of two accounts cannot be joined"));
+        }
+        self.bytes = self.bytes.saturating_add(std::mem::take(&mut other.bytes));
+        if let Some(permit) = other.permit.take() {
+            match &mut self.permit {
+                Some(held) => held.merge(permit),
+                none => *none = Some(permit),
+            }
+        }
+        Ok(())
+    }
+
     /// Makes it as large as `bytes`, without waiting.
     ///
     /// # Errors
@@ -205,17 +223,8 @@ impl Grant {
             self.shrink_to(bytes);
             return Ok(());
         }
-        let mut more = self.pool.take_standing(bytes - self.bytes)?;
-        if let Some(permit) = more.permit.take() {
-            match &mut self.permit {
-                Some(held) => held.merge(permit),
-                none => *none = Some(permit),
-            }
-        }
-        // Its permits are this one's now, and stand as they did.
-        more.bytes = 0;
-        self.bytes = bytes;
-        Ok(())
+        // Its permits become this one's, and stand as they did.
+        self.join(self.pool.take_standing(bytes - self.bytes)?)
     }
 
     /// Gives back what is beyond `bytes`.
@@ -300,6 +309,21 @@ mod tests {
         assert_eq!(other.grow(MIB).unwrap_err().kind(), ErrorKind::Overloaded);
         drop(grant);
         other.grow(MIB).unwrap();
+    }
+
+    #[test]
+    fn grants_are_joined_and_given_back_whole() {
+        let pool = pool(MIB);
+        let (mut first, mut second) = (pool.open(), pool.open());
+        first.grow(1).unwrap();
+        second.grow(2 * UNIT).unwrap();
+        first.join(second).unwrap();
+        assert_eq!((first.bytes(), pool.used()), (2 * UNIT + 1, 3 * UNIT));
+        assert!(first.join(Pool::unbounded().open()).is_err());
+        first.shrink_to(UNIT);
+        assert_eq!(pool.used(), UNIT);
+        drop(first);
+        assert_eq!(pool.used(), 0);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::inference::Network;
 use crate::registry::Model;
 use crate::request::OutputKind;
+use crate::source::{BYTES_IN_FLIGHT, FRAMES_IN_FLIGHT};
 use crate::transforms::{Extent, voxels};
 use crate::volume::Plan;
 
@@ -20,9 +21,6 @@ const F32: u64 = size_of::<f32>() as u64;
 
 /// Of a decoder at work, a pixel of its frame: coefficients, rows and the samples.
 const DECODING: u64 = 16;
-
-/// Frames that are fetched or wait for a decoder hold no more than this, or four of them.
-const IN_FLIGHT: u64 = 128 << 20;
 
 /// Segments of a label map whose frames are counted: they do not overlap, and most are small.
 const SEGMENTS: u64 = 16;
@@ -112,7 +110,8 @@ fn decoders(plans: &[&Plan]) -> u64 {
         let pixels = plan.slices.iter().map(|slice| pixels(&slice.format)).max().unwrap_or(0);
         let frames = plan.slices.len() as u64;
         let encoded = pixels.saturating_mul(SAMPLE);
-        let flying = frames.saturating_mul(encoded).min(IN_FLIGHT.max(encoded.saturating_mul(4)));
+        let few = encoded.saturating_mul(2 * FRAMES_IN_FLIGHT as u64);
+        let flying = frames.saturating_mul(encoded).min(few.max(BYTES_IN_FLIGHT));
         let threads = (rayon::current_num_threads() as u64).min(frames);
         flying.saturating_add(threads.saturating_mul(pixels).saturating_mul(DECODING))
     };

@@ -21,7 +21,7 @@ use crate::request::{InferenceRequest, Input, InputOutcome, Outcome};
 use crate::source::ImageSource;
 use crate::source::ahi::{AhiClient, AhiSource, ImageSetId};
 use crate::source::dicom_objects::DicomSeries;
-use crate::source::s3::{self, Location, S3Input};
+use crate::source::s3::{Location, S3Input};
 use crate::telemetry::Metrics;
 use crate::volume::VolumePolicy;
 use crate::writers::sink::Sink;
@@ -130,7 +130,9 @@ impl Service {
         &self,
         input: &Input,
         allowance: &Arc<Allowance>,
+        places: &Places,
     ) -> Result<Vec<Box<dyn ImageSource>>> {
+        let s3 = || self.s3_input.within(Arc::clone(allowance), Arc::clone(places));
         let ahi = self.ahi.within(Arc::clone(allowance));
         let image_set = |id| -> Result<Box<dyn ImageSource>> {
             Ok(Box::new(AhiSource::new(ahi.clone(), id, None)?))
@@ -150,13 +152,10 @@ impl Service {
                 // Its value is not repeated: keys in S3 are often names of patients.
                 let named = |e: Error| e.context("s3Uri").with("field", "s3Uri");
                 let location = Location::parse(uri)?;
-                let s3 = self.s3_input.within(Arc::clone(allowance));
-                let series = s3.series(&location).await.map_err(named)?;
+                let series = s3().series(&location).await.map_err(named)?;
                 wanted(series, series_instance_uid.as_deref()).map_err(named)
             }
-            Input::Body(bytes) => {
-                wanted(s3::series_in(bytes.clone(), self.s3_input.limits()).await?, None)
-            }
+            Input::Body(bytes) => wanted(s3().series_in(bytes.clone()).await?, None),
             Input::Images(_) => Err(Error::internal("images within images")),
         }
     }
@@ -182,7 +181,7 @@ impl Service {
         images::check_given(&names, &job.model)?;
         let mut found = Vec::with_capacity(wanted.len());
         for (name, image) in wanted {
-            found.push((name, self.sources(image, allowance).await?));
+            found.push((name, self.sources(image, allowance, &job.places).await?));
         }
         let reading = record.reading(&found);
         let given: Vec<Given> = found

@@ -60,7 +60,7 @@ use context::Context;
 /// Those of the request.
 #[doc(hidden)]
 pub fn read_request(json: &[u8]) -> crate::error::Result<()> {
-    request_json::parse(json).map(|_| ())
+    request_json::parse(json, crate::config::MOST_INPUTS).map(|_| ())
 }
 
 /// Health probe of the platform.

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,13 +16,17 @@ use super::{EncodedFrame, ImageSource, Origin};
 use crate::dicom::p10::{self, P10Instance};
 use crate::dicom::{Attributes, FrameKey, Instance, Series};
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory::Grant;
 
 /// Objects by their series.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct DicomObjects {
     series: BTreeMap<String, DicomSeries>,
     instances: BTreeSet<String>,
     passed_over: usize,
+    /// The memory that is charged, and what of it objects hold so far.
+    grant: Grant,
+    held: u64,
 }
 
 /// One series in memory.
@@ -32,9 +37,38 @@ pub struct DicomSeries {
     frames: Vec<Vec<Bytes>>,
     /// ETag of the object in S3 that holds all of it.
     e_tag: Option<String>,
+    /// The memory of all series that came together.
+    _memory: Option<Arc<Grant>>,
 }
 
 impl DicomObjects {
+    /// None yet, whose memory is charged to `grant`; it grows with them where it does not suffice.
+    pub fn new(grant: Grant) -> Self {
+        Self { series: BTreeMap::new(), instances: BTreeSet::new(), passed_over: 0, grant, held: 0 }
+    }
+
+    /// The same, whose memory is charged to `grant` as a whole.
+    ///
+    /// # Errors
+    /// Those of [`Grant::join`].
+    pub fn charged(mut self, grant: Grant) -> Result<Self> {
+        self.held = self.held.max(grant.bytes());
+        self.grant.join(grant)?;
+        Ok(self)
+    }
+
+    /// Charges `bytes` more, which are about to be held.
+    ///
+    /// # Errors
+    /// Those of [`Grant::grow`].
+    pub fn hold(&mut self, bytes: u64) -> Result<()> {
+        self.held = self.held.saturating_add(bytes);
+        match self.held.checked_sub(self.grant.bytes()) {
+            Some(more @ 1..) => self.grant.grow(more),
+            _ => Ok(()),
+        }
+    }
+
     /// Parses one object; what is no DICOM Part 10 file is passed over and counted.
     ///
     /// # Errors
@@ -73,6 +107,7 @@ impl DicomObjects {
             },
             frames: Vec::new(),
             e_tag: None,
+            _memory: None,
         });
         known.series.instances.push(instance);
         known.frames.push(frames);
@@ -85,6 +120,8 @@ impl DicomObjects {
     /// As [`insert`](Self::insert), of instances that both have.
     pub fn append(&mut self, others: Self) -> Result<()> {
         self.passed_over += others.passed_over;
+        self.held = self.held.saturating_add(others.held);
+        self.grant.join(others.grant)?;
         for (uid, DicomSeries { series, frames, .. }) in others.series {
             for instance in &series.instances {
                 self.claim(&instance.sop_instance_uid)?;
@@ -93,6 +130,7 @@ impl DicomObjects {
                 series: Series { instances: Vec::new(), ..series.clone() },
                 frames: Vec::new(),
                 e_tag: None,
+                _memory: None,
             });
             known.series.instances.extend(series.instances);
             known.frames.extend(frames);
@@ -123,7 +161,11 @@ impl DicomObjects {
                 format!("there is no DICOM file among {} objects", self.passed_over),
             ));
         }
-        Ok(self.series.into_values().collect())
+        let Self { series, mut grant, held, .. } = self;
+        grant.shrink_to(held);
+        let memory = Arc::new(grant);
+        let with = |series| DicomSeries { _memory: Some(Arc::clone(&memory)), ..series };
+        Ok(series.into_values().map(with).collect())
     }
 }
 

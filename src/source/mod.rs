@@ -17,6 +17,13 @@ use futures::stream::BoxStream;
 use crate::dicom::{FrameKey, Series};
 use crate::error::Result;
 
+/// Bytes of frames that a source has in memory at once for one series, before they are decoded; or
+/// [`FRAMES_IN_FLIGHT`] frames, where that is more.
+pub const BYTES_IN_FLIGHT: u64 = 128 << 20;
+
+/// Frames that a source has in memory at once however large they are.
+pub const FRAMES_IN_FLIGHT: usize = 2;
+
 /// One frame as its source stores it.
 #[derive(Debug, Clone)]
 pub struct EncodedFrame {

@@ -22,7 +22,7 @@ pub use client::{AhiClient, ImageSetId};
 pub use settings::AhiSettings;
 pub use stats::{AhiStats, Operation};
 
-use super::{EncodedFrame, ImageSource, Origin};
+use super::{BYTES_IN_FLIGHT, EncodedFrame, FRAMES_IN_FLIGHT, ImageSource, Origin};
 use crate::aws::Retry;
 use crate::dicom::{Attributes, FrameDescriptor, FrameKey, Instance, Series};
 use crate::error::{Error, ErrorKind, Result};
@@ -103,7 +103,7 @@ impl ImageSource for AhiSource {
         let wanted: Vec<_> = keys.into_iter().map(|key| Wanted::find(series, key)).collect();
         let (client, image_set) = (self.client.clone(), self.id.clone());
         let span = tracing::Span::current();
-        let concurrency = client.max_in_flight();
+        let concurrency = at_once(&wanted, client.max_in_flight());
         let fetches = stream::iter(wanted)
             .map(move |wanted| fetch(client.clone(), image_set.clone(), wanted, span.clone()))
             .buffer_unordered(concurrency);
@@ -121,6 +121,15 @@ impl ImageSource for AhiSource {
             .await
             .map(Some)
     }
+}
+
+/// Frames to fetch at once: as many as may be, and fewer where they are so large that they would fill
+/// the memory before they are decoded.
+fn at_once(wanted: &[Result<Wanted>], most: usize) -> usize {
+    let largest = wanted.iter().flatten().filter_map(|frame| frame.most).max().unwrap_or(0);
+    let fitting = BYTES_IN_FLIGHT.checked_div(largest).unwrap_or(u64::MAX);
+    let fitting = usize::try_from(fitting).unwrap_or(usize::MAX);
+    fitting.max(FRAMES_IN_FLIGHT).min(most)
 }
 
 /// A frame to fetch.

@@ -11,6 +11,8 @@
 mod object;
 mod reader;
 
+use std::any::Any;
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,6 +24,7 @@ use super::dicom_objects::{DicomObjects, DicomSeries};
 use crate::aws::{Allowance, S3};
 use crate::cpu;
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory::{Grant, Pool};
 use object::Object;
 use reader::{BLOCK, ObjectReader};
 
@@ -36,6 +39,10 @@ pub struct S3Input {
     /// Account that buckets must belong to.
     owner: Option<Arc<str>>,
     allowance: Arc<Allowance>,
+    /// What the memory of inputs is charged to.
+    memory: Arc<Pool>,
+    /// What is held by threads that read an archive, until they have ended.
+    held: Arc<dyn Any + Send + Sync>,
 }
 
 /// Where something is in S3.
@@ -64,15 +71,24 @@ impl Location {
 }
 
 impl S3Input {
-    /// Inputs through `client`, within `limits`, from buckets of the account `owner` where one is given.
-    pub fn new(client: S3, limits: Limits, owner: Option<&str>) -> Self {
-        Self { client, limits, owner: owner.map(Arc::from), allowance: Arc::default() }
+    /// Inputs through `client`, within the limits of `memory`, from buckets of the account `owner`
+    /// where one is given.
+    pub fn new(client: S3, memory: Arc<Pool>, owner: Option<&str>) -> Self {
+        Self {
+            client,
+            limits: Limits::of_bytes(memory.limit()),
+            owner: owner.map(Arc::from),
+            allowance: Arc::default(),
+            memory,
+            held: Arc::new(()),
+        }
     }
 
-    /// The same for one request, whose calls together may spend `allowance`.
+    /// The same for one request, whose calls together may spend `allowance`. Threads that read for
+    /// it hold `held` until they have ended, also where nobody waits for them any more.
     #[must_use]
-    pub fn within(&self, allowance: Arc<Allowance>) -> Self {
-        Self { allowance, ..self.clone() }
+    pub fn within(&self, allowance: Arc<Allowance>, held: Arc<dyn Any + Send + Sync>) -> Self {
+        Self { allowance, held, ..self.clone() }
     }
 
     /// How much is taken.
@@ -122,7 +138,9 @@ impl S3Input {
                 format!("the object is larger than {limit} bytes, the limit of a request in JSON"),
             ));
         }
-        self.whole(&object).await
+        let grant = self.memory.take(object.size).await?;
+        let bytes = self.whole(&object).await?;
+        Ok(Bytes::from_owner(Charged { bytes, _grant: grant }))
     }
 
     /// Series of a single object.
@@ -146,10 +164,54 @@ impl S3Input {
                 ));
             }
         };
-        let (size, limits) = (object.size, self.limits);
+        let size = object.size;
         self.allowance.expect(usize::try_from(size / BLOCK).unwrap_or(usize::MAX));
         let reader = ObjectReader::new(self.clone(), object, tokio::runtime::Handle::current());
-        read_aside(move |stopped| read_series(reader, size, format, limits, stopped)).await
+        self.read_aside(reader, size, format).await
+    }
+
+    /// The series in the bytes of a request: a DICOM file or an archive.
+    ///
+    /// # Errors
+    /// Those of [`series`](Self::series) but for S3's own.
+    pub async fn series_in(&self, bytes: Bytes) -> Result<Vec<DicomSeries>> {
+        let format = match archive::format(&bytes) {
+            Some(format) if format != Format::Json => format,
+            _ => {
+                return Err(Error::new(
+                    ErrorKind::InvalidRequest,
+                    "the body is neither a DICOM file nor a zip, tar or tar.gz archive",
+                ));
+            }
+        };
+        let size = bytes.len() as u64;
+        self.read_aside(std::io::Cursor::new(bytes), size, format).await
+    }
+
+    /// Reads a file or an archive of `size` bytes on a thread that may block, which is told once
+    /// nobody waits any more.
+    async fn read_aside(
+        &self,
+        file: impl std::io::Read + std::io::Seek + Send + 'static,
+        size: u64,
+        format: Format,
+    ) -> Result<Vec<DicomSeries>> {
+        // What most archives expand to is there before they are read, so that few wait in the middle.
+        let usual = if format == Format::Dicom { size } else { size.saturating_mul(EXPANDED) };
+        let grant = self.memory.take(usual.min(self.memory.largest())).await?;
+        let (limits, held) = (self.limits, Arc::clone(&self.held));
+        let stopped = CancellationToken::new();
+        let _stop_on_drop = stopped.clone().drop_guard();
+        let span = tracing::Span::current();
+        let work = move || {
+            let _held = held;
+            let read =
+                || read_series(file, size, format, limits, DicomObjects::new(grant), &stopped);
+            span.in_scope(|| cpu::contained(read))
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|e| Error::internal("reading the input was aborted").caused_by(e))?
     }
 
     /// Series of all objects below a prefix.
@@ -159,43 +221,44 @@ impl S3Input {
             return Err(nothing("there is no object, and none below it as a prefix"));
         }
         self.allowance.expect(objects.len());
+        let size = objects.iter().fold(0, |sum: u64, object| sum.saturating_add(object.size));
+        let grant = self.memory.take(size).await?;
+        let memory = &self.memory;
         let parsed = stream::iter(objects.into_iter().enumerate())
             .map(|(index, object)| async move {
                 let data = self.whole(&object).await?;
+                let none = memory.open();
                 cpu::run(move || {
-                    let mut one = DicomObjects::default();
+                    // All of them were charged together.
+                    let mut one = DicomObjects::new(none);
                     one.add(index + 1, &data)?;
                     Ok(one)
                 })
                 .await
             })
             .buffered(PARALLEL)
-            .try_fold(DicomObjects::default(), |mut all, one| async move {
+            .try_fold(DicomObjects::new(memory.open()), |mut all, one| async move {
                 all.append(one)?;
                 Ok(all)
             })
             .await?;
-        parsed.into_series()
+        parsed.charged(grant)?.into_series()
     }
 }
 
-/// The series in the bytes of a request: a DICOM file or an archive.
-///
-/// # Errors
-/// Those of [`S3Input::series`] but for S3's own.
-pub async fn series_in(bytes: Bytes, limits: Limits) -> Result<Vec<DicomSeries>> {
-    let format = match archive::format(&bytes) {
-        Some(format) if format != Format::Json => format,
-        _ => {
-            return Err(Error::new(
-                ErrorKind::InvalidRequest,
-                "the body is neither a DICOM file nor a zip, tar or tar.gz archive",
-            ));
-        }
-    };
-    let size = bytes.len() as u64;
-    let file = std::io::Cursor::new(bytes);
-    read_aside(move |stopped| read_series(file, size, format, limits, stopped)).await
+/// How many times its size an archive is taken to expand to, until it is known.
+const EXPANDED: u64 = 2;
+
+/// Bytes, and the memory they are charged to.
+struct Charged {
+    bytes: Bytes,
+    _grant: Grant,
+}
+
+impl AsRef<[u8]> for Charged {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// Parses a DICOM file or each file of an archive.
@@ -204,34 +267,25 @@ fn read_series(
     size: u64,
     format: Format,
     limits: Limits,
+    mut objects: DicomObjects,
     stopped: &CancellationToken,
 ) -> Result<Vec<DicomSeries>> {
-    let mut objects = DicomObjects::default();
     let file = std::io::BufReader::with_capacity(1 << 16, file);
     if format == Format::Dicom {
+        objects.hold(size)?;
         objects.read(1, file, size)?;
         return objects.into_series();
     }
-    archive::read(file, size, format, limits, &mut |number, data| {
+    let objects = RefCell::new(objects);
+    let mut hold = |bytes| objects.borrow_mut().hold(bytes);
+    let mut take = |number, data: Vec<u8>| {
         if stopped.is_cancelled() {
             return Err(Error::new(ErrorKind::Cancelled, "the request was cancelled"));
         }
-        objects.add(number, &data)
-    })?;
-    objects.into_series()
-}
-
-/// Runs `work` on a thread that may block, and tells it once nobody waits any more.
-async fn read_aside<T: Send + 'static>(
-    work: impl FnOnce(&CancellationToken) -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let stopped = CancellationToken::new();
-    let _stop_on_drop = stopped.clone().drop_guard();
-    let span = tracing::Span::current();
-    let work = move || span.in_scope(|| cpu::contained(|| work(&stopped)));
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| Error::internal("reading the input was aborted").caused_by(e))?
+        objects.borrow_mut().add(number, &data)
+    };
+    archive::read_held(file, size, format, limits, &mut hold, &mut take)?;
+    objects.into_inner().into_series()
 }
 
 fn nothing(what: &str) -> Error {
@@ -248,6 +302,8 @@ fn may_be_the_transfers(error: &Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::Patience;
+    use crate::phantom::PhantomArgs;
 
     #[test]
     fn locations_are_read() {
@@ -257,13 +313,40 @@ mod tests {
         assert_eq!(Location::parse("file:///x").unwrap_err().kind(), ErrorKind::InvalidRequest);
     }
 
+    fn input(bytes: u64) -> S3Input {
+        let settings = aws_sdk_s3::Config::builder().behavior_version_latest().build();
+        let client = S3::new(aws_sdk_s3::Client::from_conf(settings), Patience::default());
+        S3Input::new(client, Pool::new("inputs", "MAX_INPUT_BYTES", Some(bytes)), None)
+    }
+
     #[tokio::test]
     async fn bodies_that_are_no_images_are_refused() {
-        let limits = Limits { bytes: 1 << 20, entries: 10 };
+        let input = input(1 << 20);
         for body in [&b""[..], b"{}", b"text", b"PK\x03\x04 but not zip", b"\x1f\x8b but not gzip"]
         {
-            let error = series_in(Bytes::from_static(body), limits).await.unwrap_err();
+            let error = input.series_in(Bytes::from_static(body)).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{error}");
         }
+        assert_eq!(input.memory.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_an_archive_holds_is_charged_until_its_series_are_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (out, spacing) = (folder.path().join("p"), 3.0);
+        let phantom =
+            PhantomArgs { out, seed: 1, size: 64, slices: 48, spacing, slice_spacing: 4.0 };
+        phantom.write().unwrap();
+        let files = crate::dicom::p10::list_files(&phantom.out.join("dicom")).unwrap();
+        let file = std::fs::read(&files[0]).unwrap();
+        let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        zip.start_file("a", zip::write::SimpleFileOptions::default()).unwrap();
+        std::io::Write::write_all(&mut zip, &file).unwrap();
+        let archive = Bytes::from(zip.finish().unwrap().into_inner());
+        let input = input(1 << 20);
+        let series = input.series_in(archive.clone()).await.unwrap();
+        assert!(input.memory.used() >= file.len() as u64);
+        drop(series);
+        assert_eq!(input.memory.used(), 0);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use ahi_inference::aws::{S3, S3Operation};
-use ahi_inference::source::archive::Limits;
+use ahi_inference::memory::Pool;
 use ahi_inference::source::s3::{Location, S3Input};
 use axum::Router;
 use axum::body::Body;
@@ -60,7 +60,11 @@ async fn start() -> (Requests, S3, S3Input) {
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
     let sdk = aws::s3_client(&sdk_config(&settings).await, &settings);
     let s3 = S3::new(sdk, hurried());
-    let input = S3Input::new(s3.clone(), Limits::of_bytes(1 << 20), Some("123456789012"));
+    let input = S3Input::new(
+        s3.clone(),
+        Pool::new("inputs", "MAX_INPUT_BYTES", Some(1 << 20)),
+        Some("123456789012"),
+    );
     (requests, s3, input)
 }
 
