@@ -59,6 +59,7 @@ pub fn need(model: &Model, plans: &[&Plan], outputs: &[OutputKind]) -> Result<Ne
     };
     let preprocessing = model.preprocessing.forecast(images)?;
     let image = preprocessing.result;
+    check_growth(source, image.voxels())?;
     let shape = model.network.shape();
     let classes = shape.output_channels.unwrap_or(model.segments.len() + 1);
     let window = model.inferer.window(shape)[0].unwrap_or(image.dims[0]);
@@ -77,6 +78,31 @@ pub fn need(model: &Model, plans: &[&Plan], outputs: &[OutputKind]) -> Result<Ne
         source,
         network: image.voxels(),
     })
+}
+
+/// Voxels of the network's grid for each of the source, at the most: five millimetres brought to
+/// half a millimetre.
+const MOST_GROWTH: u64 = 1000;
+
+/// Grids that are small enough whatever they were made of.
+const SMALL: u64 = 16 << 20;
+
+/// Refuses images that resampling would blow up beyond all use, for the model's spacing is far from
+/// theirs.
+fn check_growth(source: u64, network: u64) -> Result<()> {
+    if network <= SMALL.max(source.saturating_mul(MOST_GROWTH)) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::InvalidImage,
+        format!(
+            "the images have {source} voxels, {network} when they are resampled to the model's \
+             spacing; their PixelSpacing or distance between slices is implausible for this model"
+        ),
+    )
+    .with("attribute", "PixelSpacing")
+    .with("voxels", source)
+    .with("networkVoxels", network))
 }
 
 impl Need {
@@ -137,4 +163,18 @@ fn written(model: &Model, plan: &Plan, outputs: &[OutputKind]) -> u64 {
 
 fn total(parts: impl IntoIterator<Item = u64>) -> u64 {
     parts.into_iter().fold(0, u64::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_that_resampling_would_blow_up_are_refused() {
+        assert!(check_growth(96 * 96 * 16, 96 * 96 * 16 * 8).is_ok());
+        assert!(check_growth(1, 1 << 20).is_ok(), "small whatever it was made of");
+        let error = check_growth(96 * 96 * 16, 3840 * 3840 * 32).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidImage);
+        assert_eq!(error.details()["attribute"], "PixelSpacing");
+    }
 }

@@ -58,6 +58,7 @@ pub fn plan(series: &Series, policy: &VolumePolicy) -> Result<Plan> {
     remove_duplicates(series, &mut frames, normal, policy, &mut warnings)?;
     check_gaps(series, &frames, normal, policy, &mut warnings)?;
     let geometry = geometry(&frames, normal, &mut warnings);
+    check_extent(&geometry)?;
     let slices = frames
         .into_iter()
         .map(|f| Slice { key: f.key, rescale: f.rescale, format: f.format })
@@ -208,6 +209,31 @@ fn check_gaps(
     )
     .with("sopInstanceUID", uid(series, &frames[at]))
     .with("nextSopInstanceUID", uid(series, &frames[at + 1])))
+}
+
+/// Longest side of a volume in millimetres: twice the tallest patient.
+const LONGEST_SIDE: f64 = 5000.0;
+
+/// Refuses spacings that no scanner has: resampled to a model's spacing, they would fill any memory.
+fn check_extent(geometry: &Geometry) -> Result<()> {
+    let spacing = geometry.affine.spacing();
+    for axis in 0..3 {
+        let side = spacing[axis] * (geometry.dims[axis] - 1) as f64;
+        if side <= LONGEST_SIDE {
+            continue;
+        }
+        let attribute = if axis == 2 { "ImagePositionPatient" } else { "PixelSpacing" };
+        return Err(Error::new(
+            ErrorKind::InvalidImage,
+            format!(
+                "the volume would be {side:.0} mm long ({} voxels of {} mm); {attribute} is \
+                 implausible",
+                geometry.dims[axis], spacing[axis]
+            ),
+        )
+        .with("attribute", attribute));
+    }
+    Ok(())
 }
 
 fn median(values: &[f64]) -> Option<f64> {

@@ -56,6 +56,23 @@ fn stack(heights: &[f64]) -> Series {
     series(heights.iter().enumerate().map(at).collect())
 }
 
+#[test]
+fn implausible_sides_are_refused_by_their_attribute() {
+    let wide = |spacing: f64| {
+        let mut one = slice(1, [0.; 3], AXIAL);
+        one.put(DataElement::new(tags::PIXEL_SPACING, VR::DS, texts(&[spacing, spacing])));
+        plan(&series(vec![one]), &VolumePolicy::default())
+    };
+    assert!(wide(1000.0).is_ok());
+    for spacing in [2000.0, 1e300] {
+        let error = wide(spacing).unwrap_err();
+        assert_eq!(error.details()["attribute"], "PixelSpacing", "{error}");
+    }
+    let heights: Vec<f64> = (0..8).map(|i| f64::from(i) * 1000.0).collect();
+    let error = plan(&stack(&heights), &VolumePolicy::default()).unwrap_err();
+    assert_eq!(error.details()["attribute"], "ImagePositionPatient", "{error}");
+}
+
 fn order(plan: &Plan) -> Vec<usize> {
     plan.slices.iter().map(|s| s.key.instance).collect()
 }

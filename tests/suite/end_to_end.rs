@@ -160,7 +160,7 @@ async fn a_frame_that_comes_broken_is_asked_for_twice_more() {
 }
 
 /// A phantom's files below `folder`.
-async fn phantom(folder: &Path, size: &str, slices: &str) {
+pub async fn phantom(folder: &Path, size: &str, slices: &str) {
     let flags = ["--out", folder.to_str().unwrap(), "--size", size, "--slices", slices];
     let args = <ahi_inference::phantom::PhantomArgs as FromFlags>::from_flags(&flags);
     args.run().await.unwrap();

@@ -1,5 +1,6 @@
 //! Integration tests, one binary so that everything is linked once.
 
+mod account;
 mod ahi_source;
 mod bundle;
 mod codec;
