@@ -1,7 +1,7 @@
 //! Bodies of many requests, one in JSON on each line, as batch transform sends them.
 //!
 //! Every line has its line in the answer, in the same order: the report, or the error of that line. A line
-//! that fails does not fail the others. Blank lines are none.
+//! that fails does not fail the others. A blank line is one that fails, but for those at the end of a body.
 
 mod answers;
 
@@ -47,11 +47,11 @@ pub(super) async fn answer(call: &Call<'_>, body: Bytes) -> Result<Response> {
     let max_inline = call.app.http.max_inline / lines.len();
     let at_once = call.app.scheduler.settings().max_concurrent;
     let mut answers = Answers::begin(&call.app.bodies, lines.len()).await?;
-    let mut answered = stream::iter(lines)
-        .map(|line| {
-            let bytes = body.slice(line.range);
+    let mut answered = stream::iter(lines.into_iter().enumerate())
+        .map(|(index, line)| {
+            let bytes = body.slice(line);
             async move {
-                let id = Id { request: &call.context.request_id, line: line.number };
+                let id = Id { request: &call.context.request_id, line: index + 1 };
                 (id, one(call, bytes, id.to_string(), max_inline).await)
             }
         })
@@ -65,31 +65,22 @@ pub(super) async fn answer(call: &Call<'_>, body: Bytes) -> Result<Response> {
     Ok(([(CONTENT_TYPE, offer.media_type())], text).into_response())
 }
 
-/// A line that is not blank.
-#[derive(Debug, PartialEq)]
-struct Line {
-    /// From 1, blank ones included.
-    number: usize,
-    /// Where it is in the body, without its end.
-    range: Range<usize>,
-}
-
-/// The lines of a body, `most` at most. They end as on any system.
-fn lines(body: &[u8], most: usize) -> Result<Vec<Line>> {
+/// Where the lines of a body are, without the ends they have on any system. Those at the end of the body
+/// that are blank are none; of the others there may be `most`, and no more are looked for.
+fn lines(body: &[u8], most: usize) -> Result<Vec<Range<usize>>> {
+    let body = body.trim_ascii_end();
     let mut lines = Vec::new();
+    if body.is_empty() {
+        return Ok(lines);
+    }
     let mut start = 0;
-    for (index, text) in body.split(|b| *b == b'\n').enumerate() {
-        let range = start..start + text.len();
-        start = range.end + 1;
-        // What JSON takes for white space.
-        if text.iter().all(|b| matches!(b, b' ' | b'\t' | b'\r')) {
-            continue;
-        }
+    for text in body.split(|b| *b == b'\n') {
         if lines.len() == most {
             let what = format!("the body has more than {most} lines; send it in parts");
             return Err(Error::new(ErrorKind::PayloadTooLarge, what).with("limit", most));
         }
-        lines.push(Line { number: index + 1, range });
+        lines.push(start..start + text.strip_suffix(b"\r").unwrap_or(text).len());
+        start += text.len() + 1;
     }
     Ok(lines)
 }
@@ -132,16 +123,15 @@ async fn run(call: &Call<'_>, request: InferenceRequest) -> Result<Outcome> {
 mod tests {
     use super::*;
 
-    fn of(text: &str) -> Vec<(usize, &str)> {
-        let lines = lines(text.as_bytes(), MOST).unwrap();
-        lines.into_iter().map(|line| (line.number, text[line.range].trim_end())).collect()
+    fn of(text: &str) -> Vec<&str> {
+        lines(text.as_bytes(), MOST).unwrap().into_iter().map(|line| &text[line]).collect()
     }
 
     #[test]
     fn lines_end_as_on_any_system() {
-        assert_eq!(of("a\nb"), [(1, "a"), (2, "b")]);
-        assert_eq!(of("a\r\nb\r\n"), [(1, "a"), (2, "b")]);
-        assert_eq!(of("a\n\n \t\nb\n"), [(1, "a"), (4, "b")]);
+        assert_eq!(of("a\nb"), ["a", "b"]);
+        assert_eq!(of("a\r\nb\r\n"), ["a", "b"]);
+        assert_eq!(of("\na\n\nb\n\n \r\n"), ["", "a", "", "b"]);
         assert!(of("").is_empty() && of("\n").is_empty() && of("\r\n\n").is_empty());
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -42,13 +43,15 @@ pub struct Room {
 pub struct Permit {
     room: Room,
     bytes: usize,
+    /// How long it has waited for others so far.
+    waited: Duration,
     share: Option<OwnedSemaphorePermit>,
     main: Option<OwnedSemaphorePermit>,
 }
 
 impl Room {
     /// Room for bodies of `limit` bytes in sum, and an eighth of that for the beginnings of others. Who
-    /// finds none waits for `wait`.
+    /// finds none waits for `wait` in sum.
     pub fn new(limit: usize, wait: Duration) -> Self {
         let (main, share) = (units(limit), units((limit / 8).min(LARGEST_SHARE)));
         Self {
@@ -83,7 +86,7 @@ impl Room {
 
     /// A permit that holds nothing yet.
     fn nothing(&self) -> Permit {
-        Permit { room: self.clone(), bytes: 0, share: None, main: None }
+        Permit { room: self.clone(), bytes: 0, waited: Duration::ZERO, share: None, main: None }
     }
 
     fn full(&self) -> Error {
@@ -122,9 +125,12 @@ impl Permit {
         if let Some(Some(permit)) = own {
             merge(&mut self.share, permit);
         } else {
+            // In sum: bodies that have all begun and wait for each other are soon told apart.
+            let left = self.room.wait.saturating_sub(self.waited);
+            let started = Instant::now();
             let waiting = Arc::clone(&self.room.main).acquire_many_owned(count);
-            let permit = tokio::time::timeout(self.room.wait, waiting).await;
-            let permit = permit.map_err(|_| self.room.full())?;
+            let permit = timeout(left, waiting).await.map_err(|_| self.room.full())?;
+            self.waited += started.elapsed();
             merge(
                 &mut self.main,
                 permit.map_err(|_| Error::internal("the room for bodies is closed"))?,
@@ -238,6 +244,23 @@ mod tests {
         assert_eq!((room.used(), slice[0]), (3 << 20, 7));
         drop(slice);
         assert_eq!(room.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn bodies_that_wait_for_each_other_are_told_apart_in_time() {
+        let room = Room::new(8 << 20, Duration::from_millis(300));
+        let started = Instant::now();
+        let one = || async {
+            let mut buffer = Buffer::new(&room, 6 << 20);
+            for _ in 0..6 * 64 {
+                buffer.extend(&[0; 16 << 10]).await?;
+                tokio::task::yield_now().await;
+            }
+            Ok::<_, Error>(())
+        };
+        let all = futures::future::join_all((0..8).map(|_| one())).await;
+        assert!(all.iter().any(Result::is_ok), "nobody got through");
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     }
 
     #[tokio::test]

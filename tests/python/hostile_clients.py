@@ -361,7 +361,7 @@ def blank_lines(host, port, valid=None, size=64 << 20):
     return _flood(host, port, b"\n", size, LINES)
 
 
-def lines_between_blank_ones(host, port, valid, size=64 << 20):
+def lines_behind_blank_ones(host, port, valid, size=64 << 20):
     """A good request behind blank lines."""
     return _flood(host, port, b"\n", size, LINES, last=text(valid) + b"\n")
 
@@ -455,4 +455,4 @@ ALONE = (
     tiny_lines, as_many_lines_as_may_be, one_huge_line, blank_lines, many_inputs, many_images, many_outputs, long_text,
     deep_json, many_bodies,
 )
-WITH_A_REQUEST = (unread_answers, hang_ups, lines_between_blank_ones, many_good_inputs)
+WITH_A_REQUEST = (unread_answers, hang_ups, lines_behind_blank_ones, many_good_inputs)

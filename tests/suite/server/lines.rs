@@ -53,16 +53,17 @@ fn answers(answer: &Answer) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn each_line_that_is_not_blank_has_its_answer() {
+async fn each_line_has_its_answer_and_blank_ones_at_the_end_are_none() {
     let server = server(|_| {});
-    let text = format!("{}\r\n\n \t\n{{}}\n{}", line("a"), line("not_found"));
+    let text = format!("{}\r\n\n{{}}\n{}\n\n \t\n", line("a"), line("not_found"));
     let answers = answers(&send(&server, &text).await);
-    assert_eq!(answers.len(), 3);
+    assert_eq!(answers.len(), 4);
     assert_eq!(answers[0]["model"], "a");
     assert!(answers[0]["requestId"].as_str().unwrap().ends_with("-1"));
-    assert_eq!(answers[1]["error"]["details"]["line"], 4);
-    assert_eq!(answers[2]["error"]["code"], "not_found");
-    assert_eq!(answers[2]["error"]["details"]["line"], 5);
+    assert_eq!(answers[1]["error"]["code"], "invalid_request");
+    assert_eq!(answers[2]["error"]["details"]["line"], 3);
+    assert_eq!(answers[3]["error"]["code"], "not_found");
+    assert_eq!(answers[3]["error"]["details"]["line"], 4);
     send(&server, "\n\r\n\n").await.error(400, "invalid_request");
 }
 
@@ -73,6 +74,8 @@ async fn floods_of_lines_are_bounded() {
     let message = send(&server, &flood).await.error(413, "payload_too_large");
     assert!(message.contains("100000 lines"), "{message}");
     send(&server, &"\n".repeat(30 << 20)).await.error(400, "invalid_request");
+    let blank = "\n".repeat(30 << 20) + &line("a");
+    send(&server, &blank).await.error(413, "payload_too_large");
     let huge =
         answers(&send(&server, &format!("{}\n{}", " ".repeat(26 << 20) + "1", line("a"))).await);
     assert_eq!(huge[0]["error"]["code"], "payload_too_large");
