@@ -97,8 +97,9 @@ pub struct Algorithm {
     /// Algorithm Family (0066,002F), one of CID 7162; Artificial Intelligence where not said.
     #[serde(default = "artificial_intelligence")]
     pub family: Code,
-    /// Algorithm Parameters (0066,0032), printable ASCII: what the program itself knows of what ran. No
-    /// package says it.
+    /// Algorithm Parameters (0066,0032), printable ASCII: what the program itself knows of what ran, as
+    /// NAME=VALUE with commas between them, which is how highdicom writes and reads it. No package
+    /// says it.
     #[serde(skip)]
     pub parameters: Option<String>,
 }

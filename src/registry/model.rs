@@ -141,7 +141,7 @@ impl Model {
             Algorithm::new(&truncated(&config.name, 64), &truncated(version, 64))
         });
         algorithm.check()?;
-        algorithm.parameters = Some(format!("network SHA-256 {}", network.sha256()));
+        algorithm.parameters = Some(format!("network SHA-256={}", network.sha256()));
         let outputs =
             if serving.outputs.is_empty() { vec![OutputKind::DicomSeg] } else { serving.outputs };
         Ok(Self {

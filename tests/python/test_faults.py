@@ -98,7 +98,7 @@ def test_the_network_is_named_by_its_digest(even, ahi, tmp_path):
     assert result["networkSha256"] == expected and "networkFiles" not in result
     seg = highdicom.seg.segread(io.BytesIO(base64.b64decode(result["outputs"][0]["data"])))
     identification = seg.get_segment_description(1).algorithm_identification
-    assert identification.AlgorithmParameters == f"network SHA-256 {expected}"
+    assert identification.parameters == {"network SHA-256": expected}
     tool = shutil.which("dciodvfy")
     if tool is not None:
         seg.save_as(tmp_path / "seg.dcm")

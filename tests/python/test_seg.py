@@ -140,7 +140,7 @@ def test_segments(case):
     assert first.segment_label == "Spleen"
     assert first.algorithm_type.value == "AUTOMATIC"
     sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert first.algorithm_identification.AlgorithmParameters == f"network SHA-256 {sha256}"
+    assert first.algorithm_identification.parameters == {"network SHA-256": sha256}
     family = first.algorithm_identification.family
     assert (family.value, family.scheme_designator) == ("123110", "DCM")
     assert concepts["DCM"]["ArtificialIntelligence"]["123110"][0] == family.meaning

@@ -192,7 +192,7 @@ fn blocks(columns: usize, rows: usize, slices: usize) -> Array3<u8> {
 
 /// What a model tells of its network.
 const PARAMETERS: &str =
-    "network SHA-256 ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    "network SHA-256=ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
 fn write_seg<L: Label>(
     labels: &Array3<L>,
