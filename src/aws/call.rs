@@ -66,11 +66,14 @@ pub enum Hedge {
     Paced,
 }
 
-/// What the account of one attempt's progress is kept in: when a byte came last.
+/// In place of a time: the response is whole.
+const ARRIVED: u64 = u64::MAX;
+
+/// The progress of one attempt: when a byte came last.
 #[derive(Debug, Clone)]
 pub struct Watch {
     base: Instant,
-    /// Milliseconds after `base`, and one; zero before the request is sent.
+    /// Milliseconds after `base`, and one; zero before the request is sent; [`ARRIVED`].
     latest: Arc<AtomicU64>,
 }
 
@@ -81,12 +84,20 @@ impl Watch {
 
     /// Bytes came.
     pub fn progress(&self) {
-        let elapsed = u64::try_from(self.base.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        let elapsed = u64::try_from(self.base.elapsed().as_millis()).unwrap_or(u64::MAX - 2);
         self.latest.store(elapsed + 1, Ordering::Relaxed);
+    }
+
+    /// All bytes came; what is still done with them is not the service's silence.
+    pub fn arrived(&self) {
+        self.latest.store(ARRIVED, Ordering::Relaxed);
     }
 
     /// When bytes came last, or the request was sent.
     fn latest(&self) -> Option<Instant> {
+        if self.latest.load(Ordering::Relaxed) == ARRIVED {
+            return Some(Instant::now());
+        }
         let after = self.latest.load(Ordering::Relaxed).checked_sub(1)?;
         Some(self.base + Duration::from_millis(after))
     }

@@ -76,10 +76,9 @@ impl Fault {
                 let status = service.raw().status().as_u16();
                 let header = code_in_headers(service.raw());
                 let code = e.code().or(header.as_deref());
-                if is_skew(code, e.message()) {
-                    skewed(operation)
-                } else {
-                    refused(operation, status, code)
+                match code {
+                    Some(code) if is_skew(code, e.message()) => skewed(operation, status, code),
+                    code => refused(operation, status, code),
                 }
             }
             SdkError::ResponseError(response) if response.raw().status().as_u16() >= 400 => {
@@ -173,10 +172,10 @@ const NOT_KNOWN: [&str; 14] = [
 
 /// Whether an answer says that the clock is wrong. Services without a code of its own for it say so
 /// in the message about the signature.
-fn is_skew(code: Option<&str>, message: Option<&str>) -> bool {
+fn is_skew(code: &str, message: Option<&str>) -> bool {
     match code {
-        Some("RequestTimeTooSkewed" | "RequestInTheFuture") => true,
-        Some("InvalidSignatureException" | "SignatureDoesNotMatch") => message
+        "RequestTimeTooSkewed" | "RequestInTheFuture" => true,
+        "InvalidSignatureException" | "SignatureDoesNotMatch" => message
             .is_some_and(|m| m.contains("Signature expired") || m.contains("not yet current")),
         _ => false,
     }
@@ -184,9 +183,10 @@ fn is_skew(code: Option<&str>, message: Option<&str>) -> bool {
 
 /// The one refusal that is attempted again: the SDK learns the time from the answer and signs the next
 /// attempt by it.
-fn skewed(operation: &str) -> Fault {
+fn skewed(operation: &str, status: u16, code: &str) -> Fault {
     let message = format!(
-        "{operation} was refused because the clock of this machine is wrong; set it, as by NTP"
+        "{operation} was refused because the clock of this machine is wrong; set it, as by NTP \
+         ({code}, http status {status})"
     );
     Fault::new(Retry::Soon, ErrorKind::Credentials, message)
 }
@@ -306,11 +306,14 @@ mod tests {
     #[test]
     fn a_wrong_clock_is_told_from_a_wrong_key() {
         let expired = "Signature expired: 20260101T000000Z is now earlier than 20260102T000000Z";
-        assert!(is_skew(Some("RequestTimeTooSkewed"), None));
-        assert!(is_skew(Some("InvalidSignatureException"), Some(expired)));
-        assert!(!is_skew(Some("InvalidSignatureException"), Some("The request signature differs")));
-        assert!(!is_skew(Some("AccessDenied"), Some(expired)));
-        assert_eq!(skewed("GetObject").error.kind(), ErrorKind::Credentials);
+        assert!(is_skew("RequestTimeTooSkewed", None));
+        assert!(is_skew("InvalidSignatureException", Some(expired)));
+        assert!(!is_skew("InvalidSignatureException", Some("The request signature differs")));
+        assert!(!is_skew("AccessDenied", Some(expired)));
+        assert_eq!(
+            skewed("GetObject", 403, "RequestTimeTooSkewed").error.kind(),
+            ErrorKind::Credentials
+        );
     }
 
     #[test]

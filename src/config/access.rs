@@ -75,7 +75,8 @@ impl Place {
     fn parse(uri: &str) -> Option<Self> {
         let (bucket, prefix) = split(uri)?;
         let prefix = prefix.trim_end_matches('/');
-        (!climbs(prefix)).then(|| Self { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
+        (!climbs(prefix) && !prefix.starts_with('/'))
+            .then(|| Self { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
     }
 
     /// Whether a key is the prefix itself or below it, as files are below a folder: `a` holds `a` and

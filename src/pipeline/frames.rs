@@ -92,11 +92,9 @@ async fn intact(
             Err(e) if again < AGAIN && may_be_the_transfers(&e) => e,
             Err(e) => return Err(e),
         };
-        tracing::warn!(%error, "a frame came broken and is asked for again");
-        match source.frame_again(series, key).await? {
-            Some(once_more) => frame = once_more,
-            None => return Err(error),
-        }
+        let Some(once_more) = source.frame_again(series, key).await? else { return Err(error) };
+        tracing::warn!(%error, "a frame came broken and was asked for again");
+        frame = once_more;
     }
     Err(Error::internal("a frame without an end"))
 }

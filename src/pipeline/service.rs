@@ -63,7 +63,8 @@ impl Invoke for Service {
     async fn request_object(&self, uri: &str, limit: usize) -> Result<Bytes> {
         self.access.check_input(uri)?;
         let location = Location::parse(uri)?;
-        let object = self.s3_input.small_object(&location, limit).await;
+        let object =
+            self.s3_input.within(Arc::default(), Arc::new(())).small_object(&location, limit).await;
         object.map_err(|e| e.context("s3Uri").with("field", "s3Uri"))
     }
 

@@ -146,6 +146,7 @@ async fn a_frame_that_comes_broken_is_asked_for_twice_more() {
     let load = async |times| {
         let transfers = Arc::new(Transfers { broken: times, asked: Mutex::default() });
         let source = Breaking { source: files(), transfers: transfers.clone() };
+        source.series().await.unwrap();
         let loaded = frames::load(&source, &series, &plan, &Silent, &Holding::nothing()).await;
         let asked = transfers.asked.lock().unwrap().values().copied().max();
         (loaded.map(|(volume, _)| volume.into_physical().unwrap()), asked.unwrap())

@@ -210,6 +210,7 @@ impl AhiClient {
                 let blob = response.image_set_metadata_blob;
                 let body = whole(operation.name(), blob, Length::AtMost(limit), &watch).await?;
                 self.stats().counters(operation).received(body.len());
+                watch.arrived();
                 read_metadata(body, limit, id).await
             })
             .await
