@@ -337,7 +337,8 @@ fn same(a: &InMemDicomObject, b: &InMemDicomObject) -> bool {
                 let (a, b) = (a.items(), b.items());
                 a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
             }
-            (a, b) => a == b,
+            // As text, since not every number equals itself.
+            (a, b) => format!("{a:?}") == format!("{b:?}"),
         };
         (a.header().tag, a.header().vr) == (b.header().tag, b.header().vr) && same_value
     };
@@ -345,7 +346,7 @@ fn same(a: &InMemDicomObject, b: &InMemDicomObject) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     /// What is read is what the DICOM library reads, and what is refused it refuses, or it is one
     /// of the things that are never taken.
