@@ -422,7 +422,9 @@ impl Cod {
         };
         let precincts = all(&|r| self.precincts_at(r, siz));
         let blocks = all(&|r| self.blocks_at(r, siz));
-        let packets = precincts.saturating_mul(u64::from(self.layers));
+        // As a decoder keeps note of them: for each resolution as for the one with most precincts.
+        let most = (0..=self.levels).map(|r| self.precincts_at(r, siz)).max().unwrap_or(0);
+        let packets = all(&|_| most).saturating_mul(u64::from(self.layers));
         let progressions = if may_change_progression { MAX_PROGRESSIONS } else { 1 };
         let positions = all(&|_| self.positions(siz)).saturating_mul(progressions);
         for (what, count, most) in [

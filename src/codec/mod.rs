@@ -110,6 +110,21 @@ pub fn decode(transfer_syntax: &str, data: &[u8], format: &FrameFormat) -> Resul
     Err(unreadable_form(entry))
 }
 
+/// Bytes that decoding one frame takes at most, its encoded bytes aside: what a decoder works in and
+/// the samples it makes. Nothing is known of a transfer syntax that is not decoded.
+pub fn working_bytes(transfer_syntax: &str, format: &FrameFormat) -> u64 {
+    let each = match lookup(transfer_syntax).map(|entry| entry.decoders) {
+        Ok([Decoder::Native]) => 2,
+        Ok([Decoder::Rle]) => 2 + 2 + 1,
+        // Coefficients of a progressive image, its bytes, and the samples.
+        Ok([Decoder::Jpeg]) => 2 + 2 + 2,
+        // A tile and the image at four bytes each, code-blocks, and the samples.
+        Ok(_) => 4 + 4 + 2 + 2,
+        Err(_) => 0,
+    };
+    each * format.pixels() as u64
+}
+
 /// As [`decode`], by `decoder` alone: for tests that compare decoders and for measuring them.
 pub fn decode_with(
     decoder: Decoder,

@@ -74,7 +74,8 @@ fn a_ct_series_is_read_with_its_frames() {
     for path in list_files(folder.path()).unwrap() {
         let (header, instance) = (read_header(&path).unwrap(), read(&path).unwrap());
         assert_eq!(header.sop_instance_uid, instance.sop_instance_uid);
-        assert_eq!(header.dataset, instance.dataset);
+        // As text, since undefined lengths equal nothing.
+        assert_eq!(format!("{:?}", header.dataset), format!("{:?}", instance.dataset));
         assert_eq!(instance.frames.len(), 1);
         assert!(instance.dataset.element_opt(tags::PIXEL_DATA).unwrap().is_none());
         let format = FrameFormat::from_dataset(&instance.dataset).unwrap();

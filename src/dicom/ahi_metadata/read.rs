@@ -24,6 +24,15 @@ use crate::error::{Error, ErrorKind, Result};
 /// HTJ2K lossless with RPCL progression: how AHI stores frames unless an instance says otherwise.
 pub const DEFAULT_TRANSFER_SYNTAX: &str = "1.2.840.10008.1.2.4.202";
 
+/// Values, keys and brackets of a document. A series of 20,000 instances has five million.
+const MAX_PARTS: usize = 8 << 20;
+
+/// Memory of all data sets, estimated: each instance has its own copy of what is common to all.
+const MAX_MEMORY: u64 = 1 << 30;
+
+/// Sequences within sequences, as in files.
+const MAX_DEPTH: usize = 32;
+
 /// What an image set's metadata document says.
 #[derive(Clone)]
 pub struct ImageSetMetadata {
@@ -159,8 +168,13 @@ pub fn decompress(body: &[u8], limit: u64) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// `Upstream` if it is not JSON of the documented structure; `InvalidImage` if it is but holds
-/// other than one series, lacks a UID, or has an attribute that does not fit its VR.
+/// other than one series, lacks a UID, or has an attribute that does not fit its VR;
+/// `PayloadTooLarge` if its data sets would take more memory than those of any series.
 pub fn parse(json: &[u8]) -> Result<ImageSetMetadata> {
+    // Each takes many times its bytes once it is parsed.
+    if json.iter().filter(|b| matches!(b, b',' | b':' | b'[' | b'{')).count() > MAX_PARTS {
+        return Err(too_large());
+    }
     let document: Document = serde_json::from_slice(json).map_err(|e| malformed("document", &e))?;
     check_schema_version(&document.schema_version)?;
     let series = read_series(document.patient, document.study)?;
@@ -180,6 +194,12 @@ fn read_series(patient: Option<Level>, study: Study) -> Result<Series> {
     let level: SeriesLevel = serde_json::from_value(value).map_err(|e| malformed("series", &e))?;
 
     let mut common = Dataset::new_empty();
+    let levels = [patient.as_ref().and_then(|p| p.dicom.as_ref()), study.dicom.as_ref()];
+    let mut shared = 0;
+    for attributes in levels.into_iter().chain([level.dicom.as_ref()]).flatten() {
+        shared += memory(attributes, 0)?;
+    }
+    let mut taken = 0_u64;
     if let Some(patient) = patient {
         merge(&mut common, patient.dicom, patient.vrs)?;
     }
@@ -192,6 +212,11 @@ fn read_series(patient: Option<Level>, study: Study) -> Result<Series> {
     let mut instances = Vec::with_capacity(level.instances.len());
     for (key, value) in level.instances {
         check_uid(&key, "the key of an instance")?;
+        let own = value.get("DICOM").and_then(Value::as_object);
+        taken = taken.saturating_add(shared + own.map_or(Ok(0), |own| memory(own, 0))?);
+        if taken > MAX_MEMORY {
+            return Err(too_large());
+        }
         let instance = read_instance(&common, &key, value).map_err(|e| {
             e.context(format_args!("instance {key}")).with("sopInstanceUID", key.as_str())
         })?;
@@ -242,6 +267,38 @@ fn read_frame(frame: Frame, is_crc32: bool) -> Result<FrameDescriptor> {
         pixel_range: frame.min.zip(frame.max),
         encoded_bytes: frame.bytes,
     })
+}
+
+/// Memory that attributes take in a data set, about. Refuses sequences nested too deep.
+fn memory(attributes: &Map<String, Value>, depth: usize) -> Result<u64> {
+    /// An element, and the map of an item, which has room for some from the start.
+    const ELEMENT: u64 = 256;
+    const ITEM: u64 = 1536;
+    if depth > MAX_DEPTH {
+        return Err(invalid(format!("the metadata nests more than {MAX_DEPTH} sequences")));
+    }
+    let of = |value: &Value| -> Result<u64> {
+        Ok(match value {
+            Value::String(text) => 32 + text.len() as u64,
+            Value::Object(item) => ITEM + memory(item, depth + 1)?,
+            _ => 32,
+        })
+    };
+    let more = |sum: u64, value: &Value| -> Result<u64> { Ok(sum + of(value)?) };
+    attributes.values().try_fold(0_u64, |sum, value| {
+        let values = match value {
+            Value::Array(list) => list.iter().try_fold(0, more)?,
+            one => of(one)?,
+        };
+        Ok(sum + ELEMENT + values)
+    })
+}
+
+fn too_large() -> Error {
+    Error::new(
+        ErrorKind::PayloadTooLarge,
+        "the image set metadata would take more memory than that of any series",
+    )
 }
 
 fn merge(

@@ -120,7 +120,7 @@ fn what_comes_out_counts_whatever_it_is() {
     let limits = Limits { bytes: 1 << 20, entries: 100 };
     let error = files(&tar_of(&[("a", &zeros, Regular)]), limits).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PayloadTooLarge, "{error}");
-    let extensions: Vec<_> = (0..20).map(|_| ("a", &b"12 comment=x\n"[..], XHeader)).collect();
+    let extensions: Vec<_> = (0..20).map(|_| ("a", &b"13 comment=x\n"[..], XHeader)).collect();
     let error = files(&tar_of(&extensions), LIMITS).unwrap_err();
     assert!(error.message().contains("extension headers"), "{error}");
 }
@@ -134,7 +134,7 @@ fn names_in_extension_headers_must_lie_inside_too() {
         let error = files(&tar_of(&[("a", name, kind), ("b", b"x", Regular)]), LIMITS).unwrap_err();
         assert!(error.message().contains("out of the archive"), "{error}");
     }
-    let two_sizes = tar_of(&[("a", b"8 size=9\n", XHeader), ("b", b"x", Regular)]);
+    let two_sizes = tar_of(&[("a", b"9 size=9\n", XHeader), ("b", b"x", Regular)]);
     let error = files(&two_sizes, LIMITS).unwrap_err();
     assert!(error.message().contains("two sizes"), "{error}");
 }

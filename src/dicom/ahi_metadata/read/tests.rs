@@ -284,3 +284,40 @@ proptest! {
         let _ = parse(&doc);
     }
 }
+
+/// A document of one series whose instances are `count` and whose attributes are these.
+fn flooded(series: &str, count: usize, instance: &str) -> Vec<u8> {
+    let instances: Vec<String> = (0..count)
+        .map(|n| format!(r#""1.2.3.{n}":{{"DICOM":{{"SOPClassUID":"1.2"{instance}}}}}"#))
+        .collect();
+    format!(
+        r#"{{"SchemaVersion":"1.1","DatastoreID":"d","ImageSetID":"i","Study":{{"DICOM":{{"StudyInstanceUID":
+        "1.2"}},"Series":{{"1.2.3":{{"DICOM":{{{series}}},"Instances":{{{}}}}}}}}}}}"#,
+        instances.join(",")
+    )
+    .into_bytes()
+}
+
+#[test]
+fn what_is_common_to_all_is_not_multiplied_beyond_reason() {
+    assert!(parse(&flooded(r#""Modality":"CT""#, 3, "")).is_ok());
+    // 1 MiB for each of 2000 instances.
+    let common = format!(r#""ImageComments":"{}""#, "x".repeat(1 << 20));
+    let error = parse(&flooded(&common, 2000, "")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PayloadTooLarge, "{error}");
+    let flood = format!(r#""ImageType":[{}""]"#, r#""","#.repeat(9 << 20));
+    let error = parse(&flooded(&flood, 1, "")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PayloadTooLarge, "{error}");
+}
+
+#[test]
+fn nesting_is_bounded() {
+    let nested = |depth: usize| {
+        let open = r#","ReferencedImageSequence":[{"a":1"#.repeat(depth);
+        parse(&flooded(r#""Modality":"CT""#, 1, &format!("{open}{}", "}]".repeat(depth))))
+    };
+    assert!(nested(20).is_ok());
+    for depth in [40, 60, 1000, 100_000] {
+        assert!(nested(depth).is_err(), "{depth}");
+    }
+}
