@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+use ahi_inference::memory::parachute::Parachute;
+
+#[global_allocator]
+static ALLOCATOR: Parachute = Parachute;
+
 fn main() -> ExitCode {
     ahi_inference::cli::main()
 }

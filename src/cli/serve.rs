@@ -10,7 +10,7 @@ use super::runtime;
 use crate::aws::{CallStats, Patience, Rate, S3, S3Operation};
 use crate::config::{self, EndpointUrl, ModelSettings, ServeArgs, ServeSettings};
 use crate::error::{Error, Result};
-use crate::memory::{Account, Pool};
+use crate::memory::{Account, Pool, parachute};
 use crate::pipeline::{self, Invoke};
 use crate::registry::{
     BrokenNetworks, Budget, BundleLoader, Host, LoadOptions, Model, ModelLocation, Naming,
@@ -50,6 +50,7 @@ struct Service {
 /// [`ErrorKind::Configuration`] where flags, environment or models do not allow it.
 pub(super) fn serve(args: ServeArgs) -> Result<Drained> {
     let settings = args.settings()?;
+    parachute::arm();
     let http = runtime("http", HTTP_THREADS)?;
     let work = runtime("work", settings.compute.threads.clamp(2, MOST_WORK_THREADS))?;
     let result = http.block_on(until_stopped(settings, work.handle().clone()));

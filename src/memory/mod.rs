@@ -1,6 +1,7 @@
 //! The memory of the process: how much it may use, the account that requests are charged in, and
 //! giving back what is not used.
 
+pub mod parachute;
 mod pool;
 mod shares;
 mod trim;

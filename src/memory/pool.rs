@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::parachute;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes of one permit: a grant is rounded up to so many.
@@ -83,6 +84,7 @@ impl Pool {
     pub async fn take(self: &Arc<Self>, bytes: u64) -> Result<Grant> {
         let mut grant = self.open();
         let units = self.units(bytes)?;
+        parachute::arm();
         let permit = Arc::clone(&self.permits).acquire_many_owned(units).await;
         grant.permit = Some(permit.map_err(|_| closed())?);
         grant.bytes = bytes;

@@ -6,7 +6,8 @@
 //! postprocessing holds meanwhile; the way back; the result and its outputs. Sizes that depend on
 //! voxels count as the largest possible ones.
 
-use crate::codec::FrameFormat;
+use crate::codec;
+use crate::dicom::Series;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inference::Network;
 use crate::registry::Model;
@@ -18,9 +19,6 @@ use crate::volume::Plan;
 /// Bytes of a sample as it was decoded, and of a voxel.
 const SAMPLE: u64 = 2;
 const F32: u64 = size_of::<f32>() as u64;
-
-/// Of a decoder at work, a pixel of its frame: coefficients, rows and the samples.
-const DECODING: u64 = 16;
 
 /// Segments of a label map whose frames are counted: they do not overlap, and most are small.
 const SEGMENTS: u64 = 16;
@@ -45,10 +43,10 @@ pub struct Need {
 ///
 /// # Errors
 /// Those of sizes that no memory would hold, naming the attribute at fault.
-pub fn need(model: &Model, plans: &[&Plan], outputs: &[OutputKind]) -> Result<Need> {
-    let first = plans.first().ok_or_else(|| Error::internal("an input of no image"))?;
-    let extents: Vec<Extent> =
-        plans.iter().map(|plan| Extent::new(plan.geometry.dims, plan.geometry.affine)).collect();
+pub fn need(model: &Model, plans: &[(&Series, &Plan)], outputs: &[OutputKind]) -> Result<Need> {
+    let (_, first) = plans.first().ok_or_else(|| Error::internal("an input of no image"))?;
+    let grids = plans.iter().map(|(_, plan)| &plan.geometry);
+    let extents: Vec<Extent> = grids.map(|grid| Extent::new(grid.dims, grid.affine)).collect();
     let source = total(extents.iter().map(Extent::voxels));
     let samples = source.saturating_mul(SAMPLE);
     let decoding = samples.saturating_add(decoders(plans));
@@ -131,21 +129,23 @@ impl Need {
 }
 
 /// Bytes of frames in flight and of the decoders at work, for the plan that has most.
-fn decoders(plans: &[&Plan]) -> u64 {
-    let of = |plan: &&Plan| {
-        let pixels = plan.slices.iter().map(|slice| pixels(&slice.format)).max().unwrap_or(0);
+fn decoders(plans: &[(&Series, &Plan)]) -> u64 {
+    let of = |(series, plan): &(&Series, &Plan)| {
+        let work = plan.slices.iter().map(|slice| {
+            let instance = series.instances.get(slice.key.instance);
+            let syntax = instance.map_or("", |instance| &instance.transfer_syntax);
+            codec::working_bytes(syntax, &slice.format)
+        });
+        let work = work.max().unwrap_or(0);
         let frames = plan.slices.len() as u64;
-        let encoded = pixels.saturating_mul(SAMPLE);
+        let pixels = plan.slices.iter().map(|slice| slice.format.pixels() as u64).max();
+        let encoded = pixels.unwrap_or(0).saturating_mul(SAMPLE);
         let few = encoded.saturating_mul(2 * FRAMES_IN_FLIGHT as u64);
         let flying = frames.saturating_mul(encoded).min(few.max(BYTES_IN_FLIGHT));
         let threads = (rayon::current_num_threads() as u64).min(frames);
-        flying.saturating_add(threads.saturating_mul(pixels).saturating_mul(DECODING))
+        flying.saturating_add(threads.saturating_mul(work))
     };
     plans.iter().map(of).max().unwrap_or(0)
-}
-
-fn pixels(format: &FrameFormat) -> u64 {
-    u64::from(format.rows).saturating_mul(u64::from(format.columns))
 }
 
 /// Bytes of the outputs asked for.

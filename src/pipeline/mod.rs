@@ -105,7 +105,7 @@ async fn acquire(
     job: &Job,
     planned: &[(&dyn ImageSource, Arc<Series>, Arc<Plan>)],
 ) -> Result<(Holding, Need)> {
-    let plans: Vec<&Plan> = planned.iter().map(|(_, _, plan)| &**plan).collect();
+    let plans: Vec<(&Series, &Plan)> = planned.iter().map(|(_, s, p)| (&**s, &**p)).collect();
     let need = need(&job.model, &plans, &job.outputs)?;
     tracing::debug!(bytes = need.bytes, free = job.account.work.free(), "memory for an input");
     let grant = job.account.work.take(need.bytes).await.map_err(|e| need.refused(e))?;
