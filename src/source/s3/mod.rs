@@ -217,6 +217,17 @@ impl S3Input {
     /// Series of all objects below a prefix.
     async fn prefix(&self, location: &Location) -> Result<Vec<DicomSeries>> {
         let objects = self.list(location).await?;
+        match self.objects(objects.clone()).await {
+            // What was just listed is there: the list may have broken on its way.
+            Err(e) if e.kind() == ErrorKind::NotFound => match self.list(location).await? {
+                again if again == objects => Err(e),
+                again => self.objects(again).await,
+            },
+            result => result,
+        }
+    }
+
+    async fn objects(&self, objects: Vec<Object>) -> Result<Vec<DicomSeries>> {
         if objects.is_empty() {
             return Err(nothing("there is no object, and none below it as a prefix"));
         }

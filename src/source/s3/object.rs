@@ -25,7 +25,7 @@ const LATE: Duration = Duration::from_secs(1);
 const SMALL: u64 = BLOCK;
 
 /// An object as it was found.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Object {
     pub location: Location,
     pub size: u64,
@@ -140,10 +140,20 @@ impl S3Input {
         call.run(async |_| {
             let list = self.client.sdk().list_objects_v2().bucket(bucket).prefix(prefix);
             let list = list.set_continuation_token(next.clone());
-            list.set_expected_bucket_owner(self.owner())
+            let page = list
+                .set_expected_bucket_owner(self.owner())
                 .send()
                 .await
-                .map_err(|e| Fault::from_sdk(operation.name(), &e))
+                .map_err(|e| Fault::from_sdk(operation.name(), &e))?;
+            // The list has no checksum; a broken tag would leave an object out without a word.
+            let listed = page.contents().len();
+            match page.key_count().map(usize::try_from) {
+                Some(count) if count != Ok(listed) => {
+                    let what = format!("S3 listed {listed} objects and said there are others");
+                    Err(Fault::passing(Error::new(ErrorKind::Upstream, what)))
+                }
+                _ => Ok(page),
+            }
         })
         .await
     }
