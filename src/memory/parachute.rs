@@ -115,9 +115,10 @@ mod tests {
     fn a_small_allocation_that_fails_has_the_block() {
         let tried = Cell::new(0);
         let mut byte = 0u8;
+        let place = &raw mut byte;
         let second = || {
             tried.set(tried.get() + 1);
-            if tried.get() == 2 { &raw mut byte } else { ptr::null_mut() }
+            if tried.get() == 2 { place } else { ptr::null_mut() }
         };
         arm();
         assert!(is_armed());
