@@ -10,7 +10,7 @@ use super::runtime;
 use crate::aws::{CallStats, Patience, Rate, S3, S3Operation};
 use crate::config::{self, EndpointUrl, ModelSettings, ServeArgs, ServeSettings};
 use crate::error::{Error, Result};
-use crate::memory::{Account, Pool, parachute};
+use crate::memory::{self, Account, Pool, parachute};
 use crate::pipeline::{self, Invoke};
 use crate::registry::{
     BrokenNetworks, Budget, BundleLoader, Host, LoadOptions, Model, ModelLocation, Naming,
@@ -92,7 +92,31 @@ async fn until_stopped(settings: ServeSettings, work: Handle) -> Result<Drained>
         scheduler: Scheduler::new(invoke, settings.admission, work),
         readiness,
     });
+    tokio::spawn(tidy(Arc::clone(&app)));
     server::run(listener, app, settings.drain_timeout, termination.received()).await
+}
+
+/// Time between looks at memory that nobody uses.
+const TIDYING: Duration = Duration::from_secs(5);
+
+/// Growth in bytes from which memory is given back.
+const LITTER: u64 = 8 << 20;
+
+/// Gives memory that requests left behind back to the system, while there are none: it lies scattered
+/// over the arenas of many threads, and others on the machine may want it.
+async fn tidy(app: Arc<App>) {
+    let mut tidied = 0;
+    loop {
+        tokio::time::sleep(TIDYING).await;
+        let resident = memory::resident().unwrap_or(0);
+        if app.scheduler.in_flight() == 0 && resident > tidied + LITTER {
+            // Not on a thread that answers /ping.
+            if tokio::task::spawn_blocking(memory::trim).await.is_err() {
+                return;
+            }
+            tidied = memory::resident().unwrap_or(0);
+        }
+    }
 }
 
 /// The pipeline over the models of `settings`.
