@@ -346,7 +346,7 @@ fn same(a: &InMemDicomObject, b: &InMemDicomObject) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     /// What is read is what the DICOM library reads, and what is refused it refuses, or it is one
     /// of the things that are never taken.
