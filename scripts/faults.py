@@ -49,7 +49,7 @@ def rows(requests):
         Row("swap 1 %", [Fault("swap", 0.01)]),
         Row("stall 2 %", [Fault("stall", 0.02, seconds=40)], added=3.0),
         Row("silence 2 %", [Fault("silence", 0.02, seconds=40)], added=3.0),
-        Row("slow frames 5 %", [Fault("slow", 0.05, frames, seconds=3)], added=3.0),
+        Row("slow frames 5 %", [Fault("slow", 0.05, frames, seconds=3)]),
         Row("403 on frames", [Fault("denied", 1, frames)], allowed=("403 access_denied",), count=few),
         Row("expired credentials", [Fault("expired")], allowed=CREDENTIALS, count=few),
         Row("unknown key", [Fault("unknown-key")], allowed=CREDENTIALS, count=few),
