@@ -507,17 +507,17 @@ def requests():
     for name, opening in (("arrays", b"["), ("objects", b'{"inputs":'), ("inputs", b'{"inputs":[')):
         yield f"json-nested-{name}", JSON, opening * 100_000
     yield "json-nested-body", JSON, b"[" * (BODY - 16)
-    one = b'{"s3Uri":"s3://b/k"},'
+    one = b'{"s3Uri":"s3://bucket/k"},'
     yield "json-inputs", JSON, b'{"inputs":[' + one * ((BODY - 64) // len(one)) + one[:-1] + b"]}"
     keys = b",".join(b'"k%d":1' % n for n in range(1_000_000))
     yield "json-keys", JSON, b"{" + keys + b"}"
     yield "json-string", JSON, b'{"s3Uri":"' + b"a" * (BODY - 64) + b'"}'
     yield "json-escapes", JSON, b'{"s3Uri":"' + b"\\u0000" * ((BODY - 64) // 6) + b'"}'
     yield "json-number", JSON, b'{"inputs":' + b"9" * (BODY - 64) + b"}"
-    images = b",".join(b'"i%d":{"s3Uri":"s3://b/k"}' % n for n in range(500_000))
+    images = b",".join(b'"i%d":{"s3Uri":"s3://bucket/k"}' % n for n in range(500_000))
     yield "json-images", JSON, b'{"images":{' + images + b"}}"
     yield "lines-empty", LINES, b"\n" * BODY
-    line = json.dumps({"s3Uri": "s3://b/k"}).encode() + b"\n"
+    line = json.dumps({"s3Uri": "s3://bucket/k"}).encode() + b"\n"
     yield "lines-flood", LINES, line * (BODY // len(line))
     yield "lines-nested", LINES, (b"[" * 10_000 + b"\n") * 1000
 

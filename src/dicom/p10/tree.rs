@@ -26,8 +26,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// Sequences within sequences deeper than this occur in no standard object.
 const MAX_DEPTH: usize = 32;
 
-/// Memory of a parsed header. An enhanced multi-frame object of 20,000 frames with eight sequences
-/// for each takes 250 MiB, a CT slice 20 KiB.
+/// Memory of a parsed header: room for an enhanced multi-frame object of 20,000 frames with eight
+/// sequences for each. A data set of one element takes as much as one of eleven.
 pub(super) const MAX_MEMORY: u64 = 288 << 20;
 
 /// An element in the map of a data set, and the node of such a map, which has room for eleven.
