@@ -33,6 +33,10 @@ const MAX_MEMORY: u64 = 1 << 30;
 /// Sequences within sequences, as in files.
 const MAX_DEPTH: usize = 32;
 
+/// Lists and objects in each other: two for each sequence, and those of the levels. The parser itself ends
+/// at 128.
+const MAX_JSON_DEPTH: usize = 120;
+
 /// What an image set's metadata document says.
 #[derive(Clone)]
 pub struct ImageSetMetadata {
@@ -175,6 +179,9 @@ pub fn parse(json: &[u8]) -> Result<ImageSetMetadata> {
     if json.iter().filter(|b| matches!(b, b',' | b':' | b'[' | b'{')).count() > MAX_PARTS {
         return Err(too_large());
     }
+    if nesting(json) > MAX_JSON_DEPTH {
+        return Err(invalid(format!("the metadata nests more than {MAX_DEPTH} sequences")));
+    }
     let document: Document = serde_json::from_slice(json).map_err(|e| malformed("document", &e))?;
     check_schema_version(&document.schema_version)?;
     let series = read_series(document.patient, document.study)?;
@@ -183,6 +190,27 @@ pub fn parse(json: &[u8]) -> Result<ImageSetMetadata> {
         image_set_id: document.image_set_id,
         series,
     })
+}
+
+/// How deep lists and objects lie in each other.
+fn nesting(json: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut quoted, mut escaped) = (false, false);
+    for &byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ if quoted => {}
+            b'[' | b'{' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 fn read_series(patient: Option<Level>, study: Study) -> Result<Series> {

@@ -204,7 +204,7 @@ fn faults_are_errors_that_quote_no_value() {
 #[test]
 fn deep_nesting_and_truncation_are_errors() {
     let deep = "[".repeat(100_000);
-    assert_eq!(parse(deep.as_bytes()).unwrap_err().kind(), ErrorKind::Upstream);
+    assert_eq!(parse(deep.as_bytes()).unwrap_err().kind(), ErrorKind::InvalidImage);
     let whole = serde_json::to_vec(&document()).unwrap();
     let e = parse(&whole[..whole.len() / 2]).unwrap_err();
     assert!(e.message().contains("ends too early"), "{e}");
