@@ -100,7 +100,7 @@ class Faulty:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 await self.answer(head, reader, writer)
-        except (OSError, asyncio.IncompleteReadError, ConnectionError):
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
