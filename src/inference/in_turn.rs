@@ -84,7 +84,13 @@ pub(super) fn run<'t>(
     let span = tracing::Span::current();
     std::thread::scope(|scope| {
         for _ in 1..count {
-            scope.spawn(|| span.in_scope(|| workers.work()));
+            // Where the system has no thread to give, those there are do the work.
+            let more = std::thread::Builder::new()
+                .spawn_scoped(scope, || span.in_scope(|| workers.work()));
+            if let Err(error) = more {
+                tracing::warn!(%error, "no further thread for windows");
+                break;
+            }
         }
         workers.work();
     });

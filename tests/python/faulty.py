@@ -43,6 +43,8 @@ class Fault:
     rate: float = 1.0
     where: str = ""
     seconds: float = 10.0
+    # Of a transfer that is asked for again, how many are met; 0 is all.
+    times: int = 0
 
     def __post_init__(self):
         assert self.kind in REFUSALS or self.kind in BROKEN, self.kind
@@ -161,7 +163,8 @@ class Faulty:
         self.seen[what, digest] += 1
         chance = random.Random(f"{self.seed} {what} {digest} {self.seen[what, digest]}")
         for fault in self.faults:
-            if re.search(fault.where, what) and chance.random() < fault.rate:
+            met = not fault.times or self.seen[what, digest] <= fault.times
+            if met and re.search(fault.where, what) and chance.random() < fault.rate:
                 self.injected[fault.kind] += 1
                 return fault, chance
         return None, chance
