@@ -19,6 +19,7 @@ pub mod placement;
 mod provider;
 mod runtime;
 mod sessions;
+mod shape;
 mod signature;
 pub mod sliding_window;
 

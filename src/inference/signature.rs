@@ -3,7 +3,7 @@
 use ort::session::Session;
 use ort::value::{TensorElementType, ValueType};
 
-use super::network::NetworkShape;
+use super::shape::NetworkShape;
 
 /// The single input's name and the shapes of input and output.
 pub(super) fn describe(session: &Session) -> Result<(String, NetworkShape), String> {

@@ -13,8 +13,8 @@ use rayon::prelude::*;
 
 use super::Segmentation;
 use super::activation::Activation;
+use super::arrays::masks_of;
 use super::plan::Discretise;
-use super::segmenter::masks_of;
 use crate::error::{Error, Result};
 use crate::transforms::{AxisTaps, GridMap};
 

@@ -6,6 +6,7 @@
 //! ([`LabelOperation`]) run on the network's grid or on the source's, as the bundle orders them.
 
 mod activation;
+mod arrays;
 mod components;
 mod curve;
 mod forecast;

@@ -4,16 +4,17 @@
 //! others count (the scheduler, the clients of AWS) is read when somebody asks for the metrics.
 
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::{Metric, Registry};
+use prometheus_client::registry::Registry;
 
 pub use super::calls::{CallSample, Service};
 use super::calls::{Calls, show};
+use super::namer::Namer;
 use crate::error::{Error, Result};
 
 /// The media type of what [`Metrics::encode`] writes.
@@ -110,21 +111,6 @@ fn seconds() -> Histogram {
         0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0,
         300.0, 1200.0,
     ])
-}
-
-/// Names metrics as it takes them.
-pub(super) struct Namer(Registry);
-
-impl Namer {
-    pub(super) fn add<M: Metric + EncodeMetric + Clone>(
-        &mut self,
-        name: &str,
-        help: &str,
-        metric: M,
-    ) -> M {
-        self.0.register(name, help, metric.clone());
-        metric
-    }
 }
 
 impl Default for Metrics {

@@ -7,6 +7,7 @@
 
 mod calls;
 pub mod metrics;
+mod namer;
 
 use std::any::Any;
 use std::io::IsTerminal;

@@ -82,37 +82,28 @@ class Mixed:
         finally:
             connection.close()
 
-    def fleeing_client(self):
-        """Asks well and goes away before the answer, at any moment from the first byte on."""
+    def leave(self, who, length):
+        """Sends `length(whole)` bytes of a good request again and again, and leaves a moment later."""
         body = json.dumps(self.good).encode()
-        head = (f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-                f"Content-Length: {len(body)}\r\n\r\n").encode()
+        whole = (f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                 f"Content-Length: {len(body)}\r\n\r\n").encode() + body
         while not self.stop.is_set():
             try:
                 with socket.create_connection(self.place, 10) as connection:
-                    whole = head + body
-                    connection.sendall(whole[: self.random.randrange(1, len(whole) + 1)])
-                    connection.sendall(whole[-1:] if self.random.random() < 0.2 else b"")
-                    time.sleep(self.random.random() * 0.5)
-                self.note("fled", "")
+                    connection.sendall(whole[: length(len(whole))])
+                    time.sleep(self.random.random())
+                self.note(who, "")
             except OSError:
-                self.note("fled", "refused")
+                self.note(who, "refused")
             self.stop.wait(self.random.random() * 0.5)
 
+    def fleeing_client(self):
+        """Leaves at any byte of its request."""
+        self.leave("fled", lambda whole: self.random.randrange(1, whole))
+
     def leaving_client(self):
-        """Sends a whole request and leaves while it runs."""
-        body = json.dumps(self.good).encode()
-        head = (f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-                f"Content-Length: {len(body)}\r\n\r\n").encode()
-        while not self.stop.is_set():
-            try:
-                with socket.create_connection(self.place, 10) as connection:
-                    connection.sendall(head + body)
-                    time.sleep(self.random.random())
-                self.note("left", "")
-            except OSError:
-                self.note("left", "refused")
-            self.stop.wait(self.random.random() * 0.5)
+        """Leaves while its request runs."""
+        self.leave("left", lambda whole: whole)
 
     def run(self, seconds):
         self.stop.clear()

@@ -25,8 +25,9 @@ use crate::aws::{Allowance, S3};
 use crate::cpu;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{Grant, Pool};
+use object::BLOCK;
 use object::Object;
-use reader::{BLOCK, ObjectReader};
+use reader::ObjectReader;
 
 /// Objects, or parts of them, read at the same time.
 const PARALLEL: usize = 16;

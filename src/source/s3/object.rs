@@ -11,7 +11,6 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use super::reader::BLOCK;
 use super::{Location, S3Input};
 use crate::aws::body::{Length, whole};
 use crate::aws::call::Watch;
@@ -20,6 +19,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Answers of a few hundred bytes that take longer are late.
 const LATE: Duration = Duration::from_secs(1);
+
+/// Bytes fetched at once.
+pub(super) const BLOCK: u64 = 8 << 20;
 
 /// Objects up to this size are read whole, larger ones in blocks.
 const SMALL: u64 = BLOCK;

@@ -8,11 +8,8 @@ use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::S3Input;
-use super::object::Object;
+use super::object::{BLOCK, Object};
 use crate::error::{Error, Result};
-
-/// Bytes fetched at once.
-pub(super) const BLOCK: u64 = 8 << 20;
 
 /// Blocks fetched ahead of the one that is read.
 const AHEAD: u64 = 3;

@@ -1,0 +1,17 @@
+//! The shape of a network's input and output.
+
+/// What is fixed of a network's input and output; `None` for a dimension it leaves open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NetworkShape {
+    /// Windows in a batch.
+    pub batch: Option<usize>,
+    /// Channels of the input.
+    pub input_channels: Option<usize>,
+    /// Size of a window along X, Y, Z.
+    pub spatial: [Option<usize>; 3],
+    /// Channels of the result.
+    pub output_channels: Option<usize>,
+    /// Whether the network takes slices (tensors of four dimensions). They go in and come out as
+    /// windows whose last axis is 1.
+    pub planar: bool,
+}

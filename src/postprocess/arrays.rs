@@ -1,0 +1,29 @@
+//! Arrays of results, reserved fallibly.
+
+use ndarray::{Array3, Array4, ArrayView3, Axis};
+
+use crate::error::{Error, Result};
+use crate::memory::{Zeroed, zeroed};
+
+/// Empty masks, X running fastest and the channel slowest.
+pub(super) fn masks_of(channels: usize, [x, y, z]: [usize; 3]) -> Result<Array4<u8>> {
+    Ok(zeros([channels, z, y, x])?.permuted_axes([0, 3, 2, 1]))
+}
+
+/// Zeros in standard layout.
+pub(super) fn zeros<T: Zeroed>(shape: [usize; 4]) -> Result<Array4<T>> {
+    let count = shape.iter().fold(1, |product: usize, &n| product.saturating_mul(n));
+    Array4::from_shape_vec(
+        shape,
+        zeroed(count, "the result on the network's grid or the source's")?,
+    )
+    .map_err(|e| Error::internal("a result has another shape").caused_by(e))
+}
+
+/// Labels as the values they are resampled as.
+pub(super) fn widened(labels: ArrayView3<u8>) -> Result<Array3<f32>> {
+    let (x, y, z) = labels.dim();
+    let mut values = zeros([1, x, y, z])?.index_axis_move(Axis(0), 0);
+    ndarray::Zip::from(&mut values).and(&labels).par_for_each(|v, &label| *v = f32::from(label));
+    Ok(values)
+}
