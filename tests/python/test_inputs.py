@@ -205,7 +205,8 @@ def link_tar():
 def bomb():
     memory = io.BytesIO()
     with zipfile.ZipFile(memory, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("zeros", bytes(200 << 20))
+        # What is no DICOM file by its beginning is not even expanded.
+        archive.writestr("zeros", bytes(128) + b"DICM" + bytes(200 << 20))
     return memory.getvalue()
 
 
