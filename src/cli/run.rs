@@ -79,6 +79,7 @@ pub async fn run(args: RunArgs) -> Result<()> {
         progress: bar.clone(),
         account: account(),
         places: Arc::new(()),
+        patience: None,
     };
     let request_id = job.request_id.clone();
     let mut outcome = pipeline::run(&source, job).await?;

@@ -7,6 +7,8 @@
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
+
 use crate::memory::{Grant, Pool};
 
 /// Something that is given back once the last clone of it is dropped: a place at the scheduler.
@@ -25,6 +27,13 @@ impl Holding {
         Self { memory: Arc::new(Mutex::new(memory)), _places: places }
     }
 
+    /// Outputs that hold the memory as long as any of them is there; what is beyond theirs is given back.
+    pub fn outputs(&self, outputs: Vec<Bytes>) -> Vec<Bytes> {
+        self.keep(outputs.iter().map(|bytes| bytes.len() as u64).sum());
+        let charged = |bytes| Charged { bytes, _memory: Arc::clone(&self.memory) };
+        outputs.into_iter().map(|bytes| Bytes::from_owner(charged(bytes))).collect()
+    }
+
     /// Holds nothing: for programs that serve nobody.
     pub fn nothing() -> Self {
         Self::new(Pool::unbounded().open(), Arc::new(()))
@@ -33,5 +42,40 @@ impl Holding {
     /// Gives back the memory beyond `bytes`.
     pub fn keep(&self, bytes: u64) {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).shrink_to(bytes);
+    }
+}
+
+/// Bytes, and the memory they are charged to.
+struct Charged {
+    bytes: Bytes,
+    _memory: Arc<Mutex<Grant>>,
+}
+
+impl AsRef<[u8]> for Charged {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_hold_their_memory_and_no_more() {
+        let pool = Pool::new("work", "WORK_MEMORY_BYTES", Some(10 << 20));
+        let mut grant = pool.open();
+        grant.grow(8 << 20).unwrap();
+        let places: Places = Arc::new(());
+        let holding = Holding::new(grant, places.clone());
+        let outputs = holding.outputs(vec![vec![7; 1 << 20].into(), vec![8; 1 << 20].into()]);
+        drop(holding);
+        assert_eq!((pool.used(), Arc::strong_count(&places)), (2 << 20, 1));
+        assert_eq!(outputs[1][5], 8);
+        let slice = outputs[0].slice(3..4);
+        drop(outputs);
+        assert_eq!(pool.used(), 2 << 20, "some of it is there");
+        drop(slice);
+        assert_eq!(pool.used(), 0);
     }
 }

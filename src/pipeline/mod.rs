@@ -12,6 +12,7 @@ mod service;
 pub mod timings;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
@@ -23,7 +24,7 @@ pub use service::Service;
 
 use crate::cpu;
 use crate::dicom::Series;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Account;
 use crate::progress::{Progress, Stage};
 use crate::registry::{Lease, Model};
@@ -54,7 +55,7 @@ pub trait Invoke: Send + Sync {
     /// where this is a stand-in without S3.
     async fn request_object(&self, uri: &str, limit: usize) -> Result<bytes::Bytes> {
         let _ = (uri, limit);
-        Err(Error::new(crate::error::ErrorKind::Configuration, "there is no S3"))
+        Err(Error::new(ErrorKind::Configuration, "there is no S3"))
     }
 
     /// Runs one request with what [`admit`](Self::admit) acquired. Once `cancel` is cancelled it
@@ -86,6 +87,8 @@ pub struct Job {
     pub account: Account,
     /// What the scheduler gets back once the work has ended.
     pub places: Places,
+    /// How long memory may be waited for; without bound where the request holds none yet.
+    pub patience: Option<Duration>,
 }
 
 /// One image of an input, or a place where images are.
@@ -108,7 +111,19 @@ async fn acquire(
     let plans: Vec<(&Series, &Plan)> = planned.iter().map(|(_, s, p)| (&**s, &**p)).collect();
     let need = need(&job.model, &plans, &job.outputs)?;
     tracing::debug!(bytes = need.bytes, free = job.account.work.free(), "memory for an input");
-    let grant = job.account.work.take(need.bytes).await.map_err(|e| need.refused(e))?;
+    let taking = job.account.work.take(need.bytes);
+    let taken = match job.patience {
+        None => taking.await,
+        // It holds the outputs of inputs before this one, and others may wait for those.
+        Some(patience) => tokio::time::timeout(patience, taking).await.map_err(|_| {
+            Error::new(
+                ErrorKind::Overloaded,
+                "the memory for another input of the request did not come free; send its inputs one \
+                 by one",
+            )
+        })?,
+    };
+    let grant = taken.map_err(|e| need.refused(e))?;
     Ok((Holding::new(grant, job.places.clone()), need))
 }
 
@@ -199,7 +214,12 @@ pub async fn run_images(given: &[Given<'_>], job: Job) -> Result<InputOutcome> {
         report.insert("windows".to_owned(), json!(computed.windows.windows));
         report.insert("timings".to_owned(), timings.to_json());
         report.insert("warnings".to_owned(), Value::from(warnings));
-        Ok(InputOutcome { report, artifacts: written.artifacts })
+        let mut artifacts = written.artifacts;
+        let bytes = artifacts.iter_mut().map(|one| std::mem::take(&mut one.bytes)).collect();
+        for (artifact, bytes) in artifacts.iter_mut().zip(holding.outputs(bytes)) {
+            artifact.bytes = bytes;
+        }
+        Ok(InputOutcome { report, artifacts })
     };
     let span = tracing::Span::current();
     tokio::task::spawn_blocking(move || span.in_scope(|| cpu::contained(work)))

@@ -2,7 +2,7 @@
 //! they belong.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -48,6 +48,9 @@ pub struct Service {
     pub account: Account,
 }
 
+/// How long an input may wait for memory while the outputs of those before it are held.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 #[async_trait]
 impl Invoke for Service {
     fn admit(&self, request: &InferenceRequest) -> Result<Held> {
@@ -91,6 +94,7 @@ impl Invoke for Service {
                 request_id: request.request_id.clone(),
                 account: self.account.clone(),
                 places: places.clone(),
+                patience: (index > 0).then_some(PATIENCE),
                 progress: Arc::new(Watched {
                     cancel: cancel.clone(),
                     revoked: model.revoked().clone(),

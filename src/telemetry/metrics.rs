@@ -3,8 +3,8 @@
 //! Every name is in [`Metrics::new`]. Labels take few values, none of which a caller can make up. What
 //! others count (the scheduler, the clients of AWS) is read when somebody asks for the metrics.
 
-use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;

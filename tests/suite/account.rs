@@ -30,6 +30,7 @@ fn job(account: &Account, places: &Arc<()>, progress: Arc<dyn Progress>) -> Job 
         progress,
         account: account.clone(),
         places: places.clone(),
+        patience: None,
     }
 }
 
@@ -115,6 +116,10 @@ async fn what_never_fits_is_refused_and_what_does_not_fit_now_waits() {
     let soon = Duration::from_millis(500);
     assert!(tokio::time::timeout(soon, &mut waiting).await.is_err(), "it did not wait");
     drop(held);
-    waiting.await.unwrap();
+    let outcome = waiting.await.unwrap();
+    let outputs: usize = outcome.artifacts.iter().map(|one| one.bytes.len()).sum();
+    let used = enough.work.used();
+    assert!(used >= outputs as u64 && used < needed / 4, "{used} bytes for {outputs} of outputs");
+    drop(outcome);
     assert_eq!(enough.work.used(), 0);
 }

@@ -198,6 +198,7 @@ async fn a_cancelled_request_stops() {
             progress: Arc::new(StopAt(stage, Mutex::new(false))),
             account: Account::unbounded(),
             places: Arc::new(()),
+            patience: None,
         };
         let source = DicomFiles::new(folder.path().join("p/dicom"), None);
         let run = ahi_inference::pipeline::run(&source, job);
