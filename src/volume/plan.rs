@@ -211,15 +211,17 @@ fn check_gaps(
     .with("nextSopInstanceUID", uid(series, &frames[at + 1])))
 }
 
-/// Longest side of a volume in millimetres: twice the tallest patient.
-const LONGEST_SIDE: f64 = 5000.0;
+/// Longest side of a volume in millimetres, and the longest of the others: no patient is taller, no bore
+/// wider.
+const LONGEST_SIDES: [f64; 2] = [2500.0, 1500.0];
 
 /// Refuses spacings that no scanner has: resampled to a model's spacing, they would fill any memory.
 fn check_extent(geometry: &Geometry) -> Result<()> {
     let spacing = geometry.affine.spacing();
-    for axis in 0..3 {
-        let side = spacing[axis] * (geometry.dims[axis] - 1) as f64;
-        if side <= LONGEST_SIDE {
+    let mut sides = [0, 1, 2].map(|a| (spacing[a] * (geometry.dims[a] - 1) as f64, a));
+    sides.sort_by(|a, b| b.0.total_cmp(&a.0));
+    for ((side, axis), longest) in sides.into_iter().zip(LONGEST_SIDES) {
+        if side <= longest {
             continue;
         }
         let attribute = if axis == 2 { "ImagePositionPatient" } else { "PixelSpacing" };
