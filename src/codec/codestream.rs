@@ -69,6 +69,7 @@ pub(super) fn check(data: &[u8], format: &FrameFormat) -> Result<Codestream> {
     plausible::check(Family::Jpeg2000, format, data.len())?;
     let tiles = siz.tiles()?;
     cod.check_work(&siz, tiles.max(1), header.unusual)?;
+    cod.check_packets(&siz, tiles.max(1), data.len())?;
     let parts = tile_parts(&mut reader, tiles)?;
     let plain = parts.count == 1
         && parts.bare
@@ -438,6 +439,20 @@ impl Cod {
             }
         }
         Ok(())
+    }
+
+    /// Refuses more packets than the codestream has bytes for: each takes one at least (annex B.10). What
+    /// is counted is exact for whole tiles, and more than there is for those at the edges.
+    fn check_packets(&self, siz: &Siz, tiles: u64, bytes: usize) -> Result<()> {
+        const EDGES: u64 = 16;
+        const FEW: u64 = 4096;
+        let precincts = (0..=self.levels).map(|r| self.precincts_at(r, siz));
+        let precincts = precincts.fold(0, u64::saturating_add).saturating_mul(tiles);
+        let packets = precincts.saturating_mul(u64::from(self.layers));
+        if packets <= FEW.saturating_add((bytes as u64).saturating_mul(EDGES)) {
+            return Ok(());
+        }
+        Err(corrupt(format!("{bytes} bytes of codestream cannot hold its {packets} packets")))
     }
 
     fn is_plain(&self, siz: &Siz) -> bool {

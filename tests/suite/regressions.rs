@@ -38,3 +38,16 @@ fn every_target_is_fuzzed_and_takes_any_bytes() {
         }
     }
 }
+
+/// 64,000 layers of 14 resolutions in 222 bytes: a decoder would look for each packet.
+#[test]
+fn more_packets_than_bytes_are_refused() {
+    use ahi_inference::codec::{FrameFormat, decode};
+
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    let input = fs::read(fuzz.join("regressions/codec_htj2k/many-layers")).unwrap();
+    let format =
+        FrameFormat { rows: 64, columns: 64, bits_allocated: 16, bits_stored: 16, signed: true };
+    let error = decode("1.2.840.10008.1.2.4.203", &input[8..], &format).unwrap_err();
+    assert!(error.message().contains("packets"), "{error}");
+}
