@@ -128,7 +128,7 @@ mod tests {
         arm();
         assert!(is_armed(), "it is taken again");
         tried.set(0);
-        assert!(with_reserve(SMALL + 1, || ptr::null_mut()).is_null());
+        assert!(with_reserve(SMALL + 1, ptr::null_mut).is_null());
         assert!(is_armed(), "a large one is an error of whoever asked");
         assert!(release() && !release());
     }
