@@ -3,7 +3,7 @@
 //! MONAI keeps the sums of all classes over the whole image. Here windows are taken in the order of
 //! their starts, and what no later window touches is handed on at once (`blend`).
 
-use ndarray::{Array4, ArrayView3, ArrayView4, Axis, Zip};
+use ndarray::{ArrayView3, ArrayView4, Axis, Zip};
 use rayon::prelude::*;
 
 use super::blend::{Blend, Grid};
@@ -12,7 +12,7 @@ use super::in_turn::{self, Work};
 use super::network::Network;
 use crate::bundle::Args;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::zeroed;
+use crate::memory::zeros;
 use crate::progress::Progress;
 
 /// `monai.inferers.SlidingWindowInferer`.
@@ -213,7 +213,7 @@ impl SlidingWindowInferer {
             }
         }
         let fill = if let WindowPadding::Constant(v) = self.padding { v } else { 0.0 };
-        let mut filled = zeros([channels, padded[0], padded[1], padded[2]])?;
+        let mut filled = zeros([channels, padded[0], padded[1], padded[2]], IMAGE)?;
         Zip::indexed(&mut filled).par_for_each(|(c, x, y, z), voxel| {
             *voxel = match (maps[0][x], maps[1][y], maps[2][z]) {
                 (Some(x), Some(y), Some(z)) => image[[c, x, y, z]],
@@ -259,12 +259,8 @@ impl WindowPadding {
     }
 }
 
-/// Zeros in standard layout.
-fn zeros(shape: [usize; 4]) -> Result<Array4<f32>> {
-    let count = shape.iter().fold(1, |product: usize, &n| product.saturating_mul(n));
-    Array4::from_shape_vec(shape, zeroed(count, "the network's image")?)
-        .map_err(|e| Error::internal("the network's image has another shape").caused_by(e))
-}
+/// What an error calls the image as windows are taken of it.
+const IMAGE: &str = "the network's image";
 
 /// The image with Z running fastest, copied in blocks that suit both memory orders.
 ///
@@ -276,7 +272,7 @@ pub fn standard_layout(image: ArrayView4<f32>) -> Result<ndarray::CowArray<f32, 
         return Ok(image.into());
     }
     let (c, x, y, z) = image.dim();
-    let mut copy = zeros([c, x, y, z])?;
+    let mut copy = zeros([c, x, y, z], IMAGE)?;
     for (target, source) in copy.outer_iter_mut().zip(image.outer_iter()) {
         let mut target = target;
         target

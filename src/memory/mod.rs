@@ -1,6 +1,7 @@
 //! The memory of the process: how much it may use, the account that requests are charged in, and
 //! giving back what is not used.
 
+mod charged;
 pub mod parachute;
 mod pool;
 mod shares;
@@ -10,10 +11,11 @@ mod zeroed;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+pub use charged::charged;
 pub use pool::{Grant, Pool};
 pub use shares::{Account, usual_inputs, usual_work};
 pub use trim::trim;
-pub use zeroed::{Zeroed, reserve, zeroed};
+pub use zeroed::{Zeroed, reserve, zeroed, zeros};
 
 /// Memory this process may use, in bytes: the lowest limit of its cgroup (version 1 or 2) and
 /// those above it, where one is set, and of its address space; else the memory of the machine.

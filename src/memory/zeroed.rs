@@ -7,6 +7,8 @@
 
 use std::alloc::{Layout, alloc_zeroed};
 
+use ndarray::Array4;
+
 use crate::error::{Error, ErrorKind, Result};
 
 /// Numbers for which all bits zero is the value zero.
@@ -44,6 +46,16 @@ pub fn zeroed<T: Zeroed>(count: usize, what: &str) -> Result<Vec<T>> {
     // vector of capacity `count`; all `count` elements are initialised, because zero bits are a value
     // of every `Zeroed` type; nothing else owns the memory.
     Ok(unsafe { Vec::from_raw_parts(memory.cast::<T>(), count, count) })
+}
+
+/// An array of zeros in standard layout. `what` names it in the error.
+///
+/// # Errors
+/// As [`zeroed`]; a size that overflows is one that no memory has.
+pub fn zeros<T: Zeroed>(shape: [usize; 4], what: &str) -> Result<Array4<T>> {
+    let count = shape.iter().fold(1, |product: usize, &n| product.saturating_mul(n));
+    Array4::from_shape_vec(shape, zeroed(count, what)?)
+        .map_err(|e| Error::internal("an array has another shape").caused_by(e))
 }
 
 /// Room for `more` elements behind those there are. `what` names the buffer in the error.

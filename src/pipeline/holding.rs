@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use crate::memory::{Grant, Pool};
+use crate::memory::{Grant, Pool, charged};
 
 /// Something that is given back once the last clone of it is dropped: a place at the scheduler.
 pub type Places = Arc<dyn Any + Send + Sync>;
@@ -30,8 +30,7 @@ impl Holding {
     /// Outputs that hold the memory as long as any of them is there; what is beyond theirs is given back.
     pub fn outputs(&self, outputs: Vec<Bytes>) -> Vec<Bytes> {
         self.keep(outputs.iter().map(|bytes| bytes.len() as u64).sum());
-        let charged = |bytes| Charged { bytes, _memory: Arc::clone(&self.memory) };
-        outputs.into_iter().map(|bytes| Bytes::from_owner(charged(bytes))).collect()
+        outputs.into_iter().map(|bytes| charged(bytes, Arc::clone(&self.memory))).collect()
     }
 
     /// Holds nothing: for programs that serve nobody.
@@ -42,18 +41,6 @@ impl Holding {
     /// Gives back the memory beyond `bytes`.
     pub fn keep(&self, bytes: u64) {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).shrink_to(bytes);
-    }
-}
-
-/// Bytes, and the memory they are charged to.
-struct Charged {
-    bytes: Bytes,
-    _memory: Arc<Mutex<Grant>>,
-}
-
-impl AsRef<[u8]> for Charged {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
     }
 }
 

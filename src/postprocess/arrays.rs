@@ -2,8 +2,8 @@
 
 use ndarray::{Array3, Array4, ArrayView3, Axis};
 
-use crate::error::{Error, Result};
-use crate::memory::{Zeroed, zeroed};
+use crate::error::Result;
+use crate::memory::{self, Zeroed};
 
 /// Empty masks, X running fastest and the channel slowest.
 pub(super) fn masks_of(channels: usize, [x, y, z]: [usize; 3]) -> Result<Array4<u8>> {
@@ -12,12 +12,7 @@ pub(super) fn masks_of(channels: usize, [x, y, z]: [usize; 3]) -> Result<Array4<
 
 /// Zeros in standard layout.
 pub(super) fn zeros<T: Zeroed>(shape: [usize; 4]) -> Result<Array4<T>> {
-    let count = shape.iter().fold(1, |product: usize, &n| product.saturating_mul(n));
-    Array4::from_shape_vec(
-        shape,
-        zeroed(count, "the result on the network's grid or the source's")?,
-    )
-    .map_err(|e| Error::internal("a result has another shape").caused_by(e))
+    memory::zeros(shape, "the result on the network's grid or the source's")
 }
 
 /// Labels as the values they are resampled as.

@@ -5,7 +5,7 @@ use ndarray::{Array4, ArrayView4, Axis, Slice, Zip};
 use super::{Applied, AxisTaps, Image};
 use crate::bundle::Args;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::zeroed;
+use crate::memory::zeros;
 use crate::volume::Affine;
 
 /// Voxels along an axis beyond which an image is none.
@@ -153,11 +153,7 @@ fn like(input: &ArrayView4<f32>, shape: [usize; 4]) -> Result<Array4<f32>> {
     for (position, &axis) in order.iter().enumerate() {
         back[axis] = position;
     }
-    let count = shape.iter().fold(1, |product: usize, &n| product.saturating_mul(n));
-    let zeros = zeroed::<f32>(count, "a padded image")?;
-    let array = Array4::from_shape_vec(order.map(|a| shape[a]), zeros)
-        .map_err(|e| Error::internal("a padded image has another shape").caused_by(e))?;
-    Ok(array.permuted_axes(back))
+    Ok(zeros(order.map(|a| shape[a]), "a padded image")?.permuted_axes(back))
 }
 
 /// The way back: what was cropped away is 0, what was padded goes.

@@ -24,7 +24,7 @@ use super::dicom_objects::{DicomObjects, DicomSeries};
 use crate::aws::{Allowance, S3};
 use crate::cpu;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::{Grant, Pool};
+use crate::memory::{Pool, charged};
 use object::BLOCK;
 use object::Object;
 use reader::ObjectReader;
@@ -141,7 +141,7 @@ impl S3Input {
         }
         let grant = self.memory.take(object.size).await?;
         let bytes = self.whole(&object).await?;
-        Ok(Bytes::from_owner(Charged { bytes, _grant: grant }))
+        Ok(charged(bytes, grant))
     }
 
     /// Series of a single object.
@@ -260,18 +260,6 @@ impl S3Input {
 
 /// How many times its size an archive is taken to expand to, until it is known.
 const EXPANDED: u64 = 2;
-
-/// Bytes, and the memory they are charged to.
-struct Charged {
-    bytes: Bytes,
-    _grant: Grant,
-}
-
-impl AsRef<[u8]> for Charged {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
 
 /// Parses a DICOM file or each file of an archive.
 fn read_series(
