@@ -13,12 +13,13 @@ use ahi_inference::inference::sliding_window::{BlendMode, WindowPadding};
 use ahi_inference::inference::{Network, NetworkShape, PlaneSink, Share, SlidingWindowInferer};
 use ahi_inference::phantom::PhantomArgs;
 use ahi_inference::pipeline::{Holding, compute, frames};
+use ahi_inference::policy::Policy;
 use ahi_inference::postprocess::{PostPlan, Segmentation, Segmenter};
 use ahi_inference::progress::Silent;
 use ahi_inference::source::ImageSource;
 use ahi_inference::source::dicom_files::DicomFiles;
 use ahi_inference::transforms::{Image, Preprocessing};
-use ahi_inference::volume::{Plan, Volume, VolumePolicy, plan};
+use ahi_inference::volume::{Plan, Volume, plan};
 use ahi_inference::writers::nifti;
 use ahi_inference::writers::seg::{
     self, Algorithm, Code, SegOptions, SegRequest, SegmentDescription, SourceSlice, Voxels,
@@ -52,7 +53,7 @@ static CASE: LazyLock<Case> = LazyLock::new(|| {
     let source = DicomFiles::new(phantom.out.join("dicom"), None);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let series = Arc::new(runtime.block_on(source.series()).expect("the series"));
-    let plan = Arc::new(plan(&series, &VolumePolicy::default()).expect("the plan"));
+    let plan = Arc::new(plan(&series, &Policy::default(), None).expect("the plan").remove(0));
     let format = FrameFormat::from_dataset(&series.instances[0].dataset).expect("the format");
     let (volume, _) = runtime
         .block_on(frames::load(&source, &series, &plan, &Silent, &Holding::nothing()))

@@ -21,6 +21,7 @@ pub mod inference;
 pub mod memory;
 pub mod phantom;
 pub mod pipeline;
+pub mod policy;
 pub mod postprocess;
 pub mod progress;
 pub mod registry;

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::policy::{PolicyChoice, VolumeChoice};
+
 /// One request: what to segment, with which model, and what to make of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InferenceRequest {
@@ -18,10 +20,12 @@ pub struct InferenceRequest {
     pub outputs: Vec<OutputKind>,
     /// Where outputs go instead of into the answer: `s3://bucket/prefix` or a `file://` folder.
     pub output_uri: Option<String>,
+    /// How series that are not clean stacks are treated, as far as the request says it.
+    pub policy: PolicyChoice,
 }
 
 /// One image set or series to segment.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq)]
 pub enum Input {
     /// `{"datastoreId","imageSetId"[,"versionId"]}`.
     ImageSet {
@@ -56,6 +60,13 @@ pub enum Input {
     /// by the names it gives them; or `{"images": [{…}, …]}` without names, to be told apart by the
     /// model package's rules.
     Images(Vec<(Option<String>, Input)>),
+    /// `{…, "volume": …}`: one volume of the series there.
+    Volume {
+        /// Which one.
+        choice: VolumeChoice,
+        /// Where the series is.
+        of: Box<Input>,
+    },
 }
 
 /// Without the bytes of a body and the key of an object, which may hold a patient's name.
@@ -81,14 +92,11 @@ impl std::fmt::Debug for Input {
                 .finish_non_exhaustive(),
             Self::Body(bytes) => f.debug_tuple("Body").field(&bytes.len()).finish(),
             Self::Images(images) => f.debug_tuple("Images").field(images).finish(),
+            Self::Volume { choice, of } => {
+                f.debug_struct("Volume").field("choice", choice).field("of", of).finish()
+            }
         }
     }
-}
-
-/// Whether text is a DICOM unique identifier (PS3.5 section 9.1): at most 64 digits and periods.
-pub fn is_uid(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && text.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// Something a request can produce.
@@ -99,6 +107,16 @@ pub enum OutputKind {
     DicomSeg,
     /// The label map as NIfTI, gzip compressed (`nifti`).
     Nifti,
+}
+
+impl OutputKind {
+    /// Its name in requests and answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DicomSeg => "dicom-seg",
+            Self::Nifti => "nifti",
+        }
+    }
 }
 
 /// One finished output.

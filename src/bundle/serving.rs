@@ -19,7 +19,9 @@
 //!   "execution": {
 //!     "gpuModel": "model_fp16.onnx", "tf32": true, "convolutionSearch": "exhaustive", "tensorrtFp16": true,
 //!     "sessionsPerGpu": 2
-//!   }
+//!   },
+//!   "policy": {"gaps": "interpolate", "volumes": "largest"},
+//!   "volume": {"DiffusionBValue": 0}
 //! }
 //! ```
 //!
@@ -35,6 +37,7 @@ use serde::Deserialize;
 use super::execution::Execution;
 use crate::dicom::segment::{Algorithm, Code, check_text};
 use crate::error::{Error, ErrorKind, Result};
+use crate::policy::{PolicyChoice, VolumeChoice};
 use crate::request::OutputKind;
 
 /// The contents of `serving.json`.
@@ -58,6 +61,11 @@ pub struct Serving {
     /// How the network runs on a GPU.
     #[serde(default)]
     pub execution: Execution,
+    /// How series that are not one clean stack are treated, where a request does not say.
+    #[serde(default)]
+    pub policy: PolicyChoice,
+    /// Which volume of a series that holds several, where a request does not say.
+    pub volume: Option<VolumeChoice>,
 }
 
 /// One image of a model that takes several.

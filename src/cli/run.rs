@@ -10,15 +10,15 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::Allowance;
-use crate::config::ComputeArgs;
+use crate::config::{ComputeArgs, PolicyArgs};
 use crate::error::{Error, Result};
 use crate::memory::{self, Account};
 use crate::pipeline::{self, Job};
+use crate::policy::VolumeChoice;
 use crate::progress::{Progress, Stage};
 use crate::registry::{Lease, LoadOptions, Model, discover};
 use crate::request::OutputKind;
 use crate::source::dicom_files::DicomFiles;
-use crate::volume::VolumePolicy;
 use crate::writers::sink::Sink;
 
 /// Settings of `run`.
@@ -39,6 +39,12 @@ pub struct RunArgs {
     /// What to make of the result; what the model package says where not given.
     #[arg(long, env = "OUTPUTS", value_name = "KIND", value_delimiter = ',', value_enum)]
     pub output: Vec<OutputKind>,
+    /// Which volume, where the series holds several: its number, or its name in the list of them.
+    #[arg(long, env = "VOLUME", value_name = "VOLUME")]
+    pub volume: Option<VolumeChoice>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub policy: PolicyArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub compute: ComputeArgs,
@@ -71,10 +77,11 @@ pub async fn run(args: RunArgs) -> Result<()> {
             .await
             .unwrap_or_else(|_| Err(Error::internal("loading the model failed unexpectedly")))?;
     let name = model.name.clone();
+    let policy = args.policy.choice().or(model.policy).decided();
     let job = Job {
         model: Lease::unregistered(model),
         outputs: args.output,
-        policy: VolumePolicy::default(),
+        policy,
         request_id: uuid::Uuid::new_v4().to_string(),
         progress: bar.clone(),
         account: account(),
@@ -82,21 +89,27 @@ pub async fn run(args: RunArgs) -> Result<()> {
         patience: None,
     };
     let request_id = job.request_id.clone();
-    let mut outcome = pipeline::run(&source, job).await?;
+    let mut outcomes = pipeline::run(&source, args.volume, job).await?;
     let folder = args.out.to_string_lossy().into_owned();
     let allowance = Allowance::default();
-    Sink::folders().store(&mut outcome.artifacts, &folder, &allowance).await?;
+    let mut reports = Vec::with_capacity(outcomes.len());
+    for outcome in &mut outcomes {
+        Sink::folders().store(&mut outcome.artifacts, &folder, &allowance).await?;
+        let outputs: Vec<Value> = outcome
+            .artifacts
+            .iter()
+            .map(|a| json!({"kind": a.kind, "mediaType": a.media_type, "bytes": a.bytes.len(), "uri": a.uri}))
+            .collect();
+        let mut report = std::mem::take(&mut outcome.report);
+        report.insert("requestId".to_owned(), json!(request_id));
+        report.insert("model".to_owned(), json!(name));
+        report.insert("outputs".to_owned(), Value::from(outputs));
+        reports.push(Value::Object(report));
+    }
     bar.finish();
-    let outputs: Vec<Value> = outcome
-        .artifacts
-        .iter()
-        .map(|a| json!({"kind": a.kind, "mediaType": a.media_type, "bytes": a.bytes.len(), "uri": a.uri}))
-        .collect();
-    let mut report = outcome.report;
-    report.insert("requestId".to_owned(), json!(request_id));
-    report.insert("model".to_owned(), json!(name));
-    report.insert("outputs".to_owned(), Value::from(outputs));
-    let text = serde_json::to_string_pretty(&Value::Object(report))
+    // A list where each of several volumes was segmented.
+    let all = if let [_] = &reports[..] { reports.remove(0) } else { Value::from(reports) };
+    let text = serde_json::to_string_pretty(&all)
         .map_err(|e| Error::internal("the report cannot be written").caused_by(e))?;
     println!("{text}");
     Ok(())

@@ -23,7 +23,6 @@ use crate::source::aws;
 use crate::source::s3::S3Input;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{CallSample, Service as AwsService};
-use crate::volume::VolumePolicy;
 use crate::writers::sink::Sink;
 
 /// Threads that answer HTTP. They never compute, so two of them keep up with any load.
@@ -154,7 +153,7 @@ async fn build_service(settings: &ServeSettings) -> Result<Service> {
         sink: Sink::new(s3, access),
         access: access.clone(),
         output_uri: settings.http.output_uri.clone(),
-        policy: VolumePolicy::default(),
+        policy: settings.policy,
         metrics: Arc::clone(&metrics),
         account: account.clone(),
     };

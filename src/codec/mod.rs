@@ -69,12 +69,32 @@ impl FrameFormat {
                  8 or 16 bits are"
             )));
         }
+        if let Some(high_bit) = dataset.integer(tags::HIGH_BIT)
+            && high_bit != bits_stored - 1
+        {
+            return Err(unsupported(format!(
+                "HighBit is {high_bit} where BitsStored is {bits_stored}; values that do not end at \
+                 bit 0 are not supported"
+            ))
+            .with("attribute", "HighBit"));
+        }
+        let signed = match dataset.required_integer(tags::PIXEL_REPRESENTATION)? {
+            0 => false,
+            1 => true,
+            other => {
+                return Err(Error::new(
+                    ErrorKind::InvalidImage,
+                    format!("PixelRepresentation is {other}; it must be 0 or 1"),
+                )
+                .with("attribute", "PixelRepresentation"));
+            }
+        };
         Ok(Self {
             rows: dimension(tags::ROWS, "Rows")?,
             columns: dimension(tags::COLUMNS, "Columns")?,
             bits_allocated: bits_allocated as u16,
             bits_stored: bits_stored as u16,
-            signed: dataset.integer(tags::PIXEL_REPRESENTATION).unwrap_or(0) == 1,
+            signed,
         })
     }
 

@@ -14,6 +14,7 @@ mod endpoint;
 mod environment;
 mod log;
 mod parse;
+mod policy;
 mod serve;
 
 pub use access::{AccessArgs, AccessSettings, Allowed, Place};
@@ -23,6 +24,7 @@ pub use connections::{ConnectionArgs, ConnectionSettings, PROBE_CONNECTIONS, Pac
 pub use endpoint::EndpointUrl;
 pub use environment::refuse_unknown_variables;
 pub use log::{LogArgs, LogFormat};
+pub use policy::PolicyArgs;
 pub use serve::{
     AdmissionSettings, HttpSettings, MOST_INPUTS, MemorySettings, ModelSettings, ServeArgs,
     ServeSettings,

@@ -10,10 +10,11 @@ use clap::{ArgAction, Args};
 use super::parse::{bounded, seconds};
 use super::{
     AccessArgs, AccessSettings, AwsArgs, AwsSettings, ComputeArgs, ComputeSettings, ConnectionArgs,
-    ConnectionSettings, wrong,
+    ConnectionSettings, PolicyArgs, wrong,
 };
 use crate::error::Result;
 use crate::memory;
+use crate::policy::PolicyChoice;
 
 /// Flags of `serve`.
 #[derive(Debug, Clone, Args)]
@@ -97,6 +98,9 @@ pub struct ServeArgs {
     pub connections: ConnectionArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
+    pub policy: PolicyArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub compute: ComputeArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -119,6 +123,8 @@ pub struct ServeSettings {
     pub admission: AdmissionSettings,
     /// Time that running requests get to finish at shutdown.
     pub drain_timeout: Duration,
+    /// How series that are not clean stacks are treated.
+    pub policy: PolicyChoice,
     /// Computing.
     pub compute: ComputeSettings,
     /// AWS services.
@@ -242,6 +248,7 @@ impl ServeArgs {
             },
             admission: AdmissionSettings { max_concurrent, queue: self.queue },
             drain_timeout: self.drain_timeout,
+            policy: self.policy.choice(),
             compute,
             aws: self.aws.settings()?,
             access,

@@ -17,6 +17,13 @@ pub fn is_valid(uid: &str) -> bool {
         })
 }
 
+/// Whether `uid` can be read as a UID: as [`is_valid`], but components may have leading zeros, as some
+/// archives write them.
+pub fn is_written(uid: &str) -> bool {
+    (1..=64).contains(&uid.len())
+        && uid.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,6 +39,7 @@ mod tests {
     fn malformed_identifiers_are_refused() {
         for uid in ["", "1.", "1..2", "1.02", "1.2a", &"1.".repeat(40)] {
             assert!(!is_valid(uid), "{uid}");
+            assert_eq!(is_written(uid), uid == "1.02", "{uid}");
         }
     }
 }

@@ -29,5 +29,6 @@ fn check_input(access: &AccessSettings, input: &Input) -> Result<(), Error> {
         Input::Images(images) => {
             images.iter().try_for_each(|(_, image)| check_input(access, image))
         }
+        Input::Volume { of, .. } => check_input(access, of),
     }
 }

@@ -103,10 +103,7 @@ impl Record {
     /// Notes what was made: into the answer, unless it is to be stored.
     pub fn made(&self, artifacts: &[Artifact], digests: Vec<String>, stored: bool) {
         let outputs = artifacts.iter().zip(digests).map(|(artifact, sha256)| Output {
-            kind: serde_json::to_value(artifact.kind)
-                .ok()
-                .and_then(|kind| kind.as_str().map(str::to_owned))
-                .unwrap_or_default(),
+            kind: artifact.kind.name().to_owned(),
             name: artifact.file_name.clone(),
             bytes: artifact.bytes.len(),
             sha256,
@@ -123,12 +120,13 @@ impl Record {
     }
 
     /// Notes how it ended.
-    pub fn ended(&self, result: &Result<InputOutcome>) {
+    pub fn ended(&self, result: &Result<Vec<InputOutcome>>) {
         let mut told = self.told();
         match result {
-            Ok(outcome) => {
+            Ok(outcomes) => {
                 told.outcome = Some("ok");
-                told.series = series(&outcome.report);
+                // Several are of the volumes of one series.
+                told.series = outcomes.first().and_then(|outcome| series(&outcome.report));
             }
             Err(e) => told.outcome = Some(e.kind().code()),
         }
@@ -236,6 +234,7 @@ fn kind(input: &Input) -> &'static str {
         Input::S3 { .. } => "s3",
         Input::Body(_) => "body",
         Input::Images(_) => "images",
+        Input::Volume { of, .. } => kind(of),
     }
 }
 
@@ -270,6 +269,7 @@ fn images(input: &Input) -> Vec<Image> {
         Input::Images(several) => {
             return several.iter().flat_map(|(_, image)| images(image)).collect();
         }
+        Input::Volume { of, .. } => return images(of),
     }]
 }
 

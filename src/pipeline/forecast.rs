@@ -6,6 +6,7 @@
 //! postprocessing holds meanwhile; the way back; the result and its outputs. Sizes that depend on
 //! voxels count as the largest possible ones.
 
+use crate::bundle::ResultForm;
 use crate::codec;
 use crate::dicom::Series;
 use crate::error::{Error, ErrorKind, Result};
@@ -153,12 +154,18 @@ fn written(model: &Model, plan: &Plan, outputs: &[OutputKind]) -> u64 {
     let outputs = if outputs.is_empty() { &model.outputs[..] } else { outputs };
     let voxels = voxels(plan.geometry.dims);
     let segments = (model.segments.len() as u64).min(SEGMENTS);
-    total(outputs.iter().map(|kind| match kind {
+    // The slices that are picked out of an interpolated grid, once more.
+    let picked = match (&plan.resampling, &model.form) {
+        (None, _) => 0,
+        (Some(_), ResultForm::Masks) => voxels.saturating_mul(model.segments.len() as u64),
+        (Some(_), _) => voxels,
+    };
+    picked.saturating_add(total(outputs.iter().map(|kind| match kind {
         // One bit for each pixel of a segment's frames.
         OutputKind::DicomSeg => (voxels / 8).saturating_mul(segments),
         // Label maps shrink to a hundredth.
         OutputKind::Nifti => voxels / 4,
-    }))
+    })))
 }
 
 fn total(parts: impl IntoIterator<Item = u64>) -> u64 {

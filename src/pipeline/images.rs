@@ -8,6 +8,7 @@ use futures::{StreamExt, TryStreamExt};
 use super::Given;
 use crate::dicom::{Attributes, Series};
 use crate::error::{Error, ErrorKind, Result};
+use crate::policy::VolumeChoice;
 use crate::registry::Model;
 use crate::source::ImageSource;
 
@@ -80,8 +81,18 @@ const NO_IMAGES: [&str; 10] =
 /// Series that are asked about at the same time: a study may have hundreds, each of them megabytes.
 const AT_ONCE: usize = 4;
 
-/// An image's name, if the request gives it one, its source and its series.
-type Described<'s> = (Option<&'s str>, &'s dyn ImageSource, Arc<Series>);
+/// An image whose headers were read.
+pub(super) struct Read<'s> {
+    /// Where it is.
+    pub source: &'s dyn ImageSource,
+    /// Its headers.
+    pub series: Arc<Series>,
+    /// Which volume of the series, where the request says it.
+    pub volume: Option<VolumeChoice>,
+}
+
+/// An image's name, if the request gives it one, and the image.
+type Described<'s> = (Option<&'s str>, Read<'s>);
 
 /// Reads the headers of what is given. A place that holds several series stands for the one of
 /// images in it; where the package's rules choose among them, or the model takes several at once, for all of
@@ -108,7 +119,8 @@ pub(super) async fn described<'s>(
     let mut described = Vec::new();
     for image in given {
         let read = |source: &'s dyn ImageSource| async move {
-            source.series().await.map(|series| (source, Arc::new(series)))
+            let series = Arc::new(source.series().await?);
+            Ok::<_, Error>(Read { source, series, volume: image.volume.clone() })
         };
         let reads: Vec<_> = image.sources.iter().map(|source| read(*source)).collect();
         let mut series: Vec<Read<'s>> =
@@ -117,7 +129,7 @@ pub(super) async fn described<'s>(
             series = vec![only_image(series)?];
         }
         let name = image.name.as_deref();
-        described.extend(series.into_iter().map(|(source, series)| (name, source, series)));
+        described.extend(series.into_iter().map(|read| (name, read)));
     }
     Ok(described)
 }
@@ -125,13 +137,13 @@ pub(super) async fn described<'s>(
 /// The one series of images.
 fn only_image(mut series: Vec<Read<'_>>) -> Result<Read<'_>> {
     if series.len() > 1 {
-        let images = series.extract_if(.., |(_, series)| is_image(series)).collect::<Vec<_>>();
+        let images = series.extract_if(.., |read| is_image(&read.series)).collect::<Vec<_>>();
         if !images.is_empty() {
             series = images;
         }
     }
     if series.len() > 1 {
-        let list: Vec<String> = series.iter().map(|(_, series)| summary(series)).collect();
+        let list: Vec<String> = series.iter().map(|read| summary(&read.series)).collect();
         return Err(Error::new(
             ErrorKind::InvalidRequest,
             format!(
@@ -166,9 +178,6 @@ fn summary(series: &Series) -> String {
     )
 }
 
-/// An image's source and its series.
-type Read<'s> = (&'s dyn ImageSource, Arc<Series>);
-
 /// The images, whose names were checked, in the order of the model's.
 ///
 /// # Errors
@@ -176,32 +185,34 @@ type Read<'s> = (&'s dyn ImageSource, Arc<Series>);
 /// [`ErrorKind::InvalidRequest`] where a rule of the model package holds for none or several of
 /// them, or several rules for one, naming image and series.
 pub(super) fn in_order<'s>(given: Vec<Described<'s>>, model: &Model) -> Result<Vec<Read<'s>>> {
-    if let [(None, source, series)] = &given[..] {
-        return Ok(vec![(*source, series.clone())]);
+    if let [(None, _)] = &given[..] {
+        return Ok(given.into_iter().map(|(_, read)| read).collect());
     }
-    let mut taken = vec![false; given.len()];
+    let mut given: Vec<(Option<&str>, Option<Read<'s>>)> =
+        given.into_iter().map(|(name, read)| (name, Some(read))).collect();
+    let series: Vec<Arc<Series>> =
+        given.iter().flat_map(|(_, read)| read).map(|read| read.series.clone()).collect();
     let mut ordered = Vec::with_capacity(given.len());
     for (index, wanted) in model.images.iter().enumerate() {
         let meant: Vec<usize> = (0..given.len())
             .filter(|&i| match (given[i].0, model.selections.get(index)) {
                 (Some(name), _) => called(name, wanted),
                 (None, Some(rule)) => {
-                    given[i].2.instances.first().is_some_and(|first| rule.matches(&first.dataset))
+                    series[i].instances.first().is_some_and(|first| rule.matches(&first.dataset))
                 }
                 (None, None) => false,
             })
             .collect();
         let uids: Vec<&str> =
-            meant.iter().map(|&i| given[i].2.series_instance_uid.as_str()).collect();
+            meant.iter().map(|&i| series[i].series_instance_uid.as_str()).collect();
         match meant[..] {
-            [one] if !taken[one] => {
-                taken[one] = true;
-                ordered.push((given[one].1, given[one].2.clone()));
-            }
-            [_] => {
-                let why = format!("the rules for several images hold for series {}", uids[0]);
-                return Err(refuse(&why, model));
-            }
+            [one] => match given[one].1.take() {
+                Some(read) => ordered.push(read),
+                None => {
+                    let why = format!("the rules for several images hold for series {}", uids[0]);
+                    return Err(refuse(&why, model));
+                }
+            },
             [] => return Err(refuse(&format!("no series is the image {wanted}"), model)),
             _ => {
                 let why = format!("several series are the image {wanted}: {}", uids.join(", "));

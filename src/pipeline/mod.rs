@@ -9,6 +9,7 @@ mod holding;
 mod images;
 pub mod outputs;
 mod service;
+mod suited;
 pub mod timings;
 
 use std::sync::Arc;
@@ -26,11 +27,12 @@ use crate::cpu;
 use crate::dicom::Series;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Account;
+use crate::policy::{Policy, VolumeChoice};
 use crate::progress::{Progress, Stage};
 use crate::registry::{Lease, Model};
 use crate::request::{InferenceRequest, InputOutcome, Outcome, OutputKind};
 use crate::source::ImageSource;
-use crate::volume::{self, Plan, Volume, VolumePolicy};
+use crate::volume::{self, Plan, Volume, VolumeId};
 use frames::FrameStats;
 use outputs::{Finished, geometry_report};
 use timings::Timings;
@@ -78,8 +80,8 @@ pub struct Job {
     /// What to make; empty means the model's own list.
     pub outputs: Vec<OutputKind>,
     /// How series that are not clean stacks are treated.
-    pub policy: VolumePolicy,
-    /// For names of outputs.
+    pub policy: Policy,
+    /// For names of outputs: that of the request, with the input's number where it has several.
     pub request_id: String,
     /// Told of progress, asked about cancellation.
     pub progress: Arc<dyn Progress>,
@@ -97,17 +99,22 @@ pub struct Given<'s> {
     pub name: Option<String>,
     /// The series there, one of which may be meant.
     pub sources: Vec<&'s dyn ImageSource>,
+    /// Which of the series' volumes, where the request says it.
+    pub volume: Option<VolumeChoice>,
 }
+
+/// An image as its headers describe it: its source, its series, the volume to be made.
+type Planned<'s> = (&'s dyn ImageSource, Arc<Series>, Arc<Plan>);
+
+/// How long memory may be waited for while the outputs of what was done before are held.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Acquires the memory that the images planned will need.
 ///
 /// # Errors
 /// [`ErrorKind::PayloadTooLarge`](crate::error::ErrorKind::PayloadTooLarge), naming the attribute at
 /// fault, where it is more than there is for any request.
-async fn acquire(
-    job: &Job,
-    planned: &[(&dyn ImageSource, Arc<Series>, Arc<Plan>)],
-) -> Result<(Holding, Need)> {
+async fn acquire(job: &Job, planned: &[Planned<'_>]) -> Result<(Holding, Need)> {
     let plans: Vec<(&Series, &Plan)> = planned.iter().map(|(_, s, p)| (&**s, &**p)).collect();
     let need = need(&job.model, &plans, &job.outputs)?;
     tracing::debug!(bytes = need.bytes, free = job.account.work.free(), "memory for an input");
@@ -127,29 +134,91 @@ async fn acquire(
     Ok((Holding::new(grant, job.places.clone()), need))
 }
 
-/// Runs one input of one image. Storing the outputs is the caller's, as is `input` in the report.
-pub async fn run(source: &dyn ImageSource, job: Job) -> Result<InputOutcome> {
-    run_images(&[Given { name: None, sources: vec![source] }], job).await
+/// Runs one input of one image. Storing the outputs is the caller's, as is `input` in the reports: one
+/// for each volume that is segmented.
+pub async fn run(
+    source: &dyn ImageSource,
+    volume: Option<VolumeChoice>,
+    job: Job,
+) -> Result<Vec<InputOutcome>> {
+    run_images(&[Given { name: None, sources: vec![source], volume }], job).await
 }
 
 /// Runs one input of several images, each with the name that the model package gives it, or of the
 /// series of one place, among which the package's rules choose. The
-/// result lies on the grid of the model's first image, whose series it refers to.
-pub async fn run_images(given: &[Given<'_>], job: Job) -> Result<InputOutcome> {
+/// result lies on the grid of the model's first image, whose series it refers to. There are several where
+/// the policy says that each volume of a series is segmented.
+pub async fn run_images(given: &[Given<'_>], mut job: Job) -> Result<Vec<InputOutcome>> {
     let mut timings = Timings::default();
-    let progress = job.progress.clone();
     let described = images::described(given, &job.model).await?;
     let ordered = images::in_order(described, &job.model)?;
-    let total = ordered.len();
-    let mut planned: Vec<(&dyn ImageSource, Arc<Series>, Arc<Plan>)> = Vec::with_capacity(total);
-    for (source, series) in ordered {
-        let (described, policy) = (series.clone(), job.policy.clone());
-        let plan = Arc::new(cpu::run(move || volume::plan(&described, &policy)).await?);
-        images::check_frame_of_reference(planned.first().map(|(_, s, _)| s), &series)?;
-        planned.push((source, series, plan));
-        progress.advance(Stage::Metadata, planned.len(), total);
-    }
+    let volumes = plan_all(ordered, &job).await?;
     timings.end(Stage::Metadata);
+    let mut outcomes = Vec::with_capacity(volumes.len());
+    for planned in volumes {
+        outcomes.push(segment(planned, job.clone(), std::mem::take(&mut timings)).await?);
+        // From now on it holds outputs.
+        job.patience = Some(PATIENCE);
+    }
+    Ok(outcomes)
+}
+
+/// Plans the volumes of each image, in the order of [`Model::images`]: for a model of one image, all
+/// that the policy allows; otherwise one of each image.
+async fn plan_all<'s>(ordered: Vec<images::Read<'s>>, job: &Job) -> Result<Vec<Vec<Planned<'s>>>> {
+    let total = ordered.len();
+    let mut first: Option<Arc<Series>> = None;
+    let mut images: Vec<Vec<Planned<'s>>> = Vec::with_capacity(total);
+    for images::Read { source, series, volume } in ordered {
+        let (model, described, policy) = (job.model.clone(), series.clone(), job.policy);
+        let choice = volume.or_else(|| model.volume.clone());
+        let planning = move || {
+            let unsuited = suited::check(&model, total, &described, policy.mismatch)?;
+            let mut plans = volume::plan(&described, &policy, choice.as_ref())?;
+            for plan in &mut plans {
+                plan.warnings.extend(unsuited.clone());
+            }
+            Ok(plans)
+        };
+        let plans = cpu::run(planning).await?;
+        if plans.len() > 1 && total > 1 {
+            return Err(Error::new(
+                ErrorKind::InvalidRequest,
+                format!(
+                    "series {} holds {} volumes, and the model takes {total} images at once: name one \
+                     volume of each by \"volume\"; the policy \"volumes\": \"each\" is for models of one \
+                     image",
+                    series.series_instance_uid,
+                    plans.len()
+                ),
+            ));
+        }
+        images::check_frame_of_reference(first.as_ref(), &series)?;
+        first.get_or_insert_with(|| series.clone());
+        images
+            .push(plans.into_iter().map(|plan| (source, series.clone(), Arc::new(plan))).collect());
+        job.progress.advance(Stage::Metadata, images.len(), total);
+    }
+    Ok(match <[_; 1]>::try_from(images) {
+        Ok([volumes]) => volumes.into_iter().map(|volume| vec![volume]).collect(),
+        Err(images) => vec![images.into_iter().flatten().collect()],
+    })
+}
+
+/// Segments one volume of each image.
+async fn segment(
+    planned: Vec<Planned<'_>>,
+    job: Job,
+    mut timings: Timings,
+) -> Result<InputOutcome> {
+    let progress = job.progress.clone();
+    let total = planned.len();
+    {
+        let kinds = if job.outputs.is_empty() { &job.model.outputs } else { &job.outputs };
+        let (_, series, plan) =
+            planned.first().ok_or_else(|| Error::internal("an input of no image"))?;
+        outputs::check_writable(series, plan, kinds)?;
+    }
     let (holding, need) = acquire(&job, &planned).await?;
     timings.end(Stage::Memory);
     let mut loaded: Vec<(Arc<Series>, Arc<Plan>, Volume)> = Vec::with_capacity(total);
@@ -179,6 +248,7 @@ pub async fn run_images(given: &[Given<'_>], job: Job) -> Result<InputOutcome> {
         let (series, plan) =
             described.first().cloned().ok_or_else(|| Error::internal("an input of no image"))?;
         job.progress.check()?;
+        let kinds = if job.outputs.is_empty() { &model.outputs } else { &job.outputs };
         let finished = Finished {
             model,
             series: &series,
@@ -187,7 +257,6 @@ pub async fn run_images(given: &[Given<'_>], job: Job) -> Result<InputOutcome> {
             request_id: &job.request_id,
         };
         holding.keep(need.result);
-        let kinds = if job.outputs.is_empty() { &model.outputs } else { &job.outputs };
         let written = finished.write(kinds)?;
         timings.end(Stage::Write);
         job.progress.advance(Stage::Write, 1, 1);
@@ -204,7 +273,14 @@ pub async fn run_images(given: &[Given<'_>], job: Job) -> Result<InputOutcome> {
             let images: Map<String, Value> = model.images.iter().cloned().zip(uids).collect();
             report.insert("images".to_owned(), Value::Object(images));
         }
+        if let Some(volume) = &plan.volume {
+            let VolumeId { number, of, name } = volume;
+            report.insert("volume".to_owned(), json!({"number": number, "of": of, "name": name}));
+        }
         report.insert("geometry".to_owned(), geometry_report(&plan, computed.network_dims));
+        if let Some(units) = &plan.units {
+            report.insert("units".to_owned(), json!(units));
+        }
         report.insert("segments".to_owned(), written.segments);
         report.extend(model.network.describe());
         report.insert(

@@ -47,15 +47,15 @@ impl Finished<'_> {
         let mut warnings = Vec::new();
         let mut artifacts = Vec::with_capacity(kinds.len());
         for kind in kinds {
-            artifacts.push(match kind {
-                OutputKind::DicomSeg => self.seg(&mut warnings)?,
-                OutputKind::Nifti => self.nifti()?,
-            });
+            match kind {
+                OutputKind::DicomSeg => artifacts.extend(self.seg(&mut warnings)?),
+                OutputKind::Nifti => artifacts.push(self.nifti(&mut warnings)?),
+            }
         }
         if voxels.iter().all(|v| *v == 0) && !kinds.contains(&OutputKind::DicomSeg) {
             warnings.push("no voxel of any segment was found".to_owned());
         }
-        Ok(Written { artifacts, segments: self.segments(&voxels), warnings })
+        Ok(Written { artifacts, segments: self.segments(&voxels, kinds), warnings })
     }
 
     /// Channels of the segments' masks: their values count from 1.
@@ -95,13 +95,31 @@ impl Finished<'_> {
         Ok(self.model.segments.iter().map(|s| by_value[usize::from(s.value) & 255]).collect())
     }
 
-    fn segments(&self, voxels: &[u64]) -> Value {
+    /// Where a segment is found in an output: its Segment Number in DICOM SEG; in NIfTI its voxels'
+    /// value, or of masks the volume along the fourth axis, counted from 0.
+    fn place_in(&self, kind: OutputKind, number: usize, value: u16) -> Value {
+        match (kind, self.segmentation) {
+            (OutputKind::DicomSeg, _) => json!({"segmentNumber": number}),
+            (OutputKind::Nifti, Segmentation::Labels(_)) => json!({"value": value}),
+            (OutputKind::Nifti, Segmentation::Masks(_)) => {
+                json!({"volume": value.saturating_sub(1), "value": 1})
+            }
+        }
+    }
+
+    fn segments(&self, voxels: &[u64], kinds: &[OutputKind]) -> Value {
         let millilitres = self.plan.geometry.voxel_volume() / 1000.0;
         let code = |c: &crate::dicom::segment::Code| json!({"value": c.value, "scheme": c.scheme, "meaning": c.meaning});
         let segments = self.model.segments.iter().zip(voxels).enumerate();
         segments
             .map(|(index, (segment, &voxels))| {
                 let volume = voxels as f64 * millilitres;
+                let places: Map<String, Value> = kinds
+                    .iter()
+                    .map(|&kind| {
+                        (kind.name().to_owned(), self.place_in(kind, index + 1, segment.value))
+                    })
+                    .collect();
                 json!({
                     "number": index + 1,
                     "label": segment.label,
@@ -109,51 +127,65 @@ impl Finished<'_> {
                     "type": code(&segment.property_type),
                     "voxels": voxels,
                     "millilitres": (volume * 1000.0).round() / 1000.0,
+                    "in": places,
                 })
             })
             .collect()
     }
 
-    fn seg(&self, warnings: &mut Vec<String>) -> Result<Artifact> {
-        let slices: Vec<SourceSlice> = self
-            .plan
-            .slices
-            .iter()
-            .map(|slice| SourceSlice {
-                instance: &self.series.instances[slice.key.instance],
-                frame: slice.key.frame,
-            })
-            .collect();
+    fn seg(&self, warnings: &mut Vec<String>) -> Result<Vec<Artifact>> {
+        let slices = source_slices(self.series, self.plan);
         let mut options = SegOptions::default();
         if let Some(description) = &self.model.series_description {
             options.series_description.clone_from(description);
         }
-        if self.plan.slices.len() > 1 {
+        if self.plan.slices.len() > 1 && self.plan.resampling.is_none() {
             options.spacing_between_slices = Some(self.plan.geometry.affine.spacing()[2]);
         }
-        // Masks of channels that are no segments are not written.
-        let masks;
-        let voxels = match self.segmentation {
-            Segmentation::Labels(labels) => Voxels::Labels(labels.view()),
-            Segmentation::Masks(all) => {
-                masks = self.foreground(all);
+        // Masks of channels that are no segments are not written, and of an interpolated grid the slices
+        // nearest to the source's.
+        let (labels, masks);
+        let nearest = self.plan.resampling.as_ref().map(|resampling| &resampling.nearest[..]);
+        let voxels = match (self.segmentation, nearest) {
+            (Segmentation::Labels(all), None) => Voxels::Labels(all.view()),
+            (Segmentation::Labels(all), Some(nearest)) => {
+                labels = all.select(Axis(2), nearest);
+                Voxels::Labels(labels.view())
+            }
+            (Segmentation::Masks(all), nearest) => {
+                let segments = self.foreground(all);
+                masks = match nearest {
+                    None => segments,
+                    Some(nearest) => segments.select(Axis(3), nearest).into(),
+                };
                 Voxels::Masks(masks.view())
             }
         };
-        let seg = seg::write(&SegRequest {
+        let objects = seg::write(&SegRequest {
             voxels,
             slices: &slices,
             segments: &self.model.segments,
             algorithm: &self.model.algorithm,
             options: &options,
         })?;
-        warnings.extend(seg.summary.warnings);
-        Ok(self.artifact(
-            OutputKind::DicomSeg,
-            "application/dicom",
-            format!("{}.dcm", seg.summary.sop_instance_uid),
-            seg.bytes,
-        ))
+        if objects.len() > 1 {
+            warnings.push(format!(
+                "the segmentation is larger than one DICOM object may be; it was written as {} of one \
+                 series",
+                objects.len()
+            ));
+        }
+        let mut artifacts = Vec::with_capacity(objects.len());
+        for object in objects {
+            warnings.extend(object.summary.warnings);
+            artifacts.push(self.artifact(
+                OutputKind::DicomSeg,
+                "application/dicom",
+                format!("{}.dcm", object.summary.sop_instance_uid),
+                object.bytes,
+            ));
+        }
+        Ok(artifacts)
     }
 
     /// The masks of the segments, in their order.
@@ -168,17 +200,26 @@ impl Finished<'_> {
         }
     }
 
-    fn nifti(&self) -> Result<Artifact> {
+    fn nifti(&self, warnings: &mut Vec<String>) -> Result<Artifact> {
         let affine = &self.plan.geometry.affine.0;
-        let bytes = match self.segmentation {
+        let file = match self.segmentation {
             Segmentation::Labels(labels) => nifti::write(labels.view(), affine)?,
             Segmentation::Masks(masks) => nifti::write_masks(masks.view(), affine)?,
         };
+        if let Some([x, y]) = file.widened {
+            warnings.push(format!(
+                "NIfTI has no tilted slices: each was moved by whole pixels to where it lies, and the \
+                 file is {x} × {y} pixels wide"
+            ));
+        }
+        // One series may hold several volumes.
+        let volume =
+            self.plan.volume.as_ref().map_or(String::new(), |v| format!("-volume{}", v.number));
         Ok(self.artifact(
             OutputKind::Nifti,
             "application/gzip",
-            format!("{}.nii.gz", self.series.series_instance_uid),
-            bytes,
+            format!("{}{volume}.nii.gz", self.series.series_instance_uid),
+            file.bytes,
         ))
     }
 
@@ -192,6 +233,32 @@ impl Finished<'_> {
         let file_name = format!("{}-{name}", self.request_id);
         Artifact { kind, media_type, file_name, bytes: bytes.into(), uri: None }
     }
+}
+
+/// The source's slices, as objects refer to them.
+fn source_slices<'s>(series: &'s Series, plan: &Plan) -> Vec<SourceSlice<'s>> {
+    let slice = |slice: &crate::volume::Slice| SourceSlice {
+        instance: &series.instances[slice.key.instance],
+        frame: slice.key.frame,
+    };
+    plan.slices.iter().map(slice).collect()
+}
+
+/// Refuses what could not be written of a source, before anything of it is fetched.
+///
+/// # Errors
+/// [`ErrorKind::InvalidImage`], naming the instance or the size at fault.
+pub fn check_writable(series: &Series, plan: &Plan, kinds: &[OutputKind]) -> Result<()> {
+    let [columns, rows, _] = plan.geometry.dims;
+    for kind in kinds {
+        match kind {
+            OutputKind::DicomSeg => {
+                seg::check_slices(&source_slices(series, plan), columns, rows)?;
+            }
+            OutputKind::Nifti => nifti::check(plan.geometry.dims, &plan.geometry.affine.0)?,
+        }
+    }
+    Ok(())
 }
 
 /// Voxels of each label.

@@ -2,7 +2,7 @@
 //! they belong.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,20 +10,20 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::audit::{self, Record};
-use super::{Given, Held, Invoke, Job, Places, access, images, run_images};
+use super::{Given, Held, Invoke, Job, PATIENCE, Places, access, images, run_images};
 use crate::aws::Allowance;
 use crate::config::AccessSettings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Account;
+use crate::policy::{PolicyChoice, VolumeChoice};
 use crate::progress::{Progress, Stage};
 use crate::registry::{Lease, Model, Registry};
-use crate::request::{InferenceRequest, Input, InputOutcome, Outcome};
+use crate::request::{Artifact, InferenceRequest, Input, InputOutcome, Outcome};
 use crate::source::ImageSource;
 use crate::source::ahi::{AhiClient, AhiSource, ImageSetId};
 use crate::source::dicom_objects::DicomSeries;
 use crate::source::s3::{Location, S3Input};
 use crate::telemetry::Metrics;
-use crate::volume::VolumePolicy;
 use crate::writers::sink::Sink;
 
 /// Everything a request needs that outlives it.
@@ -41,15 +41,12 @@ pub struct Service {
     /// Where outputs go when a request does not say; into the answer where absent.
     pub output_uri: Option<String>,
     /// How series that are not clean stacks are treated.
-    pub policy: VolumePolicy,
+    pub policy: PolicyChoice,
     /// What is counted and measured.
     pub metrics: Arc<Metrics>,
     /// What the memory of requests is charged to.
     pub account: Account,
 }
-
-/// How long an input may wait for memory while the outputs of those before it are held.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 #[async_trait]
 impl Invoke for Service {
@@ -90,8 +87,12 @@ impl Invoke for Service {
             let job = Job {
                 model: model.clone(),
                 outputs: request.outputs.clone(),
-                policy: self.policy.clone(),
-                request_id: request.request_id.clone(),
+                policy: request.policy.or(model.policy).or(self.policy).decided(),
+                request_id: match request.inputs.len() {
+                    1 => request.request_id.clone(),
+                    // Two inputs may be of one series.
+                    _ => format!("{}-{}", request.request_id, index + 1),
+                },
                 account: self.account.clone(),
                 places: places.clone(),
                 patience: (index > 0).then_some(PATIENCE),
@@ -115,7 +116,7 @@ impl Invoke for Service {
             });
             record.ended(&result);
             drop(record);
-            results.push(result.map_err(|e| {
+            results.extend(result.map_err(|e| {
                 Record::unread(&request, index + 1, Some(&model), "not_run");
                 if request.inputs.len() > 1 { e.with("input", index) } else { e }
             })?);
@@ -161,7 +162,9 @@ impl Service {
                 wanted(series, series_instance_uid.as_deref()).map_err(named)
             }
             Input::Body(bytes) => wanted(s3().series_in(bytes.clone()).await?, None),
-            Input::Images(_) => Err(Error::internal("images within images")),
+            Input::Images(_) | Input::Volume { .. } => {
+                Err(Error::internal("an image that is not a place"))
+            }
         }
     }
 
@@ -172,7 +175,7 @@ impl Service {
         output_uri: Option<&str>,
         allowance: &Arc<Allowance>,
         record: &Record,
-    ) -> Result<InputOutcome> {
+    ) -> Result<Vec<InputOutcome>> {
         let progress = job.progress.clone();
         let described = described(input);
         let wanted: Vec<(Option<&str>, &Input)> = match input {
@@ -185,36 +188,60 @@ impl Service {
         let names: Vec<Option<&str>> = wanted.iter().map(|(name, _)| *name).collect();
         images::check_given(&names, &job.model)?;
         let mut found = Vec::with_capacity(wanted.len());
+        let mut volumes = Vec::with_capacity(wanted.len());
         for (name, image) in wanted {
-            found.push((name, self.sources(image, allowance, &job.places).await?));
+            let (place, volume) = place(image);
+            volumes.push(volume);
+            found.push((name, self.sources(place, allowance, &job.places).await?));
         }
         let reading = record.reading(&found);
         let given: Vec<Given> = found
             .iter()
-            .map(|(name, sources)| Given {
+            .zip(volumes)
+            .map(|((name, sources), volume)| Given {
                 name: name.map(str::to_owned),
                 sources: sources.iter().map(|source| &**source).collect(),
+                volume: volume.cloned(),
             })
             .collect();
-        let mut outcome = run_images(&given, job).await?;
+        let mut outcomes = run_images(&given, job).await?;
         drop(reading);
-        let outputs: Vec<Bytes> = outcome.artifacts.iter().map(|a| a.bytes.clone()).collect();
+        for outcome in &mut outcomes {
+            let mut report = serde_json::Map::new();
+            report.insert("input".to_owned(), described.clone());
+            report.append(&mut outcome.report);
+            outcome.report = report;
+        }
+        let counts: Vec<usize> = outcomes.iter().map(|outcome| outcome.artifacts.len()).collect();
+        let mut artifacts: Vec<Artifact> = outcomes
+            .iter_mut()
+            .flat_map(|outcome| std::mem::take(&mut outcome.artifacts))
+            .collect();
+        let outputs: Vec<Bytes> = artifacts.iter().map(|a| a.bytes.clone()).collect();
         let digests = tokio::task::spawn_blocking(move || audit::digests(&outputs)).await;
-        record.made(&outcome.artifacts, digests.unwrap_or_default(), output_uri.is_some());
-        let mut report = serde_json::Map::new();
-        report.insert("input".to_owned(), described);
-        report.append(&mut outcome.report);
-        outcome.report = report;
+        record.made(&artifacts, digests.unwrap_or_default(), output_uri.is_some());
         if let Some(uri) = output_uri {
             let started = Instant::now();
-            let stored = self.sink.store(&mut outcome.artifacts, uri, allowance).await;
+            let stored = self.sink.store(&mut artifacts, uri, allowance).await;
             // Also where one of several failed: the others are there.
-            record.stored(&outcome.artifacts);
+            record.stored(&artifacts);
             stored?;
             progress.took(Stage::Store.name(), started.elapsed().as_secs_f64());
             progress.advance(Stage::Store, 1, 1);
         }
-        Ok(outcome)
+        let mut artifacts = artifacts.into_iter();
+        for (outcome, count) in outcomes.iter_mut().zip(counts) {
+            outcome.artifacts = artifacts.by_ref().take(count).collect();
+        }
+        Ok(outcomes)
+    }
+}
+
+/// Where an image is, and which volume of its series is meant.
+fn place(input: &Input) -> (&Input, Option<&VolumeChoice>) {
+    match input {
+        Input::Volume { choice, of } => (of, Some(choice)),
+        place => (place, None),
     }
 }
 
@@ -252,6 +279,7 @@ fn described(input: &Input) -> Value {
             let listed = || images.iter().map(|(_, image)| described(image)).collect();
             json!({ "images": named.map_or_else(listed, Value::Object) })
         }
+        Input::Volume { of, .. } => described(of),
     }
 }
 

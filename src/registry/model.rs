@@ -15,6 +15,7 @@ use crate::inference::{
     BrokenNetworks, GpuPermits, GpuSettings, Inferer, Network, NetworkSettings, OnnxNetwork,
     PlaneSink, ProviderChoice, WIDEST_LAYER,
 };
+use crate::policy::{PolicyChoice, VolumeChoice};
 use crate::postprocess::PostPlan;
 use crate::progress::Silent;
 use crate::request::OutputKind;
@@ -90,6 +91,10 @@ pub struct Model {
     pub series_description: Option<String>,
     /// What is made of a result when a request does not say.
     pub outputs: Vec<OutputKind>,
+    /// How series that are not clean stacks are treated, as far as the package says it.
+    pub policy: PolicyChoice,
+    /// Which volume of a series that holds several, where a request does not say.
+    pub volume: Option<VolumeChoice>,
 }
 
 impl Model {
@@ -157,6 +162,8 @@ impl Model {
             algorithm,
             series_description: serving.series_description,
             outputs,
+            policy: serving.policy,
+            volume: serving.volume,
             bundle,
         })
     }

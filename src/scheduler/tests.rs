@@ -55,6 +55,7 @@ fn request(id: &str) -> InferenceRequest {
         model: None,
         outputs: Vec::new(),
         output_uri: None,
+        policy: crate::policy::PolicyChoice::default(),
     }
 }
 

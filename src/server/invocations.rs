@@ -177,6 +177,7 @@ impl Call<'_> {
             },
             outputs,
             output_uri: body.output_uri.or_else(|| self.app.http.output_uri.clone()),
+            policy: body.policy,
         })
     }
 

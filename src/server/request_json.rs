@@ -6,9 +6,11 @@
 
 mod fields;
 
+use crate::dicom::uid;
 use crate::error::{Error, ErrorKind, Result};
-use crate::request::{Input, OutputKind, is_s3_uri, is_uid};
-use fields::{Fields, Image, Images, InputFields, List, Object, Output, Text};
+use crate::policy::PolicyChoice;
+use crate::request::{Input, OutputKind, is_s3_uri};
+use fields::{Fields, Image, Images, List, Object, Output, Text};
 
 /// Longest JSON path repeated in an error: its last part may be a field the client made up.
 const LONGEST_PATH: usize = 120;
@@ -24,6 +26,8 @@ pub(super) struct Body {
     pub outputs: Vec<OutputKind>,
     /// Field `outputS3Uri`.
     pub output_uri: Option<String>,
+    /// Field `policy`.
+    pub policy: PolicyChoice,
 }
 
 impl Body {
@@ -34,6 +38,7 @@ impl Body {
             model: None,
             outputs: Vec::new(),
             output_uri: None,
+            policy: PolicyChoice::default(),
         }
     }
 
@@ -54,6 +59,7 @@ impl Body {
             model: self.model.or(inner.model),
             outputs: if self.outputs.is_empty() { inner.outputs } else { self.outputs },
             output_uri: self.output_uri.or(inner.output_uri),
+            policy: self.policy.or(inner.policy),
         }
     }
 }
@@ -64,23 +70,14 @@ impl Body {
 /// [`ErrorKind::InvalidRequest`], naming the JSON path.
 pub(super) fn parse(body: &[u8], most_inputs: usize) -> Result<Body> {
     let mut json = serde_json::Deserializer::from_slice(body);
-    let Object(fields): Object<Fields> =
+    let Object(mut fields): Object<Fields> =
         serde_path_to_error::deserialize(&mut json).map_err(|e| {
             let path = e.path().to_string();
             describe(&path, e.inner())
         })?;
     json.end().map_err(|e| describe("", &e))?;
 
-    let bare = InputFields {
-        images: fields.images,
-        datastore_id: fields.datastore_id,
-        image_set_id: fields.image_set_id,
-        version_id: fields.version_id,
-        study_instance_uid: fields.study_instance_uid,
-        series_instance_uid: fields.series_instance_uid,
-        s3_uri: fields.s3_uri,
-    };
-    let (images, image) = bare.split();
+    let (images, image) = (fields.images.take(), fields.image());
     let inputs = match (fields.inputs, images.is_none() && image.is_empty()) {
         (Some(_), false) => {
             return Err(invalid("inputs", "must not stand beside the fields of a single input"));
@@ -101,9 +98,9 @@ pub(super) fn parse(body: &[u8], most_inputs: usize) -> Result<Body> {
         (Some(List(sets)), true) => sets
             .into_iter()
             .enumerate()
-            .map(|(i, Object(fields))| {
-                let (images, image) = fields.split();
-                one(images, image, &format!("inputs[{i}]"))
+            .map(|(i, Object(mut fields))| {
+                let image = fields.image();
+                one(fields.images, image, &format!("inputs[{i}]"))
             })
             .collect::<Result<_>>()?,
         (None, false) => vec![one(images, image, "")?],
@@ -112,27 +109,18 @@ pub(super) fn parse(body: &[u8], most_inputs: usize) -> Result<Body> {
     if output_uri.as_deref().is_some_and(|uri| !is_s3_uri(uri)) {
         return Err(invalid("outputS3Uri", "must be s3://BUCKET/PREFIX"));
     }
-    Ok(Body { inputs, model: plain(fields.model), outputs: outputs(fields.outputs)?, output_uri })
+    Ok(Body {
+        inputs,
+        model: plain(fields.model),
+        outputs: outputs(fields.outputs)?,
+        output_uri,
+        policy: fields.policy.map(|Object(policy)| policy).unwrap_or_default(),
+    })
 }
 
 /// The text of a field.
 fn plain<const MOST: usize>(text: Option<Text<MOST>>) -> Option<String> {
     text.map(|Text(text)| text)
-}
-
-impl InputFields {
-    /// The fields of an image, and those of several.
-    fn split(self) -> (Option<Images>, Image) {
-        let image = Image {
-            datastore_id: self.datastore_id,
-            image_set_id: self.image_set_id,
-            version_id: self.version_id,
-            study_instance_uid: self.study_instance_uid,
-            series_instance_uid: self.series_instance_uid,
-            s3_uri: self.s3_uri,
-        };
-        (self.images, image)
-    }
 }
 
 /// The input at `path`, which is empty for the bare form.
@@ -164,16 +152,26 @@ impl Image {
             && self.study_instance_uid.is_none()
             && self.series_instance_uid.is_none()
             && self.s3_uri.is_none()
+            && self.volume.is_none()
     }
 
     /// The image at `path`: in S3, a study, or an image set.
-    fn input(self, path: &str) -> Result<Input> {
+    fn input(mut self, path: &str) -> Result<Input> {
+        let volume = self.volume.take();
+        let place = self.place(path)?;
+        Ok(match volume {
+            None => place,
+            Some(choice) => Input::Volume { choice, of: Box::new(place) },
+        })
+    }
+
+    fn place(self, path: &str) -> Result<Input> {
         let uids = [
             ("studyInstanceUID", &self.study_instance_uid),
             ("seriesInstanceUID", &self.series_instance_uid),
         ];
         for (field, uid) in uids {
-            if uid.as_ref().is_some_and(|Text(uid)| !is_uid(uid)) {
+            if uid.as_ref().is_some_and(|Text(uid)| !uid::is_written(uid)) {
                 return Err(invalid(&below(path, field), "must be a DICOM UID"));
             }
         }

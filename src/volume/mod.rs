@@ -4,11 +4,14 @@
 //! a frame is fetched; [`Volume`] then takes the decoded frames in any order.
 
 pub mod affine;
+mod apart;
+mod candidates;
 mod plan;
-mod policy;
 mod slice;
+mod stack;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::sync::Arc;
 
@@ -16,8 +19,9 @@ use ndarray::{Array3, ShapeBuilder};
 use rayon::prelude::*;
 
 pub use affine::Affine;
+pub use candidates::VolumeId;
 pub use plan::{Plan, Slice, plan};
-pub use policy::{DuplicatePolicy, GapPolicy, VolumePolicy};
+pub use stack::Resampling;
 
 use crate::codec::Samples;
 use crate::error::{Error, Result};
@@ -80,36 +84,65 @@ impl Volume {
     }
 
     /// The voxels in physical units (Hounsfield for CT): `stored · RescaleSlope + RescaleIntercept`
-    /// slice by slice, axes (X, Y, Z), X running fastest in memory. Slices are freed as they go.
+    /// slice by slice, axes (X, Y, Z), X running fastest in memory. Where the plan resamples, a slice of
+    /// the grid is interpolated linearly between two of the source. Slices are freed as they go.
     pub fn into_physical(self) -> Result<Array3<f32>> {
         let [nx, ny, nz] = self.plan.geometry.dims;
         let count = nx.saturating_mul(ny).saturating_mul(nz);
         let mut voxels = zeroed::<f32>(count, "the volume")?;
-        voxels
-            .par_chunks_mut(nx * ny)
-            .zip(self.slices)
-            .zip(&self.plan.slices)
-            .enumerate()
-            .try_for_each(|(index, ((target, samples), slice))| {
-                let samples =
-                    samples.ok_or_else(|| Error::internal(format!("slice {index} is missing")))?;
-                rescale(&samples, slice.rescale, target);
-                Ok::<_, Error>(())
-            })?;
+        let slices = voxels.par_chunks_mut(nx * ny);
+        let missing = |index| Error::internal(format!("slice {index} is missing"));
+        match &self.plan.resampling {
+            None => slices.zip(self.slices).zip(&self.plan.slices).enumerate().try_for_each(
+                |(index, ((target, samples), slice))| {
+                    let samples = samples.ok_or_else(|| missing(index))?;
+                    rescale(&samples, slice.rescale, |out, value| *out = value, target);
+                    Ok::<_, Error>(())
+                },
+            )?,
+            Some(resampling) => {
+                let source = |index: usize| {
+                    let samples = self.slices.get(index).and_then(Option::as_ref);
+                    let slice = self.plan.slices.get(index);
+                    samples.zip(slice).ok_or_else(|| missing(index))
+                };
+                slices.zip(&resampling.mix).try_for_each(|(target, &(below, weight))| {
+                    let (samples, slice) = source(below)?;
+                    rescale(samples, slice.rescale, |out, value| *out = value, target);
+                    if weight > 0.0 {
+                        let (samples, slice) = source(below + 1)?;
+                        let mix = |out: &mut f32, value: f32| *out += (value - *out) * weight;
+                        rescale(samples, slice.rescale, mix, target);
+                    }
+                    Ok::<_, Error>(())
+                })?;
+            }
+        }
         Array3::from_shape_vec((nx, ny, nz).f(), voxels)
             .map_err(|e| Error::internal("the volume's shape does not match").caused_by(e))
     }
 }
 
-/// `stored · slope + intercept`, computed in f64 and rounded once.
-fn rescale(samples: &Samples, (slope, intercept): (f64, f64), target: &mut [f32]) {
-    fn run<T: Copy + Into<f64>>(stored: &[T], slope: f64, intercept: f64, target: &mut [f32]) {
+/// `stored · slope + intercept`, computed in f64 and rounded once, put into `target` by `put`.
+fn rescale(
+    samples: &Samples,
+    (slope, intercept): (f64, f64),
+    put: impl Fn(&mut f32, f32) + Copy,
+    target: &mut [f32],
+) {
+    fn run<T: Copy + Into<f64>>(
+        stored: &[T],
+        to_physical: impl Fn(f64) -> f32,
+        put: impl Fn(&mut f32, f32),
+        target: &mut [f32],
+    ) {
         for (out, &v) in target.iter_mut().zip(stored) {
-            *out = (v.into() * slope + intercept) as f32;
+            put(out, to_physical(v.into()));
         }
     }
+    let to_physical = |stored: f64| (stored * slope + intercept) as f32;
     match samples {
-        Samples::I16(v) => run(v, slope, intercept, target),
-        Samples::U16(v) => run(v, slope, intercept, target),
+        Samples::I16(v) => run(v, to_physical, put, target),
+        Samples::U16(v) => run(v, to_physical, put, target),
     }
 }

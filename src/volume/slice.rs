@@ -4,12 +4,13 @@
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 
+use super::values;
 use crate::codec::FrameFormat;
-use crate::dicom::{Attributes, Dataset, FrameKey, Instance};
+use crate::dicom::{Attributes, Dataset, FrameKey, Instance, Series};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What the header says of one frame.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct FrameGeometry {
     pub key: FrameKey,
     /// ImagePositionPatient, LPS+ millimetres.
@@ -24,6 +25,21 @@ pub(super) struct FrameGeometry {
     pub format: FrameFormat,
     pub instance_number: i64,
     pub frame_of_reference: Option<String>,
+}
+
+/// UID of the instance that holds a frame.
+pub(super) fn uid<'a>(series: &'a Series, frame: &FrameGeometry) -> &'a str {
+    &series.instances[frame.key.instance].sop_instance_uid
+}
+
+/// Names the instance (and the frame of a multi-frame one) for a message.
+pub(super) fn name(series: &Series, frame: &FrameGeometry) -> String {
+    let uid = uid(series, frame);
+    if series.instances[frame.key.instance].frames.len() > 1 {
+        format!("{uid} (frame {})", frame.key.frame + 1)
+    } else {
+        uid.to_owned()
+    }
 }
 
 /// Reads every frame of an instance; errors name the instance.
@@ -68,7 +84,8 @@ fn read_frame(key: FrameKey, instance: &Instance) -> Result<FrameGeometry> {
     let [rx, ry, rz, cx, cy, cz] = orientation;
     let (row_direction, column_direction) = ([rx, ry, rz], [cx, cy, cz]);
     check_orientation(row_direction, column_direction)?;
-    let rescale = Places::new(dataset, key.frame, tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE);
+    values::refuse_mosaic(dataset)?;
+    let format = FrameFormat::from_dataset(dataset)?;
     Ok(FrameGeometry {
         key,
         position,
@@ -76,11 +93,8 @@ fn read_frame(key: FrameKey, instance: &Instance) -> Result<FrameGeometry> {
         column_direction,
         pixel_spacing,
         slice_thickness: measures.number(tags::SLICE_THICKNESS),
-        rescale: (
-            rescale.number(tags::RESCALE_SLOPE).unwrap_or(1.0),
-            rescale.number(tags::RESCALE_INTERCEPT).unwrap_or(0.0),
-        ),
-        format: FrameFormat::from_dataset(dataset)?,
+        rescale: values::rescale(dataset, key.frame, &format)?,
+        format,
         instance_number: dataset.integer(tags::INSTANCE_NUMBER).unwrap_or(i64::MAX),
         frame_of_reference: dataset.text(tags::FRAME_OF_REFERENCE_UID),
     })
@@ -101,12 +115,12 @@ fn check_orientation(row: [f64; 3], column: [f64; 3]) -> Result<()> {
 
 /// Where an attribute of one frame may stand, in the order they are tried: the frame's own
 /// functional group, the shared one, the top level.
-struct Places<'a> {
+pub(super) struct Places<'a> {
     candidates: Vec<&'a Dataset>,
 }
 
 impl<'a> Places<'a> {
-    fn new(dataset: &'a Dataset, frame: usize, macro_sequence: Tag) -> Self {
+    pub fn new(dataset: &'a Dataset, frame: usize, macro_sequence: Tag) -> Self {
         let group = |sequence: Tag, item: usize| -> Option<&'a Dataset> {
             let groups = dataset.element_opt(sequence).ok()??.items()?;
             groups.get(item)?.element_opt(macro_sequence).ok()??.items()?.first()
@@ -136,5 +150,15 @@ impl<'a> Places<'a> {
 
     fn number(&self, tag: Tag) -> Option<f64> {
         self.holding(tag).number(tag)
+    }
+
+    /// The first item of a sequence that stands there.
+    pub fn item(&self, sequence: Tag) -> Option<&'a Dataset> {
+        self.holding(sequence).element_opt(sequence).ok()??.items()?.first()
+    }
+
+    /// All values as text; empty where none has the attribute.
+    pub fn texts(&self, tag: Tag) -> Vec<String> {
+        self.holding(tag).texts(tag)
     }
 }

@@ -9,10 +9,10 @@ use std::time::Duration;
 use ahi_inference::error::ErrorKind;
 use ahi_inference::memory::Account;
 use ahi_inference::pipeline::{self, Job};
+use ahi_inference::policy::Policy;
 use ahi_inference::progress::{Progress, Silent, Stage};
 use ahi_inference::registry::{Lease, LoadOptions, Model};
 use ahi_inference::source::dicom_files::DicomFiles;
-use ahi_inference::volume::VolumePolicy;
 
 use super::end_to_end::phantom;
 
@@ -25,7 +25,7 @@ fn job(account: &Account, places: &Arc<()>, progress: Arc<dyn Progress>) -> Job 
     Job {
         model: model(),
         outputs: Vec::new(),
-        policy: VolumePolicy::default(),
+        policy: Policy::default(),
         request_id: "test".to_owned(),
         progress,
         account: account.clone(),
@@ -82,7 +82,7 @@ async fn memory_and_place_are_held_until_the_work_has_ended() {
     let job = job(&account, &places, gate.clone());
     let files = folder.path().join("p/dicom");
     let running =
-        tokio::spawn(async move { pipeline::run(&DicomFiles::new(files, None), job).await });
+        tokio::spawn(async move { pipeline::run(&DicomFiles::new(files, None), None, job).await });
     until("the network never ran", || gate.reached.load(Ordering::SeqCst)).await;
     running.abort();
     assert!(running.await.unwrap_err().is_cancelled());
@@ -100,7 +100,7 @@ async fn what_never_fits_is_refused_and_what_does_not_fit_now_waits() {
     let source = || DicomFiles::new(folder.path().join("p/dicom"), None);
     let places = Arc::new(());
     let small = Account::new(1 << 30, Some(4 << 20));
-    let refused = pipeline::run(&source(), job(&small, &places, Arc::new(Silent))).await;
+    let refused = pipeline::run(&source(), None, job(&small, &places, Arc::new(Silent))).await;
     let error = refused.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PayloadTooLarge, "{error}");
     for detail in ["attribute", "voxels", "neededBytes", "limitBytes", "setting"] {
@@ -111,13 +111,14 @@ async fn what_never_fits_is_refused_and_what_does_not_fit_now_waits() {
     let held = enough.work.take(2 << 20).await.unwrap();
     let job = job(&enough, &places, Arc::new(Silent));
     let files = source();
-    let waiting = pipeline::run(&files, job);
+    let waiting = pipeline::run(&files, None, job);
     tokio::pin!(waiting);
     let soon = Duration::from_millis(500);
     assert!(tokio::time::timeout(soon, &mut waiting).await.is_err(), "it did not wait");
     drop(held);
     let outcome = waiting.await.unwrap();
-    let outputs: usize = outcome.artifacts.iter().map(|one| one.bytes.len()).sum();
+    let outputs: usize =
+        outcome.iter().flat_map(|one| &one.artifacts).map(|one| one.bytes.len()).sum();
     let used = enough.work.used();
     assert!(used >= outputs as u64 && used < needed / 4, "{used} bytes for {outputs} of outputs");
     drop(outcome);

@@ -11,12 +11,13 @@ use ahi_inference::inference::ProviderChoice;
 use ahi_inference::memory::Account;
 use ahi_inference::pipeline::timings::Timings;
 use ahi_inference::pipeline::{Holding, compute, frames};
+use ahi_inference::policy::Policy;
 use ahi_inference::postprocess::Segmentation;
 use ahi_inference::progress::Silent;
 use ahi_inference::registry::{Lease, LoadOptions, Model};
 use ahi_inference::source::dicom_files::DicomFiles;
 use ahi_inference::source::{EncodedFrame, ImageSource};
-use ahi_inference::volume::{VolumePolicy, plan};
+use ahi_inference::volume::plan;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use ndarray::{Array1, Array4};
@@ -52,7 +53,7 @@ async fn cranium_equals_monai() {
     let source = DicomFiles::new(folder.path(), None);
     let series = Arc::new(source.series().await.unwrap());
     assert_eq!(series.instances.len(), 108);
-    let plan = Arc::new(plan(&series, &VolumePolicy::default()).unwrap());
+    let plan = Arc::new(plan(&series, &Policy::default(), None).unwrap().remove(0));
     assert!(plan.warnings.is_empty(), "{:?}", plan.warnings);
     let options = LoadOptions { provider: ProviderChoice::Cpu, ..LoadOptions::default() };
     let model = Model::load("bone", &bundle, &options).unwrap();
@@ -142,7 +143,7 @@ async fn a_frame_that_comes_broken_is_asked_for_twice_more() {
     phantom(&folder.path().join("p"), "32", "24").await;
     let files = || DicomFiles::new(folder.path().join("p/dicom"), None);
     let series = Arc::new(files().series().await.unwrap());
-    let plan = Arc::new(plan(&series, &VolumePolicy::default()).unwrap());
+    let plan = Arc::new(plan(&series, &Policy::default(), None).unwrap().remove(0));
     let load = async |times| {
         let transfers = Arc::new(Transfers { broken: times, asked: Mutex::default() });
         let source = Breaking { source: files(), transfers: transfers.clone() };
@@ -193,7 +194,7 @@ async fn a_cancelled_request_stops() {
         let job = ahi_inference::pipeline::Job {
             model: model.clone(),
             outputs: Vec::new(),
-            policy: VolumePolicy::default(),
+            policy: Policy::default(),
             request_id: "test".to_owned(),
             progress: Arc::new(StopAt(stage, Mutex::new(false))),
             account: Account::unbounded(),
@@ -201,7 +202,7 @@ async fn a_cancelled_request_stops() {
             patience: None,
         };
         let source = DicomFiles::new(folder.path().join("p/dicom"), None);
-        let run = ahi_inference::pipeline::run(&source, job);
+        let run = ahi_inference::pipeline::run(&source, None, job);
         let e = tokio::time::timeout(Duration::from_secs(60), run).await.unwrap().unwrap_err();
         assert_eq!(e.kind(), ahi_inference::error::ErrorKind::Cancelled, "{stage:?}: {e}");
     }

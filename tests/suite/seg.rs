@@ -209,7 +209,9 @@ fn write_seg<L: Label>(
         algorithm: &algorithm,
         options,
     };
-    write(&request).unwrap()
+    let mut objects = write(&request).unwrap();
+    assert_eq!(objects.len(), 1);
+    objects.remove(0)
 }
 
 fn read(seg: &Seg) -> DefaultDicomObject {
@@ -637,7 +639,7 @@ fn nifti_for_nibabel() {
     let labels = blocks(17, 13, 5);
     ndarray_npy::write_npy(folder.join("labels.npy"), &labels).unwrap();
     for (name, affine) in [("sheared", affine), ("straight", straight)] {
-        let file = nifti::write(labels.view(), &affine).unwrap();
+        let file = nifti::write(labels.view(), &affine).unwrap().bytes;
         assert_eq!(file[..2], [0x1f, 0x8b]);
         std::fs::write(folder.join(format!("{name}.nii.gz")), file).unwrap();
         let affine: Vec<f64> = affine.into_iter().flatten().collect();

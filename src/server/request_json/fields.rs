@@ -9,6 +9,7 @@ use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::config::MOST_INPUTS;
+use crate::policy::{PolicyChoice, VolumeChoice};
 
 /// Images of an input.
 const MOST_IMAGES: usize = 64;
@@ -27,41 +28,7 @@ pub(super) type Uri = Text<1100>;
 /// The name of a model or of an image of one.
 pub(super) type Name = Text<1024>;
 
-/// What stands at the top.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Fields {
-    pub inputs: Option<List<Object<InputFields>, MOST_INPUTS>>,
-    pub images: Option<Images>,
-    pub datastore_id: Option<AhiId>,
-    pub image_set_id: Option<AhiId>,
-    pub version_id: Option<Version>,
-    #[serde(rename = "studyInstanceUID")]
-    pub study_instance_uid: Option<Uid>,
-    #[serde(rename = "seriesInstanceUID")]
-    pub series_instance_uid: Option<Uid>,
-    pub s3_uri: Option<Uri>,
-    pub model: Option<Name>,
-    pub outputs: Option<List<Output, MOST_OUTPUTS>>,
-    #[serde(rename = "outputS3Uri")]
-    pub output_uri: Option<Uri>,
-}
-
-/// An image, or several under `images`.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct InputFields {
-    pub images: Option<Images>,
-    pub datastore_id: Option<AhiId>,
-    pub image_set_id: Option<AhiId>,
-    pub version_id: Option<Version>,
-    #[serde(rename = "studyInstanceUID")]
-    pub study_instance_uid: Option<Uid>,
-    #[serde(rename = "seriesInstanceUID")]
-    pub series_instance_uid: Option<Uid>,
-    pub s3_uri: Option<Uri>,
-}
-
+/// One image: where it is, and which volume of its series is meant.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Image {
@@ -73,6 +40,64 @@ pub(super) struct Image {
     #[serde(rename = "seriesInstanceUID")]
     pub series_instance_uid: Option<Uid>,
     pub s3_uri: Option<Uri>,
+    pub volume: Option<VolumeChoice>,
+}
+
+/// A struct of these fields and those of an [`Image`]; serde cannot flatten one into another and refuse
+/// fields that are unknown to both.
+macro_rules! beside_an_image {
+    ($(#[$doc:meta])* $name:ident { $($(#[$meta:meta])* $field:ident: $kind:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase", deny_unknown_fields)]
+        pub(super) struct $name {
+            $($(#[$meta])* pub $field: $kind,)*
+            datastore_id: Option<AhiId>,
+            image_set_id: Option<AhiId>,
+            version_id: Option<Version>,
+            #[serde(rename = "studyInstanceUID")]
+            study_instance_uid: Option<Uid>,
+            #[serde(rename = "seriesInstanceUID")]
+            series_instance_uid: Option<Uid>,
+            s3_uri: Option<Uri>,
+            volume: Option<VolumeChoice>,
+        }
+
+        impl $name {
+            /// Takes the fields of an image out.
+            pub fn image(&mut self) -> Image {
+                Image {
+                    datastore_id: self.datastore_id.take(),
+                    image_set_id: self.image_set_id.take(),
+                    version_id: self.version_id.take(),
+                    study_instance_uid: self.study_instance_uid.take(),
+                    series_instance_uid: self.series_instance_uid.take(),
+                    s3_uri: self.s3_uri.take(),
+                    volume: self.volume.take(),
+                }
+            }
+        }
+    };
+}
+
+beside_an_image! {
+    /// What stands at the top.
+    Fields {
+        inputs: Option<List<Object<InputFields>, MOST_INPUTS>>,
+        images: Option<Images>,
+        model: Option<Name>,
+        outputs: Option<List<Output, MOST_OUTPUTS>>,
+        #[serde(rename = "outputS3Uri")]
+        output_uri: Option<Uri>,
+        policy: Option<Object<PolicyChoice>>,
+    }
+}
+
+beside_an_image! {
+    /// An image, or several under `images`.
+    InputFields {
+        images: Option<Images>,
+    }
 }
 
 #[derive(Deserialize)]

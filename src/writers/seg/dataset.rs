@@ -10,8 +10,8 @@ use super::charset::set_character_set;
 use super::elements::{Put, code_item};
 use super::frames::PlannedFrame;
 use super::source::{Plane, copy_context, copy_lossy_compression};
-use super::{Algorithm, SegRequest, SegmentDescription, color, functional_groups};
-use crate::dicom::{Attributes, Dataset, Instance, uid};
+use super::{Algorithm, Identity, SegRequest, SegmentDescription, color, functional_groups};
+use crate::dicom::{Attributes, Dataset, Instance};
 use crate::error::{Error, Result};
 
 /// Who made the object (Enhanced General Equipment Module, PS3.3 C.7.5.2).
@@ -26,7 +26,9 @@ const SERIES_NUMBER_OFFSET: i64 = 1000;
 pub(super) struct Content<'a, 'r, L> {
     pub request: &'a SegRequest<'r, L>,
     pub sop_instance_uid: &'a str,
-    pub series_instance_uid: &'a str,
+    pub identity: &'a Identity,
+    /// Number of the object in its series, from 1.
+    pub number: usize,
     /// The source instances, each once, at least one.
     pub instances: &'a [&'a Instance],
     /// One per slice, at least one.
@@ -69,7 +71,7 @@ impl<L> Content<'_, '_, L> {
                  viewers relate it to the images by their references alone"
                     .to_owned(),
             );
-            uid::generate()
+            self.identity.frame_of_reference_uid.clone()
         });
         to.put_text(tags::FRAME_OF_REFERENCE_UID, VR::UI, &frame_of_reference);
     }
@@ -82,7 +84,7 @@ impl<L> Content<'_, '_, L> {
             .filter(|&number| i32::try_from(number).is_ok())
             .unwrap_or(SERIES_NUMBER_OFFSET);
         to.put_text(tags::MODALITY, VR::CS, "SEG");
-        to.put_text(tags::SERIES_INSTANCE_UID, VR::UI, self.series_instance_uid);
+        to.put_text(tags::SERIES_INSTANCE_UID, VR::UI, &self.identity.series_instance_uid);
         to.put_text(tags::SERIES_NUMBER, VR::IS, &number.to_string());
         let description = &self.request.options.series_description;
         to.put_text(tags::SERIES_DESCRIPTION, VR::LO, description);
@@ -103,7 +105,7 @@ impl<L> Content<'_, '_, L> {
         let dimension = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
         to.put_text(tags::SOP_CLASS_UID, VR::UI, uids::SEGMENTATION_STORAGE);
         to.put_text(tags::SOP_INSTANCE_UID, VR::UI, self.sop_instance_uid);
-        to.put_text(tags::INSTANCE_NUMBER, VR::IS, "1");
+        to.put_text(tags::INSTANCE_NUMBER, VR::IS, &self.number.to_string());
         to.put_texts(tags::IMAGE_TYPE, VR::CS, &["DERIVED".to_owned(), "PRIMARY".to_owned()]);
         to.put_text(tags::NUMBER_OF_FRAMES, VR::IS, &self.frames.len().to_string());
         to.put_u16(tags::SAMPLES_PER_PIXEL, &[1]);
@@ -125,15 +127,22 @@ impl<L> Content<'_, '_, L> {
 
     fn put_segments(&self, to: &mut Dataset) {
         let algorithm = self.request.algorithm;
-        let segments = self.request.segments.iter().zip(0_u16..);
-        let items = segments.map(|(segment, index)| segment_item(segment, index, algorithm));
+        let segments = self.request.segments.iter().zip(&self.identity.tracking).zip(0_u16..);
+        let items = segments.map(|((segment, tracking_uid), index)| {
+            segment_item(segment, index, algorithm, tracking_uid)
+        });
         to.put_items(tags::SEGMENT_SEQUENCE, items.collect());
     }
 }
 
 /// An item of the Segment Sequence (Segment Description Macro, PS3.3 C.8.20.4). `index` counts from
 /// zero.
-fn segment_item(segment: &SegmentDescription, index: u16, algorithm: &Algorithm) -> Dataset {
+fn segment_item(
+    segment: &SegmentDescription,
+    index: u16,
+    algorithm: &Algorithm,
+    tracking_uid: &str,
+) -> Dataset {
     let mut item = Dataset::new_empty();
     item.put_u16(tags::SEGMENT_NUMBER, &[index + 1]);
     item.put_text(tags::SEGMENT_LABEL, VR::LO, &segment.label);
@@ -155,7 +164,7 @@ fn segment_item(segment: &SegmentDescription, index: u16, algorithm: &Algorithm)
     let color = segment.color.unwrap_or_else(|| color::distinct(usize::from(index)));
     item.put_u16(tags::RECOMMENDED_DISPLAY_CIE_LAB_VALUE, &color::cielab(color));
     item.put_text(tags::TRACKING_ID, VR::UT, &segment.label);
-    item.put_text(tags::TRACKING_UID, VR::UI, &uid::generate());
+    item.put_text(tags::TRACKING_UID, VR::UI, tracking_uid);
     item
 }
 

@@ -99,7 +99,13 @@ pub struct SegOptions {
     /// Spacing Between Slices (0018,0088) in millimetres, where the caller found it to be uniform.
     /// Also the Slice Thickness, where the source states none.
     pub spacing_between_slices: Option<f64>,
+    /// The most bytes of Pixel Data in one object; what is beyond them goes into further objects of the
+    /// same series. A DICOM element holds less than 4 GiB.
+    pub largest_pixel_data: u32,
 }
+
+/// Largest even length below FFFFFFFFH, which means another encoding (PS3.5 7.1.2).
+const LARGEST_VALUE: u32 = u32::MAX - 1;
 
 impl Default for SegOptions {
     fn default() -> Self {
@@ -107,6 +113,7 @@ impl Default for SegOptions {
             series_description: "AI generated Seg, not for clinical use.".to_owned(),
             omit_empty_frames: true,
             spacing_between_slices: None,
+            largest_pixel_data: LARGEST_VALUE,
         }
     }
 }
@@ -125,7 +132,7 @@ pub struct Seg {
 pub struct SegSummary {
     /// Its SOP Instance UID.
     pub sop_instance_uid: String,
-    /// Its Series Instance UID, new for every object.
+    /// Its Series Instance UID, new for every segmentation.
     pub series_instance_uid: String,
     /// Number of frames.
     pub frames: usize,
@@ -135,7 +142,28 @@ pub struct SegSummary {
     pub warnings: Vec<String>,
 }
 
-/// Writes a label map or masks as a DICOM Segmentation object.
+/// Whether slices can be the source of a segmentation of `columns` by `rows` pixels: what
+/// [`write`] would refuse about them, known before there are voxels.
+///
+/// # Errors
+///
+/// As of [`write`], about the slices.
+pub fn check_slices(slices: &[SourceSlice], columns: usize, rows: usize) -> Result<()> {
+    source::check_consistent(&source::instances(slices), columns, rows)?;
+    slices.iter().try_for_each(|slice| source::Plane::of(slice).map(|_| ()))
+}
+
+/// What the objects of one segmentation share.
+struct Identity {
+    series_instance_uid: String,
+    /// For a source that has none.
+    frame_of_reference_uid: String,
+    /// Tracking UID of each segment.
+    tracking: Vec<String>,
+}
+
+/// Writes a label map or masks as DICOM Segmentation objects: one, or several of one series where the
+/// pixel data exceeds [`SegOptions::largest_pixel_data`].
 ///
 /// # Errors
 ///
@@ -143,14 +171,57 @@ pub struct SegSummary {
 /// size, or lack position, orientation or spacing; [`ErrorKind::InvalidModel`] where a label has no
 /// segment or a text cannot be encoded; [`ErrorKind::Internal`] where the request contradicts
 /// itself.
-pub fn write<L: Label>(request: &SegRequest<L>) -> Result<Seg> {
+pub fn write<L: Label>(request: &SegRequest<L>) -> Result<Vec<Seg>> {
     check(request)?;
     let (columns, rows, _) = request.voxels.dim();
     let instances = source::instances(request.slices);
     source::check_consistent(&instances, columns, rows)?;
     let planes: Vec<source::Plane> =
         request.slices.iter().map(source::Plane::of).collect::<Result<_>>()?;
+    let map = Layers::new(&request.voxels);
+    let survey = map.survey(request.segments)?;
+    let mut warnings = source_warnings(&instances, &planes);
+    let frames = planned(request, survey.frames, &mut warnings);
 
+    let most = u64::from(request.options.largest_pixel_data) * 8 / (columns * rows) as u64;
+    let most = usize::try_from(most).unwrap_or(usize::MAX).max(1);
+    let identity = Identity {
+        series_instance_uid: uid::generate(),
+        frame_of_reference_uid: uid::generate(),
+        tracking: request.segments.iter().map(|_| uid::generate()).collect(),
+    };
+    let objects = frames.chunks(most).enumerate().map(|(index, frames)| {
+        let sop_instance_uid = uid::generate();
+        // Those of the whole segmentation are told once.
+        let mut warnings = if index == 0 { std::mem::take(&mut warnings) } else { Vec::new() };
+        let object = dataset::Content {
+            request,
+            sop_instance_uid: &sop_instance_uid,
+            identity: &identity,
+            number: index + 1,
+            instances: &instances,
+            planes: &planes,
+            frames,
+            overlap: map.overlap(),
+        }
+        .dataset(&mut warnings)?;
+        let mut file = Part10::new(object)?;
+        let pixel_data = file.append_pixel_data(frames.len(), columns * rows)?;
+        map.pack(frames, request.segments, pixel_data);
+        let summary = SegSummary {
+            sop_instance_uid,
+            series_instance_uid: identity.series_instance_uid.clone(),
+            frames: frames.len(),
+            voxels_per_segment: survey.voxels.clone(),
+            warnings,
+        };
+        Ok(Seg { bytes: file.bytes, summary })
+    });
+    objects.collect()
+}
+
+/// What is doubtful about the source.
+fn source_warnings(instances: &[&Instance], planes: &[source::Plane]) -> Vec<String> {
     let mut warnings = Vec::new();
     if planes.iter().any(source::Plane::is_overlong) {
         warnings.push(
@@ -159,45 +230,34 @@ pub fn write<L: Label>(request: &SegRequest<L>) -> Result<Seg> {
                 .to_owned(),
         );
     }
-
-    let map = Layers::new(&request.voxels);
-    let survey = map.survey(request.segments)?;
-    let frames = if request.options.omit_empty_frames {
-        survey.frames
-    } else {
-        with_empty_frames(survey.frames, request.segments.len(), request.slices.len())
-    };
-    let frames = if frames.is_empty() {
+    if instances.iter().any(|i| !uid::is_valid(&i.sop_instance_uid)) {
         warnings.push(
-            "no voxel of any segment was found; the segmentation holds one empty frame".to_owned(),
+            "UIDs of the source have components with leading zeros, which DICOM does not allow; they \
+             were copied as they are"
+                .to_owned(),
         );
-        vec![PlannedFrame { segment: 0, slice: 0, rows: 0..0 }]
-    } else {
-        frames
-    };
-
-    let (sop_instance_uid, series_instance_uid) = (uid::generate(), uid::generate());
-    let object = dataset::Content {
-        request,
-        sop_instance_uid: &sop_instance_uid,
-        series_instance_uid: &series_instance_uid,
-        instances: &instances,
-        planes: &planes,
-        frames: &frames,
-        overlap: map.overlap(),
     }
-    .dataset(&mut warnings)?;
-    let summary = SegSummary {
-        sop_instance_uid,
-        series_instance_uid,
-        frames: frames.len(),
-        voxels_per_segment: survey.voxels,
-        warnings,
+    warnings
+}
+
+/// The frames to write, at least one.
+fn planned<L>(
+    request: &SegRequest<L>,
+    found: Vec<PlannedFrame>,
+    warnings: &mut Vec<String>,
+) -> Vec<PlannedFrame> {
+    let frames = if request.options.omit_empty_frames {
+        found
+    } else {
+        with_empty_frames(found, request.segments.len(), request.slices.len())
     };
-    let mut file = Part10::new(object)?;
-    let pixel_data = file.append_pixel_data(frames.len(), columns * rows)?;
-    map.pack(&frames, request.segments, pixel_data);
-    Ok(Seg { bytes: file.bytes, summary })
+    if !frames.is_empty() {
+        return frames;
+    }
+    warnings.push(
+        "no voxel of any segment was found; the segmentation holds one empty frame".to_owned(),
+    );
+    vec![PlannedFrame { segment: 0, slice: 0, rows: 0..0 }]
 }
 
 /// That the request agrees with itself.
@@ -280,17 +340,11 @@ impl Part10 {
 
     /// Adds Pixel Data (7FE0,0010), the last element of the data set, and returns its zeroed value.
     fn append_pixel_data(&mut self, frames: usize, pixels: usize) -> Result<&mut [u8]> {
-        // The length FFFFFFFFH means another encoding (PS3.5 7.1.2).
         let length = packed_length(frames, pixels)
             .and_then(|length| u32::try_from(length).ok())
-            .filter(|&length| length < u32::MAX - 1)
+            .filter(|&length| length <= LARGEST_VALUE)
             .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::InvalidImage,
-                    format!(
-                        "{frames} frames of {pixels} pixels exceed the 4 GiB of one DICOM element"
-                    ),
-                )
+                Error::internal(format!("{frames} frames of {pixels} pixels in one DICOM element"))
             })?;
         let Tag(group, element) = tags::PIXEL_DATA;
         self.bytes.extend(group.to_le_bytes());

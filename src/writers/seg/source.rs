@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use dicom_core::{Tag, VR};
-use dicom_dictionary_std::tags;
+use dicom_dictionary_std::{tags, uids};
 use dicom_object::mem::InMemElement;
 
 use super::SourceSlice;
@@ -149,7 +149,8 @@ pub(super) fn check_consistent(instances: &[&Instance], columns: usize, rows: us
                 );
             }
         }
-        if !uid::is_valid(&instance.sop_instance_uid) || !uid::is_valid(&instance.sop_class_uid) {
+        // Archives have UIDs with leading zeros; references to them must be as they are.
+        if !uid::is_written(&instance.sop_instance_uid) || !uid::is_valid(&instance.sop_class_uid) {
             return fault(instance, "its SOP Instance or SOP Class UID is not a UID".to_owned());
         }
     }
@@ -262,8 +263,9 @@ fn adopted(element: &InMemElement) -> InMemElement {
 /// Says how often and how the sources were compressed with loss (PS3.3 C.7.6.1.1.5): what was lost
 /// there is lost in everything derived from it.
 pub(super) fn copy_lossy_compression(instances: &[&Instance], to: &mut Dataset) {
-    let lossy = |instance: &&&Instance| {
-        instance.dataset.text(tags::LOSSY_IMAGE_COMPRESSION).as_deref() == Some("01")
+    let lossy = |instance: &&&Instance| match instance.dataset.text(tags::LOSSY_IMAGE_COMPRESSION) {
+        Some(said) => said == "01",
+        None => is_lossy(&instance.transfer_syntax),
     };
     let Some(source) = instances.iter().find(lossy) else {
         to.put_text(tags::LOSSY_IMAGE_COMPRESSION, VR::CS, "00");
@@ -275,4 +277,20 @@ pub(super) fn copy_lossy_compression(instances: &[&Instance], to: &mut Dataset) 
             to.put(element.clone());
         }
     }
+}
+
+/// Whether a transfer syntax is taken to be lossy. Those of JPEG 2000, High-Throughput JPEG 2000 and JPEG
+/// XL that may be either count as such: each has a lossless sibling for images that are not.
+fn is_lossy(transfer_syntax: &str) -> bool {
+    const LOSSY: [&str; 8] = [
+        uids::JPEG_BASELINE8_BIT,
+        uids::JPEG_EXTENDED12_BIT,
+        uids::JPEGLS_NEAR_LOSSLESS,
+        uids::JPEG2000,
+        uids::JPEG2000MC,
+        uids::HTJ2K,
+        uids::JPEGXLJPEG_RECOMPRESSION,
+        uids::JPEGXL,
+    ];
+    LOSSY.contains(&transfer_syntax)
 }

@@ -1,5 +1,9 @@
 //! Series that are clean stacks, and series that are not.
 
+mod pixels;
+mod several;
+mod stacks;
+
 use std::sync::Arc;
 
 use dicom_core::{DataElement, PrimitiveValue, VR};
@@ -9,7 +13,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::dicom::{Dataset, FrameDescriptor, Instance, Series};
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Result};
+use crate::policy::{Duplicates, Gaps, Policy};
 
 const AXIAL: [f64; 6] = [1., 0., 0., 0., 1., 0.];
 
@@ -56,12 +61,25 @@ fn stack(heights: &[f64]) -> Series {
     series(heights.iter().enumerate().map(at).collect())
 }
 
+/// The only volume of a series.
+fn planned(series: &Series, policy: &Policy) -> Result<Plan> {
+    super::plan(series, policy, None).map(|mut plans| {
+        assert_eq!(plans.len(), 1);
+        plans.remove(0)
+    })
+}
+
+/// As [`planned`], with the strict policies.
+fn plan(series: &Series) -> Result<Plan> {
+    planned(series, &Policy::default())
+}
+
 #[test]
 fn implausible_sides_are_refused_by_their_attribute() {
     let wide = |spacing: f64| {
         let mut one = slice(1, [0.; 3], AXIAL);
         one.put(DataElement::new(tags::PIXEL_SPACING, VR::DS, texts(&[spacing, spacing])));
-        plan(&series(vec![one]), &VolumePolicy::default())
+        plan(&series(vec![one]))
     };
     assert!(wide(500.0).is_ok());
     for spacing in [800.0, 2000.0, 1e300] {
@@ -69,7 +87,7 @@ fn implausible_sides_are_refused_by_their_attribute() {
         assert_eq!(error.details()["attribute"], "PixelSpacing", "{error}");
     }
     let heights: Vec<f64> = (0..8).map(|i| f64::from(i) * 1000.0).collect();
-    let error = plan(&stack(&heights), &VolumePolicy::default()).unwrap_err();
+    let error = plan(&stack(&heights)).unwrap_err();
     assert_eq!(error.details()["attribute"], "ImagePositionPatient", "{error}");
 }
 
@@ -79,7 +97,7 @@ fn order(plan: &Plan) -> Vec<usize> {
 
 #[test]
 fn slices_are_ordered_by_position_and_placed_in_ras() {
-    let plan = plan(&stack(&[5., 0., 7.5, 2.5]), &VolumePolicy::default()).unwrap();
+    let plan = plan(&stack(&[5., 0., 7.5, 2.5])).unwrap();
     assert_eq!(order(&plan), [1, 3, 0, 2]);
     assert_eq!(plan.geometry.dims, [4, 3, 4]);
     let a = plan.geometry.affine;
@@ -94,7 +112,7 @@ fn slices_are_ordered_by_position_and_placed_in_ras() {
 
 #[test]
 fn rescale_is_each_slices_own() {
-    let plan = Arc::new(plan(&stack(&[1., 0.]), &VolumePolicy::default()).unwrap());
+    let plan = Arc::new(plan(&stack(&[1., 0.])).unwrap());
     let mut volume = Volume::new(plan);
     volume.insert(1, Samples::I16(vec![-3; 12])).unwrap();
     volume.insert(0, Samples::I16((0..12).collect())).unwrap();
@@ -108,21 +126,26 @@ fn rescale_is_each_slices_own() {
 #[test]
 fn a_missing_slice_names_both_neighbours() {
     let broken = stack(&[0., 2.5, 7.5, 10., 12.5]);
-    let e = plan(&broken, &VolumePolicy::default()).unwrap_err();
+    let e = plan(&broken).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::InvalidImage);
     assert!(e.message().contains("1.2.1") && e.message().contains("1.2.2"), "{e}");
-    let averaged = VolumePolicy { gaps: GapPolicy::Average, ..VolumePolicy::default() };
-    let plan = plan(&broken, &averaged).unwrap();
-    assert_eq!((plan.geometry.affine.spacing()[2], plan.warnings.len()), (3.125, 1));
+    assert!(e.message().contains("\"interpolate\""), "{e}");
+    let filled = Policy { gaps: Gaps::Interpolate, ..Policy::default() };
+    let plan = planned(&broken, &filled).unwrap();
+    assert_eq!((plan.geometry.affine.spacing()[2], plan.warnings.len()), (2.5, 1));
+    assert_eq!((plan.geometry.dims[2], plan.slices.len()), (6, 5));
+    let resampling = plan.resampling.unwrap();
+    let mix = [(0, 0.0), (1, 0.0), (1, 0.5), (2, 0.0), (3, 0.0), (4, 0.0)];
+    assert_eq!((resampling.mix, resampling.nearest), (mix.to_vec(), vec![0, 1, 3, 4, 5]));
 }
 
 #[test]
 fn two_slices_at_one_position() {
     let broken = stack(&[0., 2.5, 2.5, 5.]);
-    let e = plan(&broken, &VolumePolicy::default()).unwrap_err();
+    let e = plan(&broken).unwrap_err();
     assert!(e.message().contains("1.2.1") && e.message().contains("1.2.2"), "{e}");
-    let first = VolumePolicy { duplicates: DuplicatePolicy::KeepFirst, ..VolumePolicy::default() };
-    let plan = plan(&broken, &first).unwrap();
+    let first = Policy { duplicates: Duplicates::First, ..Policy::default() };
+    let plan = planned(&broken, &first).unwrap();
     assert_eq!(order(&plan), [0, 1, 3]);
     assert_eq!(plan.warnings.len(), 1);
 }
@@ -148,7 +171,7 @@ fn the_instance_that_differs_is_named() {
         (no_orientation, "ImageOrientationPatient"),
         (skewed, "ImageOrientationPatient"),
     ] {
-        let e = plan(&series(vec![normal(0), odd, normal(2)]), &VolumePolicy::default());
+        let e = plan(&series(vec![normal(0), odd, normal(2)]));
         let e = e.unwrap_err();
         assert_eq!(e.kind(), ErrorKind::InvalidImage, "{e}");
         assert!(e.message().contains("1.2.1") && e.message().contains(attribute), "{e}");
@@ -158,7 +181,7 @@ fn the_instance_that_differs_is_named() {
 
 #[test]
 fn a_single_slice_and_a_localizer() {
-    let plan = plan(&stack(&[4.]), &VolumePolicy::default()).unwrap();
+    let plan = plan(&stack(&[4.])).unwrap();
     assert_eq!((plan.geometry.affine.column(2), plan.warnings.len()), ([0., 0., 2.5], 1));
 
     let mut localizer = slice(9, [0., 0., 99.], [0., 1., 0., 0., 0., -1.]);
@@ -168,14 +191,14 @@ fn a_single_slice_and_a_localizer() {
     localizer.put(DataElement::new(tags::IMAGE_TYPE, VR::CS, kind));
     let mut mixed = stack(&[0., 1., 2.]);
     mixed.instances.extend(series(vec![localizer]).instances);
-    let plan = super::plan(&mixed, &VolumePolicy::default()).unwrap();
+    let plan = self::plan(&mixed).unwrap();
     assert_eq!((order(&plan), plan.warnings.len()), (vec![0, 1, 2], 1));
 }
 
 #[test]
 fn a_tilted_gantry_stays_in_the_affine() {
     let at = |i: usize| slice(i, [0., 0.5 * i as f64, 2.0 * i as f64], AXIAL);
-    let plan = plan(&series((0..5).map(at).collect()), &VolumePolicy::default()).unwrap();
+    let plan = plan(&series((0..5).map(at).collect())).unwrap();
     assert_eq!(plan.geometry.affine.column(2), [0., -0.5, 2.]);
     assert!(plan.warnings[0].contains("14.0 degrees"), "{:?}", plan.warnings);
 }
@@ -197,7 +220,7 @@ fn frames_of_an_enhanced_instance() {
     dataset.put(sequence(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, groups));
     let mut enhanced = series(vec![dataset]);
     enhanced.instances[0].frames = vec![FrameDescriptor::default(); 3];
-    let plan = plan(&enhanced, &VolumePolicy::default()).unwrap();
+    let plan = plan(&enhanced).unwrap();
     let frames: Vec<usize> = plan.slices.iter().map(|s| s.key.frame).collect();
     assert_eq!(frames, [1, 2, 0]);
     assert_eq!(plan.geometry.affine.origin(), [-1., -2., 1.]);
@@ -229,7 +252,7 @@ proptest! {
         let mut names: Vec<usize> = (0..count).collect();
         names.sort_by_key(|&k| (k as u64 ^ seed).wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let made = series(names.iter().map(|&k| slice(k, position(k), orientation)).collect());
-        let plan = plan(&made, &VolumePolicy::default()).unwrap();
+        let plan = plan(&made).unwrap();
         for (z, planned) in plan.slices.iter().enumerate() {
             let [px, py, pz] = position(names[planned.key.instance]);
             let [x, y, w] = plan.geometry.affine.apply([0., 0., z as f64]);
