@@ -138,6 +138,7 @@ impl Model {
         let images = image_names(config, network.shape().input_channels);
         let channels = network.shape().output_channels.or(described).unwrap_or(channel_def.len());
         let form = postprocessing.form(channels);
+        check_classes(channels)?;
         let segments = segment_descriptions(&channel_def, serving.as_ref(), &form)?;
         let serving = serving.unwrap_or_default();
         let selections = selections(&serving, &images)?;
@@ -293,6 +294,18 @@ fn check_channels(network: &OnnxNetwork, described: Option<usize>) -> Result<()>
         )),
         _ => Ok(()),
     }
+}
+
+/// Labels are bytes; a network of more classes is refused before its first image.
+fn check_classes(channels: usize) -> Result<()> {
+    const MOST: usize = 256;
+    if channels <= MOST {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::InvalidModel,
+        format!("the network has {channels} classes; at most {MOST} are supported"),
+    ))
 }
 
 fn truncated(text: &str, limit: usize) -> String {

@@ -189,3 +189,31 @@ fn floods_of_inputs_are_refused_where_they_pass_the_bound() {
     assert!(parse(missing.as_bytes(), 64).unwrap_err().message().contains("more than 64"));
     assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
 }
+
+#[test]
+fn a_volume_and_policies_are_read() {
+    use crate::policy::{Gaps, Value as Trait, VolumeChoice, Volumes};
+    let set = json!({"datastoreId": ID, "imageSetId": ID, "volume": {"EchoTime": 4.6}});
+    let policy = json!({"gaps": "interpolate", "volumes": "each"});
+    let body = read(json!({"inputs": [set], "policy": policy})).unwrap();
+    assert_eq!(body.policy.gaps, Some(Gaps::Interpolate));
+    assert_eq!((body.policy.volumes, body.policy.mismatch), (Some(Volumes::Each), None));
+    let Input::Volume { choice, of } = &body.inputs[0] else { panic!("{body:?}") };
+    let attributes = vec![("EchoTime".to_owned(), Trait::Number(4.6))];
+    assert_eq!(*choice, VolumeChoice::Attributes(attributes));
+    assert!(matches!(**of, Input::ImageSet { .. }));
+    let bare = read(json!({"datastoreId": ID, "imageSetId": ID, "volume": 2})).unwrap();
+    assert!(matches!(&bare.inputs[0], Input::Volume { choice: VolumeChoice::Number(2), .. }));
+    for (wrong, path) in [
+        (json!({"datastoreId": ID, "imageSetId": ID, "volume": 0}), "volume"),
+        (json!({"datastoreId": ID, "imageSetId": ID, "volume": []}), "volume"),
+        (json!({"volume": 1}), "datastoreId"),
+        (json!({"datastoreId": ID, "imageSetId": ID, "policy": {"gaps": "average"}}), "policy.gaps"),
+        (json!({"datastoreId": ID, "imageSetId": ID, "policy": ["interpolate"]}), "policy"),
+        (json!({"datastoreId": ID, "imageSetId": ID, "policy": {"gap": "refuse"}}), "policy"),
+    ] {
+        let e = read(wrong.clone()).unwrap_err();
+        assert!(e.message().contains(path), "{wrong}: {e}");
+        assert!(!e.message().contains("average") && !e.message().contains("interpolate\""), "{e}");
+    }
+}
