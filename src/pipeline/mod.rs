@@ -154,7 +154,12 @@ pub async fn run_images(given: &[Given<'_>], job: Job) -> Result<InputOutcome> {
     timings.end(Stage::Memory);
     let mut loaded: Vec<(Arc<Series>, Arc<Plan>, Volume)> = Vec::with_capacity(total);
     let mut stats = FrameStats::default();
+    let mut beside: Vec<String> = Vec::new();
     for (source, series, plan) in planned {
+        // Images of one place have what lay beside them in common.
+        let more: Vec<String> =
+            source.warnings().into_iter().filter(|warning| !beside.contains(warning)).collect();
+        beside.extend(more);
         let (volume, took) = frames::load(source, &series, &plan, &*progress, &holding).await?;
         stats.frames += took.frames;
         stats.encoded_bytes += took.encoded_bytes;
@@ -193,8 +198,8 @@ pub async fn run_images(given: &[Given<'_>], job: Job) -> Result<InputOutcome> {
         job.progress.advance(Stage::Write, 1, 1);
         timings.tell(&*job.progress);
 
-        let mut warnings: Vec<String> =
-            described.iter().flat_map(|(_, plan)| plan.warnings.clone()).collect();
+        let mut warnings = beside;
+        warnings.extend(described.iter().flat_map(|(_, plan)| plan.warnings.clone()));
         warnings.extend(written.warnings);
         let mut report = Map::new();
         report.insert("studyInstanceUID".to_owned(), json!(series.study_instance_uid));

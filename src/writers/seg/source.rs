@@ -221,6 +221,11 @@ const OPTIONAL: [Tag; 44] = [
     tags::LATERALITY,
 ];
 
+/// Whether an attribute is one that [`copy_context`] takes over.
+pub(super) fn is_taken_over(tag: Tag) -> bool {
+    REQUIRED.iter().any(|(required, _)| *required == tag) || OPTIONAL.contains(&tag)
+}
+
 /// Copies patient, study and frame of reference into `to`, values as they are.
 pub(super) fn copy_context(from: &Dataset, to: &mut Dataset) -> Result<()> {
     for (tag, vr) in REQUIRED {
