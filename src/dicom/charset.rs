@@ -209,6 +209,26 @@ pub(super) fn state_unicode(dataset: &mut Dataset) {
     }
 }
 
+/// Removes the character set that an item states for itself, unless its texts are bytes in it.
+pub fn forget(item: &mut Dataset) {
+    let value = item.get(tags::SPECIFIC_CHARACTER_SET).and_then(|e| e.value().primitive());
+    if !matches!(value, Some(PrimitiveValue::U8(_))) {
+        item.remove_element(tags::SPECIFIC_CHARACTER_SET);
+    }
+}
+
+/// As [`forget`], of all items of a data set.
+fn forget_below(dataset: &mut Dataset) {
+    for tag in dataset.tags().collect::<Vec<_>>() {
+        dataset.update_value(tag, |value| {
+            for item in value.items_mut().into_iter().flatten() {
+                forget(item);
+                forget_below(item);
+            }
+        });
+    }
+}
+
 /// Sets Specific Character Set of `dataset`, which is to be written: that of `source`, where texts taken
 /// from it are bytes that were not decoded or where it can carry every text; otherwise that of Unicode.
 ///
@@ -230,6 +250,7 @@ pub fn settle(source: &Dataset, dataset: &mut Dataset, taken: impl Fn(Tag) -> bo
         }
         return;
     }
+    forget_below(dataset);
     let carried = match Set::of(&names) {
         Set::Unsure => {
             let known = names.iter().all(|n| matches!(n.trim(), "" | "ISO_IR 6" | "ISO 2022 IR 6"));

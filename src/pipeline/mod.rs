@@ -3,6 +3,7 @@
 mod access;
 mod audit;
 pub mod compute;
+pub mod fetch;
 mod forecast;
 pub mod frames;
 mod holding;

@@ -14,6 +14,7 @@ mod plain;
 mod source;
 mod start;
 mod tree;
+mod write;
 
 use std::cell::Cell;
 use std::fs::File;
@@ -35,6 +36,7 @@ use self::tree::End;
 pub use folder::{Folder, SeriesFiles, described, files_by_series, list_files, series_in};
 pub use source::Hold;
 pub use start::HEAD;
+pub use write::{MOST_BYTES, P10Writer, PixelForm};
 
 use super::{Attributes, Dataset, charset, classes};
 use crate::error::{Error, ErrorKind, Result};
