@@ -1,7 +1,9 @@
 //! Subcommands and their flags, and what the process says and returns when it ends.
 
 mod check;
+mod clients;
 mod exit;
+mod fetch;
 mod ping;
 mod run;
 mod serve;
@@ -42,6 +44,8 @@ pub enum Command {
     Run(RunArgs),
     /// Look into model packages
     Bundle(check::BundleArgs),
+    /// Fetch image sets of AWS HealthImaging as DICOM files
+    Fetch(fetch::FetchArgs),
 
     /// A local AWS HealthImaging, for demos and tests
     Emulate(EmulateArgs),
@@ -73,6 +77,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Ping(args) => ping::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Run(args) => to_the_end(run::run(args)),
         Command::Bundle(args) => check::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Fetch(args) => to_the_end(fetch::run(args)),
         Command::Emulate(args) => to_the_end(args.run()),
         Command::Import(args) => to_the_end(args.run()),
         Command::Phantom(args) => to_the_end(args.run()),

@@ -6,8 +6,9 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 
+use super::clients;
 use super::runtime;
-use crate::aws::{CallStats, Patience, Rate, S3, S3Operation};
+use crate::aws::{CallStats, Patience, S3, S3Operation};
 use crate::config::{self, EndpointUrl, ModelSettings, ServeArgs, ServeSettings};
 use crate::error::{Error, Result};
 use crate::memory::{self, Account, Pool, parachute};
@@ -18,7 +19,7 @@ use crate::registry::{
 };
 use crate::scheduler::{Drained, Scheduler};
 use crate::server::{self, App, Connections, Readiness, Room, Termination};
-use crate::source::ahi::{AhiClient, AhiSettings, Operation};
+use crate::source::ahi::{AhiClient, Operation};
 use crate::source::aws;
 use crate::source::s3::S3Input;
 use crate::telemetry::Metrics;
@@ -133,7 +134,10 @@ async fn build_service(settings: &ServeSettings) -> Result<Service> {
     let registry = Arc::new(registry);
     let clients = aws_settings(&settings.aws);
     let config = aws::sdk_config(&clients).await?;
-    let ahi = AhiClient::new(aws::ahi_client(&config, &clients), ahi_settings(&settings.aws.ahi));
+    let ahi = AhiClient::new(
+        aws::ahi_client(&config, &clients),
+        clients::ahi_settings(&settings.aws.ahi),
+    );
     let metrics = Arc::new(Metrics::new());
     let s3 = S3::new(aws::s3_client(&config, &clients), Patience::default());
     let counted = (ahi.clone(), s3.clone());
@@ -240,17 +244,5 @@ fn aws_settings(settings: &config::AwsSettings) -> aws::AwsSettings {
         s3_endpoint: url(&settings.s3.endpoint),
         s3_path_style: settings.s3.path_style,
         ..aws::AwsSettings::default()
-    }
-}
-
-fn ahi_settings(settings: &config::AhiSettings) -> AhiSettings {
-    let defaults = AhiSettings::default();
-    let per_second = u32::try_from(settings.frames_per_second).unwrap_or(u32::MAX);
-    AhiSettings {
-        max_in_flight: settings.frames_in_flight,
-        // The service's burst is two seconds' worth.
-        frame_rate: Rate { per_second, burst: per_second.saturating_mul(2) },
-        allow_non_primary: settings.allow_non_primary,
-        ..defaults
     }
 }

@@ -1,5 +1,6 @@
-//! JPEG (ISO/IEC 10918-1): baseline, extended with 8 bits, and lossless, through the adapter of
-//! `dicom-transfer-syntax-registry`. The frame header is checked before the adapter sees it.
+//! JPEG (ISO/IEC 10918-1): baseline, extended, and lossless, through the adapter of
+//! `dicom-transfer-syntax-registry`, or where it has 12 bits, by a decoder of its own. The frame header is
+//! checked before either sees it.
 
 use std::borrow::Cow;
 
@@ -10,16 +11,21 @@ use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 
 use super::plausible::{self, Family};
 use super::samples::from_words;
-use super::{FrameFormat, Samples, corrupt};
+use super::{FrameFormat, Samples, corrupt, jpeg12};
 use crate::error::{Error, ErrorKind, Result};
 
 const SOI: u8 = 0xD8;
 const EOI: u8 = 0xD9;
 const SOS: u8 = 0xDA;
+/// Extended sequential process with Huffman codes.
+const SOF1: u8 = 0xC1;
 
 /// Decodes one JPEG image of the transfer syntax `uid`.
 pub(super) fn decode(uid: &str, data: &[u8], format: &FrameFormat) -> Result<Samples> {
-    let precision = check(data, format)?;
+    let (marker, precision) = check(data, format)?;
+    if !is_lossless(marker) && precision == 12 {
+        return jpeg12::decode(data, format);
+    }
     let syntax = TransferSyntaxRegistry.get(uid);
     let Some(Codec::EncapsulatedPixelData(Some(reader), _)) = syntax.map(|s| s.codec()) else {
         return Err(Error::internal(format!("no JPEG decoder is built in for {uid}")));
@@ -42,9 +48,9 @@ pub(super) fn decode(uid: &str, data: &[u8], format: &FrameFormat) -> Result<Sam
     }
 }
 
-/// Checks markers, size and components of a JPEG image, and that it reaches its end; returns the
-/// sample precision in bits.
-fn check(data: &[u8], format: &FrameFormat) -> Result<u32> {
+/// Checks markers, size and components of a JPEG image, and that it reaches its end; returns its process
+/// (the marker of its frame header) and the sample precision in bits.
+fn check(data: &[u8], format: &FrameFormat) -> Result<(u8, u32)> {
     let truncated = || corrupt("JPEG image is truncated");
     let padding = data.iter().rev().take_while(|&&b| b == 0).count();
     let image = &data[..data.len() - padding];
@@ -78,7 +84,7 @@ fn check(data: &[u8], format: &FrameFormat) -> Result<u32> {
                 let family =
                     if is_lossless(marker) { Family::JpegLossless } else { Family::JpegDct };
                 plausible::check(family, format, data.len())?;
-                precision = Some(frame_header(marker, segment, format)?);
+                precision = Some((marker, frame_header(marker, segment, format)?));
             }
             _ => {}
         }
@@ -106,10 +112,13 @@ fn frame_header(marker: u8, segment: &[u8], format: &FrameFormat) -> Result<u32>
         )));
     }
     let precision = u32::from(precision);
-    if !is_lossless(marker) && precision != 8 {
+    if !is_lossless(marker) && precision != 8 && (marker, precision) != (SOF1, 12) {
         return Err(Error::new(
             ErrorKind::UnsupportedPixelData,
-            format!("JPEG with {precision} bits a sample is decoded only where it is lossless"),
+            format!(
+                "JPEG with {precision} bits a sample is decoded only where it is lossless, or \
+                 sequential with 12 bits and Huffman codes"
+            ),
         ));
     }
     // Fewer bits than stored would leave the sign bit of a signed pixel open.

@@ -8,7 +8,10 @@
 mod codestream;
 mod htj2k;
 mod jpeg;
+mod jpeg12;
 mod jpeg2000;
+mod jpegls;
+mod jpegxl;
 mod native;
 mod openjp2_ffi;
 mod packets;
@@ -130,11 +133,17 @@ pub fn decode(transfer_syntax: &str, data: &[u8], format: &FrameFormat) -> Resul
     Err(unreadable_form(entry))
 }
 
+/// Bytes that decoding JPEG XL may take for each pixel: coefficients, three channels of fractions where there
+/// are filters, and the samples.
+const JPEG_XL_BYTES: u64 = 48;
+
 /// Bytes that decoding one frame takes at most, its encoded bytes aside: what a decoder works in and
 /// the samples it makes. Nothing is known of a transfer syntax that is not decoded.
 pub fn working_bytes(transfer_syntax: &str, format: &FrameFormat) -> u64 {
     let each = match lookup(transfer_syntax).map(|entry| entry.decoders) {
         Ok([Decoder::Native]) => 2,
+        Ok([Decoder::JpegLs]) => 2 + 2,
+        Ok([Decoder::JpegXl]) => JPEG_XL_BYTES,
         Ok([Decoder::Rle]) => 2 + 2 + 1,
         // Coefficients of a progressive image, its bytes, and the samples.
         Ok([Decoder::Jpeg]) => 2 + 2 + 2,
@@ -173,6 +182,8 @@ fn attempt(
         Decoder::Native => native::decode(data, format).map(Some),
         Decoder::Rle => native::decode_rle(data, format).map(Some),
         Decoder::Jpeg => jpeg::decode(entry.uid, data, format).map(Some),
+        Decoder::JpegLs => jpegls::decode(data, format).map(Some),
+        Decoder::JpegXl => jpegxl::decode(data, format).map(Some),
         Decoder::OpenJph => htj2k::decode(data, &codestream::check(data, format)?, format),
         Decoder::OpenJp2 => {
             jpeg2000::decode(data, &codestream::check(data, format)?, format).map(Some)
@@ -230,8 +241,8 @@ mod tests {
         let e = decode("1.2.840.10008.1.2.4.102", &[], &f).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::UnsupportedPixelData);
         assert!(e.message().contains("video") && e.message().contains("4.202"), "{e}");
-        let e = decode("1.2.840.10008.1.2.4.80", &[], &f).unwrap_err();
-        assert!(e.message().contains("1.2.840.10008.1.2.4.80"), "{e}");
+        let e = decode("1.2.840.10008.1.2.4.70.1", &[], &f).unwrap_err();
+        assert!(e.message().contains("1.2.840.10008.1.2.4.70.1"), "{e}");
         assert!(!e.message().contains("video"), "{e}");
         let e = decode_with(Decoder::OpenJph, "1.2.840.10008.1.2.4.90", &[], &f).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::UnsupportedPixelData);

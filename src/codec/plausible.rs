@@ -20,6 +20,11 @@ pub(super) enum Family {
     JpegDct,
     /// A pixel takes one bit at least.
     JpegLossless,
+    /// A line of a blank image takes a bit (T.87 A.7.1): those of up to 4096 × 4096 pixels are believed, and
+    /// beyond, lines of 512 pixels that take one.
+    JpegLs,
+    /// A blank image takes a few bytes whatever its size, as in JPEG 2000.
+    JpegXl,
     /// A blank image takes a few bytes whatever its size; those of up to 2048 × 2048 pixels are
     /// believed. Beyond, a code-block of 64 × 64 pixels is believed to take four bytes.
     Jpeg2000,
@@ -32,6 +37,8 @@ impl Family {
             Self::Rle => (0, 64),
             Self::JpegDct => (0, 512),
             Self::JpegLossless => (0, 8),
+            Self::JpegLs => (1 << 24, 1 << 12),
+            Self::JpegXl => (1 << 22, 1 << 12),
             Self::Jpeg2000 => (1 << 22, 1 << 10),
         }
     }
@@ -83,7 +90,8 @@ mod tests {
             check(family, &format, bytes).map_err(|e| e.kind())
         };
         let corrupt = Err(ErrorKind::CorruptFrame);
-        for family in [Family::Rle, Family::JpegDct, Family::JpegLossless, Family::Jpeg2000] {
+        use Family::{Jpeg2000, JpegDct, JpegLossless, JpegLs, JpegXl, Rle};
+        for family in [Rle, JpegDct, JpegLossless, JpegLs, JpegXl, Jpeg2000] {
             assert_eq!(check(family, 65_535, 65_535, 1000), corrupt, "{family:?}");
             assert_eq!(check(family, 512, 512, 65_536), Ok(()), "{family:?}");
         }

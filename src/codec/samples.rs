@@ -57,6 +57,35 @@ impl Samples {
         }
     }
 
+    /// Writes [`to_le_bytes`](Samples::to_le_bytes) without holding them.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_le_bytes(
+        &self,
+        bits_allocated: u16,
+        out: &mut impl std::io::Write,
+    ) -> std::io::Result<()> {
+        const PIECE: usize = 2048;
+        fn write<T: Copy, const N: usize>(
+            pixels: &[T],
+            bytes: impl Fn(T) -> [u8; N],
+            out: &mut impl std::io::Write,
+        ) -> std::io::Result<()> {
+            let mut piece = [[0; N]; PIECE];
+            pixels.chunks(PIECE).try_for_each(|pixels| {
+                piece.iter_mut().zip(pixels).for_each(|(to, &from)| *to = bytes(from));
+                out.write_all(piece[..pixels.len()].as_flattened())
+            })
+        }
+        match (self, bits_allocated) {
+            (Self::I16(v), 8) => write(v, |x| [x as u8], out),
+            (Self::U16(v), 8) => write(v, |x| [x as u8], out),
+            (Self::I16(v), _) => write(v, i16::to_le_bytes, out),
+            (Self::U16(v), _) => write(v, u16::to_le_bytes, out),
+        }
+    }
+
     /// CRC-32 (ISO-HDLC, as zip) of [`to_le_bytes`](Samples::to_le_bytes): the checksum that
     /// AWS HealthImaging states of a frame at full resolution.
     pub fn crc32(&self, bits_allocated: u16) -> u32 {

@@ -16,6 +16,10 @@ pub enum Decoder {
     OpenJp2,
     /// The JPEG adapter of `dicom-transfer-syntax-registry`.
     Jpeg,
+    /// JPEG-LS (ITU-T T.87).
+    JpegLs,
+    /// `jxl-oxide`: JPEG XL.
+    JpegXl,
 }
 
 impl fmt::Display for Decoder {
@@ -26,6 +30,8 @@ impl fmt::Display for Decoder {
             Self::OpenJph => "openjph-core",
             Self::OpenJp2 => "openjp2",
             Self::Jpeg => "jpeg-decoder",
+            Self::JpegLs => "jpeg-ls",
+            Self::JpegXl => "jxl-oxide",
         })
     }
 }
@@ -51,8 +57,13 @@ const TABLE: &[TransferSyntaxEntry] = &[
     entry("1.2.840.10008.1.2.4.51", "JPEG Extended (Process 2 & 4)", &[Decoder::Jpeg]),
     entry("1.2.840.10008.1.2.4.57", "JPEG Lossless (Process 14)", &[Decoder::Jpeg]),
     entry("1.2.840.10008.1.2.4.70", "JPEG Lossless (Process 14, SV1)", &[Decoder::Jpeg]),
+    entry("1.2.840.10008.1.2.4.80", "JPEG-LS Lossless", &[Decoder::JpegLs]),
+    entry("1.2.840.10008.1.2.4.81", "JPEG-LS Near-Lossless", &[Decoder::JpegLs]),
     entry("1.2.840.10008.1.2.4.90", "JPEG 2000 (Lossless Only)", &[Decoder::OpenJp2]),
     entry("1.2.840.10008.1.2.4.91", "JPEG 2000", &[Decoder::OpenJp2]),
+    entry("1.2.840.10008.1.2.4.110", "JPEG XL Lossless", &[Decoder::JpegXl]),
+    entry("1.2.840.10008.1.2.4.111", "JPEG XL JPEG Recompression", &[Decoder::JpegXl]),
+    entry("1.2.840.10008.1.2.4.112", "JPEG XL", &[Decoder::JpegXl]),
     entry("1.2.840.10008.1.2.4.201", "HTJ2K (Lossless Only)", HTJ2K),
     entry("1.2.840.10008.1.2.4.202", "HTJ2K with RPCL Options (Lossless Only)", HTJ2K),
     entry("1.2.840.10008.1.2.4.203", "HTJ2K", HTJ2K),

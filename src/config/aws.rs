@@ -11,6 +11,23 @@ use crate::error::Result;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "AWS")]
 pub struct AwsArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub ahi: AhiArgs,
+    /// S3 endpoint to call instead of the region's
+    #[arg(long, env = "S3_ENDPOINT_URL", value_name = "URL", hide_env_values = true)]
+    pub s3_endpoint_url: Option<EndpointUrl>,
+    /// Put the bucket into the path of S3 URLs instead of the host name
+    #[arg(long, env = "S3_PATH_STYLE", default_value = "false", value_name = "BOOL",
+          action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    pub s3_path_style: bool,
+}
+
+/// Flags about AWS HealthImaging.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "AWS")]
+pub struct AhiArgs {
     /// AWS region of the data store and the bucket [default: as the AWS SDK finds it]
     #[arg(long, env = "AWS_REGION", value_name = "REGION")]
     pub region: Option<String>,
@@ -25,19 +42,11 @@ pub struct AwsArgs {
     #[arg(long, env = "AHI_FRAMES_PER_SECOND", default_value = "1000", value_name = "N",
           value_parser = bounded::<1, 100_000>)]
     pub ahi_frames_per_second: usize,
-    /// Segment image sets that are not primary, too (conflicting imports)
+    /// Read image sets that are not primary, too (conflicting imports)
     #[arg(long, env = "AHI_ALLOW_NON_PRIMARY", default_value = "false", value_name = "BOOL",
           action = ArgAction::Set, num_args = 0..=1, require_equals = true,
           default_missing_value = "true", value_parser = BoolishValueParser::new())]
     pub ahi_allow_non_primary: bool,
-    /// S3 endpoint to call instead of the region's
-    #[arg(long, env = "S3_ENDPOINT_URL", value_name = "URL", hide_env_values = true)]
-    pub s3_endpoint_url: Option<EndpointUrl>,
-    /// Put the bucket into the path of S3 URLs instead of the host name
-    #[arg(long, env = "S3_PATH_STYLE", default_value = "false", value_name = "BOOL",
-          action = ArgAction::Set, num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", value_parser = BoolishValueParser::new())]
-    pub s3_path_style: bool,
 }
 
 /// AWS services, as the sources and writers use them.
@@ -73,12 +82,12 @@ pub struct S3Settings {
     pub path_style: bool,
 }
 
-impl AwsArgs {
-    /// Checks the flags.
+impl AhiArgs {
+    /// Checks the flags: region and service.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::error::ErrorKind::Configuration), naming the flag.
-    pub fn settings(self) -> Result<AwsSettings> {
+    pub fn settings(self) -> Result<(Option<String>, AhiSettings)> {
         if let Some(region) = &self.region
             && (region.is_empty()
                 || !region
@@ -87,15 +96,30 @@ impl AwsArgs {
         {
             return Err(wrong("--region", "is not the name of a region, such as us-east-1"));
         }
-        let endpoint = |url: Option<EndpointUrl>, flag| url.map(|u| u.checked(flag)).transpose();
+        let settings = AhiSettings {
+            endpoint: endpoint(self.ahi_endpoint_url, "--ahi-endpoint-url")?,
+            frames_in_flight: self.ahi_frames_in_flight,
+            frames_per_second: self.ahi_frames_per_second,
+            allow_non_primary: self.ahi_allow_non_primary,
+        };
+        Ok((self.region, settings))
+    }
+}
+
+fn endpoint(url: Option<EndpointUrl>, flag: &'static str) -> Result<Option<EndpointUrl>> {
+    url.map(|u| u.checked(flag)).transpose()
+}
+
+impl AwsArgs {
+    /// Checks the flags.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](crate::error::ErrorKind::Configuration), naming the flag.
+    pub fn settings(self) -> Result<AwsSettings> {
+        let (region, ahi) = self.ahi.settings()?;
         Ok(AwsSettings {
-            region: self.region,
-            ahi: AhiSettings {
-                endpoint: endpoint(self.ahi_endpoint_url, "--ahi-endpoint-url")?,
-                frames_in_flight: self.ahi_frames_in_flight,
-                frames_per_second: self.ahi_frames_per_second,
-                allow_non_primary: self.ahi_allow_non_primary,
-            },
+            region,
+            ahi,
             s3: S3Settings {
                 endpoint: endpoint(self.s3_endpoint_url, "--s3-endpoint-url")?,
                 path_style: self.s3_path_style,

@@ -18,7 +18,7 @@ mod policy;
 mod serve;
 
 pub use access::{AccessArgs, AccessSettings, Allowed, Place};
-pub use aws::{AhiSettings, AwsArgs, AwsSettings, S3Settings};
+pub use aws::{AhiArgs, AhiSettings, AwsArgs, AwsSettings, S3Settings};
 pub use compute::{ComputeArgs, ComputeSettings, ExecutionProvider};
 pub use connections::{ConnectionArgs, ConnectionSettings, PROBE_CONNECTIONS, Pace};
 pub use endpoint::EndpointUrl;

@@ -1,7 +1,7 @@
 //! Typed access to the attributes of a data set, tolerant of what real archives store (padding,
 //! empty values) and strict where a caller says that a value is required.
 
-use dicom_core::{DataDictionary, Tag};
+use dicom_core::{DataDictionary, PrimitiveValue, Tag, VR};
 use dicom_dictionary_std::StandardDataDictionary;
 
 use super::Dataset;
@@ -62,11 +62,14 @@ impl Attributes for Dataset {
     fn texts(&self, tag: Tag) -> Vec<String> {
         let Ok(Some(element)) = self.element_opt(tag) else { return Vec::new() };
         let Some(value) = element.value().primitive() else { return Vec::new() };
-        value
-            .to_multi_str()
-            .iter()
-            .map(|s| s.trim_matches(|c: char| c == '\0' || c.is_whitespace()).to_owned())
-            .collect()
+        let trimmed = |s: &str| s.trim_matches(|c: char| c == '\0' || c.is_whitespace()).to_owned();
+        match value {
+            // Bytes of a text that is none of a known character set (`charset`).
+            PrimitiveValue::U8(bytes) if element.vr() == VR::CS => {
+                String::from_utf8_lossy(bytes).split('\\').map(trimmed).collect()
+            }
+            value => value.to_multi_str().iter().map(|s| trimmed(s)).collect(),
+        }
     }
 }
 

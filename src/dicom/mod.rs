@@ -3,14 +3,20 @@
 
 pub mod ahi_metadata;
 pub mod attributes;
+pub mod charset;
+pub mod classes;
 pub mod p10;
+pub mod passed_over;
 pub mod segment;
 pub mod selection;
 pub mod series;
+pub mod slices;
 pub mod uid;
 
 pub use attributes::Attributes;
+pub use passed_over::PassedOver;
 pub use series::{FrameDescriptor, FrameKey, Instance, Series};
+pub use slices::{NoSlice, Slices};
 
 /// A data set without its pixel data.
 pub type Dataset = dicom_object::InMemDicomObject;

@@ -21,8 +21,8 @@ use super::store::{ImageSet, Store, new_id, now};
 use crate::codec::{self, FrameFormat};
 use crate::cpu;
 use crate::dicom::ahi_metadata::write::{FrameEntry, InstanceEntry, document};
-use crate::dicom::p10::{self, P10Instance};
-use crate::dicom::{Attributes, Dataset};
+use crate::dicom::p10::{self, Content, P10Instance};
+use crate::dicom::{Attributes, Dataset, classes};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What an import made.
@@ -120,7 +120,7 @@ fn import_files(
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<ImportSummary> {
     let done = AtomicUsize::new(0);
-    let encoded: Vec<(String, Result<Encoded>)> = files
+    let encoded: Vec<(String, Result<Option<Encoded>>)> = files
         .names
         .par_iter()
         .map(|name| {
@@ -133,7 +133,8 @@ fn import_files(
     let mut failures = Vec::new();
     for (file, result) in encoded {
         match result {
-            Ok(instance) => {
+            Ok(None) => {}
+            Ok(Some(instance)) => {
                 let (files, instances) = series.entry(instance.series_uid.clone()).or_default();
                 files.push(file);
                 instances.push(instance);
@@ -217,21 +218,31 @@ struct Encoded {
     frames: Vec<(FrameEntry, Vec<u8>)>,
 }
 
-fn encode(bytes: &[u8]) -> Result<Encoded> {
+/// An instance as it is stored; one without an image has no frames. `None` for a DICOMDIR, which is no
+/// instance.
+fn encode(bytes: &[u8]) -> Result<Option<Encoded>> {
+    let content = p10::examine_from(bytes, bytes.len() as u64, &mut |_| Ok(()))?;
+    if matches!(&content, Content::NoImage(Some(class)) if class == classes::DIRECTORY) {
+        return Ok(None);
+    }
     let instance = p10::read_bytes(bytes)?;
     let series_uid = instance.dataset.required_text(tags::SERIES_INSTANCE_UID)?;
+    if matches!(content, Content::NoImage(_)) {
+        return Ok(Some(Encoded {
+            series_uid,
+            dataset: instance.dataset,
+            transfer_syntax: uids::EXPLICIT_VR_LITTLE_ENDIAN.to_owned(),
+            frames: Vec::new(),
+        }));
+    }
     let format = FrameFormat::from_dataset(&instance.dataset)?;
     let frames = instance
         .frames
         .iter()
         .map(|data| encode_frame(&instance, data, &format))
         .collect::<Result<_>>()?;
-    Ok(Encoded {
-        series_uid,
-        dataset: instance.dataset,
-        transfer_syntax: uids::HTJ2K_LOSSLESS_RPCL.to_owned(),
-        frames,
-    })
+    let transfer_syntax = uids::HTJ2K_LOSSLESS_RPCL.to_owned();
+    Ok(Some(Encoded { series_uid, dataset: instance.dataset, transfer_syntax, frames }))
 }
 
 fn encode_frame(

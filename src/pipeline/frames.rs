@@ -68,7 +68,7 @@ pub async fn load(
 }
 
 /// Times that a frame is asked for once more.
-const AGAIN: usize = 2;
+pub(super) const AGAIN: usize = 2;
 
 /// Decodes a frame. One that came broken (cut off, flipped, or another frame's bytes, which its checksum
 /// tells) is asked for again before it is the image set's fault; the bytes of all transfers count.
@@ -101,7 +101,7 @@ async fn intact(
 
 /// Whether an error can come of a transfer: a flipped bit in a header can look like a format that
 /// nothing here decodes, or like samples that do not fit the attributes.
-fn may_be_the_transfers(error: &Error) -> bool {
+pub(super) fn may_be_the_transfers(error: &Error) -> bool {
     use ErrorKind::{CorruptFrame, InvalidImage, UnsupportedPixelData};
     matches!(error.kind(), CorruptFrame | InvalidImage | UnsupportedPixelData)
         && !error.details().contains_key(METADATA)
@@ -110,18 +110,25 @@ fn may_be_the_transfers(error: &Error) -> bool {
 /// Detail of errors that the metadata shows by itself.
 const METADATA: &str = "metadata";
 
-/// Decodes one frame and checks it; errors name instance and frame.
+/// Decodes one frame and checks it, and leaves of each pixel its stored bits.
 fn decode(series: &Series, frame: &EncodedFrame, format: &FrameFormat) -> Result<Samples> {
+    let mut samples = checked(series, frame, format)?;
+    samples.keep_stored_bits(format.bits_stored);
+    Ok(samples)
+}
+
+/// Decodes one frame and checks it; errors name instance and frame. Samples are as they are encoded.
+pub(super) fn checked(
+    series: &Series,
+    frame: &EncodedFrame,
+    format: &FrameFormat,
+) -> Result<Samples> {
     let instance = &series.instances[frame.key.instance];
     let descriptor = &instance.frames[frame.key.frame];
     check_dimensions(descriptor, format)
         .and_then(|()| codec::decode(&instance.transfer_syntax, &frame.data, format))
-        .and_then(|mut samples| {
-            // The checksum is of what the codestream holds.
-            check_crc32(descriptor, &samples, format)?;
-            samples.keep_stored_bits(format.bits_stored);
-            Ok(samples)
-        })
+        // The checksum is of what the codestream holds.
+        .and_then(|samples| check_crc32(descriptor, &samples, format).map(|()| samples))
         .map_err(|e| at_frame(e, instance, frame.key.frame, descriptor))
 }
 

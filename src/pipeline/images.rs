@@ -125,7 +125,9 @@ pub(super) async fn described<'s>(
         let reads: Vec<_> = image.sources.iter().map(|source| read(*source)).collect();
         let mut series: Vec<Read<'s>> =
             futures::stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
-        if !choosing {
+        if choosing {
+            keep_slices(&mut series);
+        } else {
             series = vec![only_image(series)?];
         }
         let name = image.name.as_deref();
@@ -136,12 +138,7 @@ pub(super) async fn described<'s>(
 
 /// The one series of images.
 fn only_image(mut series: Vec<Read<'_>>) -> Result<Read<'_>> {
-    if series.len() > 1 {
-        let images = series.extract_if(.., |read| is_image(&read.series)).collect::<Vec<_>>();
-        if !images.is_empty() {
-            series = images;
-        }
-    }
+    keep_slices(&mut series);
     if series.len() > 1 {
         let list: Vec<String> = series.iter().map(|read| summary(&read.series)).collect();
         return Err(Error::new(
@@ -158,13 +155,20 @@ fn only_image(mut series: Vec<Read<'_>>) -> Result<Read<'_>> {
     series.pop().ok_or_else(|| Error::internal("a place without series"))
 }
 
+/// Leaves out series without slices, where there are others: pictures of a screen, scouts and reports are
+/// never what is meant, whatever their other attributes say.
+fn keep_slices(series: &mut Vec<Read<'_>>) {
+    if series.iter().any(|read| is_image(&read.series)) {
+        series.retain(|read| is_image(&read.series));
+    }
+}
+
 fn modality(series: &Series) -> Option<String> {
-    series.instances.first().and_then(|first| first.dataset.text(tags::MODALITY))
+    series.representative().and_then(|first| first.dataset.text(tags::MODALITY))
 }
 
 fn is_image(series: &Series) -> bool {
-    let frames = series.instances.iter().any(|instance| !instance.frames.is_empty());
-    frames && !modality(series).is_some_and(|m| NO_IMAGES.contains(&m.trim()))
+    series.holds_slices() && !modality(series).is_some_and(|m| NO_IMAGES.contains(&m.trim()))
 }
 
 /// UID, modality and number of instances: nothing of the patient.
@@ -198,7 +202,7 @@ pub(super) fn in_order<'s>(given: Vec<Described<'s>>, model: &Model) -> Result<V
             .filter(|&i| match (given[i].0, model.selections.get(index)) {
                 (Some(name), _) => called(name, wanted),
                 (None, Some(rule)) => {
-                    series[i].instances.first().is_some_and(|first| rule.matches(&first.dataset))
+                    series[i].representative().is_some_and(|first| rule.matches(&first.dataset))
                 }
                 (None, None) => false,
             })
@@ -227,7 +231,7 @@ pub(super) fn in_order<'s>(given: Vec<Described<'s>>, model: &Model) -> Result<V
 /// compared, however alike they are.
 pub(super) fn check_frame_of_reference(first: Option<&Arc<Series>>, other: &Series) -> Result<()> {
     let of = |series: &Series| {
-        let instance = series.instances.first()?;
+        let instance = series.representative()?;
         instance.dataset.text(tags::FRAME_OF_REFERENCE_UID)
     };
     let Some(first) = first else { return Ok(()) };

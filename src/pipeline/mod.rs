@@ -3,6 +3,7 @@
 mod access;
 mod audit;
 pub mod compute;
+pub mod fetch;
 mod forecast;
 pub mod frames;
 mod holding;
@@ -223,7 +224,12 @@ async fn segment(
     timings.end(Stage::Memory);
     let mut loaded: Vec<(Arc<Series>, Arc<Plan>, Volume)> = Vec::with_capacity(total);
     let mut stats = FrameStats::default();
+    let mut beside: Vec<String> = Vec::new();
     for (source, series, plan) in planned {
+        // Images of one place have what lay beside them in common.
+        let more: Vec<String> =
+            source.warnings().into_iter().filter(|warning| !beside.contains(warning)).collect();
+        beside.extend(more);
         let (volume, took) = frames::load(source, &series, &plan, &*progress, &holding).await?;
         stats.frames += took.frames;
         stats.encoded_bytes += took.encoded_bytes;
@@ -262,8 +268,8 @@ async fn segment(
         job.progress.advance(Stage::Write, 1, 1);
         timings.tell(&*job.progress);
 
-        let mut warnings: Vec<String> =
-            described.iter().flat_map(|(_, plan)| plan.warnings.clone()).collect();
+        let mut warnings = beside;
+        warnings.extend(described.iter().flat_map(|(_, plan)| plan.warnings.clone()));
         warnings.extend(written.warnings);
         let mut report = Map::new();
         report.insert("studyInstanceUID".to_owned(), json!(series.study_instance_uid));

@@ -45,7 +45,7 @@ type Reason = Option<(&'static str, String)>;
 fn wrong_modality(model: &Model, series: &Series) -> Reason {
     let stated = model.bundle.config.network.inputs.first()?.modality.as_deref()?;
     let wanted = modalities(stated);
-    let found = series.instances.first()?.dataset.text(tags::MODALITY)?;
+    let found = series.representative()?.dataset.text(tags::MODALITY)?;
     let found = found.to_uppercase();
     let known = KNOWN.iter().any(|(code, _)| *code == found);
     if wanted.is_empty() || wanted.contains(&found.as_str()) || !known {
@@ -92,7 +92,7 @@ fn modalities(stated: &str) -> Vec<&'static str> {
 /// The rule for the only image; those of several say which series is which, and were applied there.
 fn against_rules(model: &Model, images: usize, series: &Series) -> Reason {
     let [rule] = &model.selections[..] else { return None };
-    let first = series.instances.first()?;
+    let first = series.representative()?;
     if images > 1 || rule.matches(&first.dataset) {
         return None;
     }

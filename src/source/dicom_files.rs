@@ -10,7 +10,7 @@ use dicom_dictionary_std::tags;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use super::{EncodedFrame, ImageSource};
-use crate::dicom::p10::{self, SeriesFiles};
+use crate::dicom::p10::{self, Folder, SeriesFiles};
 use crate::dicom::{Attributes, FrameKey, Instance, Series};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -26,6 +26,8 @@ pub struct DicomFiles {
     parallel_files: usize,
     /// The chosen series' files, in the order of its instances, once the headers are read.
     files: OnceLock<Vec<PathBuf>>,
+    /// What else there was.
+    warnings: OnceLock<Vec<String>>,
 }
 
 impl DicomFiles {
@@ -36,6 +38,7 @@ impl DicomFiles {
             series_instance_uid,
             parallel_files: PARALLEL_FILES,
             files: OnceLock::new(),
+            warnings: OnceLock::new(),
         }
     }
 
@@ -57,15 +60,21 @@ impl ImageSource for DicomFiles {
         let wanted = self.series_instance_uid.clone();
         let chosen = blocking(move || {
             let all = p10::files_by_series(&folder)?;
-            let chosen = choose(all, wanted.as_deref()).map_err(|e| e.context(folder.display()))?;
+            let (chosen, warnings) =
+                choose(all, wanted.as_deref()).map_err(|e| e.context(folder.display()))?;
             refuse_duplicates(&chosen)?;
-            Ok(chosen)
-        })
-        .await?;
+            Ok((chosen, warnings))
+        });
+        let (chosen, warnings) = chosen.await?;
+        let _ = self.warnings.set(warnings);
         self.files.set(chosen.paths).map_err(|_| {
             Error::internal("the headers of a folder of DICOM files were read twice")
         })?;
         Ok(chosen.series)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.get().cloned().unwrap_or_default()
     }
 
     fn frames(
@@ -153,31 +162,48 @@ fn tasks(
     by_instance.into_iter().map(task).collect()
 }
 
-/// The series wanted, or the only one.
-fn choose(all: Vec<SeriesFiles>, wanted: Option<&str>) -> Result<SeriesFiles> {
+/// The series wanted, or the only one that holds slices, and what was passed over beside it.
+fn choose(folder: Folder, wanted: Option<&str>) -> Result<(SeriesFiles, Vec<String>)> {
+    let Folder { series: all, passed_over } = folder;
     let list = all.iter().map(describe).collect::<Vec<_>>().join("; ");
     let not_found = |what: String| Error::new(ErrorKind::NotFound, what);
-    let Some(wanted) = wanted else {
-        let count = all.len();
-        let mut all = all.into_iter();
-        return match (all.next(), all.next()) {
-            (Some(only), None) => Ok(only),
-            (None, _) => Err(not_found("holds no DICOM files".into())),
-            (Some(_), Some(_)) => Err(Error::new(
-                ErrorKind::InvalidRequest,
-                format!("holds {count} series; name one by its SeriesInstanceUID: {list}"),
-            )),
-        };
-    };
-    all.into_iter()
-        .find(|s| s.series.series_instance_uid == wanted)
-        .ok_or_else(|| not_found(format!("holds no series {wanted}; it holds: {list}")))
+    let mut warnings = passed_over.warnings();
+    if let Some(wanted) = wanted {
+        let chosen = all.into_iter().find(|s| s.series.series_instance_uid == wanted);
+        let chosen = chosen
+            .ok_or_else(|| not_found(format!("holds no series {wanted}; it holds: {list}")))?;
+        return Ok((chosen, warnings));
+    }
+    let (mut slices, mut others): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|files| files.series.holds_slices());
+    if slices.is_empty() {
+        std::mem::swap(&mut slices, &mut others);
+    }
+    let count = slices.len();
+    let mut slices = slices.into_iter();
+    match (slices.next(), slices.next()) {
+        (Some(only), None) => {
+            let without = |files: &SeriesFiles| {
+                format!("series {} holds no slices and was passed over", describe(files))
+            };
+            warnings.extend(others.iter().map(without));
+            Ok((only, warnings))
+        }
+        (None, _) if passed_over.is_empty() => Err(not_found("holds no files".into())),
+        (None, _) => {
+            Err(not_found(format!("holds no DICOM images; found {}", passed_over.found())))
+        }
+        (Some(_), Some(_)) => Err(Error::new(
+            ErrorKind::InvalidRequest,
+            format!("holds {count} series; name one by its SeriesInstanceUID: {list}"),
+        )),
+    }
 }
 
 /// UID, modality and number of instances: nothing of the patient.
 fn describe(files: &SeriesFiles) -> String {
     let instances = &files.series.instances;
-    let modality = instances.first().and_then(|i| i.dataset.text(tags::MODALITY));
+    let modality = files.series.representative().and_then(|i| i.dataset.text(tags::MODALITY));
     format!(
         "{} ({}, {} instances)",
         files.series.series_instance_uid,

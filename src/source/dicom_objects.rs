@@ -13,8 +13,8 @@ use dicom_dictionary_std::tags;
 use futures::stream::{self, BoxStream, StreamExt};
 
 use super::{EncodedFrame, ImageSource, Origin};
-use crate::dicom::p10::{self, P10Instance};
-use crate::dicom::{Attributes, FrameKey, Instance, Series};
+use crate::dicom::p10::{self, Content, P10Instance};
+use crate::dicom::{Attributes, FrameKey, Instance, PassedOver, Series};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Grant;
 
@@ -23,7 +23,7 @@ use crate::memory::Grant;
 pub struct DicomObjects {
     series: BTreeMap<String, DicomSeries>,
     instances: BTreeSet<String>,
-    passed_over: usize,
+    passed_over: PassedOver,
     /// The memory that is charged, and what of it objects hold so far.
     grant: Grant,
     held: u64,
@@ -37,6 +37,8 @@ pub struct DicomSeries {
     frames: Vec<Vec<Bytes>>,
     /// ETag of the object in S3 that holds all of it.
     e_tag: Option<String>,
+    /// What lay beside it and is no image.
+    warnings: Vec<String>,
     /// The memory of all series that came together.
     _memory: Option<Arc<Grant>>,
 }
@@ -44,7 +46,13 @@ pub struct DicomSeries {
 impl DicomObjects {
     /// None yet, whose memory is charged to `grant`; it grows with them where it does not suffice.
     pub fn new(grant: Grant) -> Self {
-        Self { series: BTreeMap::new(), instances: BTreeSet::new(), passed_over: 0, grant, held: 0 }
+        Self {
+            series: BTreeMap::new(),
+            instances: BTreeSet::new(),
+            passed_over: PassedOver::default(),
+            grant,
+            held: 0,
+        }
     }
 
     /// The same, whose memory is charged to `grant` as a whole.
@@ -52,7 +60,7 @@ impl DicomObjects {
     /// # Errors
     /// Those of [`Grant::join`].
     pub fn charged(mut self, grant: Grant) -> Result<Self> {
-        self.held = self.held.max(grant.bytes());
+        self.held = self.held.saturating_add(grant.bytes());
         self.grant.join(grant)?;
         Ok(self)
     }
@@ -69,32 +77,34 @@ impl DicomObjects {
         }
     }
 
-    /// Parses one object; what is no DICOM Part 10 file is passed over and counted.
+    /// Parses one object; what is no DICOM file, or has no image, is passed over and counted.
     ///
     /// # Errors
-    /// Those of [`p10::read_bytes`], naming the object by `number`, counted from one.
+    /// Those of [`p10::examine_from`], naming the object by `number`, counted from one.
     pub fn add(&mut self, number: usize, data: &[u8]) -> Result<()> {
-        if !p10::is_part10(data) {
-            self.passed_over += 1;
+        if !p10::is_dicom(&data[..data.len().min(p10::HEAD)]) {
+            self.passed_over.add_no_dicom();
             return Ok(());
         }
         self.read(number, data, data.len() as u64)
     }
 
-    /// As [`add`](Self::add), of what is known to be a DICOM Part 10 file of `length` bytes.
+    /// As [`add`](Self::add), of what is known to be a DICOM file of `length` bytes, which are charged.
     pub fn read(&mut self, number: usize, file: impl Read, length: u64) -> Result<()> {
         let named = |e: Error| e.context(format_args!("object {number}")).with("object", number);
-        let parsed = p10::read_from(file, length).map_err(named)?;
-        self.insert(parsed).map_err(named)
+        let mut hold = |bytes| self.hold(bytes);
+        match p10::examine_from(file, length, &mut hold).map_err(named)? {
+            Content::Image(parsed) => self.insert(parsed).map_err(named),
+            Content::NoImage(class) => {
+                self.passed_over.add_without_image(class.as_deref());
+                Ok(())
+            }
+        }
     }
 
     /// Adds a parsed object. An instance that is there already is an error: it would be two slices
     /// at one place.
     fn insert(&mut self, parsed: P10Instance) -> Result<()> {
-        if parsed.sop_class_uid == p10::DIRECTORY_CLASS {
-            self.passed_over += 1;
-            return Ok(());
-        }
         let study = parsed.dataset.required_text(tags::STUDY_INSTANCE_UID)?;
         let series = parsed.dataset.required_text(tags::SERIES_INSTANCE_UID)?;
         self.claim(&parsed.sop_instance_uid)?;
@@ -107,6 +117,7 @@ impl DicomObjects {
             },
             frames: Vec::new(),
             e_tag: None,
+            warnings: Vec::new(),
             _memory: None,
         });
         known.series.instances.push(instance);
@@ -119,7 +130,7 @@ impl DicomObjects {
     /// # Errors
     /// As [`insert`](Self::insert), of instances that both have.
     pub fn append(&mut self, others: Self) -> Result<()> {
-        self.passed_over += others.passed_over;
+        self.passed_over.append(others.passed_over);
         self.held = self.held.saturating_add(others.held);
         self.grant.join(others.grant)?;
         for (uid, DicomSeries { series, frames, .. }) in others.series {
@@ -130,6 +141,7 @@ impl DicomObjects {
                 series: Series { instances: Vec::new(), ..series.clone() },
                 frames: Vec::new(),
                 e_tag: None,
+                warnings: Vec::new(),
                 _memory: None,
             });
             known.series.instances.extend(series.instances);
@@ -158,13 +170,18 @@ impl DicomObjects {
         if self.series.is_empty() {
             return Err(Error::new(
                 ErrorKind::InvalidImage,
-                format!("there is no DICOM file among {} objects", self.passed_over),
+                format!("there is no DICOM image; found {}", self.passed_over.found()),
             ));
         }
-        let Self { series, mut grant, held, .. } = self;
+        let Self { series, mut grant, held, passed_over, .. } = self;
         grant.shrink_to(held);
         let memory = Arc::new(grant);
-        let with = |series| DicomSeries { _memory: Some(Arc::clone(&memory)), ..series };
+        let warnings = passed_over.warnings();
+        let with = |series| DicomSeries {
+            warnings: warnings.clone(),
+            _memory: Some(Arc::clone(&memory)),
+            ..series
+        };
         Ok(series.into_values().map(with).collect())
     }
 }
@@ -191,6 +208,10 @@ impl ImageSource for DicomSeries {
     fn origin(&self) -> Option<Origin> {
         let e_tag = self.e_tag.as_deref()?.trim_matches('"').to_owned();
         Some(Origin { e_tag: Some(e_tag), ..Origin::default() })
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
     }
 
     fn frames(&self, _: &Series, keys: Vec<FrameKey>) -> BoxStream<'static, Result<EncodedFrame>> {

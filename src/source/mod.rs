@@ -57,6 +57,12 @@ pub trait ImageSource: Send + Sync {
         Ok(None)
     }
 
+    /// What lay beside the series and was passed over, once [`series`](ImageSource::series) has found it:
+    /// for the answer's warnings. Nothing of a patient.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What was read, once [`series`](ImageSource::series) has found it: for the audit.
     fn origin(&self) -> Option<Origin> {
         None

@@ -10,10 +10,9 @@ use super::slice::{FrameGeometry, frames_of};
 use super::stack::{Resampling, Stack, stack};
 use super::values;
 use crate::codec::FrameFormat;
-use crate::dicom::{Attributes, FrameKey, Series};
+use crate::dicom::{FrameKey, Series};
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{Policy, VolumeChoice};
-use dicom_dictionary_std::tags;
 
 /// A volume to be filled: its grid, and for each slice the frame that fills it.
 #[derive(Debug, Clone)]
@@ -53,12 +52,6 @@ pub struct Slice {
 pub fn plan(series: &Series, policy: &Policy, choice: Option<&VolumeChoice>) -> Result<Vec<Plan>> {
     let mut warnings = Vec::new();
     let frames = read_all(series, &mut warnings)?;
-    if frames.is_empty() {
-        return Err(Error::new(
-            ErrorKind::InvalidImage,
-            format!("series {} has no images", series.series_instance_uid),
-        ));
-    }
     let candidates = candidates::chosen(series, candidates::find(series, frames)?, choice, policy)?;
     candidates
         .into_iter()
@@ -103,24 +96,25 @@ fn one(
     Ok(Plan { geometry, slices, resampling, volume: candidate.id, units, warnings })
 }
 
-/// Every frame but those of localizers, which share a series with the stack they plan. An instance that is
-/// there twice is taken once.
+/// Every frame of the series' slices. An instance that is there twice is taken once.
 fn read_all(series: &Series, warnings: &mut Vec<String>) -> Result<Vec<FrameGeometry>> {
-    let is_localizer = |i: &crate::dicom::Instance| {
-        i.dataset.texts(tags::IMAGE_TYPE).iter().any(|t| t.eq_ignore_ascii_case("LOCALIZER"))
-    };
-    let localizers = series.instances.iter().filter(|i| is_localizer(i)).count();
-    let skip = localizers > 0 && localizers < series.instances.len();
-    if skip {
-        warnings.push(format!("{localizers} localizer instance(s) were left out"));
+    let slices = series.slices();
+    if slices.instances.is_empty() {
+        return Err(Error::new(
+            ErrorKind::InvalidImage,
+            format!(
+                "series {} has no slices; it has {}",
+                series.series_instance_uid,
+                slices.found()
+            ),
+        ));
     }
+    warnings.extend(slices.warnings());
     let mut frames: Vec<FrameGeometry> = Vec::with_capacity(series.instances.len());
     let mut seen: HashMap<&str, std::ops::Range<usize>> = HashMap::new();
     let mut twice = 0usize;
-    for (index, instance) in series.instances.iter().enumerate() {
-        if skip && is_localizer(instance) {
-            continue;
-        }
+    for index in slices.instances {
+        let instance = &series.instances[index];
         let read = frames_of(index, instance)?;
         match seen.entry(&instance.sop_instance_uid) {
             Entry::Vacant(entry) => {

@@ -2,6 +2,7 @@
 
 mod account;
 mod ahi_source;
+mod archives;
 mod bundle;
 mod codec;
 mod common;

@@ -171,9 +171,7 @@ fn instance(entry: &InstanceEntry, levels: &Levels) -> Value {
     for element in &entry.dataset {
         let tag = element.header().tag;
         let Some(key) = key(tag).filter(|_| !levels.holds(tag)) else { continue };
-        if tag.group() % 2 == 1 {
-            vrs.insert(key.clone(), json!(element.vr().to_string()));
-        }
+        private_vrs(element, &mut vrs);
         dicom.insert(key, json_value(element));
     }
     let frames: Vec<Value> = entry.frames.iter().map(frame).collect();
@@ -183,6 +181,21 @@ fn instance(entry: &InstanceEntry, levels: &Levels) -> Value {
         "StoredTransferSyntaxUID": entry.stored_transfer_syntax,
         "ImageFrames": frames,
     })
+}
+
+/// The value representations of private elements, those of items too.
+fn private_vrs(element: &DataElement<InMemDicomObject>, vrs: &mut Map<String, Value>) {
+    let tag = element.header().tag;
+    if tag.group() % 2 == 1 {
+        vrs.insert(digits(tag), json!(element.vr().to_string()));
+    }
+    for item in element.items().unwrap_or_default() {
+        item.iter().for_each(|element| private_vrs(element, vrs));
+    }
+}
+
+fn digits(tag: Tag) -> String {
+    format!("{:04X}{:04X}", tag.group(), tag.element())
 }
 
 fn frame(entry: &FrameEntry) -> Value {
@@ -202,10 +215,12 @@ fn frame(entry: &FrameEntry) -> Value {
 /// and for group lengths.
 fn key(tag: Tag) -> Option<String> {
     if tag.group() % 2 == 1 {
-        return Some(format!("{:04X}{:04X}", tag.group(), tag.element()));
+        return Some(digits(tag));
     }
     let entry = StandardDataDictionary.by_tag(tag)?;
-    (tag.element() != 0).then(|| entry.alias.to_owned())
+    // A keyword of a repeating group stands for the first of them alone.
+    let named = if entry.tag.inner() == tag { entry.alias.to_owned() } else { digits(tag) };
+    (tag.element() != 0).then_some(named)
 }
 
 fn json_value(element: &DataElement<InMemDicomObject>) -> Value {
@@ -228,6 +243,11 @@ fn primitive(vr: VR, value: &PrimitiveValue) -> Value {
         return Value::Null;
     }
     let list: Vec<Value> = match vr {
+        // A character set whose texts were not decoded.
+        VR::CS if matches!(value, PrimitiveValue::U8(_)) => {
+            let text = String::from_utf8_lossy(&value.to_bytes()).into_owned();
+            text.split('\\').map(Value::from).collect()
+        }
         VR::OB | VR::OW | VR::OD | VR::OF | VR::OL | VR::OV | VR::UN => {
             return json!(STANDARD.encode(value.to_bytes()));
         }

@@ -10,16 +10,14 @@ use bytes::Bytes;
 use dicom_dictionary_std::tags;
 use rayon::prelude::*;
 
-use super::{P10Header, P10Instance, PREAMBLE, PREFIX, io, read_header};
-use crate::dicom::{Attributes, FrameDescriptor, Instance, Series};
+use super::{Content, HEAD, P10Header, P10Instance, examine, io, is_dicom};
+use crate::dicom::{Attributes, FrameDescriptor, Instance, PassedOver, Series};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Folders below folders further down than this are refused.
 const MAX_DEPTH: usize = 32;
 /// Folders with more entries than this are refused.
 const MAX_ENTRIES: usize = 1_000_000;
-/// Media Storage Directory Storage: a DICOMDIR under another name.
-pub const DIRECTORY_CLASS: &str = "1.2.840.10008.1.3.10";
 
 /// A series and the files of its instances, in the same order.
 #[derive(Debug, Clone)]
@@ -30,12 +28,26 @@ pub struct SeriesFiles {
     pub paths: Vec<PathBuf>,
 }
 
-/// All DICOM Part 10 files below `dir`, sorted by path.
+/// The series of images below a folder, and what else there is.
+#[derive(Debug, Clone, Default)]
+pub struct Folder {
+    /// The series, by SeriesInstanceUID.
+    pub series: Vec<SeriesFiles>,
+    /// Files that hold no image.
+    pub passed_over: PassedOver,
+}
+
+/// All DICOM files below `dir`, sorted by path, whatever they hold and are called.
 ///
-/// Files without the `DICM` prefix and DICOMDIR are skipped. Symbolic links below `dir` are not
+/// Symbolic links below `dir` are not
 /// followed, so that no file outside it is read and no loop is entered; more than 32 levels or a
 /// million entries are an error.
 pub fn list_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    list(dir, &mut PassedOver::default())
+}
+
+/// As [`list_files`], counting the others.
+fn list(dir: &Path, passed_over: &mut PassedOver) -> Result<Vec<PathBuf>> {
     let named = |path: &Path, e| io(e).context(path.display());
     let mut folders = vec![(dir.to_path_buf(), 0)];
     let mut files = Vec::new();
@@ -55,8 +67,10 @@ pub fn list_files(dir: &Path) -> Result<Vec<PathBuf>> {
             let kind = entry.file_type().map_err(|e| named(&path, e))?;
             if kind.is_dir() {
                 folders.push((path, depth + 1));
-            } else if kind.is_file() && !is_dicomdir(&path) && has_prefix(&path)? {
+            } else if kind.is_file() && begins_as_dicom(&path)? {
                 files.push(path);
+            } else if kind.is_file() {
+                passed_over.add_no_dicom();
             }
         }
     }
@@ -64,37 +78,41 @@ pub fn list_files(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn is_dicomdir(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.eq_ignore_ascii_case("DICOMDIR"))
-}
-
-fn has_prefix(path: &Path) -> Result<bool> {
+fn begins_as_dicom(path: &Path) -> Result<bool> {
     let read = || -> std::io::Result<Vec<u8>> {
-        let mut start = Vec::with_capacity(PREAMBLE + PREFIX.len());
-        fs::File::open(path)?.take((PREAMBLE + PREFIX.len()) as u64).read_to_end(&mut start)?;
+        let mut start = Vec::with_capacity(HEAD);
+        fs::File::open(path)?.take(HEAD as u64).read_to_end(&mut start)?;
         Ok(start)
     };
     let start = read().map_err(|e| io(e).context(path.display()))?;
-    Ok(start.get(PREAMBLE..) == Some(PREFIX))
+    Ok(is_dicom(&start))
 }
 
 /// The series of the files below `dir`, by SeriesInstanceUID; instances in the order of their
 /// paths. Reads every header, in parallel on rayon's threads; not for an asynchronous thread.
 pub fn series_in(dir: &Path) -> Result<Vec<Series>> {
-    Ok(files_by_series(dir)?.into_iter().map(|s| s.series).collect())
+    Ok(files_by_series(dir)?.series.into_iter().map(|s| s.series).collect())
 }
 
-/// As [`series_in`], with the files.
-pub fn files_by_series(dir: &Path) -> Result<Vec<SeriesFiles>> {
-    let headers: Vec<(PathBuf, P10Header)> = list_files(dir)?
+/// As [`series_in`], with the files, and what was passed over.
+///
+/// # Errors
+/// Those of [`list_files`] and [`examine`], naming the file.
+pub fn files_by_series(dir: &Path) -> Result<Folder> {
+    let mut passed_over = PassedOver::default();
+    let contents: Vec<(PathBuf, Content<P10Header>)> = list(dir, &mut passed_over)?
         .into_par_iter()
-        .map(|path| read_header(&path).map(|header| (path, header)))
+        .map(|path| examine(&path).map(|content| (path, content)))
         .collect::<Result<_>>()?;
     let mut all: BTreeMap<String, SeriesFiles> = BTreeMap::new();
-    for (path, header) in headers {
-        if header.sop_class_uid == DIRECTORY_CLASS {
-            continue;
-        }
+    for (path, content) in contents {
+        let header = match content {
+            Content::Image(header) => header,
+            Content::NoImage(class) => {
+                passed_over.add_without_image(class.as_deref());
+                continue;
+            }
+        };
         let required =
             |tag| header.dataset.required_text(tag).map_err(|e| e.context(path.display()));
         let study = required(tags::STUDY_INSTANCE_UID)?;
@@ -110,7 +128,7 @@ pub fn files_by_series(dir: &Path) -> Result<Vec<SeriesFiles>> {
         files.series.instances.push(instance(header));
         files.paths.push(path);
     }
-    Ok(all.into_values().collect())
+    Ok(Folder { series: all.into_values().collect(), passed_over })
 }
 
 /// A whole instance as one of a series, and its frames.

@@ -1,5 +1,5 @@
-//! The file meta information (PS3.10 section 7.1): group 0002, of which the transfer syntax is all
-//! that counts here. It is decided once how the data set is encoded, here and for every reader.
+//! The file meta information (PS3.10 section 7.1): group 0002, of which the transfer syntax is what
+//! counts here. It is decided once how the data set is encoded, here and for every reader.
 
 use std::io::Read;
 
@@ -15,51 +15,76 @@ use crate::error::{Error, ErrorKind, Result};
 /// Bytes of the whole group; files have a few hundred.
 const MOST: u64 = 1 << 20;
 
+const EXPLICIT: &str = "1.2.840.10008.1.2.1";
+const BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
+const DEFLATED: &str = "1.2.840.10008.1.2.1.99";
+
 /// Characters of a UID (PS3.5 section 9.1), and as much padding as it may have.
 const UID: usize = 64;
 
-/// Reads the group and leaves the reader at the data set.
+/// What the group says, and how the data set behind it is encoded.
+pub(super) struct Meta {
+    /// The encoding of the data set.
+    pub encoding: Encoding,
+    /// Media Storage SOP Class UID (0002,0002), where it is a UID.
+    pub sop_class: Option<String>,
+}
+
+/// How a data set is encoded.
+pub(super) struct Encoding {
+    /// The transfer syntax of the frames as they are given out. Native pixels are little endian and not
+    /// compressed, whatever they were in the file.
+    pub frames: &'static str,
+    /// How elements are written.
+    pub elements: &'static TransferSyntax,
+    /// Whether all of it is compressed (PS3.5 annex A.5).
+    pub deflated: bool,
+    /// Whether words have their most significant byte first (PS3.5 annex A.3).
+    pub big_endian: bool,
+}
+
+/// Reads the group and leaves the reader at the data set. The group ends where the next one begins: its
+/// length, the first element, may be missing, and programs get it wrong.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidImage`] where the group is malformed or does not name one transfer syntax;
 /// [`ErrorKind::UnsupportedPixelData`] where it is none whose data sets are read here.
-pub(super) fn transfer_syntax(file: &mut Source<impl Read>) -> Result<&'static TransferSyntax> {
-    if tag(file)? != tags::FILE_META_INFORMATION_GROUP_LENGTH || file.array()? != *b"UL\x04\0" {
-        return Err(malformed(()));
-    }
-    let mut left = u64::from(u32::from_le_bytes(file.array()?));
-    if left > file.left().min(MOST) {
-        return Err(malformed(()));
-    }
-    let mut found = None;
-    while left > 0 {
-        let before = file.left();
-        let tag = tag(file)?;
-        let length = length(file)?;
-        let header = before - file.left();
-        left = left.checked_sub(header + length).ok_or_else(|| malformed(()))?;
+pub(super) fn read(file: &mut Source<'_, '_, impl Read>) -> Result<Meta> {
+    let begin = file.left();
+    let mut syntax = None;
+    let mut sop_class = None;
+    while file.left() >= 4 {
+        let bytes = file.array()?;
+        let tag = tag(bytes);
         if tag.group() != 2 {
+            file.give_back(bytes);
+            break;
+        }
+        let length = length(file)?;
+        if length > file.left() || begin - file.left() > MOST {
             return Err(malformed(()));
         }
-        if tag != tags::TRANSFER_SYNTAX_UID {
-            file.skip(length)?;
-            continue;
+        match tag {
+            tags::TRANSFER_SYNTAX_UID if syntax.is_some() => {
+                return Err(invalid("TransferSyntaxUID is given twice"));
+            }
+            tags::TRANSFER_SYNTAX_UID => syntax = Some(uid(file, length)?),
+            tags::MEDIA_STORAGE_SOP_CLASS_UID if length <= UID as u64 => {
+                sop_class = uid(file, length).ok();
+            }
+            _ => file.skip(length)?,
         }
-        if found.is_some() {
-            return Err(invalid("TransferSyntaxUID is given twice"));
-        }
-        found = Some(uid(file, length)?);
     }
-    known(&found.ok_or_else(|| invalid("TransferSyntaxUID is missing"))?)
+    let encoding = known(&syntax.ok_or_else(|| invalid("TransferSyntaxUID is missing"))?)?;
+    Ok(Meta { encoding, sop_class })
 }
 
-fn tag(file: &mut Source<impl Read>) -> Result<Tag> {
-    let [g0, g1, e0, e1] = file.array()?;
-    Ok(Tag(u16::from_le_bytes([g0, g1]), u16::from_le_bytes([e0, e1])))
+fn tag([g0, g1, e0, e1]: [u8; 4]) -> Tag {
+    Tag(u16::from_le_bytes([g0, g1]), u16::from_le_bytes([e0, e1]))
 }
 
 /// The length of an element whose tag was just read, in explicit VR (PS3.5 section 7.1.2).
-fn length(file: &mut Source<impl Read>) -> Result<u64> {
+fn length(file: &mut Source<'_, '_, impl Read>) -> Result<u64> {
     let vr = VR::from_binary(file.array()?).ok_or_else(|| malformed(()))?;
     let [l0, l1] = file.array()?;
     Ok(match vr {
@@ -74,7 +99,7 @@ fn length(file: &mut Source<impl Read>) -> Result<u64> {
 
 /// The value of TransferSyntaxUID without its padding, which is one NUL by the standard and
 /// several NULs or spaces in the field.
-fn uid(file: &mut Source<impl Read>, length: u64) -> Result<String> {
+fn uid(file: &mut Source<'_, '_, impl Read>, length: u64) -> Result<String> {
     let wrong = || invalid("TransferSyntaxUID is not a UID of at most 64 digits and periods");
     if length > UID as u64 {
         return Err(wrong());
@@ -88,20 +113,27 @@ fn uid(file: &mut Source<impl Read>, length: u64) -> Result<String> {
 }
 
 /// The one decision on how a data set of transfer syntax `uid` is read.
-fn known(uid: &str) -> Result<&'static TransferSyntax> {
-    let unsupported = |what: &str| {
+pub(super) fn known(uid: &str) -> Result<Encoding> {
+    let unsupported = || {
         Error::new(
             ErrorKind::UnsupportedPixelData,
-            format!("transfer syntax {uid} {what}; convert the file to explicit little endian"),
+            format!(
+                "transfer syntax {uid} is not known; convert the file to explicit little endian"
+            ),
         )
         .with("transferSyntaxUID", uid)
     };
-    let syntax = TransferSyntaxRegistry.get(uid).ok_or_else(|| unsupported("is not known"))?;
-    match (uid, syntax.codec()) {
-        ("1.2.840.10008.1.2.2", _) => Err(unsupported("is big endian (retired), not supported")),
-        (_, Codec::Dataset(_)) => Err(unsupported("is deflated, which is not supported")),
-        _ => Ok(syntax),
+    let syntax = |uid| TransferSyntaxRegistry.get(uid).ok_or_else(unsupported);
+    let (elements, deflated, big_endian) = match uid {
+        DEFLATED => (syntax(EXPLICIT)?, true, false),
+        BIG_ENDIAN => (syntax(BIG_ENDIAN)?, false, true),
+        uid => (syntax(uid)?, false, false),
+    };
+    if !deflated && matches!(elements.codec(), Codec::Dataset(_)) {
+        return Err(unsupported());
     }
+    let frames = if deflated || big_endian { EXPLICIT } else { elements.uid() };
+    Ok(Encoding { frames, elements, deflated, big_endian })
 }
 
 fn invalid(what: &str) -> Error {

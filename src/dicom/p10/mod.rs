@@ -1,5 +1,6 @@
-//! DICOM Part 10 files (PS3.10 section 7): headers alone, or headers with the encoded frames
-//! split apart, and the series a folder holds.
+//! DICOM Part 10 files (PS3.10 section 7), and those that lack some of what the standard puts before the
+//! data set: headers alone, or headers with the encoded frames split apart, and the series a folder
+//! holds.
 //!
 //! Files are not trusted: sizes they state are compared with the bytes there are before anything
 //! is allocated for them, what a header takes when it is read is bounded, and errors name the file
@@ -9,8 +10,11 @@ mod folder;
 mod frames;
 mod meta;
 mod pixels;
+mod plain;
 mod source;
+mod start;
 mod tree;
+mod write;
 
 use std::cell::Cell;
 use std::fs::File;
@@ -19,20 +23,23 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use bytes::Bytes;
+use dicom_core::VR;
 use dicom_dictionary_std::tags;
+use flate2::read::DeflateDecoder;
 
+use self::meta::{Encoding, Meta};
 use self::pixels::Pixels;
 use self::source::Source;
+use self::start::Start;
 use self::tree::End;
 
-pub use folder::{DIRECTORY_CLASS, SeriesFiles, described, files_by_series, list_files, series_in};
+pub use folder::{Folder, SeriesFiles, described, files_by_series, list_files, series_in};
+pub use source::Hold;
+pub use start::HEAD;
+pub use write::{MOST_BYTES, P10Writer, PixelForm};
 
-use super::{Attributes, Dataset};
+use super::{Attributes, Dataset, charset, classes};
 use crate::error::{Error, ErrorKind, Result};
-
-/// Length of the preamble before the prefix `DICM` (PS3.10 section 7.1).
-const PREAMBLE: usize = 128;
-const PREFIX: &[u8; 4] = b"DICM";
 
 /// Pixel data of fewer bytes a frame than this exists in no encapsulated transfer syntax: items
 /// and the shortest of headers take more.
@@ -46,7 +53,7 @@ const MAX_FRAMES: u64 = 100_000;
 pub struct P10Header {
     /// Every attribute of the data set but pixel data and offset tables.
     pub dataset: Dataset,
-    /// Transfer syntax UID of the file meta information (0002,0010).
+    /// Transfer syntax UID of the frames, see [`P10Instance::transfer_syntax`].
     pub transfer_syntax: String,
     /// SOP Instance UID (0008,0018).
     pub sop_instance_uid: String,
@@ -61,7 +68,8 @@ pub struct P10Header {
 pub struct P10Instance {
     /// Every attribute of the data set but pixel data and offset tables.
     pub dataset: Dataset,
-    /// Transfer syntax UID of the file meta information (0002,0010), and of the frames.
+    /// Transfer syntax UID of the frames: that of the file meta information (0002,0010), or Explicit VR
+    /// Little Endian where that is big endian or deflated, which the frames no longer are.
     pub transfer_syntax: String,
     /// SOP Instance UID (0008,0018).
     pub sop_instance_uid: String,
@@ -71,19 +79,57 @@ pub struct P10Instance {
     pub frames: Vec<Bytes>,
 }
 
+/// What a DICOM file holds.
+#[derive(Debug, Clone)]
+pub enum Content<T> {
+    /// An image, or an error of one would have been returned.
+    Image(T),
+    /// Something without an image, with its SOP class where that is stated: a directory, a report, a plan.
+    NoImage(Option<String>),
+}
+
 /// Reads the header of a file up to its pixel data.
 ///
+/// Files without preamble, prefix, group length or all of the file meta information are read, too.
+///
 /// Fails with [`InvalidImage`](ErrorKind::InvalidImage) where the file is no DICOM file or lacks
-/// its identifiers, [`UnsupportedPixelData`](ErrorKind::UnsupportedPixelData) where its data set is
-/// big endian or deflated, [`PayloadTooLarge`](ErrorKind::PayloadTooLarge) where its header would
+/// its identifiers, [`UnsupportedPixelData`](ErrorKind::UnsupportedPixelData) where its transfer syntax
+/// is not known, [`PayloadTooLarge`](ErrorKind::PayloadTooLarge) where its header would
 /// take too much memory, and [`Io`](ErrorKind::Io) where it cannot be read.
 pub fn read_header(path: &Path) -> Result<P10Header> {
     let run = || -> Result<P10Header> {
         let (file, length) = open(path)?;
-        let Parsed { dataset, transfer_syntax, .. } = parse(file, length, false)?;
-        header(dataset, transfer_syntax, length)
+        let Parsed { dataset, transfer_syntax, room, .. } = parse(file, length, false, None)?;
+        header(dataset, transfer_syntax, room)
     };
     run().map_err(|e| e.context(path.display()))
+}
+
+/// As [`read_header`], of a file that may hold no image. An instance of a class that always has slices,
+/// or with Rows, that has no pixel data is an error: it was cut off.
+pub fn examine(path: &Path) -> Result<Content<P10Header>> {
+    let run = || -> Result<Content<P10Header>> {
+        let (file, length) = open(path)?;
+        let parsed = parse(file, length, false, None)?;
+        if let Some(class) = parsed.without_image()? {
+            return Ok(Content::NoImage(class));
+        }
+        header(parsed.dataset, parsed.transfer_syntax, parsed.room).map(Content::Image)
+    };
+    run().map_err(|e| e.context(path.display()))
+}
+
+/// As [`examine`], with the frames, of a file of `length` bytes wherever it is; `hold` is told of what is
+/// taken beyond these (of what was deflated).
+///
+/// # Errors
+/// Those of [`examine`] and [`read`], and what `hold` returns.
+pub fn examine_from(file: impl Read, length: u64, hold: &mut Hold) -> Result<Content<P10Instance>> {
+    let parsed = parse(file, length, true, Some(hold))?;
+    if let Some(class) = parsed.without_image()? {
+        return Ok(Content::NoImage(class));
+    }
+    parsed.into_instance().map(Content::Image)
 }
 
 /// Reads a file with its frames; fails as [`read_header`], and with
@@ -106,52 +152,125 @@ pub fn read_bytes(data: &[u8]) -> Result<P10Instance> {
     read_from(data, data.len() as u64)
 }
 
-/// Whether bytes begin as a Part 10 file does.
-pub fn is_part10(data: &[u8]) -> bool {
-    data.get(PREAMBLE..PREAMBLE + PREFIX.len()) == Some(PREFIX)
+/// Whether a file with these first bytes ([`HEAD`] of them, where there are so many) is a DICOM file, with
+/// or without preamble and file meta information.
+pub fn is_dicom(head: &[u8]) -> bool {
+    start::start(head).is_some()
 }
 
 /// As [`read`], of a file of `length` bytes wherever it is. Many small reads are made.
 pub fn read_from(file: impl Read, length: u64) -> Result<P10Instance> {
-    let Parsed { mut dataset, transfer_syntax, pixels } = parse(file, length, true)?;
-    let offsets = frames::ExtendedOffsets::take(&mut dataset);
-    let header = header(dataset, transfer_syntax, length)?;
-    let frames = match pixels {
-        Some(pixels) => frames::split(&header, pixels, offsets)?,
-        None if header.dataset.integer(tags::ROWS).is_some() => {
-            return Err(Error::new(ErrorKind::CorruptFrame, "the image has no pixel data"));
-        }
-        None => Vec::new(),
-    };
-    let P10Header { dataset, transfer_syntax, sop_instance_uid, sop_class_uid, .. } = header;
-    Ok(P10Instance { dataset, transfer_syntax, sop_instance_uid, sop_class_uid, frames })
+    parse(file, length, true, None)?.into_instance()
 }
 
 /// What a file holds, frames not yet told apart.
 struct Parsed {
     dataset: Dataset,
     transfer_syntax: String,
+    /// Media Storage SOP Class UID of the file meta information.
+    stated_class: Option<String>,
+    /// Whether there is pixel data, read or not.
+    has_pixels: bool,
     pixels: Option<Pixels>,
+    /// Bytes that pixel data may have at most: those of the file, more where it is deflated.
+    room: u64,
 }
+
+impl Parsed {
+    /// `Some` where this is no image, with its class, if it has one.
+    fn without_image(&self) -> Result<Option<Option<String>>> {
+        let class = self.dataset.text(tags::SOP_CLASS_UID).or_else(|| self.stated_class.clone());
+        let known = class.as_deref().unwrap_or_default();
+        if classes::without_image(known).is_some() {
+            return Ok(Some(class));
+        }
+        if self.has_pixels {
+            return Ok(None);
+        }
+        if classes::has_slices(known) || self.dataset.integer(tags::ROWS).is_some() {
+            return Err(no_pixel_data());
+        }
+        Ok(Some(class))
+    }
+
+    fn into_instance(mut self) -> Result<P10Instance> {
+        let offsets = frames::ExtendedOffsets::take(&mut self.dataset);
+        let header = header(self.dataset, self.transfer_syntax, self.room)?;
+        let frames = match self.pixels {
+            Some(pixels) => frames::split(&header, pixels, offsets)?,
+            None if header.dataset.integer(tags::ROWS).is_some() => return Err(no_pixel_data()),
+            None => Vec::new(),
+        };
+        let P10Header { dataset, transfer_syntax, sop_instance_uid, sop_class_uid, .. } = header;
+        Ok(P10Instance { dataset, transfer_syntax, sop_instance_uid, sop_class_uid, frames })
+    }
+}
+
+fn no_pixel_data() -> Error {
+    Error::new(ErrorKind::CorruptFrame, "the image has no pixel data")
+}
+
+/// What deflated data is believed to hold: so much, and so many times its bytes. Images are deflated to a
+/// third.
+const INFLATED: (u64, u64) = (32 << 20, 200);
 
 /// Parses the file meta information and the data set, with or without pixel data. What follows
 /// pixel data (padding, signatures) is not read.
-fn parse(file: impl Read, length: u64, with_pixels: bool) -> Result<Parsed> {
-    let left = Cell::new(length);
-    let mut file = Source::new(file, &left);
-    let mut start = [0; PREAMBLE + PREFIX.len()];
-    file.read_exact(&mut start).map_err(|e| if ended(&e) { not_dicom() } else { passed(e) })?;
-    if !start.ends_with(PREFIX) {
-        return Err(not_dicom());
-    }
-    let syntax = meta::transfer_syntax(&mut file)?;
-    let (dataset, end) = contained(|| tree::read(&mut file, &left, syntax, with_pixels))?;
+fn parse(
+    mut file: impl Read,
+    length: u64,
+    with_pixels: bool,
+    hold: Option<&mut Hold>,
+) -> Result<Parsed> {
+    let mut head = Vec::with_capacity(HEAD);
+    file.by_ref().take(HEAD as u64).read_to_end(&mut head).map_err(passed)?;
+    let start = start::start(&head).ok_or_else(not_dicom)?;
+    let (Start::Meta(offset) | Start::DataSet(offset, _)) = start;
+    let left = Cell::new(length.saturating_sub(offset as u64));
+    let mut file = Source::new(head[offset..].chain(file), &left);
+    let Meta { encoding, sop_class } = match start {
+        Start::Meta(_) => meta::read(&mut file)?,
+        Start::DataSet(_, uid) => Meta { encoding: meta::known(uid)?, sop_class: None },
+    };
+    let parsed = if encoding.deflated {
+        let room = INFLATED.0.saturating_add(INFLATED.1.saturating_mul(length));
+        let left = Cell::new(room);
+        let inflated = Source::new(DeflateDecoder::new(file), &left);
+        let inflated = match hold {
+            Some(hold) => inflated.holding(hold),
+            None => inflated,
+        };
+        data_set(inflated, &left, &encoding, with_pixels, room)?
+    } else {
+        data_set(file, &left, &encoding, with_pixels, length)?
+    };
+    Ok(Parsed { stated_class: sop_class, ..parsed })
+}
+
+/// Parses the data set.
+fn data_set(
+    mut file: Source<'_, '_, impl Read>,
+    left: &Cell<u64>,
+    encoding: &Encoding,
+    with_pixels: bool,
+    room: u64,
+) -> Result<Parsed> {
+    let read = || tree::read(&mut file, left, encoding.elements, with_pixels);
+    let (mut dataset, end) = contained(read)?;
+    charset::decode(&mut dataset);
+    let has_pixels = !matches!(end, End::Header | End::Unwanted { pixels: false });
     let pixels = match end {
-        End::Header => None,
-        End::Native(length) => Some(pixels::native(&mut file, length)?),
+        End::Header | End::Unwanted { .. } => None,
+        End::Native { length, vr } => {
+            let swapped = encoding.big_endian && vr == VR::OW;
+            Some(pixels::native(&mut file, length, swapped)?)
+        }
+        // Frames are compressed once.
+        End::Encapsulated if encoding.deflated || encoding.big_endian => return Err(malformed(())),
         End::Encapsulated => Some(pixels::encapsulated(&mut file)?),
     };
-    Ok(Parsed { dataset, transfer_syntax: syntax.uid().to_owned(), pixels })
+    let transfer_syntax = encoding.frames.to_owned();
+    Ok(Parsed { dataset, transfer_syntax, stated_class: None, has_pixels, pixels, room })
 }
 
 fn header(mut dataset: Dataset, transfer_syntax: String, file_length: u64) -> Result<P10Header> {
@@ -177,7 +296,7 @@ fn contained<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 fn not_dicom() -> Error {
-    Error::new(ErrorKind::InvalidImage, "not a DICOM Part 10 file (no DICM prefix)")
+    Error::new(ErrorKind::InvalidImage, "not a DICOM file")
 }
 
 /// The parser's own message may quote values, patients' among them: its source chain is dropped.

@@ -68,15 +68,23 @@ impl FromIterator<&'static [u8]> for Fragments {
     }
 }
 
-/// Reads the value of native pixel data.
-pub(super) fn native(file: &mut Source<impl Read>, length: u32) -> Result<Pixels> {
+/// Reads the value of native pixel data; `swapped` turns the bytes of each word round, which makes little
+/// endian of OW in big endian (PS3.5 section 7.3 and annex A.3).
+pub(super) fn native(
+    file: &mut Source<'_, '_, impl Read>,
+    length: u32,
+    swapped: bool,
+) -> Result<Pixels> {
     let mut data = Vec::new();
     file.append(length.into(), &mut data)?;
+    if swapped {
+        data.as_chunks_mut::<2>().0.iter_mut().for_each(|word| word.reverse());
+    }
     Ok(Pixels::Native(data.into()))
 }
 
 /// Reads the items of encapsulated pixel data. That its end is missing is forgiven.
-pub(super) fn encapsulated(file: &mut Source<impl Read>) -> Result<Pixels> {
+pub(super) fn encapsulated(file: &mut Source<'_, '_, impl Read>) -> Result<Pixels> {
     let Some(table) = item(file)? else {
         return Ok(Pixels::Encapsulated(Fragments::default(), Vec::new()));
     };
@@ -101,7 +109,7 @@ pub(super) fn encapsulated(file: &mut Source<impl Read>) -> Result<Pixels> {
 }
 
 /// Length of the next item; `None` where there is none any more.
-fn item(file: &mut Source<impl Read>) -> Result<Option<u64>> {
+fn item(file: &mut Source<'_, '_, impl Read>) -> Result<Option<u64>> {
     if file.left() < 8 {
         return Ok(None);
     }

@@ -7,16 +7,34 @@ use std::io::{self, Read};
 use super::{malformed, malformed_at};
 use crate::error::{Error, ErrorKind, Result};
 
+/// Is told of so many bytes before they are asked of the allocator.
+pub type Hold<'h> = dyn FnMut(u64) -> Result<()> + 'h;
+
 /// A file that is read once, from its start.
-pub(super) struct Source<'a, R> {
+pub(super) struct Source<'a, 'h, R> {
     file: R,
     left: &'a Cell<u64>,
+    /// Bytes of a tag that were given back, and how many of them are still to be read.
+    back: ([u8; 4], usize),
+    /// Asked before memory is taken, where it is not yet accounted for.
+    hold: Option<&'a mut Hold<'h>>,
 }
 
-impl<'a, R: Read> Source<'a, R> {
+impl<'a, 'h, R: Read> Source<'a, 'h, R> {
     /// `left` is what there is, and is kept up to date.
     pub fn new(file: R, left: &'a Cell<u64>) -> Self {
-        Self { file, left }
+        Self { file, left, back: ([0; 4], 0), hold: None }
+    }
+
+    /// The same, whose values are taken with the leave of `hold`.
+    pub fn holding(self, hold: &'a mut Hold<'h>) -> Self {
+        Self { hold: Some(hold), ..self }
+    }
+
+    /// Gives back four bytes that were just read: the next to be read.
+    pub fn give_back(&mut self, bytes: [u8; 4]) {
+        self.back = (bytes, 4);
+        self.left.set(self.left().saturating_add(4));
     }
 
     /// Bytes that are left.
@@ -42,6 +60,9 @@ impl<'a, R: Read> Source<'a, R> {
         if length > self.left() {
             return Err(malformed(()));
         }
+        if let Some(hold) = &mut self.hold {
+            hold(length)?;
+        }
         reserve(to, length)?;
         let read = self.by_ref().take(length).read_to_end(to).map_err(malformed_at)?;
         if read as u64 == length { Ok(()) } else { Err(malformed(())) }
@@ -56,8 +77,16 @@ pub(super) fn reserve(to: &mut Vec<u8>, length: u64) -> Result<()> {
     })
 }
 
-impl<R: Read> Read for Source<'_, R> {
+impl<R: Read> Read for Source<'_, '_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (bytes, rest) = self.back;
+        if rest > 0 {
+            let count = rest.min(buffer.len());
+            buffer[..count].copy_from_slice(&bytes[4 - rest..4 - rest + count]);
+            self.back.1 -= count;
+            self.left.set(self.left().saturating_sub(count as u64));
+            return Ok(count);
+        }
         let most = usize::try_from(self.left()).unwrap_or(usize::MAX).min(buffer.len());
         let read = self.file.read(&mut buffer[..most])?;
         self.left.set(self.left().saturating_sub(read as u64));

@@ -13,12 +13,15 @@ use dicom_core::header::{DataElementHeader, Length};
 use dicom_core::value::{DataSetSequence, PixelFragmentSequence, PrimitiveValue};
 use dicom_core::{DataElement, Tag, VR};
 use dicom_dictionary_std::tags;
+use dicom_encoding::text::SpecificCharacterSet;
 use dicom_encoding::transfer_syntax::TransferSyntax;
 use dicom_object::mem::InMemElement;
+use dicom_parser::dataset::read::DataSetReaderOptions;
 use dicom_parser::dataset::{DataSetReader, DataToken};
 use dicom_parser::stateful::decode::DynStatefulDecoder;
 
 use super::malformed;
+use super::plain::Plain;
 use super::source::Source;
 use crate::dicom::Dataset;
 use crate::error::{Error, ErrorKind, Result};
@@ -38,22 +41,34 @@ const ITEM: u64 = 2 * size_of::<Dataset>() as u64;
 
 /// What ended the reading of a data set.
 pub(super) enum End {
-    /// The end of the file, or the first element at or beyond Pixel Data where that is not wanted.
+    /// The end of the file: there is no Pixel Data.
     Header,
+    /// Pixel Data, or an element beyond, where that is not wanted.
+    Unwanted {
+        /// Whether it is Pixel Data.
+        pixels: bool,
+    },
     /// The header of Pixel Data of this length. The source stands at its value.
-    Native(u32),
+    Native {
+        /// Bytes of the value.
+        length: u32,
+        /// Its value representation.
+        vr: VR,
+    },
     /// The header of encapsulated Pixel Data. The source stands at its first item.
     Encapsulated,
 }
 
 /// Reads the data set up to Pixel Data.
 pub(super) fn read<R: Read>(
-    file: &mut Source<R>,
+    file: &mut Source<'_, '_, R>,
     left: &Cell<u64>,
     syntax: &TransferSyntax,
     with_pixels: bool,
 ) -> Result<(Dataset, End)> {
-    let tokens = DataSetReader::new_with_ts(file, syntax).map_err(malformed)?;
+    let decoder = DynStatefulDecoder::new_with(file, syntax, SpecificCharacterSet::default(), 0);
+    let decoder = Plain(decoder.map_err(malformed)?);
+    let tokens = DataSetReader::new(decoder, DataSetReaderOptions::default());
     let mut tree = Tree { tokens, left, memory: 0, depth: 0 };
     let mut dataset = Dataset::new_empty();
     let mut elements = 0;
@@ -65,12 +80,14 @@ pub(super) fn read<R: Read>(
             _ => return Err(malformed(())),
         };
         if tag >= tags::PIXEL_DATA && !with_pixels {
-            break;
+            return Ok((dataset, End::Unwanted { pixels: tag == tags::PIXEL_DATA }));
         }
         if tag == tags::PIXEL_DATA {
             return match token {
                 DataToken::PixelSequenceStart => Ok((dataset, End::Encapsulated)),
-                DataToken::ElementHeader(header) => Ok((dataset, End::Native(header.len.0))),
+                DataToken::ElementHeader(header) => {
+                    Ok((dataset, End::Native { length: header.len.0, vr: header.vr }))
+                }
                 _ => Err(Error::new(
                     ErrorKind::CorruptFrame,
                     "pixel data is a sequence of data sets",
@@ -82,8 +99,8 @@ pub(super) fn read<R: Read>(
     Ok((dataset, End::Header))
 }
 
-struct Tree<'a, 'f, R: Read> {
-    tokens: DataSetReader<DynStatefulDecoder<&'a mut Source<'f, R>>>,
+struct Tree<'a, 'f, 'h, R: Read> {
+    tokens: DataSetReader<Plain<DynStatefulDecoder<&'a mut Source<'f, 'h, R>>>>,
     /// Bytes of the file that are left.
     left: &'a Cell<u64>,
     /// Memory taken so far, estimated.
@@ -92,7 +109,7 @@ struct Tree<'a, 'f, R: Read> {
     depth: usize,
 }
 
-impl<R: Read> Tree<'_, '_, R> {
+impl<R: Read> Tree<'_, '_, '_, R> {
     fn next(&mut self) -> Result<Option<DataToken>> {
         self.tokens.next().transpose().map_err(malformed)
     }

@@ -208,7 +208,10 @@ fn a_volume_and_policies_are_read() {
         (json!({"datastoreId": ID, "imageSetId": ID, "volume": 0}), "volume"),
         (json!({"datastoreId": ID, "imageSetId": ID, "volume": []}), "volume"),
         (json!({"volume": 1}), "datastoreId"),
-        (json!({"datastoreId": ID, "imageSetId": ID, "policy": {"gaps": "average"}}), "policy.gaps"),
+        (
+            json!({"datastoreId": ID, "imageSetId": ID, "policy": {"gaps": "average"}}),
+            "policy.gaps",
+        ),
         (json!({"datastoreId": ID, "imageSetId": ID, "policy": ["interpolate"]}), "policy"),
         (json!({"datastoreId": ID, "imageSetId": ID, "policy": {"gap": "refuse"}}), "policy"),
     ] {

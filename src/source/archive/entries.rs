@@ -7,8 +7,8 @@ use super::{Hold, Take, failed};
 use crate::dicom::p10;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Bytes that tell whether a file is a DICOM Part 10 file.
-const BEGINNING: u64 = 132;
+/// Bytes that tell whether a file is a DICOM file.
+const BEGINNING: u64 = p10::HEAD as u64;
 
 /// Memory is asked for in steps of half of what there is, from the least to the most of these.
 const STEPS: (u64, u64) = (64 << 10, 16 << 20);
@@ -60,7 +60,7 @@ impl<'a, 'h, 't> Entries<'a, 'h, 't> {
         let damaged = |e| failed(e, &format!("entry {number} is damaged"));
         let mut bytes = Vec::new();
         (&mut data).take(BEGINNING).read_to_end(&mut bytes).map_err(damaged)?;
-        if !p10::is_part10(&bytes) {
+        if !p10::is_dicom(&bytes) {
             return (self.take)(number, bytes);
         }
         loop {

@@ -20,13 +20,13 @@ use self::entries::Entries;
 use self::meter::{In, Meter, Out};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Bytes that tell the forms apart: up to the end of tar's magic number.
-pub const HEAD: usize = 512;
+/// Bytes that tell the forms apart: to the end of tar's magic number, and what tells DICOM files.
+pub const HEAD: usize = crate::dicom::p10::HEAD;
 
 /// What bytes are, by how they begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// A DICOM Part 10 file.
+    /// A DICOM file.
     Dicom,
     /// A zip archive.
     Zip,
@@ -41,7 +41,7 @@ pub enum Format {
 /// What bytes that begin with `head` (at least [`HEAD`] of them, where there are so many) are.
 pub fn format(head: &[u8]) -> Option<Format> {
     let starts = |magic: &[u8]| head.starts_with(magic);
-    if crate::dicom::p10::is_part10(head) {
+    if crate::dicom::p10::is_dicom(&head[..head.len().min(HEAD)]) {
         Some(Format::Dicom)
     } else if starts(b"PK\x03\x04") || starts(b"PK\x05\x06") {
         Some(Format::Zip)
@@ -94,7 +94,7 @@ impl Limits {
 }
 
 /// Takes one file of an archive: its number, counted from one, and its bytes. Of a file that is no
-/// DICOM Part 10 file by its beginning, that beginning is all there is.
+/// DICOM file by its beginning, that beginning is all there is.
 pub type Take<'a> = dyn FnMut(usize, Vec<u8>) -> Result<()> + 'a;
 
 /// Is told of so many bytes before they are asked of the allocator. The bytes of a file are its

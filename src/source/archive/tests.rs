@@ -157,7 +157,7 @@ fn other_files_are_handed_on_by_their_beginning() {
         zip_of(&[("image", &image, None), ("other", &other, None)]),
         tar_of(&[("image", &image, Regular), ("other", &other, Regular)]),
     ] {
-        let expected = [(1, image.clone()), (2, other[..132].to_vec())];
+        let expected = [(1, image.clone()), (2, other[..HEAD].to_vec())];
         assert_eq!(files(&archive, LIMITS).unwrap(), expected);
     }
 }
@@ -176,7 +176,7 @@ fn memory_is_announced_before_it_is_taken() {
             if held > most { Err(full) } else { Ok(()) }
         };
         let mut take = |_: usize, data: Vec<u8>| {
-            assert!(data.capacity() <= data.len() + 132);
+            assert!(data.capacity() <= data.len() + HEAD);
             taken += data.len() as u64;
             Ok(())
         };
@@ -186,7 +186,7 @@ fn memory_is_announced_before_it_is_taken() {
     };
     let (read, held, taken) = run(u64::MAX);
     read.unwrap();
-    assert_eq!(held, taken - 2 * 132);
+    assert_eq!(held, taken - 2 * HEAD as u64);
     let (read, _, taken) = run(image.len() as u64 + 1);
     assert_eq!(read.unwrap_err().kind(), ErrorKind::OutOfMemory);
     assert_eq!(taken, image.len() as u64);

@@ -10,7 +10,7 @@ use dicom_object::mem::InMemElement;
 use super::SourceSlice;
 use super::elements::{Put, has_value, items};
 use crate::dicom::attributes::keyword;
-use crate::dicom::{Attributes, Dataset, Instance, uid};
+use crate::dicom::{Attributes, Dataset, Instance, charset, uid};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Where the pixels of one source slice lie, in the strings of the source without their padding:
@@ -222,6 +222,11 @@ const OPTIONAL: [Tag; 44] = [
     tags::LATERALITY,
 ];
 
+/// Whether an attribute is one that [`copy_context`] takes over.
+pub(super) fn is_taken_over(tag: Tag) -> bool {
+    REQUIRED.iter().any(|(required, _)| *required == tag) || OPTIONAL.contains(&tag)
+}
+
 /// Copies patient, study and frame of reference into `to`, values as they are.
 pub(super) fn copy_context(from: &Dataset, to: &mut Dataset) -> Result<()> {
     for (tag, vr) in REQUIRED {
@@ -244,12 +249,12 @@ pub(super) fn copy_context(from: &Dataset, to: &mut Dataset) -> Result<()> {
     Ok(())
 }
 
-/// A copy of `element` whose items name no character set of their own: all texts are written in the
-/// one of the new object.
+/// A copy of `element` whose items name no character set of their own, unless their texts are bytes in it:
+/// all others are written in the one of the new object.
 fn adopted(element: &InMemElement) -> InMemElement {
     fn strip(items: &mut [Dataset]) {
         for item in items {
-            item.remove_element(tags::SPECIFIC_CHARACTER_SET);
+            charset::forget(item);
             for tag in item.tags().collect::<Vec<_>>() {
                 item.update_value(tag, |value| strip(value.items_mut().map_or(&mut [], |i| i)));
             }

@@ -1,0 +1,563 @@
+//! JPEG-LS (ITU-T T.87, ISO/IEC 14495-1), lossless and near-lossless: one component of 2 to 16 bits in one
+//! scan.
+
+use super::plausible::{self, Family, room};
+use super::samples::from_words;
+use super::{FrameFormat, Samples, corrupt};
+use crate::error::{Error, ErrorKind, Result};
+
+const SOI: u8 = 0xD8;
+const EOI: u8 = 0xD9;
+const SOS: u8 = 0xDA;
+const DRI: u8 = 0xDD;
+const SOF55: u8 = 0xF7;
+const LSE: u8 = 0xF8;
+
+/// Contexts of regular samples, by the quantised gradients (A.3.3), and of the two kinds of samples that
+/// end a run.
+const CONTEXTS: usize = 365 + 2;
+
+/// Decodes one JPEG-LS image.
+pub(super) fn decode(data: &[u8], format: &FrameFormat) -> Result<Samples> {
+    let header = Header::read(data, format)?;
+    plausible::check(Family::JpegLs, format, data.len())?;
+    let mut words = room::<u16>(format.pixels())?;
+    let mut scan = Scan::new(&header);
+    let width = format.columns as usize;
+    // A sample before the first and one behind the last (A.2.1).
+    let mut above = blank(width + 2)?;
+    let mut line = blank(width + 2)?;
+    for _ in 0..format.rows {
+        line[0] = above[1];
+        above[width + 1] = above[width];
+        scan.line(&above, &mut line)?;
+        words.extend_from_slice(&line[1..=width]);
+        std::mem::swap(&mut above, &mut line);
+    }
+    scan.bits.end()?;
+    from_words(words.into_iter(), format)
+}
+
+fn blank(count: usize) -> Result<Vec<u16>> {
+    let mut values = room(count)?;
+    values.resize(count, 0);
+    Ok(values)
+}
+
+fn truncated() -> Error {
+    corrupt("JPEG-LS image is truncated")
+}
+
+fn unsupported(what: &str) -> Error {
+    Error::new(ErrorKind::UnsupportedPixelData, format!("JPEG-LS with {what} is not supported"))
+}
+
+/// What comes before the coded samples.
+struct Header<'a> {
+    parameters: Parameters,
+    /// Coded samples and what follows them.
+    scan: &'a [u8],
+}
+
+/// Coding parameters (C.2.4.1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Parameters {
+    max: i32,
+    near: i32,
+    /// T1, T2 and T3.
+    thresholds: [i32; 3],
+    reset: i32,
+}
+
+impl<'a> Header<'a> {
+    /// Reads the marker segments and compares the frame header with the DICOM header.
+    fn read(data: &'a [u8], format: &FrameFormat) -> Result<Self> {
+        let padding = data.iter().rev().take_while(|&&b| b == 0).count();
+        let image = &data[..data.len() - padding];
+        if !image.starts_with(&[0xFF, SOI]) {
+            return Err(corrupt("does not start as a JPEG-LS image"));
+        }
+        if !image.ends_with(&[0xFF, EOI]) {
+            return Err(truncated());
+        }
+        let mut rest = &image[2..];
+        let (mut precision, mut preset) = (None, [0; 5]);
+        loop {
+            let (&[prefix, marker], after) = rest.split_first_chunk().ok_or_else(truncated)?;
+            if prefix != 0xFF {
+                return Err(corrupt("JPEG-LS image has a malformed marker"));
+            }
+            if marker == 0xFF {
+                rest = &rest[1..];
+                continue;
+            }
+            let (&length, _) = after.split_first_chunk().ok_or_else(truncated)?;
+            let length = usize::from(u16::from_be_bytes(length));
+            let (segment, next) = after.split_at_checked(length).ok_or_else(truncated)?;
+            let body = segment.get(2..).ok_or_else(truncated)?;
+            match marker {
+                SOF55 if precision.is_some() => {
+                    return Err(corrupt("JPEG-LS image has two frame headers"));
+                }
+                SOF55 => precision = Some(frame_header(body, format)?),
+                LSE => preset = parameters(body)?,
+                DRI if body.iter().any(|b| *b != 0) => {
+                    return Err(unsupported("restart markers"));
+                }
+                SOS => {
+                    let precision =
+                        precision.ok_or_else(|| corrupt("JPEG-LS image has no frame header"))?;
+                    let near = scan_header(body)?;
+                    let parameters = Parameters::new(precision, near, preset)?;
+                    return Ok(Self { parameters, scan: next });
+                }
+                0xC0..=0xCF if marker != 0xC4 && marker != 0xC8 && marker != 0xCC => {
+                    return Err(corrupt("is a JPEG image of another process than JPEG-LS"));
+                }
+                _ => {}
+            }
+            rest = next;
+        }
+    }
+}
+
+/// Precision of a frame header (C.2.2) that is the DICOM header's.
+fn frame_header(body: &[u8], format: &FrameFormat) -> Result<u32> {
+    let &[precision, h1, h0, w1, w0, components] = body.first_chunk::<6>().ok_or_else(truncated)?;
+    let rows = u32::from(u16::from_be_bytes([h1, h0]));
+    let columns = u32::from(u16::from_be_bytes([w1, w0]));
+    if (rows, columns, components) != (format.rows, format.columns, 1) {
+        return Err(corrupt(format!(
+            "JPEG-LS image has {rows} rows, {columns} columns and {components} components, the \
+             header {} rows and {} columns",
+            format.rows, format.columns
+        )));
+    }
+    let precision = u32::from(precision);
+    // Fewer bits than stored would leave the sign bit of a signed pixel open.
+    let enough = !format.signed || precision >= u32::from(format.bits_stored);
+    if !(2..=u32::from(format.bits_allocated)).contains(&precision) || !enough {
+        return Err(corrupt(format!(
+            "JPEG-LS image has {precision} bits a sample, the header {} stored of {}",
+            format.bits_stored, format.bits_allocated
+        )));
+    }
+    Ok(precision)
+}
+
+/// NEAR of a scan header (C.2.3) of one component.
+fn scan_header(body: &[u8]) -> Result<i32> {
+    let &[components, _, table, near, interleave, transform] =
+        body.first_chunk::<6>().ok_or_else(truncated)?;
+    if components != 1 || interleave != 0 {
+        return Err(corrupt("JPEG-LS image has a scan of several components"));
+    }
+    if table != 0 {
+        return Err(unsupported("a mapping table"));
+    }
+    if transform != 0 {
+        return Err(unsupported("a point transform"));
+    }
+    Ok(near.into())
+}
+
+/// MAXVAL, T1, T2, T3 and RESET of preset parameters; zero where the default holds.
+fn parameters(body: &[u8]) -> Result<[i32; 5]> {
+    let (&id, values) = body.split_first().ok_or_else(truncated)?;
+    if id != 1 {
+        return Err(unsupported("a mapping table or an oversize image"));
+    }
+    let values = values.first_chunk::<10>().ok_or_else(truncated)?;
+    Ok(std::array::from_fn(|i| i32::from(values[2 * i]) << 8 | i32::from(values[2 * i + 1])))
+}
+
+impl Parameters {
+    /// Those of an image of `precision` bits, with what is preset.
+    fn new(precision: u32, near: i32, preset: [i32; 5]) -> Result<Self> {
+        let [max, t1, t2, t3, reset] = preset;
+        let most = (1 << precision) - 1;
+        let max = if max == 0 { most } else { max };
+        if max > most || max < 1 || near > 255.min(max / 2) {
+            return Err(corrupt("JPEG-LS image has parameters beyond its precision"));
+        }
+        let default = Self::default_thresholds(max, near);
+        let or = |stated: i32, default: i32| if stated == 0 { default } else { stated };
+        let thresholds = [or(t1, default[0]), or(t2, default[1]), or(t3, default[2])];
+        let [t1, t2, t3] = thresholds;
+        let ordered = near < t1 && t1 <= t2 && t2 <= t3 && t3 <= max;
+        let reset = or(reset, 64);
+        if !ordered || reset < 3 || reset > 255.max(max) {
+            return Err(corrupt("JPEG-LS image has parameters out of order"));
+        }
+        Ok(Self { max, near, thresholds, reset })
+    }
+
+    /// C.2.4.1.1.1.
+    fn default_thresholds(max: i32, near: i32) -> [i32; 3] {
+        let clamp = |value: i32, low: i32| if value > max || value < low { low } else { value };
+        let raw = if max >= 128 {
+            let factor = (max.min(4095) + 128) / 256;
+            [factor + 2 + 3 * near, factor * 4 + 3 + 5 * near, factor * 17 + 4 + 7 * near]
+        } else {
+            let factor = 256 / (max + 1);
+            [
+                2.max(3 / factor + 3 * near),
+                3.max(7 / factor + 5 * near),
+                4.max(21 / factor + 7 * near),
+            ]
+        };
+        let t1 = clamp(raw[0], near + 1);
+        let t2 = clamp(raw[1], t1);
+        [t1, t2, clamp(raw[2], t2)]
+    }
+}
+
+/// Order of the codes of run lengths (A.2.1).
+const RUN_ORDERS: [u32; 32] = [
+    0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 9, 10, 11, 12, 13,
+    14, 15,
+];
+
+/// Counters of a context (A.2.1).
+#[derive(Clone, Copy)]
+struct Context {
+    /// Sum of the errors' sizes.
+    a: i32,
+    /// Bias; of a sample that ends a run, the number of negative errors.
+    b: i32,
+    /// Correction of the prediction.
+    c: i32,
+    /// Occurrences.
+    n: i32,
+}
+
+impl Context {
+    /// The order of the Golomb code for a mean of `a` (A.5.1).
+    fn order(self, a: i32) -> u32 {
+        (0..24).find(|k| i64::from(self.n) << k >= i64::from(a)).unwrap_or(24)
+    }
+}
+
+struct Scan<'a> {
+    bits: Bits<'a>,
+    parameters: Parameters,
+    /// RANGE, qbpp and LIMIT (A.2.1).
+    range: i32,
+    quantised_bits: u32,
+    limit: u32,
+    contexts: [Context; CONTEXTS],
+    run_index: usize,
+}
+
+impl<'a> Scan<'a> {
+    fn new(header: &Header<'a>) -> Self {
+        let parameters = header.parameters;
+        let Parameters { max, near, .. } = parameters;
+        let range = (max + 2 * near) / (2 * near + 1) + 1;
+        let bits_of = |values: i32| i32::BITS - (values - 1).leading_zeros();
+        let bits = bits_of(max + 1).max(2);
+        let context = Context { a: 2.max((range + 32) / 64), b: 0, c: 0, n: 1 };
+        Self {
+            bits: Bits::new(header.scan),
+            parameters,
+            range,
+            quantised_bits: bits_of(range),
+            limit: 2 * (bits + bits.max(8)),
+            contexts: [context; CONTEXTS],
+            run_index: 0,
+        }
+    }
+
+    /// Decodes one line; both lines have a sample before the first and one behind the last.
+    fn line(&mut self, above: &[u16], line: &mut [u16]) -> Result<()> {
+        let end = line.len() - 1;
+        let near = self.parameters.near;
+        let mut x = 1;
+        while x < end {
+            let at = |line: &[u16], x: usize| i32::from(line[x]);
+            let (a, b, c, d) = (at(line, x - 1), at(above, x), at(above, x - 1), at(above, x + 1));
+            let gradients = [d - b, b - c, c - a];
+            if gradients.iter().all(|g| g.abs() <= near) {
+                x = self.run(above, line, x, end)?;
+            } else {
+                line[x] = self.regular(a, b, c, gradients)?;
+                x += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// A sample outside of runs (A.4 to A.6).
+    fn regular(&mut self, a: i32, b: i32, c: i32, gradients: [i32; 3]) -> Result<u16> {
+        let [q1, q2, q3] = gradients.map(|g| self.quantise(g));
+        let index = 81 * q1 + 9 * q2 + q3;
+        let (sign, index) = if index < 0 { (-1, -index) } else { (1, index) };
+        // Quantised gradients are -4 to 4, so that the index is 364 at most.
+        let index = index as usize;
+        let context = self.contexts[index];
+        let predicted = if c >= a.max(b) {
+            a.min(b)
+        } else if c <= a.min(b) {
+            a.max(b)
+        } else {
+            a + b - c
+        };
+        let predicted = (predicted + sign * context.c).clamp(0, self.parameters.max);
+        let order = context.order(context.a);
+        let mapped = self.code(order, self.limit)?;
+        let inverted = self.parameters.near == 0 && order == 0 && 2 * context.b <= -context.n;
+        let error = match (inverted, mapped % 2 == 0) {
+            (false, true) => mapped / 2,
+            (false, false) => -(mapped + 1) / 2,
+            (true, false) => (mapped - 1) / 2,
+            (true, true) => -mapped / 2 - 1,
+        };
+        self.contexts[index] = self.updated(context, error);
+        Ok(self.sample(predicted, sign * error))
+    }
+
+    fn quantise(&self, gradient: i32) -> i32 {
+        let [t1, t2, t3] = self.parameters.thresholds;
+        let size = gradient.abs();
+        let level = if size <= self.parameters.near {
+            0
+        } else if size < t1 {
+            1
+        } else if size < t2 {
+            2
+        } else if size < t3 {
+            3
+        } else {
+            4
+        };
+        level * gradient.signum()
+    }
+
+    /// A.6.1 and A.6.2.
+    fn updated(&self, mut context: Context, error: i32) -> Context {
+        context.b += error * (2 * self.parameters.near + 1);
+        context.a += error.abs();
+        if context.n == self.parameters.reset {
+            context.a >>= 1;
+            context.b >>= 1;
+            context.n >>= 1;
+        }
+        context.n += 1;
+        if context.b <= -context.n {
+            context.b = (context.b + context.n).max(1 - context.n);
+            context.c = (context.c - 1).max(-128);
+        } else if context.b > 0 {
+            context.b = (context.b - context.n).min(0);
+            context.c = (context.c + 1).min(127);
+        }
+        context
+    }
+
+    /// The sample of a prediction and its error (A.4.5).
+    fn sample(&self, predicted: i32, error: i32) -> u16 {
+        let Parameters { max, near, .. } = self.parameters;
+        let step = 2 * near + 1;
+        let mut value = predicted + error * step;
+        if value < -near {
+            value += self.range * step;
+        } else if value > max + near {
+            value -= self.range * step;
+        }
+        value.clamp(0, max) as u16
+    }
+
+    /// A run of samples and the one that ends it (A.7); returns where the next is.
+    fn run(&mut self, above: &[u16], line: &mut [u16], start: usize, end: usize) -> Result<usize> {
+        let value = line[start - 1];
+        let mut x = start;
+        while self.bits.read(1)? == 1 {
+            let length = 1 << RUN_ORDERS[self.run_index];
+            let filled = length.min(end - x);
+            line[x..x + filled].fill(value);
+            x += filled;
+            if filled == length {
+                self.run_index = (self.run_index + 1).min(31);
+            }
+            if x == end {
+                return Ok(end);
+            }
+        }
+        let rest = self.bits.read(RUN_ORDERS[self.run_index])? as usize;
+        if rest >= end - x {
+            return Err(corrupt("JPEG-LS image has a run beyond its line"));
+        }
+        line[x..x + rest].fill(value);
+        x += rest;
+        line[x] = self.interruption(value.into(), above[x].into())?;
+        self.run_index = self.run_index.saturating_sub(1);
+        Ok(x + 1)
+    }
+
+    /// The sample that ends a run (A.7.2).
+    fn interruption(&mut self, a: i32, b: i32) -> Result<u16> {
+        let same = (a - b).abs() <= self.parameters.near;
+        let kind = i32::from(same);
+        let index = CONTEXTS - 2 + usize::from(same);
+        let mut context = self.contexts[index];
+        let mean = if same { context.a + (context.n >> 1) } else { context.a };
+        let order = context.order(mean);
+        let limit = self.limit - RUN_ORDERS[self.run_index] - 1;
+        let mapped = self.code(order, limit)?;
+        let odd = (mapped + kind) % 2;
+        let size = (mapped + kind + odd) / 2;
+        let negative_is_odd = order != 0 || 2 * context.b >= context.n;
+        let error = if negative_is_odd == (odd == 1) { -size } else { size };
+        if error < 0 {
+            context.b += 1;
+        }
+        context.a += (mapped + 1 - kind) >> 1;
+        if context.n == self.parameters.reset {
+            context.a >>= 1;
+            context.b >>= 1;
+            context.n >>= 1;
+        }
+        context.n += 1;
+        self.contexts[index] = context;
+        let (predicted, sign) = match (same, a > b) {
+            (true, _) => (a, 1),
+            (false, true) => (b, -1),
+            (false, false) => (b, 1),
+        };
+        Ok(self.sample(predicted, sign * error))
+    }
+
+    /// A number in the Golomb code of limited length (A.5.3).
+    fn code(&mut self, order: u32, limit: u32) -> Result<i32> {
+        let escape = limit - self.quantised_bits - 1;
+        let zeros = self.bits.zeros(escape)?;
+        if zeros < escape {
+            return Ok(((zeros << order) | self.bits.read(order)?) as i32);
+        }
+        Ok(self.bits.read(self.quantised_bits)? as i32 + 1)
+    }
+}
+
+/// Bits of coded samples: after a byte of ones, the next one has seven (A.1).
+struct Bits<'a> {
+    rest: &'a [u8],
+    /// Bits that are there, the next one first.
+    bits: u64,
+    count: u32,
+    /// Whether the last byte taken was FF.
+    stuffed: bool,
+}
+
+impl<'a> Bits<'a> {
+    fn new(rest: &'a [u8]) -> Self {
+        Self { rest, bits: 0, count: 0, stuffed: false }
+    }
+
+    fn fill(&mut self) {
+        while self.count <= 56
+            && let Some((&byte, rest)) = self.rest.split_first()
+        {
+            if self.stuffed && byte >= 0x80 {
+                // A marker.
+                return;
+            }
+            let width = if self.stuffed { 7 } else { 8 };
+            self.bits |= u64::from(byte) << (64 - width) >> self.count;
+            self.count += width;
+            self.stuffed = byte == 0xFF;
+            self.rest = rest;
+        }
+    }
+
+    /// The next `count` bits, 32 at most.
+    fn read(&mut self, count: u32) -> Result<u32> {
+        if count == 0 {
+            return Ok(0);
+        }
+        if self.count < count {
+            self.fill();
+        }
+        if self.count < count {
+            return Err(truncated());
+        }
+        let value = (self.bits >> (64 - count)) as u32;
+        self.bits <<= count;
+        self.count -= count;
+        Ok(value)
+    }
+
+    /// Zeros before the next one, `most` at the most, and passes over them and over it.
+    fn zeros(&mut self, most: u32) -> Result<u32> {
+        let mut zeros = 0;
+        loop {
+            self.fill();
+            let leading = self.bits.leading_zeros().min(self.count);
+            zeros += leading;
+            if leading < self.count {
+                if zeros > most {
+                    return Err(corrupt("JPEG-LS image has a code beyond its limit"));
+                }
+                self.bits = self.bits << leading << 1;
+                self.count -= leading + 1;
+                return Ok(zeros);
+            }
+            if self.count == 0 {
+                return Err(truncated());
+            }
+            (self.bits, self.count) = (0, 0);
+        }
+    }
+
+    /// That there is nothing more than the padding of the last bytes, and the end of the image.
+    fn end(&mut self) -> Result<()> {
+        self.fill();
+        // The last byte of ones is the marker's first: no sample may have taken of it.
+        let marker = self.stuffed && self.rest == [EOI];
+        match self.count {
+            8..24 if marker => Ok(()),
+            0..8 => Err(truncated()),
+            _ => Err(corrupt("JPEG-LS image goes on behind its last line")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_thresholds_are_the_standards() {
+        // Table C.3.
+        assert_eq!(Parameters::default_thresholds(255, 0), [3, 7, 21]);
+        assert_eq!(Parameters::default_thresholds(4095, 0), [18, 67, 276]);
+        assert_eq!(Parameters::default_thresholds(65_535, 0), [18, 67, 276]);
+    }
+
+    #[test]
+    fn a_stuffed_bit_is_no_sample() {
+        let mut bits = Bits::new(&[0xFF, 0x7F, 0x80, 0xFF, 0xD9]);
+        assert_eq!(bits.read(8).unwrap(), 0xFF);
+        assert_eq!(bits.read(7).unwrap(), 0x7F);
+        assert_eq!(bits.zeros(5).unwrap(), 0);
+        assert_eq!(bits.read(7).unwrap(), 0);
+        assert!(bits.read(9).is_err());
+    }
+
+    /// The example of annex H: 4 × 4 pixels of 8 bits.
+    #[test]
+    fn the_standards_example_decodes() {
+        let data = [
+            0xFF, 0xD8, 0xFF, 0xF7, 0x00, 0x0B, 0x08, 0x00, 0x04, 0x00, 0x04, 0x01, 0x01, 0x11,
+            0x00, 0xFF, 0xDA, 0x00, 0x08, 0x01, 0x01, 0x00, 0x00, 0x00, 0x00, 0xC0, 0x00, 0x00,
+            0x6C, 0x80, 0x20, 0x8E, 0x01, 0xC0, 0x00, 0x00, 0x57, 0x40, 0x00, 0x00, 0x6E, 0xE6,
+            0x00, 0x00, 0x01, 0xBC, 0x18, 0x00, 0x00, 0x05, 0xD8, 0x00, 0x00, 0x91, 0x60, 0xFF,
+            0xD9,
+        ];
+        let format =
+            FrameFormat { rows: 4, columns: 4, bits_allocated: 8, bits_stored: 8, signed: false };
+        let expected = vec![0, 0, 90, 74, 68, 50, 43, 205, 64, 145, 145, 145, 100, 145, 145, 145];
+        assert_eq!(decode(&data, &format).unwrap(), Samples::U16(expected));
+        for cut in 0..data.len() {
+            assert!(decode(&data[..cut], &format).is_err(), "cut at {cut}");
+        }
+    }
+}

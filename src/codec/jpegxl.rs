@@ -1,0 +1,158 @@
+//! JPEG XL (ISO/IEC 18181-1) through `jxl-oxide`, which is written in Rust.
+//!
+//! The image header is read first, so that nothing is decoded that is not one monochrome image of the size
+//! the DICOM header states: no colour profile, preview, animation or further channel, each of which a decoder
+//! would unpack. A file is reduced to the codestream in it. What the decoder may allocate is bounded.
+
+use std::borrow::Cow;
+
+use jxl_bitstream::Bitstream;
+use jxl_oxide::image::BitDepth;
+use jxl_oxide::{AllocTracker, ImageHeader, InitializeResult, JxlImage, JxlThreadPool};
+use jxl_oxide_common::Bundle;
+use jxl_render::ImageBuffer;
+
+use super::plausible::{self, Family, room};
+use super::samples::from_words;
+use super::{FrameFormat, Samples, corrupt};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Beginning of a codestream, and of a file.
+const CODESTREAM: [u8; 2] = [0xFF, 0x0A];
+const FILE: [u8; 12] = *b"\0\0\0\x0CJXL \x0D\x0A\x87\x0A";
+
+/// Bytes a decoder may have of a pixel, in all its passes, and of an image however small: its groups have
+/// 256 × 256 pixels at the least.
+const WORKING_BYTES: (usize, usize) = (super::JPEG_XL_BYTES as usize, 64 << 20);
+
+/// Decodes one JPEG XL image.
+pub(super) fn decode(data: &[u8], format: &FrameFormat) -> Result<Samples> {
+    let codestream = codestream(data)?;
+    plausible::check(Family::JpegXl, format, data.len())?;
+    let bits = check(&codestream, format)?;
+    let failed = |stage: &str| corrupt(format!("JPEG XL image does not decode ({stage})"));
+    let most = format.pixels().saturating_mul(WORKING_BYTES.0).saturating_add(WORKING_BYTES.1);
+    let mut image = JxlImage::builder()
+        .pool(JxlThreadPool::none())
+        .alloc_tracker(AllocTracker::with_limit(most))
+        .build_uninit();
+    image.feed_bytes(&codestream).map_err(|_| failed("header"))?;
+    let image = match image.try_init().map_err(|_| failed("header"))? {
+        InitializeResult::Initialized(image) => image,
+        InitializeResult::NeedMoreData(_) => return Err(corrupt("JPEG XL image is truncated")),
+    };
+    if !image.is_loading_done() || image.num_loaded_keyframes() != 1 {
+        return Err(corrupt("JPEG XL image is truncated or has several frames"));
+    }
+    let render = image.render_frame(0).map_err(|_| failed("frame"))?;
+    let [channel] = render.color_channels() else { return Err(failed("channels")) };
+    let (width, height) = (format.columns as usize, format.rows as usize);
+    let most = (1_i64 << bits) - 1;
+    let mut words = room::<u16>(format.pixels())?;
+    let whole = |value: i32| u16::try_from(i64::from(value)).ok().filter(|v| i64::from(*v) <= most);
+    // Where the decoder had to compute with fractions, the whole range is 1.
+    let scaled = |value: f32| {
+        let value = (f64::from(value) * most as f64).round();
+        value.is_finite().then(|| value.clamp(0.0, most as f64) as u16)
+    };
+    let values: Option<()> = match channel {
+        ImageBuffer::I16(grid) if (grid.width(), grid.height()) == (width, height) => {
+            grid.buf().iter().try_for_each(|v| Some(words.push(whole((*v).into())?)))
+        }
+        ImageBuffer::I32(grid) if (grid.width(), grid.height()) == (width, height) => {
+            grid.buf().iter().try_for_each(|v| Some(words.push(whole(*v)?)))
+        }
+        ImageBuffer::F32(grid) if (grid.width(), grid.height()) == (width, height) => {
+            grid.buf().iter().try_for_each(|v| Some(words.push(scaled(*v)?)))
+        }
+        _ => return Err(failed("size")),
+    };
+    values.ok_or_else(|| corrupt(format!("decoded to a value outside its {bits} bits")))?;
+    from_words(words.into_iter(), format)
+}
+
+/// The codestream of what is one, or a file with one.
+fn codestream(data: &[u8]) -> Result<Cow<'_, [u8]>> {
+    if data.starts_with(&CODESTREAM) {
+        return Ok(Cow::Borrowed(data));
+    }
+    let Some(mut rest) = data.strip_prefix(&FILE) else {
+        return Err(corrupt("does not start as a JPEG XL image"));
+    };
+    let truncated = || corrupt("JPEG XL file is truncated");
+    let mut parts = Vec::new();
+    // A trailing zero makes the length of a fragment even.
+    while rest.len() > 1 {
+        let (&[l0, l1, l2, l3, kind @ ..], after) =
+            rest.split_first_chunk::<8>().ok_or_else(truncated)?;
+        let (length, header, after) = match u32::from_be_bytes([l0, l1, l2, l3]) {
+            0 => (rest.len() as u64, 8, after),
+            1 => {
+                let (long, after) = after.split_first_chunk().ok_or_else(truncated)?;
+                (u64::from_be_bytes(*long), 16, after)
+            }
+            length => (length.into(), 8, after),
+        };
+        let length = length.checked_sub(header).and_then(|n| usize::try_from(n).ok());
+        let (body, next) = length.and_then(|n| after.split_at_checked(n)).ok_or_else(truncated)?;
+        match &kind {
+            b"jxlc" => parts.push(body),
+            // The number of the part comes first.
+            b"jxlp" => parts.push(body.get(4..).ok_or_else(truncated)?),
+            _ => {}
+        }
+        rest = next;
+    }
+    match parts[..] {
+        [] => Err(corrupt("JPEG XL file has no codestream")),
+        [only] => Ok(Cow::Borrowed(only)),
+        _ => {
+            let mut whole = room(parts.iter().map(|part| part.len()).sum())?;
+            parts.iter().for_each(|part| whole.extend_from_slice(part));
+            Ok(Cow::Owned(whole))
+        }
+    }
+}
+
+/// Compares the image header with the DICOM header; returns the bits of a sample.
+fn check(codestream: &[u8], format: &FrameFormat) -> Result<u32> {
+    let header = ImageHeader::parse(&mut Bitstream::new(codestream), ())
+        .map_err(|_| corrupt("JPEG XL image has a malformed or truncated header"))?;
+    let (size, metadata) = (&header.size, &header.metadata);
+    if (size.height, size.width) != (format.rows, format.columns) {
+        return Err(corrupt(format!(
+            "JPEG XL image has {} rows and {} columns, the header {} rows and {} columns",
+            size.height, size.width, format.rows, format.columns
+        )));
+    }
+    let unsupported = |what: &str| {
+        Err(Error::new(
+            ErrorKind::UnsupportedPixelData,
+            format!("JPEG XL with {what} is not supported"),
+        ))
+    };
+    if !metadata.grayscale() {
+        return Err(corrupt("JPEG XL image is in colour, the header has one sample a pixel"));
+    }
+    if metadata.colour_encoding.want_icc() {
+        return unsupported("a colour profile");
+    }
+    if metadata.orientation != 1 || metadata.preview.is_some() || metadata.animation.is_some() {
+        return unsupported("an orientation, a preview or an animation");
+    }
+    if !metadata.ec_info.is_empty() {
+        return unsupported("further channels");
+    }
+    let BitDepth::IntegerSample { bits_per_sample: bits } = metadata.bit_depth else {
+        return unsupported("samples that are no integers");
+    };
+    // Fewer bits than stored would leave the sign bit of a signed pixel open.
+    let enough = !format.signed || bits >= u32::from(format.bits_stored);
+    if !(1..=u32::from(format.bits_allocated)).contains(&bits) || !enough {
+        return Err(corrupt(format!(
+            "JPEG XL image has {bits} bits a sample, the header {} stored of {}",
+            format.bits_stored, format.bits_allocated
+        )));
+    }
+    Ok(bits)
+}

@@ -1,0 +1,103 @@
+//! What lies beside images and was passed over: counted, for warnings and errors. No names of files and
+//! nothing of a patient.
+
+use std::collections::BTreeMap;
+
+use super::classes;
+
+/// Files or objects that are no images, by what they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PassedOver {
+    no_dicom: usize,
+    /// By what they are.
+    without_image: BTreeMap<String, usize>,
+}
+
+impl PassedOver {
+    /// One that is no DICOM file.
+    pub fn add_no_dicom(&mut self) {
+        self.no_dicom += 1;
+    }
+
+    /// One that has no image, of a SOP class.
+    pub fn add_without_image(&mut self, class: Option<&str>) {
+        let what = match class.map(|class| (class, classes::without_image(class))) {
+            None => "no SOP class".to_owned(),
+            Some((_, Some(what))) => what.to_owned(),
+            // The class comes from outside; what is no UID is not repeated.
+            Some((class, None)) if is_uid(class) => format!("SOP class {class}"),
+            Some(_) => "no known SOP class".to_owned(),
+        };
+        *self.without_image.entry(what).or_default() += 1;
+    }
+
+    /// Those of others, too.
+    pub fn append(&mut self, others: Self) {
+        self.no_dicom += others.no_dicom;
+        for (what, count) in others.without_image {
+            *self.without_image.entry(what).or_default() += count;
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.no_dicom == 0 && self.without_image.is_empty()
+    }
+
+    /// A sentence for those without an image and one for those that are no DICOM.
+    pub fn warnings(&self) -> Vec<String> {
+        let parts = [self.images_wanting(), self.dicom_wanting()];
+        parts.into_iter().flatten().map(|part| format!("{part} passed over")).collect()
+    }
+
+    /// What there was, for an error: `2 DICOM objects without an image (…) and 3 files that …`.
+    pub fn found(&self) -> String {
+        let parts: Vec<String> =
+            [self.images_wanting(), self.dicom_wanting()].into_iter().flatten().collect();
+        if parts.is_empty() { "nothing".to_owned() } else { parts.join(" and ") }
+    }
+
+    fn images_wanting(&self) -> Option<String> {
+        let count: usize = self.without_image.values().sum();
+        let list: Vec<String> =
+            self.without_image.iter().map(|(what, count)| format!("{what}: {count}")).collect();
+        (count > 0)
+            .then(|| format!("{count} DICOM object(s) without an image ({})", list.join(", ")))
+    }
+
+    fn dicom_wanting(&self) -> Option<String> {
+        (self.no_dicom > 0).then(|| format!("{} file(s) that are not DICOM", self.no_dicom))
+    }
+}
+
+fn is_uid(text: &str) -> bool {
+    text.len() <= 64 && text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_passed_over_is_counted_by_what_it_is() {
+        let mut all = PassedOver::default();
+        assert!(all.is_empty() && all.warnings().is_empty());
+        assert_eq!(all.found(), "nothing");
+        all.add_without_image(Some(classes::DIRECTORY));
+        let mut others = PassedOver::default();
+        others.add_without_image(Some("1.2.840.10008.5.1.4.1.1.88.67"));
+        others.add_without_image(Some("1.2.840.10008.5.1.4.1.1.88.11"));
+        others.add_without_image(Some("Doe^Jane"));
+        others.add_no_dicom();
+        all.append(others);
+        assert_eq!(
+            all.warnings(),
+            [
+                "4 DICOM object(s) without an image (directory: 1, no known SOP class: 1, \
+                 structured report: 2) passed over",
+                "1 file(s) that are not DICOM passed over",
+            ]
+        );
+        assert!(all.found().contains(" and 1 file(s)"), "{}", all.found());
+    }
+}
