@@ -105,6 +105,7 @@ async fn image_set_of(
 ) -> Result<Value> {
     let source = AhiSource::new(client.clone(), id.clone(), version)?;
     let series = Arc::new(source.series().await?);
+    fetch::check_names(&series)?;
     for instance in &series.instances {
         let uid = instance.sop_instance_uid.as_str();
         if !instances.insert(uid.to_owned()) {

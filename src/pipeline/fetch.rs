@@ -18,7 +18,7 @@ use super::frames::{AGAIN, checked, may_be_the_transfers};
 use crate::codec::{FrameFormat, Samples};
 use crate::cpu;
 use crate::dicom::p10::{P10Writer, PixelForm};
-use crate::dicom::{Attributes, Dataset, FrameKey, Instance, Series, charset};
+use crate::dicom::{Attributes, Dataset, FrameKey, Instance, Series, charset, uid};
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::{BYTES_IN_FLIGHT, EncodedFrame, FRAMES_IN_FLIGHT, ImageSource};
 
@@ -69,6 +69,7 @@ pub async fn fetch(
     plan: &Plan,
     wrote: &(dyn Fn(Fetched) + Sync),
 ) -> Result<Fetched> {
+    check_names(series)?;
     let at_once = affordable(series, plan.at_once);
     let instances = INSTANCES.min(at_once);
     let window = (at_once / instances).max(1);
@@ -95,6 +96,21 @@ pub async fn fetch(
         sum.bytes += one.bytes;
     }
     Ok(sum)
+}
+
+/// UIDs become names of files and folders: what is no UID could lead out of the folder.
+///
+/// # Errors
+/// [`ErrorKind::InvalidImage`], without repeating it.
+pub fn check_names(series: &Series) -> Result<()> {
+    let instances = series.instances.iter().map(|instance| &instance.sop_instance_uid);
+    if instances.chain([&series.series_instance_uid]).all(|text| uid::is_written(text)) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::InvalidImage,
+        "the SeriesInstanceUID or a SOPInstanceUID is not a UID and cannot name a file",
+    ))
 }
 
 /// Frames to have in memory at once: no more than `most`, and fewer where they are large. Each is held
@@ -348,4 +364,29 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|e| Error::internal("writing a file was aborted").caused_by(e))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_uid_names_no_file() {
+        let series = |series: &str, instance: &str| Series {
+            study_instance_uid: "1.1".to_owned(),
+            series_instance_uid: series.to_owned(),
+            instances: vec![Instance {
+                dataset: Arc::new(Dataset::new_empty()),
+                sop_instance_uid: instance.to_owned(),
+                sop_class_uid: String::new(),
+                transfer_syntax: String::new(),
+                frames: Vec::new(),
+            }],
+        };
+        assert!(check_names(&series("1.2", "1.2.03")).is_ok());
+        for (one, other) in [("1.2", "../../1"), ("..", "1.2"), ("1.2", ""), ("/tmp/x", "1.2")] {
+            let e = check_names(&series(one, other)).unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::InvalidImage);
+        }
+    }
 }

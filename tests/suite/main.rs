@@ -13,6 +13,7 @@ mod hostile_dicom;
 mod inversion;
 mod p10;
 mod phantom;
+mod refusals;
 mod regressions;
 mod seg;
 mod server;

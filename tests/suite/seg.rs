@@ -672,3 +672,73 @@ proptest! {
         prop_assert_eq!(read_labels(&read(&seg), &slices, &[1, 2, 3]), labels.mapv(u16::from));
     }
 }
+
+#[test]
+fn pixel_data_beyond_one_element_goes_into_further_objects() {
+    let instances = single_frames(17, 13, AXIAL, &along(2, 10.0, 2.5, 6));
+    let (labels, slices, segments) = (blocks(17, 13, 6), slices(&instances), segments());
+    let whole = write_seg(&labels, &slices, &segments, &SegOptions::default());
+    // Room for two frames of 221 pixels.
+    let options = SegOptions { largest_pixel_data: 56, ..SegOptions::default() };
+    let algorithm = Algorithm::new("model", "1");
+    let request = SegRequest {
+        voxels: Voxels::Labels(labels.view()),
+        slices: &slices,
+        segments: &segments,
+        algorithm: &algorithm,
+        options: &options,
+    };
+    let objects = write(&request).unwrap();
+    assert_eq!(objects.len(), whole.summary.frames.div_ceil(2));
+    let mut together = Array3::<u16>::zeros((17, 13, 6));
+    let tracking = |file: &Dataset| {
+        let items = file.element(tags::SEGMENT_SEQUENCE).unwrap().value().items().unwrap().to_vec();
+        items.iter().map(|item| item.text(tags::TRACKING_UID).unwrap()).collect::<Vec<_>>()
+    };
+    let first = read(&objects[0]);
+    for (index, object) in objects.iter().enumerate() {
+        let file = read(object);
+        together += &read_labels(&file, &slices, &[1, 2, 3]);
+        assert_eq!(object.summary.series_instance_uid, objects[0].summary.series_instance_uid);
+        assert_eq!(file.integer(tags::INSTANCE_NUMBER), Some(index as i64 + 1));
+        assert_eq!(tracking(&file), tracking(&first));
+        assert_eq!(file.text(tags::SOP_INSTANCE_UID).unwrap(), object.summary.sop_instance_uid);
+    }
+    assert_eq!(together, labels.mapv(u16::from));
+}
+
+#[test]
+fn uids_with_leading_zeros_are_referred_to_as_they_are() {
+    let mut instances = single_frames(17, 13, AXIAL, &along(2, 10.0, 2.5, 3));
+    let mut dataset = (*instances[1].dataset).clone();
+    put(&mut dataset, tags::SOP_INSTANCE_UID, VR::UI, &["2.25.0100"]);
+    instances[1].dataset = Arc::new(dataset);
+    instances[1].sop_instance_uid = "2.25.0100".to_owned();
+    let (labels, slices) = (blocks(17, 13, 3), slices(&instances));
+    let seg = write_seg(&labels, &slices, &segments(), &SegOptions::default());
+    assert!(seg.summary.warnings.iter().any(|w| w.contains("leading zeros")));
+    assert_eq!(read_labels(&read(&seg), &slices, &[1, 2, 3]), labels.mapv(u16::from));
+}
+
+#[test]
+fn loss_is_known_from_the_transfer_syntax_where_no_attribute_says_it() {
+    let lossy = |transfer_syntax: &str, said: Option<&str>| {
+        let mut instances = single_frames(17, 13, AXIAL, &along(2, 10.0, 2.5, 3));
+        for instance in &mut instances {
+            instance.transfer_syntax = transfer_syntax.to_owned();
+            if let Some(said) = said {
+                let mut dataset = (*instance.dataset).clone();
+                put(&mut dataset, tags::LOSSY_IMAGE_COMPRESSION, VR::CS, &[said]);
+                instance.dataset = Arc::new(dataset);
+            }
+        }
+        let labels = blocks(17, 13, 3);
+        let seg = write_seg(&labels, &slices(&instances), &segments(), &SegOptions::default());
+        read(&seg).text(tags::LOSSY_IMAGE_COMPRESSION).unwrap()
+    };
+    assert_eq!(lossy(uids::JPEG_BASELINE8_BIT, None), "01");
+    assert_eq!(lossy(uids::JPEG2000, None), "01");
+    assert_eq!(lossy(uids::JPEG2000, Some("00")), "00");
+    assert_eq!(lossy(uids::HTJ2K_LOSSLESS_RPCL, None), "00");
+    assert_eq!(lossy(uids::HTJ2K_LOSSLESS_RPCL, Some("01")), "01");
+}

@@ -1,0 +1,173 @@
+//! What is wrong with a series is known from its headers: it is refused before a frame is fetched.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use ahi_inference::dicom::{Dataset, FrameKey, Series};
+use ahi_inference::error::{Error, ErrorKind, Result};
+use ahi_inference::memory::Account;
+use ahi_inference::pipeline::{self, Job};
+use ahi_inference::policy::{Mismatch, Policy};
+use ahi_inference::progress::Silent;
+use ahi_inference::registry::{Lease, LoadOptions, Model};
+use ahi_inference::request::{InputOutcome, OutputKind};
+use ahi_inference::source::dicom_files::DicomFiles;
+use ahi_inference::source::{EncodedFrame, ImageSource};
+use dicom_core::{DataElement, VR};
+use dicom_dictionary_std::tags;
+use futures::stream::BoxStream;
+
+use super::end_to_end::phantom;
+
+/// A source whose headers were changed, and that counts the frames it is asked for.
+struct Changed<F> {
+    files: DicomFiles,
+    change: F,
+    asked: AtomicUsize,
+    /// As the files have them.
+    own: Mutex<Option<Series>>,
+}
+
+#[async_trait::async_trait]
+impl<F: Fn(&mut Series) + Send + Sync> ImageSource for Changed<F> {
+    async fn series(&self) -> Result<Series> {
+        let mut series = self.files.series().await?;
+        *self.own.lock().unwrap() = Some(series.clone());
+        (self.change)(&mut series);
+        Ok(series)
+    }
+
+    fn frames(&self, _: &Series, keys: Vec<FrameKey>) -> BoxStream<'static, Result<EncodedFrame>> {
+        self.asked.fetch_add(keys.len(), Ordering::SeqCst);
+        self.files.frames(self.own.lock().unwrap().as_ref().unwrap(), keys)
+    }
+}
+
+fn edit(series: &mut Series, index: usize, edit: impl Fn(&mut Dataset)) {
+    let mut dataset = (*series.instances[index].dataset).clone();
+    edit(&mut dataset);
+    series.instances[index].dataset = Arc::new(dataset);
+}
+
+fn put(tag: dicom_core::Tag, vr: VR, value: &'static str) -> impl Fn(&mut Dataset) {
+    move |dataset| {
+        dataset.put(DataElement::new(tag, vr, value));
+    }
+}
+
+async fn run(
+    files: &Path,
+    bundle: &Path,
+    policy: Policy,
+    change: impl Fn(&mut Series) + Send + Sync,
+) -> (Result<Vec<InputOutcome>, Error>, usize) {
+    let files = DicomFiles::new(files, None);
+    let source = Changed { files, change, asked: AtomicUsize::new(0), own: Mutex::default() };
+    let job = Job {
+        model: Lease::unregistered(
+            Model::load("phantom", bundle, &LoadOptions::default()).unwrap(),
+        ),
+        outputs: vec![OutputKind::DicomSeg, OutputKind::Nifti],
+        policy,
+        request_id: "test".to_owned(),
+        progress: Arc::new(Silent),
+        account: Account::unbounded(),
+        places: Arc::new(()),
+        patience: None,
+    };
+    let result = pipeline::run(&source, None, job).await;
+    (result, source.asked.load(Ordering::SeqCst))
+}
+
+/// The package of the phantom's model, with something beside it in `serving.json` and another modality.
+fn bundle(folder: &Path, modality: &str, serving: &serde_json::Value) -> std::path::PathBuf {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("model/ct_phantom");
+    let to = folder.join(format!("bundle-{modality}"));
+    for name in ["configs/inference.json", "configs/metadata.json", "models/model.onnx"] {
+        std::fs::create_dir_all(to.join(name).parent().unwrap()).unwrap();
+        std::fs::copy(from.join(name), to.join(name)).unwrap();
+    }
+    let path = to.join("configs/metadata.json");
+    let mut metadata: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    metadata["network_data_format"]["inputs"]["image"]["modality"] = modality.into();
+    std::fs::write(&path, metadata.to_string()).unwrap();
+    std::fs::write(to.join("serving.json"), serving.to_string()).unwrap();
+    to
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_fetched_of_what_cannot_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    phantom(&folder.path().join("p"), "32", "8").await;
+    let files = folder.path().join("p/dicom");
+    let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("model/ct_phantom");
+    let policy = Policy::default();
+
+    let (result, asked) = run(&files, &bundle, policy, |series| {
+        edit(series, 3, put(tags::PATIENT_ID, VR::LO, "somebody else"));
+    })
+    .await;
+    let e = result.unwrap_err();
+    assert!(e.message().contains("PatientID") && !e.message().contains("somebody"), "{e}");
+    assert_eq!((e.kind(), asked), (ErrorKind::InvalidImage, 0));
+
+    let (result, asked) = run(&files, &bundle, policy, |series| {
+        series.instances[2].sop_instance_uid = "no UID".to_owned();
+    })
+    .await;
+    assert!(result.unwrap_err().message().contains("SOP Instance"));
+    assert_eq!(asked, 0);
+
+    // Leading zeros are no reason to lose a result.
+    let (result, asked) = run(&files, &bundle, policy, |series| {
+        series.instances[2].sop_instance_uid = "1.2.03".to_owned();
+    })
+    .await;
+    let outcome = result.unwrap().remove(0);
+    assert_eq!(asked, 8);
+    assert!(outcome.report["warnings"].to_string().contains("leading zeros"));
+    // Where each output has a segment.
+    assert_eq!(outcome.report["segments"][1]["in"]["dicom-seg"]["segmentNumber"], 2);
+    assert_eq!(outcome.report["segments"][1]["in"]["nifti"]["value"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_series_the_model_was_not_made_for_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    phantom(&folder.path().join("p"), "32", "8").await;
+    let files = folder.path().join("p/dicom");
+    let warn = Policy { mismatch: Mismatch::Warn, ..Policy::default() };
+
+    let mri = bundle(folder.path(), "MRI", &serde_json::json!({}));
+    let (result, asked) = run(&files, &mri, Policy::default(), |_| {}).await;
+    let e = result.unwrap_err();
+    assert_eq!((e.kind(), asked), (ErrorKind::InvalidImage, 0));
+    assert!(e.message().contains("its Modality is CT, the model was made for MR"), "{e}");
+    assert_eq!(e.details()["attribute"], "Modality");
+    let (result, _) = run(&files, &mri, warn, |_| {}).await;
+    let report = result.unwrap().remove(0).report;
+    assert!(report["warnings"].to_string().contains("made for MR"), "{}", report["warnings"]);
+
+    // Another word for the same, and one that says nothing.
+    for modality in ["ct", "n/a"] {
+        let same = bundle(folder.path(), modality, &serde_json::json!({}));
+        assert!(run(&files, &same, Policy::default(), |_| {}).await.0.is_ok(), "{modality}");
+    }
+
+    let rules = serde_json::json!({
+        "images": [{"name": "image", "conditions": {"SeriesDescription": "no such text"}}],
+    });
+    let ruled = bundle(folder.path(), "CT", &rules);
+    let (result, asked) = run(&files, &ruled, Policy::default(), |_| {}).await;
+    let e = result.unwrap_err();
+    assert_eq!(asked, 0);
+    assert!(e.message().contains("serving.json"), "{e}");
+    assert!(run(&files, &ruled, warn, |_| {}).await.0.is_ok());
+    // The package may decide that itself.
+    let lenient = serde_json::json!({"images": rules["images"], "policy": {"mismatch": "warn"}});
+    let lenient = bundle(folder.path(), "CT2", &lenient);
+    let model = Model::load("phantom", &lenient, &LoadOptions::default()).unwrap();
+    assert_eq!(model.policy.mismatch, Some(Mismatch::Warn));
+}
