@@ -1,135 +1,141 @@
 #!/usr/bin/env python3
 """Exports the network of a MONAI bundle to ONNX and checks it against PyTorch.
 
-    python model/export_monai_bundle.py BUNDLE [--pack model.tar.gz] [--opset 17] [--inputs 3]
+    python model/export_monai_bundle.py BUNDLE [--pack model.tar.gz] [--dicom FOLDER] [--set PATH=VALUE]
 
-Takes `models/model.ts` (TorchScript) or, where there is none, `models/model.pt` with the network that
-`configs/inference.json` defines; writes `models/model.onnx` with a free batch size and the window of
-the bundle's inferer, and prints a JSON report: shapes, opset, and the largest difference between
-PyTorch and ONNX Runtime over random inputs, for one window and for the bundle's batch of them. A
-difference above the tolerance is an error, and no file is left behind. --pack adds what a SageMaker
-endpoint takes: the bundle's configuration, the ONNX file and `serving.json`, with nothing above them.
+Takes the network that `configs/inference.*` defines, with the checkpoint that its `CheckpointLoader` names
+(`models/model.pt` where it has none), or `models/model.ts` (TorchScript) where that is not there. Writes
+`models/model.onnx` with a free batch size and the window of the bundle's inferer.
 
-Needs model/requirements.txt.
+Norms over large windows are written so that ONNX Runtime's CPU kernels compute them accurately. The result is
+compared with PyTorch's in f64, beside PyTorch's in f32: on windows of DICOM series where --dicom names their
+folders (one for each image that the bundle takes), else on made-up ones. Where ONNX Runtime's largest error is more than
+--tolerance times PyTorch's own, nothing is written. A JSON report goes to standard output, progress to standard error.
+
+--pack adds what a SageMaker endpoint takes: the bundle's configuration, the ONNX file and `serving.json`, with
+nothing above them. --set changes an entry of the configuration, for the network and for the package alike
+(displayable_configs#highres=false); the bundle's folder then stays as it is.
+
+Needs model/requirements.txt, and what the bundle's own network imports (`required_packages_version` and
+`optional_packages_version` of its metadata.json).
 """
 
 import argparse
 import json
+import os
+import shutil
+import signal
 import sys
-import tarfile
+import tempfile
+import warnings
 from pathlib import Path
 
-import numpy as np
-import onnxruntime
-import torch
-from monai.bundle import ConfigParser
+# The demo's folder is no place for compiled files of a bundle that may be read-only.
+sys.dont_write_bytecode = True
+warnings.filterwarnings("ignore", category=FutureWarning)
+
+from monai_export import networks, onnx_file, package, parity, windows  # noqa: E402
+from monai_export.configuration import Configuration, parse_override  # noqa: E402
+from monai_export.failure import ExportError  # noqa: E402
+from monai_export.progress import say, step  # noqa: E402
 
 
-def load_network(bundle, parser):
-    """The network in evaluation mode, and where it came from."""
-    script = bundle / "models/model.ts"
-    if script.is_file():
-        return torch.jit.load(script, map_location="cpu").eval(), "models/model.ts"
-    weights = bundle / "models/model.pt"
-    if not weights.is_file():
-        sys.exit(f"error: {bundle} has neither models/model.ts nor models/model.pt")
-    network = parser.get_parsed_content("network_def")
-    state = torch.load(weights, map_location="cpu", weights_only=True)
-    network.load_state_dict(state.get("model", state.get("state_dict", state)))
-    return network.eval(), "models/model.pt"
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--pack", type=Path, metavar="FILE", help="write a model.tar.gz")
+    parser.add_argument("--dicom", type=Path, nargs="+", default=[], metavar="FOLDER", help="compare on these images")
+    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="change the configuration; with --pack")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="take these (.pt, .ts) in place of the bundle's")
+    parser.add_argument("--trust-checkpoint", action="store_true", help="load a checkpoint that holds more than tensors")
+    parser.add_argument("--window", type=int, nargs="+", metavar="SIZE", help="where the bundle does not fix it")
+    parser.add_argument("--opset", type=int, default=17)
+    parser.add_argument("--inputs", type=int, default=3, help="windows to compare on")
+    parser.add_argument("--tolerance", type=float, default=10.0, help="largest error, as a multiple of PyTorch's own")
+    options = parser.parse_args()
+    if options.inputs < 1:
+        parser.error("--inputs: at least 1")
+    if options.window and (len(options.window) not in (2, 3) or min(options.window) < 1):
+        parser.error("--window: two or three sizes of at least 1")
+    if options.set and not options.pack:
+        parser.error("--set needs --pack: what is served has to run with the same configuration; "
+                     "or change the bundle's own")
+    return options
 
 
-def input_shape(parser):
-    """Channels, window and batch of the network as the bundle runs it."""
-    image = next(iter(parser.get("_meta_")["network_data_format"]["inputs"].values()))
-    inferer = parser.get("inferer") or {}
-    window = parser.get_parsed_content("inferer#roi_size") if "roi_size" in inferer else image["spatial_shape"]
-    if not all(isinstance(size, int) and size > 0 for size in window):
-        sys.exit(f"error: the window {window} is not of fixed size; the export needs one")
-    batch = parser.get_parsed_content("inferer#sw_batch_size") if "sw_batch_size" in inferer else 1
-    return image["num_channels"], list(window), int(batch)
+def export(options, work, configuration):
+    """Makes and checks `model.onnx` in the folder `work`; returns the report."""
+    with step("loading the network"):
+        network, source = networks.load(configuration, options.weights, options.trust_checkpoint)
+    channels, size = configuration.channels(network), configuration.window(options.window)
+    with step(f"exporting windows of {' x '.join(map(str, size))}, {channels} channels; transformers take minutes"):
+        result, rewritten, left = onnx_file.export(network, work, (1, channels, *size), options.opset)
+    if left:
+        configuration.notes.append(f"norms whose sizes are not known are left as they are: {', '.join(left)}")
+    if options.dicom:
+        with step("preparing the images"):
+            compared = windows.of_dicom(configuration, options.dicom, channels, size, options.inputs)
+    else:
+        compared = list(windows.made_up(channels, size, options.inputs))
+    report, good = parity.measure(
+        network, work / onnx_file.FILE, compared, configuration.batch(), options.tolerance)
+    if report.get("batch", {}).get("mixesWindows"):
+        configuration.notes.append("the network mixes the windows of a batch: results depend on which are together, and "
+                                   "on a CPU the server runs each by itself")
+    inside = configuration.bundle in source.resolve().parents
+    return {
+        "source": str(source.resolve().relative_to(configuration.bundle) if inside else source),
+        "opset": options.opset,
+        "input": [channels, *size],
+        "output": list(result[1:]),
+        "normsInTwoStages": rewritten,
+        "parity": {"images": "dicom" if options.dicom else "made up", **report},
+        "notes": configuration.notes,
+    }, good
 
 
-def first_of(output):
-    """The segmentation of a network that gives several results."""
-    return output[0] if isinstance(output, (list, tuple)) else output
-
-
-class Segmentation(torch.nn.Module):
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, image):
-        return first_of(self.network(image))
-
-
-def export(network, path, shape, opset):
-    torch.onnx.export(
-        network if isinstance(network, torch.jit.ScriptModule) else Segmentation(network).eval(),
-        (torch.zeros(shape),), str(path), input_names=["image"], output_names=["pred"],
-        dynamic_axes={"image": {0: "batch"}, "pred": {0: "batch"}}, opset_version=opset, dynamo=False,
-    )
-
-
-def largest_difference(network, path, shape, inputs, seed):
-    """Largest absolute difference and the largest absolute value, over random inputs."""
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    generator = np.random.default_rng(seed)
-    worst = largest = 0.0
-    for _ in range(inputs):
-        image = generator.standard_normal(shape, dtype=np.float32)
-        with torch.inference_mode():
-            expected = first_of(network(torch.from_numpy(image))).numpy()
-        [found] = session.run(["pred"], {"image": image})
-        if found.shape != expected.shape:
-            sys.exit(f"error: ONNX Runtime gives {found.shape}, PyTorch {expected.shape}")
-        worst = max(worst, float(np.abs(found - expected).max()))
-        largest = max(largest, float(np.abs(expected).max()))
-    return worst, largest, list(expected.shape)
-
-
-def pack(bundle, archive):
-    with tarfile.open(archive, "w:gz") as tar:
-        for name in ("configs", "models/model.onnx", "serving.json"):
-            if (bundle / name).exists():
-                tar.add(bundle / name, arcname=name)
+def run(options):
+    overrides = [parse_override(text) for text in options.set]
+    configuration = Configuration(options.bundle, overrides)
+    models = configuration.bundle / "models"
+    # Beside its destination, so that it is moved there at once; what fails leaves nothing.
+    had_models = models.is_dir()
+    models.mkdir(exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".export-", dir=models))
+    try:
+        report, good = export(options, work, configuration)
+        if not good:
+            print(json.dumps(report, indent=2))
+            raise ExportError("ONNX Runtime differs from f64 by more than the tolerance; nothing was written")
+        target = models / onnx_file.FILE
+        if options.set:
+            say("the bundle's own folder stays as it is: the network belongs to the changed configuration")
+        else:
+            # The weights first: the old network has none there, or is of no use without them.
+            for name in (onnx_file.WEIGHTS, onnx_file.FILE):
+                if (work / name).is_file():
+                    os.chmod(work / name, 0o644)
+                    (work / name).replace(models / name)
+            report["onnx"] = {"file": str(target), "bytes": target.stat().st_size}
+        if options.pack:
+            with step(f"packing {options.pack}"):
+                package.pack(configuration, work if options.set else models, options.pack, bool(options.set))
+            report["package"] = {"file": str(options.pack), "bytes": options.pack.stat().st_size}
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        if not had_models and models.is_dir() and not any(models.iterdir()):
+            models.rmdir()
+    print(json.dumps(report, indent=2))
 
 
 def main():
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("bundle", type=Path)
-    arguments.add_argument("--pack", type=Path, metavar="FILE", help="write a model.tar.gz")
-    arguments.add_argument("--opset", type=int, default=17)
-    arguments.add_argument("--inputs", type=int, default=3, help="random inputs to compare with")
-    arguments.add_argument("--tolerance", type=float, default=1e-4, help="largest difference over the largest value")
-    options = arguments.parse_args()
-
-    parser = ConfigParser()
-    parser.read_config(options.bundle / "configs/inference.json")
-    parser.read_meta(options.bundle / "configs/metadata.json")
-    parser["bundle_root"] = str(options.bundle)
-    network, source = load_network(options.bundle, parser)
-    channels, window, batch = input_shape(parser)
-    path = options.bundle / "models/model.onnx"
-    candidate = path.with_suffix(".onnx.new")
-    export(network, candidate, (1, channels, *window), options.opset)
-    report = {"source": source, "opset": options.opset, "input": [channels, *window], "parity": []}
-    agrees = True
-    for size in sorted({1, batch}):
-        worst, largest, output = largest_difference(network, candidate, (size, channels, *window), options.inputs, size)
-        agrees &= worst <= options.tolerance * max(1.0, largest)
-        report["parity"].append({"batch": size, "largestDifference": worst, "largestValue": largest, "output": output})
-    if not agrees:
-        candidate.unlink()
-        print(json.dumps(report, indent=2))
-        sys.exit("error: ONNX Runtime and PyTorch differ by more than the tolerance; nothing was written")
-    candidate.replace(path)
-    report["onnx"] = {"file": str(path), "bytes": path.stat().st_size}
-    if options.pack:
-        pack(options.bundle, options.pack)
-        report["package"] = {"file": str(options.pack), "bytes": options.pack.stat().st_size}
-    print(json.dumps(report, indent=2))
+    # What is stopped cleans up, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    options = arguments()
+    try:
+        run(options)
+    except ExportError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@
 //! memory. A file that is not well formed names no others: ONNX Runtime says what is wrong with it.
 
 use std::collections::BTreeSet;
-use std::io::{BufReader, Read, Result, Seek};
+use std::io::{Read, Result, Seek};
+
+use super::protobuf::{Content, Reader, malformed};
 
 /// Graphs within graphs; ONNX Runtime's models have a few.
 const DEEPEST: usize = 32;
@@ -45,7 +47,7 @@ const EXTERNAL_DATA: u64 = 13;
 
 /// Names of the files with tensors of the model in `file`, as the model has them.
 pub(super) fn locations(file: impl Read + Seek) -> BTreeSet<String> {
-    let mut walk = Walk { input: BufReader::new(file), at: 0, found: BTreeSet::new() };
+    let mut walk = Walk { input: Reader::new(file), found: BTreeSet::new() };
     match walk.message(Message::Model, u64::MAX, 0) {
         Ok(()) => walk.found,
         Err(_) => BTreeSet::new(),
@@ -53,8 +55,7 @@ pub(super) fn locations(file: impl Read + Seek) -> BTreeSet<String> {
 }
 
 struct Walk<R> {
-    input: BufReader<R>,
-    at: u64,
+    input: Reader<R>,
     found: BTreeSet<String>,
 }
 
@@ -62,18 +63,16 @@ impl<R: Read + Seek> Walk<R> {
     /// A message up to `end`, or to the end of the file.
     fn message(&mut self, message: Message, end: u64, depth: usize) -> Result<()> {
         if depth > DEEPEST {
-            return Err(std::io::ErrorKind::InvalidData.into());
+            return Err(malformed());
         }
-        while self.at < end {
-            let Some(key) = self.key(end)? else { return Ok(()) };
-            let Some(length) = self.length(key)? else { continue };
-            let stop = self.at.checked_add(length).filter(|&stop| stop <= end);
-            let stop = stop.ok_or(std::io::ErrorKind::InvalidData)?;
-            match (message, key >> 3) {
+        while let Some(field) = self.input.field(end)? {
+            let Content::Bytes(length) = field.content else { continue };
+            let stop = self.input.at() + length;
+            match (message, field.number) {
                 (Message::Tensor, EXTERNAL_DATA) => self.entry(stop)?,
                 (message, number) => match message.field(number) {
                     Some(inner) => self.message(inner, stop, depth + 1)?,
-                    None => self.skip(stop - self.at)?,
+                    None => self.input.skip(length)?,
                 },
             }
         }
@@ -83,16 +82,14 @@ impl<R: Read + Seek> Walk<R> {
     /// One entry of `external_data`.
     fn entry(&mut self, end: u64) -> Result<()> {
         let (mut name, mut value) = (Vec::new(), Vec::new());
-        while self.at < end {
-            let Some(key) = self.key(end)? else { break };
-            let Some(length) = self.length(key)? else { continue };
-            if length > LONGEST || length > end - self.at {
-                return Err(std::io::ErrorKind::InvalidData.into());
+        while let Some(field) = self.input.field(end)? {
+            let Content::Bytes(length) = field.content else { continue };
+            if length > LONGEST {
+                return Err(malformed());
             }
-            let mut text = vec![0; length as usize];
-            self.input.read_exact(&mut text)?;
-            self.at += length;
-            match key >> 3 {
+            let mut text = Vec::with_capacity(length as usize);
+            self.input.read(length, &mut text)?;
+            match field.number {
                 1 => name = text,
                 2 => value = text,
                 _ => {}
@@ -101,47 +98,6 @@ impl<R: Read + Seek> Walk<R> {
         if name == b"location" {
             self.found.extend(String::from_utf8(value).ok());
         }
-        Ok(())
-    }
-
-    /// The key of the next field; none at the end of the file, which only the outermost message has.
-    fn key(&mut self, end: u64) -> Result<Option<u64>> {
-        match self.varint() {
-            Ok(key) => Ok(Some(key)),
-            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof && end == u64::MAX => Ok(None),
-            Err(e) => Err(e),
-        }
-    }
-
-    /// The length of what follows; fields of other wire types are passed over.
-    fn length(&mut self, key: u64) -> Result<Option<u64>> {
-        match key & 7 {
-            0 => self.varint().map(|_| None),
-            1 => self.skip(8).map(|()| None),
-            2 => self.varint().map(Some),
-            5 => self.skip(4).map(|()| None),
-            _ => Err(std::io::ErrorKind::InvalidData.into()),
-        }
-    }
-
-    fn varint(&mut self) -> Result<u64> {
-        let mut value = 0_u64;
-        for shift in (0..64).step_by(7) {
-            let mut byte = [0];
-            self.input.read_exact(&mut byte)?;
-            self.at += 1;
-            value |= u64::from(byte[0] & 0x7f) << shift;
-            if byte[0] & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(std::io::ErrorKind::InvalidData.into())
-    }
-
-    fn skip(&mut self, bytes: u64) -> Result<()> {
-        let step = i64::try_from(bytes).map_err(|_| std::io::ErrorKind::InvalidData)?;
-        self.input.seek_relative(step)?;
-        self.at = self.at.checked_add(bytes).ok_or(std::io::ErrorKind::InvalidData)?;
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ use super::failure;
 use super::files::NetworkFiles;
 use super::health::{BrokenNetworks, Health, Verdict};
 use super::lane::Lane;
+use super::norms::Survey;
 use super::opening::Opening;
 use super::placement::{self, Placement};
 use super::provider::{Chosen, GpuSettings, Machine, Provider, ProviderChoice, choose};
@@ -109,6 +110,7 @@ pub struct OnnxNetwork {
     output: String,
     shape: NetworkShape,
     files: Arc<NetworkFiles>,
+    norms: Arc<Survey>,
     health: Health,
     /// Shape of the first batch that ran (N, C, X, Y, Z): that of the warm-up.
     known_good: OnceLock<[usize; 5]>,
@@ -150,9 +152,18 @@ impl OnnxNetwork {
             ));
         }
         let files = Arc::new(NetworkFiles::read(&path)?);
+        // Other providers compute norms in ways of their own.
+        let norms = match chosen.provider {
+            Provider::Cpu => Arc::new(Survey::of(&path)),
+            _ => Arc::default(),
+        };
+        if let Some(warning) = norms.warning() {
+            tracing::warn!(file = %path.display(), "{warning}");
+        }
         let threads = settings.threads();
         let opening = |threads: usize, devices: Vec<i32>| Opening {
             files: Arc::clone(&files),
+            norms: Arc::clone(&norms),
             threads,
             provider: chosen.provider,
             devices,
@@ -169,7 +180,7 @@ impl OnnxNetwork {
         let nodes = placement.as_ref().map(|p| format!("{:?}", p.nodes)).unwrap_or_default();
         tracing::info!(
             provider = chosen.provider.name(), devices = ?chosen.devices, nodes,
-            reason = chosen.reason, sha256 = files.sha256(), "network loaded"
+            reason = chosen.reason, sha256 = files.sha256(), norms = norms.rewritable(), "network loaded"
         );
         if gpu && shape.batch.is_none() {
             shape.batch = Some(settings.side_by_side.max(1));
@@ -196,6 +207,7 @@ impl OnnxNetwork {
             output,
             shape,
             files,
+            norms,
             health: Health::counted_in(settings.broken.clone()),
             known_good: OnceLock::new(),
         })

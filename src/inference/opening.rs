@@ -1,5 +1,6 @@
 //! How a session of a network's file is opened, and on which device.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use ort::environment::Environment;
@@ -10,14 +11,20 @@ use super::failure;
 use super::files::NetworkFiles;
 use super::gpu_permits::Permit;
 use super::lane::Lane;
+use super::norms::{self, Survey};
 use super::placement;
 use super::provider::{self, GpuSettings, Provider};
 use super::runtime::runtime;
 use crate::error::{Error, ErrorKind, Result};
 
+/// ONNX Runtime's name for the folder of weights beside a model that is in memory.
+const EXTERNAL_WEIGHTS: &str = "session.model_external_initializers_file_folder_path";
+
 /// How a session of the model file is opened.
 pub(super) struct Opening {
     pub files: Arc<NetworkFiles>,
+    /// The norms that are rewritten before the network is loaded.
+    pub norms: Arc<Survey>,
     pub threads: usize,
     pub provider: Provider,
     pub devices: Vec<i32>,
@@ -28,7 +35,6 @@ impl Opening {
     /// Session `index`, on the GPU whose turn it is. The cause of a failure goes along: its code
     /// tells a broken file from want of memory.
     pub fn open(&self, index: usize) -> Result<Lane> {
-        let name = self.files.network().display();
         let (device, permit) = self.place(index)?;
         let providers = provider::providers(self.provider, device, self.threads, &self.gpu);
         let mut builder = self
@@ -39,16 +45,26 @@ impl Opening {
                 let problem = format!("{provider} cannot be used: {e}");
                 self.unopened(ErrorKind::Configuration, problem, e)
             })?;
-        let session = builder.commit_from_file(self.files.network()).map_err(|e| {
-            let problem = format!("{name}: ONNX Runtime cannot load it: {e}");
-            self.unopened(ErrorKind::InvalidModel, problem, e)
-        })?;
+        let session = self.session(&mut builder)?;
         // Sessions are opened later, too; every one has to be of the network that was told of.
         self.files.ensure_unchanged()?;
         Ok(if self.provider.is_gpu() {
             Lane::pinned(session, device).with(permit)
         } else {
             Lane::of(session)
+        })
+    }
+
+    /// A session of the file, or of what it is with its norms in two stages.
+    fn session(&self, builder: &mut SessionBuilder) -> Result<Session> {
+        let path = self.files.network();
+        let session = match self.norms.rewritable() {
+            0 => builder.commit_from_file(path),
+            _ => builder.commit_from_memory(&norms::rewritten(path, &self.norms)?),
+        };
+        session.map_err(|e| {
+            let problem = format!("{}: ONNX Runtime cannot load it: {e}", path.display());
+            self.unopened(ErrorKind::InvalidModel, problem, e)
         })
     }
 
@@ -75,12 +91,15 @@ impl Opening {
     }
 
     fn builder(&self, environment: &Environment) -> ort::Result<SessionBuilder> {
+        let folder = self.files.network().parent().unwrap_or(Path::new(""));
         // A thread that spins after its part of an operator takes the core from decoding and
         // resampling, of this request and of others.
         Ok(Session::builder(environment)?
             .with_intra_op_spinning(false)?
             .with_intra_threads(self.threads)?
-            .with_config_entry(placement::RECORD, "1")?)
+            .with_config_entry(placement::RECORD, "1")?
+            // Where weights beside the model are, of one that is not loaded from its file.
+            .with_config_entry(EXTERNAL_WEIGHTS, folder.to_string_lossy())?)
     }
 }
 
@@ -93,6 +112,7 @@ mod tests {
     fn sessions_go_round_the_gpus_and_past_full_ones() {
         let opening = |provider, permits: Option<&Arc<GpuPermits>>| Opening {
             files: Arc::new(NetworkFiles::default()),
+            norms: Arc::default(),
             threads: 1,
             provider,
             devices: vec![2, 5],

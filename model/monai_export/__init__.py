@@ -1,0 +1,1 @@
+"""Parts of `export_monai_bundle.py`."""

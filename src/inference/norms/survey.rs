@@ -1,0 +1,531 @@
+//! Which norms a model has, and which of them can be rewritten.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{Read, Result, Seek};
+use std::path::Path;
+
+use crate::inference::protobuf::{Content, Reader, malformed};
+
+/// Graphs within graphs.
+const DEEPEST: usize = 32;
+
+/// Longest name that is believed.
+const LONGEST_NAME: u64 = 4096;
+
+/// Largest tensor whose values are looked at, in bytes.
+const LARGEST_VECTOR: u64 = 1 << 18;
+
+/// The first version of the operators that the replacements are written for.
+const OLDEST_OPSET: u64 = 13;
+
+/// `GroupNormalization` scales channels from here on, before it groups.
+const SCALES_CHANNELS: u64 = 21;
+
+/// Norms that are rewritten at the most: more than any network has.
+const MOST_NORMS: usize = 4096;
+
+/// Names of norms that are told of where they cannot be rewritten.
+const MOST_NAMES: usize = 8;
+
+/// What was found in a model.
+#[derive(Debug, Default)]
+pub(in crate::inference) struct Survey {
+    /// Version of the operators.
+    pub(super) opset: u64,
+    /// Those that can be rewritten, by the index of their node in the graph.
+    pub(super) norms: HashMap<u64, Norm>,
+    left: Left,
+}
+
+/// Norms that cannot be rewritten: the names of some, and how many there are.
+#[derive(Debug, Default)]
+struct Left {
+    names: Vec<String>,
+    count: usize,
+}
+
+impl Left {
+    fn add(&mut self, name: String) {
+        self.count += 1;
+        if self.names.len() < MOST_NAMES {
+            self.names.push(name);
+        }
+    }
+}
+
+/// A norm of the main graph.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Norm {
+    pub kind: Kind,
+    pub epsilon: f32,
+    pub image: String,
+    /// None where all of it is 1.
+    pub scale: Option<String>,
+    /// None where all of it is 0.
+    pub bias: Option<String>,
+    pub output: String,
+}
+
+/// What the values are taken together by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// By channel.
+    Instance,
+    /// By group of channels, and scaled by group.
+    Groups(i64),
+    /// By group of channels, and scaled by channel.
+    GroupsOfScaled(i64),
+}
+
+/// A node, as far as it matters here.
+#[derive(Debug, Default)]
+struct Node {
+    operator: String,
+    domain: String,
+    name: String,
+    inputs: Vec<String>,
+    output: String,
+    epsilon: Option<f32>,
+    groups: Option<i64>,
+    /// Of a `Constant`.
+    value: Option<Vector>,
+}
+
+impl Node {
+    fn is_norm(&self) -> bool {
+        ["", "ai.onnx"].contains(&self.domain.as_str())
+            && ["InstanceNormalization", "GroupNormalization"].contains(&self.operator.as_str())
+    }
+}
+
+/// A tensor of f32 values.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Vector {
+    /// The value that all of them have, where that is known.
+    uniform: Option<f32>,
+}
+
+impl Survey {
+    /// Looks for norms in the model at `path`. One that is not well formed has none: ONNX Runtime says
+    /// what is wrong with it.
+    pub fn of(path: &Path) -> Self {
+        let file = || File::open(path);
+        file().and_then(|first| Self::read(first, &file)).unwrap_or_default()
+    }
+
+    fn read<F: Read + Seek>(first: F, again: &dyn Fn() -> Result<F>) -> Result<Self> {
+        let mut walk = Walk::new(first, None);
+        walk.model()?;
+        let Walk { opset, found, left, .. } = walk;
+        let mut survey = Self { opset, norms: HashMap::new(), left };
+        if found.is_empty() {
+            return Ok(survey);
+        }
+        // Their scales and biases may stand anywhere.
+        let wanted = found.iter().flat_map(|(_, node)| node.inputs[1..].iter().cloned());
+        let mut second = Walk::new(again()?, Some(wanted.collect()));
+        second.model()?;
+        for (index, node) in found {
+            match norm(&node, opset, &second.vectors) {
+                Some(norm) => {
+                    survey.norms.insert(index, norm);
+                }
+                None => survey.left.add(node.name),
+            }
+        }
+        Ok(survey)
+    }
+
+    /// How many are rewritten.
+    pub fn rewritable(&self) -> usize {
+        self.norms.len()
+    }
+
+    /// What is said of norms that stay as they are; nothing where there are none.
+    pub fn warning(&self) -> Option<String> {
+        let Left { names, count } = &self.left;
+        let more = if *count > names.len() { ", …" } else { "" };
+        (*count > 0).then(|| {
+            format!(
+                "{count} norms of the network are computed in one pass, which ONNX Runtime does inaccurately \
+                 on a CPU where windows are large ({}{more}); export the network again with \
+                 model/export_monai_bundle.py",
+                names.join(", ")
+            )
+        })
+    }
+}
+
+/// The norm of a node, where all that its replacement depends on is known.
+fn norm(node: &Node, opset: u64, vectors: &HashMap<String, Vector>) -> Option<Norm> {
+    let [image, scale, bias] = &node.inputs[..] else { return None };
+    if opset < OLDEST_OPSET || node.output.is_empty() {
+        return None;
+    }
+    // Only f32 is rewritten; both have the type of the image.
+    let unless = |name: &String, neutral: f32| -> Option<Option<String>> {
+        let vector = vectors.get(name)?;
+        Some((vector.uniform != Some(neutral)).then(|| name.clone()))
+    };
+    let kind = match (node.operator.as_str(), node.groups) {
+        ("InstanceNormalization", _) => Kind::Instance,
+        (_, Some(groups)) if groups > 0 && opset >= SCALES_CHANNELS => Kind::GroupsOfScaled(groups),
+        (_, Some(groups)) if groups > 0 => Kind::Groups(groups),
+        _ => return None,
+    };
+    Some(Norm {
+        kind,
+        epsilon: node.epsilon.unwrap_or(1e-5),
+        image: image.clone(),
+        scale: unless(scale, 1.0)?,
+        bias: unless(bias, 0.0)?,
+        output: node.output.clone(),
+    })
+}
+
+/// Goes through the nodes of a model, and in a second walk through the tensors that are wanted.
+struct Walk<R> {
+    input: Reader<R>,
+    opset: u64,
+    /// Norms of the main graph, by the index of their node.
+    found: Vec<(u64, Node)>,
+    /// Those in graphs within it, in functions, and beyond what is rewritten.
+    left: Left,
+    wanted: Option<HashSet<String>>,
+    vectors: HashMap<String, Vector>,
+    /// Nodes of the main graph so far.
+    index: u64,
+}
+
+impl<R: Read + Seek> Walk<R> {
+    fn new(input: R, wanted: Option<HashSet<String>>) -> Self {
+        Self {
+            input: Reader::new(input),
+            opset: 0,
+            found: Vec::new(),
+            left: Left::default(),
+            wanted,
+            vectors: HashMap::new(),
+            index: 0,
+        }
+    }
+
+    fn model(&mut self) -> Result<()> {
+        while let Some(field) = self.input.field(u64::MAX)? {
+            let Content::Bytes(length) = field.content else { continue };
+            let end = self.input.at() + length;
+            match field.number {
+                7 => self.graph(end, 0)?,
+                8 => self.operators(end)?,
+                25 => self.function(end)?,
+                _ => self.input.skip(length)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// `OperatorSetIdProto`.
+    fn operators(&mut self, end: u64) -> Result<()> {
+        let (mut domain, mut version) = (String::new(), 0);
+        while let Some(field) = self.input.field(end)? {
+            match (field.number, field.content) {
+                (1, Content::Bytes(length)) => domain = self.input.text(length, LONGEST_NAME)?,
+                (2, Content::Number(number)) => version = number,
+                (_, Content::Bytes(length)) => self.input.skip(length)?,
+                _ => {}
+            }
+        }
+        if domain.is_empty() || domain == "ai.onnx" {
+            self.opset = version;
+        }
+        Ok(())
+    }
+
+    fn function(&mut self, end: u64) -> Result<()> {
+        while let Some(field) = self.input.field(end)? {
+            let Content::Bytes(length) = field.content else { continue };
+            match field.number {
+                7 => self.nested_node(length, 1)?,
+                _ => self.input.skip(length)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn graph(&mut self, end: u64, depth: usize) -> Result<()> {
+        if depth > DEEPEST {
+            return Err(malformed());
+        }
+        while let Some(field) = self.input.field(end)? {
+            let Content::Bytes(length) = field.content else { continue };
+            match (field.number, depth) {
+                (1, 0) => {
+                    let node = self.node(self.input.at() + length, depth)?;
+                    self.keep(node);
+                    self.index += 1;
+                }
+                (1, _) => self.nested_node(length, depth)?,
+                (5, 0) if self.wanted.is_some() => {
+                    let (name, vector) = self.tensor(self.input.at() + length)?;
+                    self.vector(name, vector);
+                }
+                _ => self.input.skip(length)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn nested_node(&mut self, length: u64, depth: usize) -> Result<()> {
+        let node = self.node(self.input.at() + length, depth)?;
+        if self.wanted.is_none() && node.is_norm() {
+            self.left.add(node.name);
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, node: Node) {
+        if let Some(vector) = node.value {
+            self.vector(node.output, Some(vector));
+        } else if self.wanted.is_none() && node.is_norm() {
+            if node.inputs.len() == 3 && self.found.len() < MOST_NORMS {
+                self.found.push((self.index, node));
+            } else {
+                self.left.add(node.name);
+            }
+        }
+    }
+
+    fn vector(&mut self, name: String, vector: Option<Vector>) {
+        let wanted = self.wanted.as_ref().is_some_and(|wanted| wanted.contains(&name));
+        if let (true, Some(vector)) = (wanted, vector) {
+            self.vectors.insert(name, vector);
+        }
+    }
+
+    /// `NodeProto`.
+    fn node(&mut self, end: u64, depth: usize) -> Result<Node> {
+        let mut node = Node::default();
+        while let Some(field) = self.input.field(end)? {
+            let Content::Bytes(length) = field.content else { continue };
+            match field.number {
+                // A norm has three inputs and one output.
+                1 if node.inputs.len() <= 3 => {
+                    node.inputs.push(self.input.text(length, LONGEST_NAME)?);
+                }
+                2 if node.output.is_empty() => {
+                    node.output = self.input.text(length, LONGEST_NAME)?
+                }
+                3 => node.name = self.input.text(length, LONGEST_NAME)?,
+                4 => node.operator = self.input.text(length, LONGEST_NAME)?,
+                5 => self.attribute(&mut node, self.input.at() + length, depth)?,
+                7 => node.domain = self.input.text(length, LONGEST_NAME)?,
+                _ => self.input.skip(length)?,
+            }
+        }
+        if node.name.is_empty() {
+            node.name.clone_from(&node.output);
+        }
+        Ok(node)
+    }
+
+    /// `AttributeProto`.
+    fn attribute(&mut self, node: &mut Node, end: u64, depth: usize) -> Result<()> {
+        let (mut name, mut float, mut number) = (String::new(), None, None);
+        while let Some(field) = self.input.field(end)? {
+            match (field.number, field.content) {
+                (1, Content::Bytes(length)) => name = self.input.text(length, LONGEST_NAME)?,
+                (2, Content::Fixed32(bytes)) => float = Some(f32::from_le_bytes(bytes)),
+                (3, Content::Number(value)) => number = Some(value as i64),
+                (5, Content::Bytes(length)) if self.wanted.is_some() => {
+                    node.value = self.tensor(self.input.at() + length)?.1;
+                }
+                (6 | 11, Content::Bytes(length)) => {
+                    self.graph(self.input.at() + length, depth + 1)?;
+                }
+                (_, Content::Bytes(length)) => self.input.skip(length)?,
+                _ => {}
+            }
+        }
+        match name.as_str() {
+            "epsilon" => node.epsilon = float,
+            "num_groups" => node.groups = number,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// `TensorProto`: its name, and its values where they are f32.
+    fn tensor(&mut self, end: u64) -> Result<(String, Option<Vector>)> {
+        const F32: u64 = 1;
+        let (mut name, mut kind, mut uniform) = (String::new(), 0, None);
+        while let Some(field) = self.input.field(end)? {
+            match (field.number, field.content) {
+                (2, Content::Number(number)) => kind = number,
+                (8, Content::Bytes(length)) => name = self.input.text(length, LONGEST_NAME)?,
+                // `float_data` and `raw_data` are the same bytes.
+                (4 | 9, Content::Bytes(length)) if length <= LARGEST_VECTOR => {
+                    let mut bytes = Vec::with_capacity(length as usize);
+                    self.input.read(length, &mut bytes)?;
+                    uniform = value_of_all(&bytes);
+                }
+                (_, Content::Bytes(length)) => self.input.skip(length)?,
+                _ => {}
+            }
+        }
+        Ok((name, (kind == F32).then_some(Vector { uniform })))
+    }
+}
+
+fn value_of_all(bytes: &[u8]) -> Option<f32> {
+    let (values, rest) = bytes.as_chunks::<4>();
+    let first = *values.first()?;
+    (rest.is_empty() && values.iter().all(|value| *value == first))
+        .then(|| f32::from_le_bytes(first))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+    use crate::inference::protobuf::{put_bytes, put_fixed32, put_number};
+
+    /// A node with its attributes as messages.
+    pub fn node(operator: &str, inputs: &[&str], output: &str, attributes: &[Vec<u8>]) -> Vec<u8> {
+        let mut out = Vec::new();
+        inputs.iter().for_each(|input| put_bytes(&mut out, 1, input.as_bytes()));
+        put_bytes(&mut out, 2, output.as_bytes());
+        put_bytes(&mut out, 4, operator.as_bytes());
+        attributes.iter().for_each(|attribute| put_bytes(&mut out, 5, attribute));
+        out
+    }
+
+    pub fn vector(name: &str, kind: u64, values: &[f32]) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_number(&mut out, 1, values.len() as u64);
+        put_number(&mut out, 2, kind);
+        put_bytes(&mut out, 8, name.as_bytes());
+        let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        put_bytes(&mut out, 9, &raw);
+        out
+    }
+
+    pub fn attribute(name: &str, write: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_bytes(&mut out, 1, name.as_bytes());
+        write(&mut out);
+        out
+    }
+
+    /// A model of nodes and tensors.
+    pub fn model(opset: u64, nodes: &[Vec<u8>], tensors: &[Vec<u8>]) -> Vec<u8> {
+        let mut graph = Vec::new();
+        nodes.iter().for_each(|node| put_bytes(&mut graph, 1, node));
+        tensors.iter().for_each(|tensor| put_bytes(&mut graph, 5, tensor));
+        let mut operators = Vec::new();
+        put_number(&mut operators, 2, opset);
+        let mut out = Vec::new();
+        put_number(&mut out, 1, 8);
+        put_bytes(&mut out, 7, &graph);
+        put_bytes(&mut out, 8, &operators);
+        out
+    }
+
+    fn survey(model: &[u8]) -> Survey {
+        Survey::read(Cursor::new(model), &|| Ok(Cursor::new(model))).unwrap()
+    }
+
+    fn instance(inputs: &[&str], output: &str) -> Vec<u8> {
+        let epsilon = attribute("epsilon", |out| put_fixed32(out, 2, 1e-3_f32.to_le_bytes()));
+        node("InstanceNormalization", inputs, output, &[epsilon])
+    }
+
+    #[test]
+    fn norms_are_found_with_what_they_are_scaled_by() {
+        let constant = attribute("value", |out| put_bytes(out, 5, &vector("", 1, &[0.0; 4])));
+        let nodes = [
+            node("Relu", &["image"], "a", &[]),
+            node("Constant", &[], "zeros", &[constant]),
+            instance(&["a", "scale", "zeros"], "b"),
+            node(
+                "GroupNormalization",
+                &["b", "ones", "bias"],
+                "c",
+                &[attribute("num_groups", |out| put_number(out, 3, 2))],
+            ),
+        ];
+        let tensors = [
+            vector("scale", 1, &[1.0, 2.0]),
+            vector("bias", 1, &[0.0, 1.0]),
+            vector("ones", 1, &[1.0; 4]),
+        ];
+        let found = survey(&model(21, &nodes, &tensors));
+        assert_eq!((found.rewritable(), found.warning(), found.opset), (2, None, 21));
+        let text = |name: &str| name.to_owned();
+        let first = Norm {
+            kind: Kind::Instance,
+            epsilon: 1e-3,
+            image: text("a"),
+            scale: Some(text("scale")),
+            bias: None,
+            output: text("b"),
+        };
+        assert_eq!(found.norms[&2], first);
+        let group = &found.norms[&3];
+        assert_eq!(
+            (group.kind, &group.scale, &group.bias),
+            (Kind::GroupsOfScaled(2), &None, &Some(text("bias")))
+        );
+        assert_eq!(survey(&model(20, &nodes, &tensors)).norms[&3].kind, Kind::Groups(2));
+    }
+
+    #[test]
+    fn what_cannot_be_rewritten_is_told_of() {
+        let half = [vector("s", 10, &[1.0]), vector("b", 1, &[0.0])];
+        let given = [vector("s", 1, &[1.0]), vector("b", 1, &[0.0])];
+        let norm = instance(&["image", "s", "b"], "pred");
+        for (what, bytes) in [
+            ("half precision", model(17, std::slice::from_ref(&norm), &half)),
+            ("old operators", model(12, std::slice::from_ref(&norm), &given)),
+            (
+                "a scale that is computed",
+                model(17, &[instance(&["image", "x", "b"], "pred")], &given),
+            ),
+            ("two inputs", model(17, &[instance(&["image", "s"], "pred")], &given)),
+            (
+                "no groups",
+                model(21, &[node("GroupNormalization", &["image", "s", "b"], "pred", &[])], &given),
+            ),
+        ] {
+            let found = survey(&bytes);
+            assert_eq!(found.rewritable(), 0, "{what}");
+            assert!(found.warning().unwrap().contains("(pred)"), "{what}");
+        }
+        // Within a loop.
+        let mut body = Vec::new();
+        put_bytes(&mut body, 1, &norm);
+        let inner = attribute("body", |out| put_bytes(out, 6, &body));
+        let found = survey(&model(17, &[node("Loop", &[], "l", &[inner])], &given));
+        assert_eq!((found.rewritable(), found.warning().is_some()), (0, true));
+        let other = survey(&model(17, &[node("Conv", &["image", "s"], "pred", &[])], &given));
+        assert_eq!((other.rewritable(), other.warning()), (0, None));
+    }
+
+    #[test]
+    fn what_is_no_model_has_none() {
+        let bytes = model(17, &[instance(&["image", "s", "b"], "pred")], &[vector("s", 1, &[1.0])]);
+        for cut in 0..bytes.len() {
+            let cut = &bytes[..cut];
+            let _ = Survey::read(Cursor::new(cut), &|| Ok(Cursor::new(cut)));
+        }
+        let deep = (0..200).fold(instance(&["a", "b", "c"], "d"), |inner, _| {
+            let mut graph = Vec::new();
+            put_bytes(&mut graph, 1, &inner);
+            node("If", &[], "x", &[attribute("then_branch", |out| put_bytes(out, 6, &graph))])
+        });
+        let bytes = model(17, &[deep], &[]);
+        assert!(Survey::read(Cursor::new(&bytes), &|| Ok(Cursor::new(&bytes))).is_err());
+        assert_eq!(Survey::of(Path::new("/nowhere")).rewritable(), 0);
+    }
+}
