@@ -20,7 +20,7 @@ import SimpleITK
 from onnx import TensorProto, helper
 
 import tiny
-from local import BINARY, ENVIRONMENT, SHARED
+from local import BINARY, ENVIRONMENT, SHARED, emulate, import_dicom, post, serve
 
 REAL = SHARED / "data/real"
 pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason=f"{REAL} is not here")
@@ -286,3 +286,51 @@ def test_a_model_is_not_run_on_another_modality(tilted, tmp_path):
     assert done.returncode != 0 and "Modality is CT, the model was made for MR" in done.stderr, done.stderr
     [report], _ = segment(dicom, bundle, tmp_path / "out", *flags, "--mismatch", "warn")
     assert any("made for MR" in warning for warning in report["warnings"])
+
+
+def test_requests_choose_volumes_and_policies(tmp_path):
+    dicom = unpack("enhanced_mr", tmp_path / "dicom") / "Philips"
+    bundle = Steps(-500, 5300).bundle(tmp_path / "bundle")
+    request = import_dicom(dicom, tmp_path / "store")
+    out = tmp_path / "out"
+    with emulate(tmp_path / "store") as ahi, serve(
+        bundle, ahi.address, OUTPUT_S3_URI=f"file://{out}"
+    ) as server:
+        def ask(body):
+            status, _, answer = post(server.address, body)
+            return status, json.loads(answer)
+
+        status, answer = ask(request)
+        assert status == 422 and answer["error"]["code"] == "invalid_image", answer
+        listed = answer["error"]["details"]["volumes"]
+        assert [volume["attributes"] for volume in listed] == [
+            {"EffectiveEchoTime": 0.0}, {"EffectiveEchoTime": 1.52}
+        ]
+        chosen = []
+        for volume in (2, listed[1]["name"], listed[1]["attributes"]):
+            status, answer = ask(request | {"volume": volume, "outputs": ["nifti"]})
+            assert status == 200, answer
+            assert answer["results"][0]["volume"]["number"] == 2
+            chosen.append(answer["results"][0]["segments"])
+        assert chosen[0] == chosen[1] == chosen[2]
+        status, answer = ask(request | {"volume": 3})
+        assert status == 400 and "none of the series' volumes" in answer["error"]["message"], answer
+
+        # Both volumes of both inputs, which are one series: no output takes another's place.
+        body = {"inputs": [request, request], "policy": {"volumes": "each"}, "outputs": ["nifti", "dicom-seg"]}
+        status, answer = ask(body)
+        assert status == 200, answer
+        assert [result["volume"]["number"] for result in answer["results"]] == [1, 2, 1, 2]
+        names = [output["fileName"] for result in answer["results"] for output in result["outputs"]]
+        assert len(set(names)) == 8, names
+        for result in answer["results"]:
+            for output in result["outputs"]:
+                assert Path(output["uri"].removeprefix("file://")).stat().st_size == output["bytes"]
+
+        # Every label of the NIfTI file is in the report with its voxels.
+        result = answer["results"][1]
+        [uri] = [output["uri"] for output in result["outputs"] if output["kind"] == "nifti"]
+        labels = np.asarray(nibabel.load(uri.removeprefix("file://")).dataobj)
+        told = {segment["in"]["nifti"]["value"]: segment["voxels"] for segment in result["segments"]}
+        assert told == {value: int((labels == value).sum()) for value in told}
+        assert all(segment["in"]["dicom-seg"]["segmentNumber"] == segment["number"] for segment in result["segments"])
