@@ -21,9 +21,15 @@ use crate::error::{Error, ErrorKind, Result};
 const CODESTREAM: [u8; 2] = [0xFF, 0x0A];
 const FILE: [u8; 12] = *b"\0\0\0\x0CJXL \x0D\x0A\x87\x0A";
 
-/// Bytes a decoder may have of a pixel, in all its passes, and of an image however small: its groups have
-/// 256 × 256 pixels at the least.
-const WORKING_BYTES: (usize, usize) = (super::JPEG_XL_BYTES as usize, 64 << 20);
+/// Bytes that the decoder may have for each pixel (coefficients, three channels of fractions where there are
+/// filters, and the image), and for an image however small: its groups have 128 × 128 pixels at the
+/// least.
+const WORKING_BYTES: (u64, u64) = (48, 16 << 20);
+
+/// Bytes that decoding takes at most, the encoded ones aside.
+pub(super) fn working_bytes(format: &FrameFormat) -> u64 {
+    WORKING_BYTES.0 * format.pixels() as u64 + WORKING_BYTES.1
+}
 
 /// Decodes one JPEG XL image.
 pub(super) fn decode(data: &[u8], format: &FrameFormat) -> Result<Samples> {
@@ -31,7 +37,7 @@ pub(super) fn decode(data: &[u8], format: &FrameFormat) -> Result<Samples> {
     plausible::check(Family::JpegXl, format, data.len())?;
     let bits = check(&codestream, format)?;
     let failed = |stage: &str| corrupt(format!("JPEG XL image does not decode ({stage})"));
-    let most = format.pixels().saturating_mul(WORKING_BYTES.0).saturating_add(WORKING_BYTES.1);
+    let most = usize::try_from(working_bytes(format)).unwrap_or(usize::MAX);
     let mut image = JxlImage::builder()
         .pool(JxlThreadPool::none())
         .alloc_tracker(AllocTracker::with_limit(most))

@@ -133,17 +133,13 @@ pub fn decode(transfer_syntax: &str, data: &[u8], format: &FrameFormat) -> Resul
     Err(unreadable_form(entry))
 }
 
-/// Bytes that decoding JPEG XL may take for each pixel: coefficients, three channels of fractions where there
-/// are filters, and the samples.
-const JPEG_XL_BYTES: u64 = 48;
-
 /// Bytes that decoding one frame takes at most, its encoded bytes aside: what a decoder works in and
 /// the samples it makes. Nothing is known of a transfer syntax that is not decoded.
 pub fn working_bytes(transfer_syntax: &str, format: &FrameFormat) -> u64 {
     let each = match lookup(transfer_syntax).map(|entry| entry.decoders) {
         Ok([Decoder::Native]) => 2,
         Ok([Decoder::JpegLs]) => 2 + 2,
-        Ok([Decoder::JpegXl]) => JPEG_XL_BYTES,
+        Ok([Decoder::JpegXl]) => return jpegxl::working_bytes(format),
         Ok([Decoder::Rle]) => 2 + 2 + 1,
         // Coefficients of a progressive image, its bytes, and the samples.
         Ok([Decoder::Jpeg]) => 2 + 2 + 2,

@@ -11,6 +11,7 @@ pub struct PassedOver {
     no_dicom: usize,
     /// By what they are.
     without_image: BTreeMap<String, usize>,
+    copies: usize,
 }
 
 impl PassedOver {
@@ -31,9 +32,15 @@ impl PassedOver {
         *self.without_image.entry(what).or_default() += 1;
     }
 
+    /// One that holds the same as another.
+    pub fn add_copy(&mut self) {
+        self.copies += 1;
+    }
+
     /// Those of others, too.
     pub fn append(&mut self, others: Self) {
         self.no_dicom += others.no_dicom;
+        self.copies += others.copies;
         for (what, count) in others.without_image {
             *self.without_image.entry(what).or_default() += count;
         }
@@ -41,12 +48,12 @@ impl PassedOver {
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.no_dicom == 0 && self.without_image.is_empty()
+        *self == Self::default()
     }
 
-    /// A sentence for those without an image and one for those that are no DICOM.
+    /// A sentence for those without an image, one for those that are no DICOM, and one for copies.
     pub fn warnings(&self) -> Vec<String> {
-        let parts = [self.images_wanting(), self.dicom_wanting()];
+        let parts = [self.images_wanting(), self.dicom_wanting(), self.repeated()];
         parts.into_iter().flatten().map(|part| format!("{part} passed over")).collect()
     }
 
@@ -63,6 +70,11 @@ impl PassedOver {
             self.without_image.iter().map(|(what, count)| format!("{what}: {count}")).collect();
         (count > 0)
             .then(|| format!("{count} DICOM object(s) without an image ({})", list.join(", ")))
+    }
+
+    fn repeated(&self) -> Option<String> {
+        (self.copies > 0)
+            .then(|| format!("{} file(s) with the same instance as another", self.copies))
     }
 
     fn dicom_wanting(&self) -> Option<String> {

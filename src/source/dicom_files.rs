@@ -1,8 +1,8 @@
 //! DICOM Part 10 files in a folder as a source. Files are read and parsed on blocking threads, a
 //! bounded number at a time.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use async_trait::async_trait;
@@ -11,7 +11,7 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use super::{EncodedFrame, ImageSource};
 use crate::dicom::p10::{self, Folder, SeriesFiles};
-use crate::dicom::{Attributes, FrameKey, Instance, Series};
+use crate::dicom::{Attributes, FrameKey, Instance, PassedOver, Series};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Files read at a time where nothing else is said: enough to keep a disk busy while frames are
@@ -60,9 +60,9 @@ impl ImageSource for DicomFiles {
         let wanted = self.series_instance_uid.clone();
         let chosen = blocking(move || {
             let all = p10::files_by_series(&folder)?;
-            let (chosen, warnings) =
+            let (mut chosen, mut warnings) =
                 choose(all, wanted.as_deref()).map_err(|e| e.context(folder.display()))?;
-            refuse_duplicates(&chosen)?;
+            warnings.extend(leave_out_copies(&mut chosen)?.warnings());
             Ok((chosen, warnings))
         });
         let (chosen, warnings) = chosen.await?;
@@ -212,24 +212,41 @@ fn describe(files: &SeriesFiles) -> String {
     )
 }
 
-/// The same instance in two files would be two slices at one place.
-fn refuse_duplicates(files: &SeriesFiles) -> Result<()> {
-    let mut seen: BTreeMap<&str, &Path> = BTreeMap::new();
-    for (instance, path) in files.series.instances.iter().zip(&files.paths) {
-        if let Some(first) = seen.insert(&instance.sop_instance_uid, path) {
+/// Takes an instance that is in several files once, where they hold the same.
+///
+/// # Errors
+/// [`ErrorKind::InvalidImage`] where they do not: it would be two slices at one place.
+fn leave_out_copies(files: &mut SeriesFiles) -> Result<PassedOver> {
+    let mut passed_over = PassedOver::default();
+    let mut first: BTreeMap<String, usize> = BTreeMap::new();
+    let mut copies = BTreeSet::new();
+    for (index, instance) in files.series.instances.iter().enumerate() {
+        let uid = &instance.sop_instance_uid;
+        let Some(&other) = first.get(uid) else {
+            first.insert(uid.clone(), index);
+            continue;
+        };
+        let read = |index: usize| p10::read(&files.paths[index]).map(p10::described);
+        let (a, b) = (read(other)?, read(index)?);
+        if !p10::identical((&a.0, &a.1), (&b.0, &b.1)) {
             return Err(Error::new(
                 ErrorKind::InvalidImage,
                 format!(
-                    "{} and {} are the same instance {}; remove one",
-                    first.display(),
-                    path.display(),
-                    instance.sop_instance_uid
+                    "{} and {} are the same instance {uid} with different content; remove one",
+                    files.paths[other].display(),
+                    files.paths[index].display(),
                 ),
             )
-            .with("sopInstanceUID", instance.sop_instance_uid.as_str()));
+            .with("sopInstanceUID", uid.as_str()));
         }
+        copies.insert(index);
+        passed_over.add_copy();
     }
-    Ok(())
+    let mut index = 0..;
+    files.series.instances.retain(|_| !index.next().is_some_and(|i| copies.contains(&i)));
+    let mut index = 0..;
+    files.paths.retain(|_| !index.next().is_some_and(|i| copies.contains(&i)));
+    Ok(passed_over)
 }
 
 /// Runs `work` on a thread that may block.

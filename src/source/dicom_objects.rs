@@ -3,7 +3,7 @@
 //! Each object is parsed as it comes and its bytes are given up, so that pixel data is held once.
 //! Errors count objects instead of naming them: names of files are often those of patients.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -22,7 +22,8 @@ use crate::memory::Grant;
 #[derive(Debug)]
 pub struct DicomObjects {
     series: BTreeMap<String, DicomSeries>,
-    instances: BTreeSet<String>,
+    /// The series of each instance, and where in it it is.
+    instances: BTreeMap<String, (String, usize)>,
     passed_over: PassedOver,
     /// The memory that is charged, and what of it objects hold so far.
     grant: Grant,
@@ -48,7 +49,7 @@ impl DicomObjects {
     pub fn new(grant: Grant) -> Self {
         Self {
             series: BTreeMap::new(),
-            instances: BTreeSet::new(),
+            instances: BTreeMap::new(),
             passed_over: PassedOver::default(),
             grant,
             held: 0,
@@ -102,17 +103,43 @@ impl DicomObjects {
         }
     }
 
-    /// Adds a parsed object. An instance that is there already is an error: it would be two slices
-    /// at one place.
+    /// Adds a parsed object.
     fn insert(&mut self, parsed: P10Instance) -> Result<()> {
         let study = parsed.dataset.required_text(tags::STUDY_INSTANCE_UID)?;
         let series = parsed.dataset.required_text(tags::SERIES_INSTANCE_UID)?;
-        self.claim(&parsed.sop_instance_uid)?;
-        let (instance, frames): (Instance, _) = p10::described(parsed);
+        let (instance, frames) = p10::described(parsed);
+        self.put((study, series), instance, frames)
+    }
+
+    /// Adds an instance of a study and a series. One that is there already is taken once where both are
+    /// the same, and otherwise is an error: it would be two slices at one place.
+    fn put(
+        &mut self,
+        (study, series): (String, String),
+        instance: Instance,
+        frames: Vec<Bytes>,
+    ) -> Result<()> {
+        let uid = instance.sop_instance_uid.as_str();
+        if let Some((in_series, index)) = self.instances.get(uid) {
+            let there = self.series.get(in_series);
+            let same = there.is_some_and(|there| {
+                let (known, pixels) = (&there.series.instances[*index], &there.frames[*index]);
+                *in_series == series && p10::identical((known, pixels), (&instance, &frames))
+            });
+            if !same {
+                return Err(Error::new(
+                    ErrorKind::InvalidImage,
+                    format!("instance {uid} is there twice with different content; remove one"),
+                )
+                .with("sopInstanceUID", uid));
+            }
+            self.passed_over.add_copy();
+            return Ok(());
+        }
         let known = self.series.entry(series.clone()).or_insert_with(|| DicomSeries {
             series: Series {
                 study_instance_uid: study,
-                series_instance_uid: series,
+                series_instance_uid: series.clone(),
                 instances: Vec::new(),
             },
             frames: Vec::new(),
@@ -120,6 +147,7 @@ impl DicomObjects {
             warnings: Vec::new(),
             _memory: None,
         });
+        self.instances.insert(uid.to_owned(), (series, known.frames.len()));
         known.series.instances.push(instance);
         known.frames.push(frames);
         Ok(())
@@ -128,38 +156,17 @@ impl DicomObjects {
     /// Adds what others hold, behind what is there.
     ///
     /// # Errors
-    /// As [`insert`](Self::insert), of instances that both have.
+    /// [`ErrorKind::InvalidImage`], of instances that both have and that differ.
     pub fn append(&mut self, others: Self) -> Result<()> {
         self.passed_over.append(others.passed_over);
         self.held = self.held.saturating_add(others.held);
         self.grant.join(others.grant)?;
         for (uid, DicomSeries { series, frames, .. }) in others.series {
-            for instance in &series.instances {
-                self.claim(&instance.sop_instance_uid)?;
+            for (instance, frames) in series.instances.into_iter().zip(frames) {
+                self.put((series.study_instance_uid.clone(), uid.clone()), instance, frames)?;
             }
-            let known = self.series.entry(uid).or_insert_with(|| DicomSeries {
-                series: Series { instances: Vec::new(), ..series.clone() },
-                frames: Vec::new(),
-                e_tag: None,
-                warnings: Vec::new(),
-                _memory: None,
-            });
-            known.series.instances.extend(series.instances);
-            known.frames.extend(frames);
         }
         Ok(())
-    }
-
-    /// Notes an instance, of which there may be one.
-    fn claim(&mut self, uid: &str) -> Result<()> {
-        if self.instances.insert(uid.to_owned()) {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::InvalidImage,
-            format!("instance {uid} is there twice; remove one"),
-        )
-        .with("sopInstanceUID", uid))
     }
 
     /// The series, by SeriesInstanceUID.

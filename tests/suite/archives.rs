@@ -195,6 +195,24 @@ async fn an_archive_of_a_disc_is_read_for_its_slices() {
 }
 
 #[tokio::test]
+async fn copies_of_an_instance_are_taken_once() {
+    let mut all = objects();
+    let file = file(&slice("1.5", "1.5.1"));
+    all.add(1, &file).unwrap();
+    all.add(2, &file).unwrap();
+    let mut others = objects();
+    others.add(3, &file).unwrap();
+    all.append(others).unwrap();
+    let mut other = slice("1.5", "1.5.1");
+    other.put(text(tags::PATIENT_COMMENTS, VR::LT, "other"));
+    let e = all.add(4, &self::file(&other)).unwrap_err();
+    assert!(e.message().contains("twice with different content"), "{e}");
+    let series = all.into_series().unwrap();
+    assert_eq!(series[0].series().await.unwrap().instances.len(), 1);
+    assert!(series[0].warnings()[0].contains("2 file(s) with the same instance"));
+}
+
+#[tokio::test]
 async fn where_nothing_is_usable_the_error_says_what_there_is() {
     let folder = write(&[
         ("a", file(&plain(REPORT, "1.5", "1.5.3"))),

@@ -130,6 +130,14 @@ async fn one_of_several_series_has_to_be_named() {
     let e = DicomFiles::new(folder.path(), Some("1.7".into())).series().await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::NotFound);
     fs::write(folder.path().join("copy"), native("1.6", "1.6.1", &[1; 6])).unwrap();
+    let source = DicomFiles::new(folder.path(), Some("1.6".into()));
+    assert_eq!(source.series().await.unwrap().instances.len(), 1);
+    assert!(
+        source.warnings().iter().any(|w| w.contains("same instance")),
+        "{:?}",
+        source.warnings()
+    );
+    fs::write(folder.path().join("copy"), native("1.6", "1.6.1", &[2; 6])).unwrap();
     let e = DicomFiles::new(folder.path(), Some("1.6".into())).series().await.unwrap_err();
     assert!(e.message().contains("same instance 1.6.1"), "{e}");
 }

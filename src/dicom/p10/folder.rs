@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dicom_dictionary_std::tags;
+use dicom_transfer_syntax_registry::entries::EXPLICIT_VR_LITTLE_ENDIAN;
 use rayon::prelude::*;
 
 use super::{Content, HEAD, P10Header, P10Instance, examine, io, is_dicom};
@@ -138,6 +139,18 @@ pub fn described(whole: P10Instance) -> (Instance, Vec<Bytes>) {
     let header =
         P10Header { dataset, transfer_syntax, sop_instance_uid, sop_class_uid, number_of_frames };
     (instance(header), frames)
+}
+
+/// Whether two instances, each with its frames, are the same: attributes, transfer syntax and pixels.
+pub fn identical(a: (&Instance, &[Bytes]), b: (&Instance, &[Bytes])) -> bool {
+    let written = |instance: &Instance| {
+        let mut bytes = Vec::new();
+        let syntax = EXPLICIT_VR_LITTLE_ENDIAN.erased();
+        instance.dataset.write_dataset_with_ts(&mut bytes, &syntax).ok().map(|()| bytes)
+    };
+    a.0.transfer_syntax == b.0.transfer_syntax
+        && a.1 == b.1
+        && written(a.0).is_some_and(|bytes| Some(bytes) == written(b.0))
 }
 
 fn instance(header: P10Header) -> Instance {

@@ -33,7 +33,9 @@ use self::source::Source;
 use self::start::Start;
 use self::tree::End;
 
-pub use folder::{Folder, SeriesFiles, described, files_by_series, list_files, series_in};
+pub use folder::{
+    Folder, SeriesFiles, described, files_by_series, identical, list_files, series_in,
+};
 pub use source::Hold;
 pub use start::HEAD;
 pub use write::{MOST_BYTES, P10Writer, PixelForm};
@@ -262,8 +264,13 @@ fn data_set(
     let pixels = match end {
         End::Header | End::Unwanted { .. } => None,
         End::Native { length, vr } => {
-            let swapped = encoding.big_endian && vr == VR::OW;
-            Some(pixels::native(&mut file, length, swapped)?)
+            let width = match vr {
+                VR::OW => Some(2),
+                VR::OF => Some(4),
+                VR::OD => Some(8),
+                _ => None,
+            };
+            Some(pixels::native(&mut file, length, width.filter(|_| encoding.big_endian))?)
         }
         // Frames are compressed once.
         End::Encapsulated if encoding.deflated || encoding.big_endian => return Err(malformed(())),

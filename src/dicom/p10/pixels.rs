@@ -68,17 +68,17 @@ impl FromIterator<&'static [u8]> for Fragments {
     }
 }
 
-/// Reads the value of native pixel data; `swapped` turns the bytes of each word round, which makes little
-/// endian of OW in big endian (PS3.5 section 7.3 and annex A.3).
+/// Reads the value of native pixel data; the bytes of each word of `big` bytes are turned round, which makes
+/// little endian of OW, OF and OD in big endian (PS3.5 section 7.3 and annex A.3).
 pub(super) fn native(
     file: &mut Source<'_, '_, impl Read>,
     length: u32,
-    swapped: bool,
+    big: Option<usize>,
 ) -> Result<Pixels> {
     let mut data = Vec::new();
     file.append(length.into(), &mut data)?;
-    if swapped {
-        data.as_chunks_mut::<2>().0.iter_mut().for_each(|word| word.reverse());
+    if let Some(width) = big {
+        data.chunks_exact_mut(width).for_each(<[u8]>::reverse);
     }
     Ok(Pixels::Native(data.into()))
 }

@@ -79,10 +79,11 @@ pub(super) fn read<R: Read>(
             DataToken::SequenceStart { tag, .. } => *tag,
             _ => return Err(malformed(())),
         };
-        if tag >= tags::PIXEL_DATA && !with_pixels {
-            return Ok((dataset, End::Unwanted { pixels: tag == tags::PIXEL_DATA }));
+        let pixels = is_pixel_data(tag);
+        if (pixels || tag > tags::PIXEL_DATA) && !with_pixels {
+            return Ok((dataset, End::Unwanted { pixels }));
         }
-        if tag == tags::PIXEL_DATA {
+        if pixels {
             return match token {
                 DataToken::PixelSequenceStart => Ok((dataset, End::Encapsulated)),
                 DataToken::ElementHeader(header) => {
@@ -97,6 +98,11 @@ pub(super) fn read<R: Read>(
         tree.put(&mut dataset, &mut elements, token)?;
     }
     Ok((dataset, End::Header))
+}
+
+/// Whether an element is Pixel Data, of integers or of floating-point numbers (PS3.5 section 8.1).
+fn is_pixel_data(tag: Tag) -> bool {
+    matches!(tag, tags::PIXEL_DATA | tags::FLOAT_PIXEL_DATA | tags::DOUBLE_FLOAT_PIXEL_DATA)
 }
 
 struct Tree<'a, 'f, 'h, R: Read> {
