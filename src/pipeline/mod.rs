@@ -195,6 +195,7 @@ pub async fn run_images(given: &[Given<'_>], job: Job) -> Result<InputOutcome> {
 
         let mut warnings: Vec<String> =
             described.iter().flat_map(|(_, plan)| plan.warnings.clone()).collect();
+        warnings.extend(model.postprocessing.warnings());
         warnings.extend(written.warnings);
         let mut report = Map::new();
         report.insert("studyInstanceUID".to_owned(), json!(series.study_instance_uid));

@@ -6,12 +6,12 @@ use serde_json::{Map, Value, json};
 
 use crate::dicom::Series;
 use crate::error::{Error, ErrorKind, Result};
-use crate::postprocess::Segmentation;
+use crate::postprocess::{ClassSets, Segmentation};
 use crate::registry::Model;
 use crate::request::{Artifact, OutputKind};
 use crate::volume::Plan;
-use crate::writers::nifti;
-use crate::writers::seg::{self, SegOptions, SegRequest, SourceSlice, Voxels};
+use crate::writers::seg::{self, Seg, SegOptions, SegRequest, SourceSlice, Voxels};
+use crate::writers::{Label, nifti};
 
 /// Finished outputs and what the report says of them.
 pub struct Written {
@@ -43,6 +43,7 @@ impl Finished<'_> {
         let voxels = match self.segmentation {
             Segmentation::Labels(labels) => self.count(labels)?,
             Segmentation::Masks(masks) => self.count_masks(masks)?,
+            Segmentation::Sets(sets) => self.count_sets(sets)?,
         };
         let mut warnings = Vec::new();
         let mut artifacts = Vec::with_capacity(kinds.len());
@@ -81,18 +82,32 @@ impl Finished<'_> {
             .collect()
     }
 
+    fn segment_of(&self, value: usize) -> Option<usize> {
+        self.model.segments.iter().position(|segment| usize::from(segment.value) == value)
+    }
+
     /// Voxels of each segment; a label that no segment describes is the model's fault.
     fn count(&self, labels: &Array3<u8>) -> Result<Vec<u64>> {
         let by_value = histogram(labels);
-        let described =
-            |value: usize| self.model.segments.iter().any(|s| usize::from(s.value) == value);
+        let described = |value: usize| self.segment_of(value).is_some();
         if let Some(value) = (1..256).find(|&v| by_value[v] > 0 && !described(v)) {
-            return Err(Error::new(
-                ErrorKind::InvalidModel,
-                format!("the network gave label {value}, which channel_def does not describe"),
-            ));
+            return Err(undescribed(value));
         }
         Ok(self.model.segments.iter().map(|s| by_value[usize::from(s.value) & 255]).collect())
+    }
+
+    /// The same where classes overlap.
+    fn count_sets(&self, sets: &ClassSets) -> Result<Vec<u64>> {
+        let mut by_value = vec![0_u64; sets.classes()];
+        for (set, count) in sets.members().iter().zip(sets.histogram()) {
+            set.iter().for_each(|&class| by_value[usize::from(class)] += count);
+        }
+        let described = |value: usize| self.segment_of(value).is_some();
+        if let Some(value) = (1..by_value.len()).find(|&v| by_value[v] > 0 && !described(v)) {
+            return Err(undescribed(value));
+        }
+        let count = |value: u16| by_value.get(usize::from(value)).copied().unwrap_or(0);
+        Ok(self.model.segments.iter().map(|segment| count(segment.value)).collect())
     }
 
     fn segments(&self, voxels: &[u64]) -> Value {
@@ -133,20 +148,19 @@ impl Finished<'_> {
         }
         // Masks of channels that are no segments are not written.
         let masks;
-        let voxels = match self.segmentation {
-            Segmentation::Labels(labels) => Voxels::Labels(labels.view()),
+        let seg = match self.segmentation {
+            Segmentation::Labels(labels) => {
+                self.written(Voxels::Labels(labels.view()), &slices, &options)
+            }
             Segmentation::Masks(all) => {
                 masks = self.foreground(all);
-                Voxels::Masks(masks.view())
+                self.written(Voxels::<u8>::Masks(masks.view()), &slices, &options)
             }
-        };
-        let seg = seg::write(&SegRequest {
-            voxels,
-            slices: &slices,
-            segments: &self.model.segments,
-            algorithm: &self.model.algorithm,
-            options: &options,
-        })?;
+            Segmentation::Sets(sets) => {
+                let voxels = Voxels::Sets { codes: sets.codes(), members: sets.members() };
+                self.written(voxels, &slices, &options)
+            }
+        }?;
         warnings.extend(seg.summary.warnings);
         Ok(self.artifact(
             OutputKind::DicomSeg,
@@ -154,6 +168,21 @@ impl Finished<'_> {
             format!("{}.dcm", seg.summary.sop_instance_uid),
             seg.bytes,
         ))
+    }
+
+    fn written<'w, L: Label>(
+        &'w self,
+        voxels: Voxels<'w, L>,
+        slices: &'w [SourceSlice<'w>],
+        options: &'w SegOptions,
+    ) -> Result<Seg> {
+        seg::write(&SegRequest {
+            voxels,
+            slices,
+            segments: &self.model.segments,
+            algorithm: &self.model.algorithm,
+            options,
+        })
     }
 
     /// The masks of the segments, in their order.
@@ -173,6 +202,11 @@ impl Finished<'_> {
         let bytes = match self.segmentation {
             Segmentation::Labels(labels) => nifti::write(labels.view(), affine)?,
             Segmentation::Masks(masks) => nifti::write_masks(masks.view(), affine)?,
+            Segmentation::Sets(sets) => {
+                let segments = self.model.segments.iter();
+                let masks = segments.map(|segment| sets.class_mask(segment.value));
+                nifti::write_each(self.plan.geometry.dims, masks, affine)?
+            }
         };
         Ok(self.artifact(
             OutputKind::Nifti,
@@ -192,6 +226,13 @@ impl Finished<'_> {
         let file_name = format!("{}-{name}", self.request_id);
         Artifact { kind, media_type, file_name, bytes: bytes.into(), uri: None }
     }
+}
+
+fn undescribed(value: usize) -> Error {
+    Error::new(
+        ErrorKind::InvalidModel,
+        format!("the network gave label {value}, which channel_def does not describe"),
+    )
 }
 
 /// Voxels of each label.

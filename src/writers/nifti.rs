@@ -5,7 +5,7 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use ndarray::{ArrayView3, ArrayView4};
+use ndarray::{Array3, ArrayView3, ArrayView4, CowArray, Ix3};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::writers::Label;
@@ -32,7 +32,7 @@ const ORTHOGONAL: f64 = 1e-5;
 /// not finite or not invertible.
 pub fn write<L: Label>(labels: ArrayView3<L>, affine: &[[f64; 4]; 4]) -> Result<Vec<u8>> {
     let (x, y, z) = labels.dim();
-    file([x, y, z], None, &[labels], affine)
+    file([x, y, z], None, [Ok(labels.into())].into_iter(), affine)
 }
 
 /// Writes masks of 0 and 1, axes (channel, X, Y, Z), as `.nii.gz` of four dimensions, the channel
@@ -43,15 +43,29 @@ pub fn write<L: Label>(labels: ArrayView3<L>, affine: &[[f64; 4]; 4]) -> Result<
 /// Those of [`write`], for the number of channels too.
 pub fn write_masks(masks: ArrayView4<u8>, affine: &[[f64; 4]; 4]) -> Result<Vec<u8>> {
     let (channels, x, y, z) = masks.dim();
-    let volumes: Vec<ArrayView3<u8>> = masks.outer_iter().collect();
-    file([x, y, z], Some(channels), &volumes, affine)
+    let volumes = masks.outer_iter().map(|mask| Ok(mask.into()));
+    file([x, y, z], Some(channels), volumes, affine)
+}
+
+/// Writes masks that are made one after the other, each of size `dims`, as [`write_masks`] does.
+///
+/// # Errors
+///
+/// Those of [`write_masks`], and those of making them.
+pub fn write_each(
+    dims: [usize; 3],
+    masks: impl ExactSizeIterator<Item = Result<Array3<u8>>>,
+    affine: &[[f64; 4]; 4],
+) -> Result<Vec<u8>> {
+    let channels = masks.len();
+    file(dims, Some(channels), masks.map(|mask| mask.map(Into::into)), affine)
 }
 
 /// A file of `volumes`, all of size `dims`; where `channels` is given, they are a fourth dimension.
-fn file<L: Label>(
+fn file<'v, L: Label + 'v>(
     [x, y, z]: [usize; 3],
     channels: Option<usize>,
-    volumes: &[ArrayView3<L>],
+    volumes: impl Iterator<Item = Result<CowArray<'v, L, Ix3>>>,
     affine: &[[f64; 4]; 4],
 ) -> Result<Vec<u8>> {
     let extents = [x, y, z, channels.unwrap_or(1)];
@@ -76,7 +90,8 @@ fn file<L: Label>(
     file.write_all(&header).map_err(defect)?;
     let mut bytes = Vec::with_capacity(2 * x * y);
     for volume in volumes {
-        for plane in slice_order(*volume).chunks_exact(x * y) {
+        let volume = volume?;
+        for plane in slice_order(volume.view()).chunks_exact(x * y) {
             bytes.clear();
             if one_byte {
                 bytes.extend(plane.iter().map(|&label| label.into().to_le_bytes()[0]));

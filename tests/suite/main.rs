@@ -10,6 +10,7 @@ mod end_to_end;
 mod goldens;
 mod hostile_dicom;
 mod inversion;
+mod monai_chains;
 mod p10;
 mod phantom;
 mod regressions;
