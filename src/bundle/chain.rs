@@ -30,6 +30,14 @@ impl Entry {
             Self::Ready(_) | Self::Disabled { .. } => &[],
         }
     }
+
+    /// The same, to be changed.
+    pub fn problems_mut(&mut self) -> &mut [Problem] {
+        match self {
+            Self::Failed { problems, .. } => problems,
+            Self::Ready(_) | Self::Disabled { .. } => &mut [],
+        }
+    }
 }
 
 /// Keys of a component that are no arguments (monai.bundle `ConfigComponent.non_arg_keys`).

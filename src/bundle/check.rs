@@ -1,9 +1,9 @@
 //! What `bundle check` reports: every part of a bundle, and everything that keeps it from running.
 
-use std::fmt;
 use std::path::Path;
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::chain::Entry;
 use super::component::Component;
@@ -39,6 +39,8 @@ pub struct CheckReport {
     pub problems: Vec<Problem>,
     /// What is odd but no hindrance.
     pub warnings: Vec<String>,
+    /// The configuration's file.
+    pub file: String,
 }
 
 /// One stage with its components in order.
@@ -57,6 +59,9 @@ pub struct CheckedComponent {
     pub path: String,
     /// Its class, where that could be read.
     pub target: Option<String>,
+    /// Its arguments as they are, references and expressions resolved; none where they could not be
+    /// read.
+    pub arguments: Map<String, Value>,
     /// What would become of it.
     #[serde(flatten)]
     pub outcome: Outcome,
@@ -68,7 +73,7 @@ pub struct CheckedComponent {
 pub enum Outcome {
     /// It would run.
     Runs {
-        /// What it would do, in one line.
+        /// What it would do where that is not what its arguments say, else empty.
         does: String,
     },
     /// It is switched off by `_disabled_`.
@@ -80,8 +85,8 @@ pub enum Outcome {
     },
 }
 
-/// Checks the bundle in `dir`; `capabilities` says of a resolved component what it would do, or why
-/// it cannot be run.
+/// Checks the bundle in `dir`; `capabilities` says of a resolved component what it would do beside what
+/// its arguments say, or why it cannot be run.
 ///
 /// # Errors
 ///
@@ -94,12 +99,13 @@ pub fn check_report(
     let mut reading = Reading::of(dir)?;
     let _ = reading.image_keys();
     let mut stages = Vec::new();
+    let file = std::mem::take(&mut reading.main_file);
     for (stage, entries) in [
         (Stage::Preprocessing, std::mem::take(&mut reading.preprocessing)),
         (Stage::Inferer, std::mem::take(&mut reading.inferer)),
         (Stage::Postprocessing, std::mem::take(&mut reading.postprocessing)),
     ] {
-        let check = |entry| checked(stage, entry, capabilities);
+        let check = |entry| checked(stage, entry, &file, capabilities);
         stages.push(CheckedStage { stage, components: entries.into_iter().map(check).collect() });
     }
     let mut problems = reading.problems;
@@ -115,40 +121,45 @@ pub fn check_report(
         stages,
         problems,
         warnings: reading.warnings,
+        file,
     })
 }
 
 fn checked(
     stage: Stage,
     entry: Entry,
+    file: &str,
     capabilities: &dyn Fn(Stage, &Component) -> Result<String>,
 ) -> CheckedComponent {
     match entry {
         Entry::Ready(component) => {
             let outcome = match capabilities(stage, &component) {
                 Ok(does) => Outcome::Runs { does },
-                Err(error) => Outcome::Fails { problems: vec![refusal(&component, &error)] },
+                Err(error) => Outcome::Fails { problems: vec![refusal(&component, file, &error)] },
             };
-            CheckedComponent { path: component.path, target: Some(component.target), outcome }
+            let Component { target, args: arguments, path } = component;
+            CheckedComponent { path, target: Some(target), arguments, outcome }
         }
         Entry::Disabled { target, path } => {
-            CheckedComponent { path, target: Some(target), outcome: Outcome::Disabled }
+            let (target, arguments) = (Some(target), Map::new());
+            CheckedComponent { path, target, arguments, outcome: Outcome::Disabled }
         }
         Entry::Failed { target, path, problems } => {
-            CheckedComponent { path, target, outcome: Outcome::Fails { problems } }
+            let arguments = Map::new();
+            CheckedComponent { path, target, arguments, outcome: Outcome::Fails { problems } }
         }
     }
 }
 
 /// Why a component that could be read cannot be run. The error may name an argument in its details.
-fn refusal(component: &Component, error: &crate::error::Error) -> Problem {
+fn refusal(component: &Component, file: &str, error: &crate::error::Error) -> Problem {
     let path = error.details().get("path").and_then(|path| path.as_str());
     let path = path.unwrap_or(&component.path);
     // Where an error stands alone it says the path itself; here that is beside it.
     let message = error.message();
     let bare = message.strip_prefix(path).and_then(|rest| rest.strip_prefix(": "));
     Problem {
-        file: super::documents::MAIN_FILE.to_owned(),
+        file: file.to_owned(),
         path: path.to_owned(),
         message: bare.unwrap_or(message).to_owned(),
     }
@@ -169,7 +180,7 @@ impl CheckReport {
     pub fn add(&mut self, error: &crate::error::Error) {
         let path = error.details().get("path").and_then(|path| path.as_str());
         self.problems.push(Problem {
-            file: super::documents::MAIN_FILE.to_owned(),
+            file: self.file.clone(),
             path: path.unwrap_or_default().to_owned(),
             message: error.message().to_owned(),
         });
@@ -187,52 +198,5 @@ impl CheckReport {
         let components = self.stages.iter().flat_map(|stage| &stage.components);
         let in_stages = components.flat_map(CheckedComponent::problems);
         self.problems.iter().chain(in_stages).collect()
-    }
-}
-
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Preprocessing => "preprocessing",
-            Self::Inferer => "inferer",
-            Self::Postprocessing => "postprocessing",
-        })
-    }
-}
-
-impl fmt::Display for CheckReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} {}", self.name, self.version)?;
-        for stage in &self.stages {
-            writeln!(f, "\n{}", stage.stage)?;
-            for component in &stage.components {
-                write_component(f, component)?;
-            }
-        }
-        if !self.problems.is_empty() {
-            writeln!(f, "\nproblems")?;
-            self.problems.iter().try_for_each(|problem| writeln!(f, "  {problem}"))?;
-        }
-        if !self.warnings.is_empty() {
-            writeln!(f, "\nwarnings")?;
-            self.warnings.iter().try_for_each(|warning| writeln!(f, "  {warning}"))?;
-        }
-        match self.all_problems().len() {
-            0 => writeln!(f, "\nthis bundle can be served"),
-            1 => writeln!(f, "\nthis bundle cannot be served: 1 problem"),
-            count => writeln!(f, "\nthis bundle cannot be served: {count} problems"),
-        }
-    }
-}
-
-fn write_component(f: &mut fmt::Formatter<'_>, component: &CheckedComponent) -> fmt::Result {
-    let target = component.target.as_deref().unwrap_or("?");
-    match &component.outcome {
-        Outcome::Runs { does } => writeln!(f, "  ok        {target}: {does}"),
-        Outcome::Disabled => writeln!(f, "  disabled  {target} ({})", component.path),
-        Outcome::Fails { problems } => {
-            writeln!(f, "  fails     {target} ({})", component.path)?;
-            problems.iter().try_for_each(|p| writeln!(f, "            {}: {}", p.path, p.message))
-        }
     }
 }

@@ -14,6 +14,7 @@ use super::metadata::{self, Extent, Metadata, NetworkFormat, TensorFormat};
 use super::problem::Problem;
 use super::resolver::Resolver;
 use super::roots;
+use super::yaml;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The metadata's file, as a bundle names it.
@@ -77,6 +78,8 @@ impl BundleConfig {
 /// Everything read of a configuration, problems included.
 #[derive(Default)]
 pub(super) struct Reading {
+    /// The main configuration's file.
+    pub main_file: String,
     pub metadata: Metadata,
     pub name: String,
     pub preprocessing: Vec<Entry>,
@@ -103,8 +106,19 @@ impl Reading {
         reading.name = reading.metadata.name.clone().unwrap_or_else(|| {
             folder.map_or_else(|| "bundle".to_owned(), |name| name.to_string_lossy().into_owned())
         });
-        reading.take_main(read_main(dir), content, &dir.join("configs"));
+        let name = configuration(dir).unwrap_or_else(|| MAIN_FILE.to_owned());
+        reading.take_main(read_main(dir, &name), content, &dir.join("configs"));
+        reading.rename_main(&name);
         Ok(reading)
+    }
+
+    /// Problems of the main configuration are those of the file `name`.
+    fn rename_main(&mut self, name: &str) {
+        let chains = [&mut self.preprocessing, &mut self.inferer, &mut self.postprocessing];
+        let in_chains = chains.into_iter().flatten().flat_map(Entry::problems_mut);
+        let all = self.problems.iter_mut().chain(in_chains);
+        all.filter(|problem| problem.file == MAIN_FILE).for_each(|p| p.file = name.to_owned());
+        self.main_file = name.to_owned();
     }
 
     /// Resolves the main configuration, whose macros may name files in `configs`.
@@ -302,23 +316,19 @@ fn no_segmentation(network: &NetworkFormat) -> Vec<Problem> {
     problems
 }
 
+/// The name of the main configuration's file, if there is one: the JSON one where both are there.
+pub(super) fn configuration(dir: &Path) -> Option<String> {
+    let yaml = yaml::SUFFIXES.map(|suffix| format!("configs/inference.{suffix}"));
+    [MAIN_FILE.to_owned()].into_iter().chain(yaml).find(|name| dir.join(name).is_file())
+}
+
 /// The main configuration, an object.
-fn read_main(dir: &Path) -> Result<Map<String, Value>, Problem> {
-    let path = dir.join(MAIN_FILE);
+fn read_main(dir: &Path, name: &str) -> Result<Map<String, Value>, Problem> {
+    let path = dir.join(name);
     if !path.exists() {
-        let yaml = ["yaml", "yml"]
-            .into_iter()
-            .map(|suffix| format!("configs/inference.{suffix}"))
-            .find(|name| dir.join(name).exists());
-        return Err(match yaml {
-            Some(name) => Problem::in_file(
-                name,
-                format!("only JSON is read: convert this file to {MAIN_FILE}"),
-            ),
-            None => Problem::in_file(MAIN_FILE, "is missing: a bundle is expected in this folder"),
-        });
+        return Err(Problem::in_file(name, "is missing: a bundle is expected in this folder"));
     }
-    json::read(&path, MAIN_FILE).and_then(object)
+    json::read(&path, name).and_then(object)
 }
 
 fn object(main: Value) -> Result<Map<String, Value>, Problem> {

@@ -212,9 +212,6 @@ fn shown_name(name: &str) -> String {
 }
 
 fn read_included(configs: &Path, name: &str) -> Result<Value, String> {
-    if !name.to_ascii_lowercase().ends_with(".json") {
-        return Err("is not JSON; convert it, only JSON is read".to_owned());
-    }
     let path = confined(configs, name)?;
     json::read(&path, name).map_err(|problem| problem.message)
 }
@@ -276,13 +273,14 @@ mod tests {
         let configs = bundle.path().join("configs");
         std::fs::create_dir(&configs).unwrap();
         std::fs::write(configs.join("other.json"), r#"{"x": [4, 5]}"#).unwrap();
+        std::fs::write(configs.join("other.yaml"), "x: [4, 5]\n").unwrap();
         std::fs::write(bundle.path().join("secret.json"), "{}").unwrap();
         #[cfg(unix)]
         std::os::unix::fs::symlink("../secret.json", configs.join("link.json")).unwrap();
         let main = json!({
             "ok": "%other.json#x#1", "same": "%configs/other.json::x", "up": "%../secret.json",
             "link": "%link.json", "absolute": "%/etc/x.json", "gone": "%gone.json#x",
-            "yaml": "%other.yaml#x",
+            "yaml": "%other.yaml#x", "no_yaml": "%gone.yaml#x",
         });
         let d = Documents::new(main, &configs);
         assert_eq!(d.locate(&NodeId::main("ok")).unwrap().1, &json!(5));
@@ -292,6 +290,8 @@ mod tests {
             assert!(problem.message.contains("outside"), "{id}: {problem}");
         }
         assert!(d.locate(&NodeId::main("gone")).unwrap_err().message.contains("not found"));
-        assert!(d.locate(&NodeId::main("yaml")).unwrap_err().message.contains("only JSON"));
+        assert_eq!(d.locate(&NodeId::main("yaml")).unwrap().1, &json!([4, 5]));
+        let gone = d.locate(&NodeId::main("no_yaml")).unwrap_err();
+        assert!(gone.message.contains("cannot be read"), "{gone}");
     }
 }

@@ -1,7 +1,7 @@
-//! Reading a configuration file as JSON.
+//! Reading a configuration file as JSON, or as YAML where its name says so.
 //!
-//! As MONAI does, a key given twice in one object is refused: which of the two would count is not
-//! something to guess. Size and nesting are bounded (the latter by `serde_json`).
+//! A key given twice in one object is refused: which of the two would count is not something to guess.
+//! Size and nesting are bounded (the latter by `serde_json`, or by `yaml`).
 
 use std::fmt;
 use std::fs::File;
@@ -12,9 +12,10 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Vis
 use serde_json::{Map, Number, Value};
 
 use super::problem::Problem;
+use super::yaml;
 
 /// The largest configuration file read. Published ones stay below 20 kB.
-const MAX_BYTES: u64 = 4 << 20;
+pub(super) const MAX_BYTES: u64 = 4 << 20;
 
 /// Reads the file at `path`; `name` is what to call it in a problem.
 pub(super) fn read(path: &Path, name: &str) -> Result<Value, Problem> {
@@ -24,7 +25,7 @@ pub(super) fn read(path: &Path, name: &str) -> Result<Value, Problem> {
     file.take(MAX_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(|e| wrong(format!("cannot be read: {}", e.kind())))?;
-    bounded(&bytes, name)
+    if yaml::is_name(name) { yaml::bounded(&bytes, name) } else { bounded(&bytes, name) }
 }
 
 /// Parses one JSON text of bounded size; `name` is what to call it in a problem.
@@ -42,7 +43,7 @@ pub(super) fn parse(bytes: &[u8]) -> serde_json::Result<Value> {
 }
 
 /// A JSON value in whose objects no key comes twice.
-struct Unique(Value);
+pub(super) struct Unique(pub(super) Value);
 
 impl<'de> Deserialize<'de> for Unique {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -60,6 +61,10 @@ impl<'de> Visitor<'de> for UniqueVisitor {
     }
 
     fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
         Ok(Value::Null)
     }
 

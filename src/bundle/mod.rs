@@ -1,4 +1,5 @@
-//! A MONAI bundle read: `configs/inference.json`, `configs/metadata.json`, `models/model.onnx`.
+//! A MONAI bundle read: `configs/inference.json` (or `.yaml`), `configs/metadata.json`,
+//! `models/model.onnx`.
 //!
 //! The configuration's language (monai.bundle `ConfigParser`) is read without Python. Its items are
 //! found by id through `@` references and `%` macros (`documents`, `id`), Python expressions of
@@ -23,11 +24,13 @@ mod id;
 mod json;
 mod metadata;
 mod problem;
+mod report;
 mod resolver;
 mod roots;
 mod segments;
 pub mod serving;
 mod value;
+mod yaml;
 
 use std::path::{Path, PathBuf};
 
@@ -73,6 +76,11 @@ impl Bundle {
         }
         Ok(Self { config, root: dir.to_owned(), model_path })
     }
+}
+
+/// Whether a folder has a bundle's configuration.
+pub fn is_bundle(dir: &Path) -> bool {
+    config::configuration(dir).is_some()
 }
 
 fn model_missing() -> &'static str {

@@ -306,8 +306,10 @@ fn files_that_are_not_there() {
 
     let configs = dir.path().join("configs");
     std::fs::rename(configs.join("inference.json"), configs.join("inference.yaml")).unwrap();
+    assert!(Bundle::open(dir.path()).is_ok());
+    std::fs::write(configs.join("inference.yaml"), "preprocessing: '@none'\n").unwrap();
     let error = Bundle::open(dir.path()).unwrap_err();
-    assert!(error.message().contains("configs/inference.yaml: only JSON is read"), "{error}");
+    assert_eq!(error.details()["file"], "configs/inference.yaml", "{error}");
     std::fs::write(configs.join("inference.json"), r#"{"a": 1, "a": 2}"#).unwrap();
     let error = Bundle::open(dir.path()).unwrap_err();
     assert!(error.message().contains("key \"a\" is given twice"), "{error}");

@@ -25,10 +25,14 @@ impl Inferer {
     pub fn from_component(component: &Component, plane_across: Option<usize>) -> Result<Self> {
         let mut args = Args::new(component);
         let inferer = match (component.target.as_str(), plane_across) {
-            ("SlidingWindowInferer", None) => {
+            // The second is the first where a GPU's memory does not suffice for its result; here no result
+            // is held as a whole.
+            ("SlidingWindowInferer" | "SlidingWindowInfererAdapt", None) => {
                 Self::from(SlidingWindowInferer::from_args(&mut args)?)
             }
-            ("SlidingWindowInferer", Some(axis)) => Self::planes(&mut args, axis)?,
+            ("SlidingWindowInferer" | "SlidingWindowInfererAdapt", Some(axis)) => {
+                Self::planes(&mut args, axis)?
+            }
             ("SliceInferer", None) => Self::slices(&mut args)?,
             ("SimpleInferer", _) => Self {
                 window: SlidingWindowInferer {

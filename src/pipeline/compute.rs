@@ -50,6 +50,10 @@ pub fn segment(
     timings: &mut Timings,
     progress: &dyn Progress,
 ) -> Result<Computed> {
+    // MONAI multiplies the lengths of the affine's columns, also where they are no right angles.
+    let source = volumes
+        .first()
+        .map_or(1.0, |(_, geometry)| geometry.affine.spacing().iter().product::<f64>());
     let images = volumes
         .into_iter()
         .map(|(volume, geometry)| image_of(volume, &geometry))
@@ -57,8 +61,9 @@ pub fn segment(
     let image = preprocess(model, images, progress)?;
     timings.end(Stage::Preprocess);
     let network_dims = image.dims();
-    let Image { data, applied, .. } = image;
-    let segmenter = Segmenter::new(model.postprocessing.clone(), &applied, network_dims)?;
+    let Image { data, affine, applied } = image;
+    let segmenter = Segmenter::new(model.postprocessing.clone(), &applied, network_dims)?
+        .with_voxels(affine.spacing().iter().product(), source);
     // Here, so that the image as it was is given up before the network runs.
     let data = match data.is_standard_layout() {
         true => data,

@@ -158,7 +158,8 @@ fn written(model: &Model, plan: &Plan, outputs: &[OutputKind]) -> u64 {
     let picked = match (&plan.resampling, &model.form) {
         (None, _) => 0,
         (Some(_), ResultForm::Masks) => voxels.saturating_mul(model.segments.len() as u64),
-        (Some(_), _) => voxels,
+        // Labels of one byte, or codes of sets of two.
+        (Some(_), _) => voxels.saturating_mul(2),
     };
     picked.saturating_add(total(outputs.iter().map(|kind| match kind {
         // One bit for each pixel of a segment's frames.

@@ -270,6 +270,7 @@ async fn segment(
 
         let mut warnings = beside;
         warnings.extend(described.iter().flat_map(|(_, plan)| plan.warnings.clone()));
+        warnings.extend(model.postprocessing.warnings());
         warnings.extend(written.warnings);
         let mut report = Map::new();
         report.insert("studyInstanceUID".to_owned(), json!(series.study_instance_uid));

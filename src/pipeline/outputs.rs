@@ -1,17 +1,17 @@
 //! A segmentation to the outputs asked for, and the report of it.
 
-use ndarray::{Array3, Array4, Axis, CowArray, Ix4, Zip, s};
+use ndarray::{Array3, Array4, ArrayView3, Axis, CowArray, Ix3, Ix4, Zip, s};
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
 use crate::dicom::Series;
 use crate::error::{Error, ErrorKind, Result};
-use crate::postprocess::Segmentation;
+use crate::postprocess::{ClassSets, Segmentation};
 use crate::registry::Model;
 use crate::request::{Artifact, OutputKind};
 use crate::volume::Plan;
-use crate::writers::nifti;
-use crate::writers::seg::{self, SegOptions, SegRequest, SourceSlice, Voxels};
+use crate::writers::seg::{self, Seg, SegOptions, SegRequest, SourceSlice, Voxels};
+use crate::writers::{Label, nifti};
 
 /// Finished outputs and what the report says of them.
 pub struct Written {
@@ -43,6 +43,7 @@ impl Finished<'_> {
         let voxels = match self.segmentation {
             Segmentation::Labels(labels) => self.count(labels)?,
             Segmentation::Masks(masks) => self.count_masks(masks)?,
+            Segmentation::Sets(sets) => self.count_sets(sets)?,
         };
         let mut warnings = Vec::new();
         let mut artifacts = Vec::with_capacity(kinds.len());
@@ -81,16 +82,16 @@ impl Finished<'_> {
             .collect()
     }
 
+    fn segment_of(&self, value: usize) -> Option<usize> {
+        self.model.segments.iter().position(|segment| usize::from(segment.value) == value)
+    }
+
     /// Voxels of each segment; a label that no segment describes is the model's fault.
     fn count(&self, labels: &Array3<u8>) -> Result<Vec<u64>> {
         let by_value = histogram(labels);
-        let described =
-            |value: usize| self.model.segments.iter().any(|s| usize::from(s.value) == value);
+        let described = |value: usize| self.segment_of(value).is_some();
         if let Some(value) = (1..256).find(|&v| by_value[v] > 0 && !described(v)) {
-            return Err(Error::new(
-                ErrorKind::InvalidModel,
-                format!("the network gave label {value}, which channel_def does not describe"),
-            ));
+            return Err(undescribed(value));
         }
         Ok(self.model.segments.iter().map(|s| by_value[usize::from(s.value) & 255]).collect())
     }
@@ -104,7 +105,22 @@ impl Finished<'_> {
             (OutputKind::Nifti, Segmentation::Masks(_)) => {
                 json!({"volume": value.saturating_sub(1), "value": 1})
             }
+            (OutputKind::Nifti, Segmentation::Sets(_)) => json!({"volume": number - 1, "value": 1}),
         }
+    }
+
+    /// The same where classes overlap.
+    fn count_sets(&self, sets: &ClassSets) -> Result<Vec<u64>> {
+        let mut by_value = vec![0_u64; sets.classes()];
+        for (set, count) in sets.members().iter().zip(sets.histogram()) {
+            set.iter().for_each(|&class| by_value[usize::from(class)] += count);
+        }
+        let described = |value: usize| self.segment_of(value).is_some();
+        if let Some(value) = (1..by_value.len()).find(|&v| by_value[v] > 0 && !described(v)) {
+            return Err(undescribed(value));
+        }
+        let count = |value: u16| by_value.get(usize::from(value)).copied().unwrap_or(0);
+        Ok(self.model.segments.iter().map(|segment| count(segment.value)).collect())
     }
 
     fn segments(&self, voxels: &[u64], kinds: &[OutputKind]) -> Value {
@@ -144,30 +160,26 @@ impl Finished<'_> {
         }
         // Masks of channels that are no segments are not written, and of an interpolated grid the slices
         // nearest to the source's.
-        let (labels, masks);
         let nearest = self.plan.resampling.as_ref().map(|resampling| &resampling.nearest[..]);
-        let voxels = match (self.segmentation, nearest) {
-            (Segmentation::Labels(all), None) => Voxels::Labels(all.view()),
-            (Segmentation::Labels(all), Some(nearest)) => {
-                labels = all.select(Axis(2), nearest);
-                Voxels::Labels(labels.view())
+        let objects = match self.segmentation {
+            Segmentation::Labels(labels) => {
+                let labels = picked(labels.view(), nearest);
+                self.written(Voxels::Labels(labels.view()), &slices, &options)
             }
-            (Segmentation::Masks(all), nearest) => {
+            Segmentation::Masks(all) => {
                 let segments = self.foreground(all);
-                masks = match nearest {
+                let masks = match nearest {
                     None => segments,
                     Some(nearest) => segments.select(Axis(3), nearest).into(),
                 };
-                Voxels::Masks(masks.view())
+                self.written(Voxels::<u8>::Masks(masks.view()), &slices, &options)
             }
-        };
-        let objects = seg::write(&SegRequest {
-            voxels,
-            slices: &slices,
-            segments: &self.model.segments,
-            algorithm: &self.model.algorithm,
-            options: &options,
-        })?;
+            Segmentation::Sets(sets) => {
+                let codes = picked(sets.codes(), nearest);
+                let voxels = Voxels::Sets { codes: codes.view(), members: sets.members() };
+                self.written(voxels, &slices, &options)
+            }
+        }?;
         if objects.len() > 1 {
             warnings.push(format!(
                 "the segmentation is larger than one DICOM object may be; it was written as {} of one \
@@ -188,6 +200,21 @@ impl Finished<'_> {
         Ok(artifacts)
     }
 
+    fn written<'w, L: Label>(
+        &'w self,
+        voxels: Voxels<'w, L>,
+        slices: &'w [SourceSlice<'w>],
+        options: &'w SegOptions,
+    ) -> Result<Vec<Seg>> {
+        seg::write(&SegRequest {
+            voxels,
+            slices,
+            segments: &self.model.segments,
+            algorithm: &self.model.algorithm,
+            options,
+        })
+    }
+
     /// The masks of the segments, in their order.
     fn foreground<'m>(&self, masks: &'m Array4<u8>) -> CowArray<'m, u8, Ix4> {
         let channels: Vec<usize> = self.channels().collect();
@@ -205,6 +232,11 @@ impl Finished<'_> {
         let file = match self.segmentation {
             Segmentation::Labels(labels) => nifti::write(labels.view(), affine)?,
             Segmentation::Masks(masks) => nifti::write_masks(masks.view(), affine)?,
+            Segmentation::Sets(sets) => {
+                let segments = self.model.segments.iter();
+                let masks = segments.map(|segment| sets.class_mask(segment.value));
+                nifti::write_each(self.plan.geometry.dims, masks, affine)?
+            }
         };
         if let Some([x, y]) = file.widened {
             warnings.push(format!(
@@ -235,6 +267,17 @@ impl Finished<'_> {
     }
 }
 
+/// The slices of `nearest`, all where that is absent.
+fn picked<'v, L: Clone>(
+    volume: ArrayView3<'v, L>,
+    nearest: Option<&[usize]>,
+) -> CowArray<'v, L, Ix3> {
+    match nearest {
+        None => volume.into(),
+        Some(nearest) => volume.select(Axis(2), nearest).into(),
+    }
+}
+
 /// The source's slices, as objects refer to them.
 fn source_slices<'s>(series: &'s Series, plan: &Plan) -> Vec<SourceSlice<'s>> {
     let slice = |slice: &crate::volume::Slice| SourceSlice {
@@ -259,6 +302,13 @@ pub fn check_writable(series: &Series, plan: &Plan, kinds: &[OutputKind]) -> Res
         }
     }
     Ok(())
+}
+
+fn undescribed(value: usize) -> Error {
+    Error::new(
+        ErrorKind::InvalidModel,
+        format!("the network gave label {value}, which channel_def does not describe"),
+    )
 }
 
 /// Voxels of each label.

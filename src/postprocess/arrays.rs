@@ -16,9 +16,21 @@ pub(super) fn zeros<T: Zeroed>(shape: [usize; 4]) -> Result<Array4<T>> {
 }
 
 /// Labels as the values they are resampled as.
-pub(super) fn widened(labels: ArrayView3<u8>) -> Result<Array3<f32>> {
+pub(super) fn widened<T: Copy + Into<f32> + Sync>(labels: ArrayView3<T>) -> Result<Array3<f32>> {
     let (x, y, z) = labels.dim();
     let mut values = zeros([1, x, y, z])?.index_axis_move(Axis(0), 0);
-    ndarray::Zip::from(&mut values).and(&labels).par_for_each(|v, &label| *v = f32::from(label));
+    ndarray::Zip::from(&mut values).and(&labels).par_for_each(|v, &label| *v = label.into());
     Ok(values)
+}
+
+/// Zeros of the size of another image, its axes in the same order in memory.
+pub(super) fn like<T: Zeroed, U>(image: &ArrayView3<U>) -> Result<Array3<T>> {
+    let mut order = [0, 1, 2];
+    order.sort_by_key(|&a| std::cmp::Reverse(image.strides()[a].unsigned_abs()));
+    let [a, b, c] = order.map(|axis| image.shape()[axis]);
+    let mut back = [0; 3];
+    for (position, &axis) in order.iter().enumerate() {
+        back[axis] = position;
+    }
+    Ok(zeros([1, a, b, c])?.index_axis_move(Axis(0), 0).permuted_axes(back))
 }

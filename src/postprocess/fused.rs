@@ -3,10 +3,7 @@
 //! Planes of the network's grid arrive in order of X, a group of them at a time, and of each group
 //! the rows in order of Y. An output row needs a few input rows; once the last has arrived, it is
 //! made: input rows are blended, the blend is interpolated along the row and compared, and only a
-//! label is stored. Input that no later row needs is given up. Arithmetic is f32;
-//! a voxel whose decision is closer than f32 can tell is decided again in f64, as MONAI does for all.
-
-use std::collections::VecDeque;
+//! label is stored. Input that no later row needs is given up.
 
 use ndarray::{Array4, ArrayView3, ArrayViewMut3, Axis};
 use rayon::prelude::*;
@@ -14,21 +11,17 @@ use rayon::prelude::*;
 use super::Segmentation;
 use super::activation::Activation;
 use super::arrays::masks_of;
-use super::plan::Discretise;
+use super::decide::{Buffers, Decision, Line, Rule, Scratch};
+use super::held::Held;
 use crate::error::{Error, Result};
 use crate::transforms::{AxisTaps, GridMap};
-
-/// Differences below this are decided in f64.
-const CLOSE: f32 = 1e-5;
 
 /// Output planes are done in tiles of this many, so that labels are written in runs.
 const TILE: usize = 32;
 
 pub(super) struct Fused {
     activation: Activation,
-    rule: Rule,
-    /// Channels held of each plane.
-    channels: usize,
+    decision: Decision,
     rows: Rows,
     /// Output axis made from the network's X, Y and Z.
     axes: [usize; 3],
@@ -72,69 +65,6 @@ impl Order {
     }
 }
 
-/// Activated input, the first plane of it plane `first`; each plane in bands of rows.
-#[derive(Default)]
-struct Held {
-    first: usize,
-    planes: VecDeque<Vec<Vec<f32>>>,
-    /// Band of each row, the row within it, and rows of the band.
-    places: Vec<[usize; 3]>,
-}
-
-impl Held {
-    /// Voxels of a row of one channel.
-    fn row(&self, plane: usize, channel: usize, row: usize, length: usize) -> &[f32] {
-        let [band, within, rows] = self.places[row];
-        let start = (channel * rows + within) * length;
-        &self.planes[plane][band][start..start + length]
-    }
-
-    /// Adds a band, rows `y` and on, of planes `x` and on.
-    fn add(&mut self, x: usize, y: usize, rows: usize, activated: Vec<Vec<f32>>) {
-        if self.places.len() == y {
-            let band = self.places.last().map_or(0, |place| place[0] + 1);
-            self.places.extend((0..rows).map(|within| [band, within, rows]));
-        }
-        for (plane, values) in activated.into_iter().enumerate() {
-            let index = x + plane - self.first;
-            if index == self.planes.len() {
-                self.planes.push_back(Vec::new());
-            }
-            self.planes[index].push(values);
-        }
-    }
-
-    /// Gives up the rows before `row` of the planes before `plane`, as far as whole bands go.
-    fn forget_rows(&mut self, plane: usize, row: usize) {
-        // A row that has not come yet lies behind every band there is.
-        let bands = self.places.last().map_or(0, |place| place[0] + 1);
-        let band = self.places.get(row).map_or(bands, |place| place[0]);
-        let planes = plane.saturating_sub(self.first);
-        for bands in self.planes.iter_mut().take(planes) {
-            let whole = band.min(bands.len());
-            bands[..whole].iter_mut().for_each(|values| *values = Vec::new());
-        }
-    }
-
-    /// Gives up the planes before `plane`.
-    fn forget_planes(&mut self, plane: usize) {
-        while self.first < plane && self.planes.pop_front().is_some() {
-            self.first += 1;
-        }
-    }
-}
-
-/// What becomes of the resampled values of a voxel.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Rule {
-    /// The sign of the difference of two classes.
-    Sign,
-    /// The largest of the classes.
-    Argmax,
-    /// Each class against a threshold.
-    Threshold(f32),
-}
-
 /// The rows of a plane and the taps along them.
 struct Rows {
     /// Rows of a plane and voxels of a row: the network's Y and Z.
@@ -167,12 +97,37 @@ impl Along {
     }
 }
 
+/// Planes after their activation, channel by channel; of two classes only the difference.
+pub(super) fn activated(
+    activation: Activation,
+    rule: Rule,
+    planes: &[ArrayView3<f32>],
+) -> Vec<Vec<f32>> {
+    let activate = |plane: &ArrayView3<f32>| {
+        let mut out = Vec::with_capacity(plane.len());
+        match rule {
+            Rule::Sign => activation.difference(plane.view(), &mut out),
+            _ => activation.apply(plane.view(), &mut out),
+        }
+        out
+    };
+    planes.par_iter().map(activate).collect()
+}
+
+/// What was decided, by the form that the rule gives.
+pub(super) fn segmentation(rule: Rule, output: Array4<u8>) -> Segmentation {
+    match rule {
+        Rule::Threshold(_) => Segmentation::Masks(output),
+        _ => Segmentation::Labels(output.index_axis_move(Axis(0), 0)),
+    }
+}
+
 impl Fused {
+    /// For planes that go through `activation`, of size `dims`, on the way that `map` is.
     pub(super) fn new(
         activation: Activation,
-        discretise: Discretise,
+        decision: Decision,
         map: &GridMap,
-        classes: usize,
         dims: [usize; 3],
     ) -> Result<Self> {
         if map.inputs() != dims {
@@ -181,22 +136,15 @@ impl Fused {
                 map.inputs()
             )));
         }
-        let (rule, channels) = match discretise {
-            Discretise::Argmax if classes == 2 => (Rule::Sign, 1),
-            Discretise::Argmax => (Rule::Argmax, classes),
-            Discretise::Threshold(t) => (Rule::Threshold(t), classes),
-        };
         let mut axes = [0; 3];
         for (output, &input) in map.source.iter().enumerate() {
             axes[input] = output;
         }
         let [along_x, along_y, along] = axes.map(|a| map.taps[a].clone());
         let along_row = Along::new(&along, dims[2]);
-        let results = if let Rule::Threshold(_) = rule { classes } else { 1 };
         Ok(Self {
             activation,
-            rule,
-            channels,
+            decision,
             rows: Rows { ny: dims[1], nz: dims[2], along, along_row },
             axes,
             order_x: Order::new(&along_x),
@@ -206,24 +154,13 @@ impl Fused {
             planes_done: 0,
             rows_done: 0,
             held: Held::default(),
-            output: masks_of(results, map.outputs())?,
+            output: masks_of(decision.results(), map.outputs())?,
         })
     }
 
     pub(super) fn planes(&mut self, x: usize, y: usize, planes: &[ArrayView3<f32>]) {
         debug_assert_eq!((x, y), (self.planes_done, self.rows_done));
-        let (activation, rule) = (self.activation, self.rule);
-        let activated: Vec<Vec<f32>> = planes
-            .par_iter()
-            .map(|plane| {
-                let mut out = Vec::with_capacity(plane.len());
-                match rule {
-                    Rule::Sign => activation.difference(plane.view(), &mut out),
-                    _ => activation.apply(plane.view(), &mut out),
-                }
-                out
-            })
-            .collect();
+        let activated = activated(self.activation, self.decision.rule, planes);
         let rows = planes.first().map_or(0, |plane| plane.dim().1);
         self.held.add(x, y, rows, activated);
         let (arrived_x, arrived_y) = (x + planes.len(), y + rows);
@@ -254,24 +191,21 @@ impl Fused {
         if self.order_x.done != self.order_x.indices.len() || self.rows_done != 0 {
             return Err(Error::internal("planes of the result are missing"));
         }
-        Ok(match self.rule {
-            Rule::Threshold(_) => Segmentation::Masks(self.output),
-            _ => Segmentation::Labels(self.output.index_axis_move(Axis(0), 0)),
-        })
+        Ok(segmentation(self.decision.rule, self.output))
     }
 
     /// Makes the output planes `tile` across the network's X, those rows that are `down`.
     fn make(&mut self, tile: &[usize], down: &[bool]) {
         let [ax, ay, az] = self.axes;
-        let (held, channels) = (&self.held, self.channels);
-        let (rows, rule, along_x, along_y) = (&self.rows, self.rule, &self.along_x, &self.along_y);
+        let (held, decision) = (&self.held, self.decision);
+        let (rows, along_x, along_y) = (&self.rows, &self.along_x, &self.along_y);
         let length = rows.along.outputs();
         // Axes (result, network's X, Y, Z), so that each output row across Y is a view of its own.
         let output = self.output.view_mut().permuted_axes([0, ax + 1, ay + 1, az + 1]);
         let mut output = output;
         let lines = output.axis_iter_mut(Axis(2)).into_par_iter().enumerate();
         lines.filter(|(y, _)| down[*y]).for_each(|(y, mut target)| {
-            let mut scratch = Scratch::new(rows.nz, length, channels);
+            let mut scratch = Scratch::new(rows.nz, length);
             let results = target.dim().0;
             let mut labels = vec![0u8; results * tile.len() * length];
             for (i, &x) in tile.iter().enumerate() {
@@ -288,21 +222,11 @@ impl Fused {
                     .collect();
                 let source = Source { held, taps: &taps, rows };
                 let mut out = labels.chunks_mut(length).skip(i).step_by(tile.len());
-                source.decide(rule, channels, &mut scratch, &mut out);
+                decision.decide(&source, &mut scratch, &mut out);
             }
             scatter(&labels, tile, length, &mut target);
         });
     }
-}
-
-/// Writes whether each value is beyond a threshold, and tells whether some value is close to it.
-fn compare(values: &[f32], out: &mut [u8], beyond: impl Fn(f32) -> bool, threshold: f32) -> bool {
-    let mut close = false;
-    for (o, &v) in out.iter_mut().zip(values) {
-        *o = u8::from(beyond(v));
-        close |= (v - threshold).abs() < CLOSE;
-    }
-    close
 }
 
 /// Copies a tile of labels (result, tile, row) to its place, in runs across the tile.
@@ -330,110 +254,15 @@ struct Source<'a> {
     rows: &'a Rows,
 }
 
-/// Buffers of one worker.
-struct Scratch {
-    blended: Vec<f32>,
-    values: Vec<f32>,
-    best: Vec<f32>,
-    second: Vec<f32>,
-}
-
-impl Scratch {
-    fn new(input: usize, output: usize, channels: usize) -> Self {
-        let compared = if channels > 1 { output } else { 0 };
-        Self {
-            blended: vec![0.0; input],
-            values: vec![0.0; output],
-            best: vec![0.0; compared],
-            second: vec![0.0; compared],
-        }
-    }
-}
-
 impl Source<'_> {
-    /// Writes the results of one output row, one row of bytes for each result.
-    fn decide<'o>(
-        &self,
-        rule: Rule,
-        channels: usize,
-        scratch: &mut Scratch,
-        out: &mut impl Iterator<Item = &'o mut [u8]>,
-    ) {
-        match rule {
-            Rule::Sign => {
-                let Some(out) = out.next() else { return };
-                let values = self.interpolate(0, scratch);
-                if compare(values, out, |v| v > 0.0, 0.0) {
-                    for (z, (o, &v)) in out.iter_mut().zip(values).enumerate() {
-                        if v.abs() < CLOSE {
-                            *o = u8::from(self.exact(0, z) > 0.0);
-                        }
-                    }
-                }
-            }
-            Rule::Threshold(t) => {
-                for (channel, out) in (0..channels).zip(out) {
-                    let values = self.interpolate(channel, scratch);
-                    if compare(values, out, |v| v >= t, t) {
-                        for (z, (o, &v)) in out.iter_mut().zip(values).enumerate() {
-                            if (v - t).abs() < CLOSE {
-                                *o = u8::from(self.exact(channel, z) >= t);
-                            }
-                        }
-                    }
-                }
-            }
-            Rule::Argmax => {
-                if let Some(out) = out.next() {
-                    self.argmax(channels, scratch, out);
-                }
-            }
-        }
-    }
-
-    fn argmax(&self, channels: usize, scratch: &mut Scratch, out: &mut [u8]) {
-        out.fill(0);
-        scratch.best.fill(f32::NEG_INFINITY);
-        scratch.second.fill(f32::NEG_INFINITY);
-        for channel in 0..channels {
-            let Scratch { best, second, .. } = scratch;
-            let (mut best, mut second) = (std::mem::take(best), std::mem::take(second));
-            let values = self.interpolate(channel, scratch);
-            for (((o, b), s), &v) in out.iter_mut().zip(&mut best).zip(&mut second).zip(values) {
-                let larger = v > *b;
-                // The smaller of the two that do not stay the best; no branches, for vectors.
-                let beaten = if larger { *b } else { v };
-                *s = if beaten > *s { beaten } else { *s };
-                *b = if larger { v } else { *b };
-                *o = if larger { channel as u8 } else { *o };
-            }
-            (scratch.best, scratch.second) = (best, second);
-        }
-        for (z, o) in out.iter_mut().enumerate() {
-            if scratch.best[z] - scratch.second[z] < CLOSE {
-                *o = self.exact_argmax(channels, z);
-            }
-        }
-    }
-
-    fn exact_argmax(&self, channels: usize, z: usize) -> u8 {
-        let mut best = (0, self.exact(0, z));
-        for channel in 1..channels {
-            let value = self.exact(channel, z);
-            if value > best.1 {
-                best = (channel, value);
-            }
-        }
-        best.0 as u8
-    }
-
     fn row(&self, tap: &Tap, channel: usize) -> &[f32] {
         self.held.row(tap.plane, channel, tap.row, self.rows.nz)
     }
+}
 
-    /// One channel's values along the output row, in f32.
-    fn interpolate<'s>(&self, channel: usize, scratch: &'s mut Scratch) -> &'s [f32] {
-        let Scratch { blended, values, .. } = scratch;
+impl Line for Source<'_> {
+    fn values<'s>(&self, channel: usize, buffers: &'s mut Buffers) -> &'s [f32] {
+        let Buffers { blended, values } = buffers;
         let row = |tap: &Tap| (tap.weight as f32, self.row(tap, channel));
         match self.taps {
             [a, b] => {
@@ -477,7 +306,6 @@ impl Source<'_> {
         values
     }
 
-    /// One value in f64, rounded once.
     fn exact(&self, channel: usize, z: usize) -> f32 {
         let mut sum = 0.0;
         for tap in self.taps {

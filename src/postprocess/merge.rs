@@ -40,20 +40,36 @@ impl Merge {
     /// Makes labels of masks in place. Labels, or masks without a channel that a case names, are
     /// [`ErrorKind::InvalidModel`].
     pub fn apply(&self, segmentation: &mut Segmentation) -> Result<()> {
-        let Segmentation::Masks(masks) = segmentation else {
-            return Err(invalid("merges masks, but there is a label map already".to_owned()));
+        let labels = match &*segmentation {
+            Segmentation::Masks(masks) => self.labels(masks)?,
+            Segmentation::Sets(sets) => {
+                self.check(sets.classes())?;
+                sets.labels(|set| {
+                    let has =
+                        |channel: usize| set.iter().any(|class| usize::from(*class) == channel);
+                    self.cases.iter().find(|(channel, _)| has(*channel)).map_or(0, |case| case.1)
+                })?
+            }
+            Segmentation::Labels(_) => {
+                return Err(invalid("merges masks, but there is a label map already".to_owned()));
+            }
         };
-        *segmentation = Segmentation::Labels(self.labels(masks)?);
+        *segmentation = Segmentation::Labels(labels);
         Ok(())
+    }
+
+    fn check(&self, channels: usize) -> Result<()> {
+        match self.cases.iter().find(|(channel, _)| *channel >= channels) {
+            None => Ok(()),
+            Some((channel, _)) => Err(invalid(format!(
+                "reads channel {channel}, the network gives {channels} (counted from 0)"
+            ))),
+        }
     }
 
     fn labels(&self, masks: &Array4<u8>) -> Result<Array3<u8>> {
         let (channels, x, y, z) = masks.dim();
-        if let Some((channel, _)) = self.cases.iter().find(|(channel, _)| *channel >= channels) {
-            return Err(invalid(format!(
-                "reads channel {channel}, the network gives {channels} (counted from 0)"
-            )));
-        }
+        self.check(channels)?;
         let mut labels = Array3::<u8>::zeros((x, y, z).f());
         labels.axis_iter_mut(Axis(2)).into_par_iter().enumerate().for_each(|(z, mut plane)| {
             // The last case first, so that earlier ones have the last word.

@@ -7,14 +7,23 @@
 
 mod activation;
 mod arrays;
+mod back;
+mod boxes;
 mod components;
 mod curve;
+mod decide;
+mod engine;
 mod forecast;
 mod fused;
+mod gather;
+mod held;
 mod inverse;
 mod merge;
+mod oblique;
 mod plan;
+mod route;
 mod segmenter;
+mod sets;
 
 use ndarray::{Array3, Array4};
 
@@ -25,6 +34,7 @@ pub use inverse::Inverse;
 pub use merge::Merge;
 pub use plan::{Discretise, InvertSpec, PostPlan};
 pub use segmenter::Segmenter;
+pub use sets::ClassSets;
 
 /// A finished segmentation on the source's grid, axes (X, Y, Z), X running fastest in memory.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,4 +43,6 @@ pub enum Segmentation {
     Labels(Array3<u8>),
     /// One mask a channel (axes channel, X, Y, Z; 0 or 1), which may overlap.
     Masks(Array4<u8>),
+    /// Classes made one-hot, some of which overlap.
+    Sets(ClassSets),
 }

@@ -3,11 +3,13 @@
 use ndarray::{Array3, Array4, ArrayView3, Axis, s};
 use rayon::prelude::*;
 
-use super::arrays::{masks_of, widened, zeros};
-use super::fused::Fused;
+use super::arrays::zeros;
+use super::back;
+use super::decide::{ABOVE_HALF, Decision, Rule};
+use super::engine::{Engine, by_class};
 use super::inverse::Inverse;
 use super::plan::{Discretise, PostPlan};
-use super::{Activation, LabelOperation, Segmentation};
+use super::{Activation, Segmentation};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inference::PlaneSink;
 use crate::transforms::Applied;
@@ -17,53 +19,86 @@ pub struct Segmenter {
     plan: PostPlan,
     inverse: Inverse,
     state: State,
+    /// Cubic millimetres of a voxel of the network's grid and of the source's.
+    voxels: [f64; 2],
 }
 
 enum State {
     Waiting,
     /// Values are resampled and discretised as planes arrive.
-    Fused(Box<Fused>),
+    Engine(Engine),
     /// Labels (argmax) on the network's grid, brought back at the end.
     Labels(Array3<u8>),
     /// Masks (thresholds) on the network's grid, brought back at the end.
     Masks(Array4<u8>),
-    /// Values of all classes, brought back one at a time: the sheared case.
-    Values(Array4<f32>),
+    /// Values of all classes, brought back one at a time: the way back has several resamplings.
+    Values(Array4<f32>, Decision),
 }
 
 impl Segmenter {
     /// For an image that went through `applied` to size `dims`.
     pub fn new(plan: PostPlan, applied: &[Applied], dims: [usize; 3]) -> Result<Self> {
-        // Labels have nothing between them, and outputs always lie on the source's grid.
-        let nearest = plan.before.is_some() || plan.invert.is_none_or(|i| i.nearest);
-        let inverse = Inverse::new(applied, dims, nearest)?;
-        Ok(Self { plan, inverse, state: State::Waiting })
+        let inverse = Inverse::new(applied, dims, plan.nearest())?;
+        Ok(Self { plan, inverse, state: State::Waiting, voxels: [1.0; 2] })
+    }
+
+    /// With the volume in cubic millimetres of a voxel of the network's grid and of the source's, for
+    /// operations that measure; 1 without.
+    #[must_use]
+    pub fn with_voxels(mut self, network: f64, source: f64) -> Self {
+        // MONAI takes 1 where there is none.
+        self.voxels = [network, source].map(|v| if v > 0.0 { v } else { 1.0 });
+        self
     }
 
     /// The segmentation, once all planes were taken.
     pub fn finish(self) -> Result<Segmentation> {
-        let Self { plan, inverse, state } = self;
+        let Self { plan, inverse, state, voxels: [network, source] } = self;
         let mut segmentation = match state {
-            State::Waiting => Err(Error::internal("the network gave no result")),
-            State::Fused(fused) => fused.finish(),
-            State::Labels(labels) => labels_back(labels, &plan.operations_before, &inverse),
-            State::Masks(masks) => masks_back(masks, &plan.operations_before, &inverse),
-            State::Values(values) => match plan.after {
-                Some(Discretise::Argmax) => argmax_by_class(&values, &inverse),
-                Some(Discretise::Threshold(t)) => threshold_by_class(&values, &inverse, t),
-                None => Err(Error::internal("no discretisation")),
-            },
-        }?;
+            State::Waiting => return Err(Error::internal("the network gave no result")),
+            State::Engine(engine) => engine.finish()?,
+            State::Values(values, decision) => {
+                by_class(decision, values.dim().0, inverse.outputs(), |class| {
+                    inverse.apply(values.index_axis(Axis(0), class))
+                })?
+            }
+            State::Labels(labels) => {
+                brought_back(Segmentation::Labels(labels), &plan, network, &inverse)?
+            }
+            State::Masks(masks) => {
+                brought_back(Segmentation::Masks(masks), &plan, network, &inverse)?
+            }
+        };
         for operation in &plan.operations_after {
-            operation.apply(&mut segmentation)?;
+            operation.in_voxels(source).apply(&mut segmentation)?;
         }
         Ok(match segmentation {
             // A single mask is a label map.
             Segmentation::Masks(masks) if masks.dim().0 == 1 => {
                 Segmentation::Labels(masks.index_axis_move(Axis(0), 0))
             }
+            // So are classes that do not overlap.
+            Segmentation::Sets(sets) if !sets.overlap() => {
+                let foreground = |set: &[u16]| set.iter().find(|class| **class != 0).copied();
+                Segmentation::Labels(sets.labels(|set| foreground(set).unwrap_or(0) as u8)?)
+            }
             other => other,
         })
+    }
+
+    /// The decision on values of `classes` on the source's grid.
+    fn decision(&self, discretise: Discretise, classes: usize) -> Decision {
+        let activation = self.plan.activation_after;
+        let (rule, channels) = match discretise {
+            // A sigmoid in f32 has ties where the difference has none.
+            Discretise::Argmax if classes == 2 && activation != Activation::Sigmoid => {
+                (Rule::Sign, 1)
+            }
+            Discretise::Argmax => (Rule::Argmax, classes),
+            Discretise::Threshold(t) => (Rule::Threshold(t), classes),
+            Discretise::Round => (Rule::Threshold(ABOVE_HALF), classes),
+        };
+        Decision { rule, activation, channels }
     }
 }
 
@@ -75,17 +110,24 @@ impl PlaneSink for Segmenter {
                 format!("the network has {classes} classes; at most 256 are supported"),
             ));
         }
-        self.state = match (self.plan.before, self.plan.after, &self.inverse) {
-            (None, Some(discretise), Inverse::Separable(map)) => State::Fused(Box::new(
-                Fused::new(self.plan.activation, discretise, map, classes, dims)?,
-            )),
-            (Some(Discretise::Argmax), _, _) => {
+        self.state = match (self.plan.before, self.plan.after) {
+            (Some(Discretise::Argmax), _) => {
                 State::Labels(zeros([1, dims[0], dims[1], dims[2]])?.index_axis_move(Axis(0), 0))
             }
-            (Some(Discretise::Threshold(_)), _, _) => {
+            (Some(Discretise::Threshold(_) | Discretise::Round), _) => {
                 State::Masks(zeros([classes, dims[0], dims[1], dims[2]])?)
             }
-            _ => State::Values(zeros([classes, dims[0], dims[1], dims[2]])?),
+            (None, Some(discretise)) => {
+                let decision = self.decision(discretise, classes);
+                match Engine::new(self.plan.activation, decision, &self.inverse, dims)? {
+                    Some(engine) => State::Engine(engine),
+                    None => {
+                        let values = zeros([classes, dims[0], dims[1], dims[2]])?;
+                        State::Values(values, Decision { channels: classes, ..decision })
+                    }
+                }
+            }
+            (None, None) => return Err(Error::internal("no discretisation")),
         };
         Ok(())
     }
@@ -95,7 +137,7 @@ impl PlaneSink for Segmenter {
         let rows = y..y + planes.first().map_or(0, |plane| plane.dim().1);
         match &mut self.state {
             State::Waiting => return Err(Error::internal("a plane came before the size")),
-            State::Fused(fused) => fused.planes(x, y, planes),
+            State::Engine(engine) => engine.planes(x, y, planes),
             State::Labels(labels) => {
                 let mut labels = labels.slice_mut(s![x..x + planes.len(), rows, ..]);
                 let targets = labels.axis_iter_mut(Axis(0)).into_par_iter();
@@ -104,8 +146,10 @@ impl PlaneSink for Segmenter {
                 });
             }
             State::Masks(masks) => {
-                let Some(Discretise::Threshold(t)) = self.plan.before else {
-                    return Err(Error::internal("masks without a threshold"));
+                let t = match self.plan.before {
+                    Some(Discretise::Threshold(t)) => t,
+                    Some(Discretise::Round) => ABOVE_HALF,
+                    _ => return Err(Error::internal("masks without a threshold")),
                 };
                 let mut activated = Vec::new();
                 for (i, plane) in planes.iter().enumerate() {
@@ -114,7 +158,7 @@ impl PlaneSink for Segmenter {
                     target.iter_mut().zip(&activated).for_each(|(m, &v)| *m = u8::from(v >= t));
                 }
             }
-            State::Values(values) => {
+            State::Values(values, _) => {
                 let mut activated = Vec::new();
                 for (i, plane) in planes.iter().enumerate() {
                     activation.apply(plane.view(), &mut activated);
@@ -127,48 +171,22 @@ impl PlaneSink for Segmenter {
     }
 }
 
-/// Labels of the network's grid after `operations`, on the source's.
-fn labels_back(
-    labels: Array3<u8>,
-    operations: &[LabelOperation],
+/// What was discretised on the network's grid, of voxels of `volume` cubic millimetres, after the
+/// operations there, on the source's grid.
+fn brought_back(
+    mut there: Segmentation,
+    plan: &PostPlan,
+    volume: f64,
     inverse: &Inverse,
 ) -> Result<Segmentation> {
-    let mut segmentation = Segmentation::Labels(labels);
-    for operation in operations {
-        operation.apply(&mut segmentation)?;
+    for operation in &plan.operations_before {
+        operation.in_voxels(volume).apply(&mut there)?;
     }
-    let Segmentation::Labels(labels) = segmentation else {
-        return Err(Error::internal("labels became masks"));
-    };
-    let values = widened(labels.view())?;
-    drop(labels);
-    let back = inverse.apply(values.view())?;
-    drop(values);
-    let mut out = masks_of(1, inverse.outputs())?.index_axis_move(Axis(0), 0);
-    ndarray::Zip::from(&mut out).and(&back).par_for_each(|label, &v| *label = v as u8);
-    Ok(Segmentation::Labels(out))
-}
-
-/// The same for masks.
-fn masks_back(
-    masks: Array4<u8>,
-    operations: &[LabelOperation],
-    inverse: &Inverse,
-) -> Result<Segmentation> {
-    let mut segmentation = Segmentation::Masks(masks);
-    for operation in operations {
-        operation.apply(&mut segmentation)?;
+    if plan.nearest() {
+        back::nearest(there, inverse)
+    } else {
+        back::interpolated(&there, plan.after, inverse)
     }
-    let masks = match segmentation {
-        Segmentation::Masks(masks) => masks,
-        Segmentation::Labels(labels) => return labels_back(labels, &[], inverse),
-    };
-    let mut out = masks_of(masks.dim().0, inverse.outputs())?;
-    for (mut out, mask) in out.outer_iter_mut().zip(masks.outer_iter()) {
-        let back = inverse.apply(widened(mask)?.view())?;
-        ndarray::Zip::from(&mut out).and(&back).par_for_each(|m, &v| *m = v as u8);
-    }
-    Ok(Segmentation::Masks(out))
 }
 
 /// The first of the largest classes of each voxel of a plane.
@@ -191,30 +209,4 @@ fn argmax_plane(
         }
     }
     labels.iter_mut().zip(class_of).for_each(|(t, l)| *t = l);
-}
-
-fn argmax_by_class(values: &Array4<f32>, inverse: &Inverse) -> Result<Segmentation> {
-    let mut classes = values.outer_iter();
-    let first = classes.next().ok_or_else(|| Error::internal("the network has no classes"))?;
-    let mut best = inverse.apply(first)?;
-    let mut labels = masks_of(1, inverse.outputs())?.index_axis_move(Axis(0), 0);
-    for (class, values) in classes.enumerate() {
-        let values = inverse.apply(values)?;
-        ndarray::Zip::from(&mut best).and(&mut labels).and(&values).par_for_each(|b, l, &v| {
-            if v > *b {
-                *b = v;
-                *l = class as u8 + 1;
-            }
-        });
-    }
-    Ok(Segmentation::Labels(labels))
-}
-
-fn threshold_by_class(values: &Array4<f32>, inverse: &Inverse, t: f32) -> Result<Segmentation> {
-    let mut masks = masks_of(values.dim().0, inverse.outputs())?;
-    for (mut mask, values) in masks.outer_iter_mut().zip(values.outer_iter()) {
-        let values = inverse.apply(values)?;
-        ndarray::Zip::from(&mut mask).and(&values).par_for_each(|m, &v| *m = u8::from(v >= t));
-    }
-    Ok(Segmentation::Masks(masks))
 }

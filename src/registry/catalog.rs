@@ -51,7 +51,7 @@ pub fn discover(dir: &Path) -> Result<Vec<ModelLocation>> {
             ErrorKind::Configuration,
             format!(
                 "no MONAI bundle in {}: neither it nor a folder in it holds \
-                 configs/inference.json",
+                 configs/inference.json or configs/inference.yaml",
                 dir.display()
             ),
         ));
@@ -62,7 +62,7 @@ pub fn discover(dir: &Path) -> Result<Vec<ModelLocation>> {
 
 /// A folder that means to be a bundle, so that one that is incomplete is reported, not passed over.
 fn is_bundle(path: &Path) -> bool {
-    path.join("configs/inference.json").is_file()
+    crate::bundle::is_bundle(path)
         || (path.join("configs").is_dir() && path.join("models").is_dir())
 }
 

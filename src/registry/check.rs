@@ -26,17 +26,18 @@ pub fn check_bundle(dir: &Path) -> Result<CheckReport> {
         for error in whole(&config, dir) {
             report.add(&error);
         }
+        if let Ok(plan) = PostPlan::new(&config.postprocessing) {
+            report.warnings.extend(plan.warnings());
+        }
     }
     Ok(report)
 }
 
-/// What becomes of one component, or why it cannot run.
+/// What becomes of one component beside what its arguments say, or why it cannot run.
 fn capability(stage: Stage, component: &Component) -> Result<String> {
     match stage {
         Stage::Preprocessing => transforms::describe(component),
-        Stage::Inferer => {
-            Inferer::from_component(component, None).map(|inferer| format!("{inferer:?}"))
-        }
+        Stage::Inferer => Inferer::from_component(component, None).map(|_| String::new()),
         Stage::Postprocessing => PostPlan::describe(component),
     }
 }
@@ -62,5 +63,5 @@ fn segments(config: &BundleConfig, plan: &PostPlan, dir: &Path) -> Result<()> {
     let serving = Serving::read(&dir.join("serving.json"))?;
     let Some(output) = config.network.outputs.first() else { return Ok(()) };
     let channels = output.num_channels.unwrap_or(output.channel_def.len());
-    segment_descriptions(&output.channel_def, serving.as_ref(), &plan.form(channels)).map(|_| ())
+    segment_descriptions(&output.channel_def, serving.as_ref(), &plan.form(channels)?).map(|_| ())
 }

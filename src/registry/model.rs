@@ -137,7 +137,7 @@ impl Model {
         check_channels(&network, described)?;
         let images = image_names(config, network.shape().input_channels);
         let channels = network.shape().output_channels.or(described).unwrap_or(channel_def.len());
-        let form = postprocessing.form(channels);
+        let form = postprocessing.form(channels)?;
         check_classes(channels)?;
         let segments = segment_descriptions(&channel_def, serving.as_ref(), &form)?;
         let serving = serving.unwrap_or_default();

@@ -9,6 +9,7 @@ use super::intensity::{
 };
 use super::pad::{BorderPadd, DivisiblePadd, SpatialPadd};
 use super::resize::Resized;
+use super::turn::Turn;
 use super::{Orientationd, Spacingd, Transform, squeeze};
 use crate::bundle::{Args, Component};
 use crate::error::{Error, ErrorKind, Result};
@@ -34,6 +35,8 @@ pub fn build(component: &Component) -> Result<Option<Box<dyn Transform>>> {
 fn transform(target: &str, args: &mut Args) -> Result<Box<dyn Transform>> {
     Ok(match array_name(target) {
         "Orientation" => Box::new(Orientationd::from_args(args)?),
+        "Flip" => Box::new(Turn::flip(args)?),
+        "Rotate90" => Box::new(Turn::quarter_turns(args)?),
         "Spacing" => Box::new(Spacingd::from_args(args)?),
         "Resize" => Box::new(Resized::from_args(args)?),
         "CropForeground" => Box::new(CropForegroundd::from_args(args)?),

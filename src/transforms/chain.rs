@@ -146,14 +146,14 @@ fn step(component: &Component, known: &mut Vec<String>) -> Result<Option<Step>> 
         known.retain(|key| !is_gone(key));
         return Ok(None);
     }
-    let keys = component_keys(&mut args, known)?;
+    let (keys, places) = component_keys(&mut args, known)?;
     match component.target.as_str() {
         "ConcatItemsd" if keys.len() > 1 => concat(component, keys, known).map(Some),
         "ResampleToMatchd" => matched(component, keys).map(Some),
         _ => {
             let mut each = Vec::new();
-            for (index, key) in keys.iter().enumerate() {
-                let alone = for_key(component, index, keys.len());
+            for (key, &place) in keys.iter().zip(&places.at) {
+                let alone = for_key(component, place, places.of);
                 if let Some(transform) = build(&alone)? {
                     each.push((key.clone(), transform));
                 }
@@ -163,7 +163,7 @@ fn step(component: &Component, known: &mut Vec<String>) -> Result<Option<Step>> 
     }
 }
 
-/// What one component would do, by itself, in one line.
+/// What one component would do, by itself, where that is not what its arguments say; else empty.
 ///
 /// # Errors
 ///
@@ -178,39 +178,44 @@ pub fn describe(component: &Component) -> Result<String> {
         _ => vec!["image".to_owned()],
     };
     Ok(match step(component, &mut known)? {
-        None => "nothing left to do: images are loaded channel-first as f32".to_owned(),
-        Some(Step::Each(each)) => {
-            each.first().map(|(_, transform)| format!("{transform:?}")).unwrap_or_default()
-        }
-        Some(Step::Concat { keys, name, .. }) => {
-            format!("{} become the channels of {name}", keys.join(", "))
-        }
-        Some(Step::Match { keys, reference, resample }) => {
-            format!("{} on the grid of {reference}: {resample:?}", keys.join(", "))
-        }
+        None if component.target == "DeleteItemsd" => String::new(),
+        None => "nothing to do: images are loaded channel-first as float32".to_owned(),
+        Some(_) => String::new(),
     })
+}
+
+/// Where the keys found stand among those that a component names.
+struct Places {
+    /// The place of each.
+    at: Vec<usize>,
+    /// How many are named.
+    of: usize,
 }
 
 /// The images that a component works on: those of its keys that exist. Keys of labels and boxes,
 /// which are there in training alone, are passed over; that none is there is an error.
-fn component_keys(args: &mut Args, known: &[String]) -> Result<Vec<String>> {
+fn component_keys(args: &mut Args, known: &[String]) -> Result<(Vec<String>, Places)> {
     let given: Vec<&str> = match args.raw("keys") {
         // An array transform works on the one image.
-        None => return Ok(known.first().cloned().into_iter().collect()),
+        None => {
+            let keys: Vec<String> = known.first().cloned().into_iter().collect();
+            return Ok((keys, Places { at: vec![0], of: 1 }));
+        }
         Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect(),
         Some(other) => other.as_str().into_iter().collect(),
     };
-    let found: Vec<String> = given
+    let (at, found): (Vec<usize>, Vec<String>) = given
         .iter()
-        .filter(|key| known.iter().any(|k| k == *key))
-        .map(|k| (*k).to_owned())
-        .collect();
+        .enumerate()
+        .filter(|(_, key)| known.iter().any(|k| k == *key))
+        .map(|(place, key)| (place, (*key).to_owned()))
+        .unzip();
     if found.is_empty() {
         return Err(
             args.invalid("keys", &format!("some of the images there ({})", known.join(", ")))
         );
     }
-    Ok(found)
+    Ok((found, Places { at, of: given.len() }))
 }
 
 /// Whether a component works on every image there is.
@@ -309,8 +314,8 @@ impl Step {
                     let image = images.get_mut(key.as_str()).ok_or_else(|| lost(key))?;
                     let grids = ((to.dims, to.affine), (image.dims, image.affine));
                     let straight = resample.grid_map(&grids.0, &grids.1)?.is_some();
-                    let straight = image.straight && straight;
-                    *image = Extent { channels: image.channels, straight, ..to };
+                    let way = image.way.resampled(straight);
+                    *image = Extent { channels: image.channels, way, ..to };
                     beside = beside.max(image.bytes().saturating_mul(2));
                 }
             }
@@ -484,6 +489,17 @@ mod tests {
         };
         assert_eq!(for_key(&component, 1, 2).args["mode"], "nearest");
         assert_eq!(for_key(&component, 1, 2).args["pixdim"], json!([1, 1, 1]));
+    }
+
+    #[test]
+    fn values_by_key_count_keys_that_are_absent() {
+        // The label of training comes first, and its mode is not the image's.
+        let spacing = json!({
+            "keys": ["label", "image"], "mode": ["nearest", "bilinear"], "pixdim": [1, 1, 1]
+        });
+        let chain = chain(&[("Spacingd", spacing)], &["image"]).unwrap();
+        let Step::Each(each) = &chain.steps[0] else { panic!("{chain:?}") };
+        assert!(format!("{:?}", each[0].1).contains("Linear"), "{each:?}");
     }
 
     #[test]

@@ -14,15 +14,45 @@ pub struct Extent {
     pub dims: [usize; 3],
     /// Voxel index (x, y, z) to RAS+ millimetres.
     pub affine: Affine,
-    /// Whether the way back goes axis by axis; it does not where some grid was sheared against the
-    /// one before.
-    pub straight: bool,
+    /// How the way back goes.
+    pub way: Way,
+}
+
+/// How the way back from a grid to the source's goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// By flips, permutations, padding and cropping alone.
+    Copied,
+    /// Axis by axis.
+    Straight,
+    /// Through one resampling between grids that are turned or sheared against each other; before
+    /// that resampling the image had only been copied.
+    Oblique,
+    /// Step by step, in any other order.
+    Steps,
+}
+
+impl Way {
+    /// Once the image is resampled axis by axis, too.
+    pub(super) fn straight(self) -> Self {
+        if self == Self::Copied { Self::Straight } else { self }
+    }
+
+    /// Once it is resampled onto a grid that is turned or sheared against its own, too.
+    pub(super) fn oblique(self) -> Self {
+        if self == Self::Copied { Self::Oblique } else { Self::Steps }
+    }
+
+    /// Once it is resampled, axis by axis or not.
+    pub(super) fn resampled(self, straight: bool) -> Self {
+        if straight { self.straight() } else { self.oblique() }
+    }
 }
 
 impl Extent {
     /// An image with one channel and no history.
     pub fn new(dims: [usize; 3], affine: Affine) -> Self {
-        Self { channels: 1, dims, affine, straight: true }
+        Self { channels: 1, dims, affine, way: Way::Copied }
     }
 
     /// Voxels of all channels.
@@ -132,7 +162,8 @@ mod tests {
                 }));
                 prop_assert!(linear, "{a:?} {b:?}");
             }
-            prop_assert_eq!(forecast.result.straight, tilt == 0.0);
+            let way = if tilt == 0.0 { Way::Straight } else { Way::Oblique };
+            prop_assert_eq!(forecast.result.way, way);
             prop_assert!(forecast.peak >= forecast.result.bytes());
         }
     }

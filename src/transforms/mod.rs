@@ -17,6 +17,7 @@ pub mod resample;
 mod resize;
 mod spacing;
 mod squeeze;
+mod turn;
 pub(crate) mod window;
 
 use std::fmt::Debug;
@@ -25,9 +26,10 @@ use ndarray::Array4;
 
 pub use build::build;
 pub use chain::{Preprocessing, describe, stack};
-pub use extent::{Extent, Forecast, voxels};
+pub use extent::{Extent, Forecast, Way, voxels};
 pub use grid::{AxisTaps, GridMap};
 pub use orientation::Orientationd;
+pub(crate) use resample::Sampler;
 pub use resample::{Interpolation, PaddingMode, Resample};
 pub use resize::ResizeMode;
 pub use spacing::Spacingd;

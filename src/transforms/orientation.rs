@@ -85,22 +85,32 @@ impl Orientationd {
 impl Transform for Orientationd {
     fn extent(&self, image: Extent) -> Result<Extent> {
         let (source, flipped) = self.axes(&image.affine)?;
-        let affine = reoriented(&image.affine, source, flipped, image.dims);
-        Ok(Extent { dims: source.map(|axis| image.dims[axis]), affine, ..image })
+        Ok(turned_extent(image, source, flipped))
     }
 
-    fn apply(&self, mut image: Image) -> Result<Image> {
+    fn apply(&self, image: Image) -> Result<Image> {
         let (source, flipped) = self.axes(&image.affine)?;
-        let dims = image.dims();
-        let mut data = image.data.permuted_axes([0, source[0] + 1, source[1] + 1, source[2] + 1]);
-        for (axis, _) in flipped.iter().enumerate().filter(|(_, f)| **f) {
-            data.invert_axis(Axis(axis + 1));
-        }
-        image.data = data;
-        image.affine = reoriented(&image.affine, source, flipped, dims);
-        image.applied.push(Applied::Orientation { source, flipped, dims });
-        Ok(image)
+        Ok(turned(image, source, flipped))
     }
+}
+
+/// An image whose output axis `i` is input axis `source[i]`, reversed where `flipped[i]`: a view.
+pub(super) fn turned(mut image: Image, source: [usize; 3], flipped: [bool; 3]) -> Image {
+    let dims = image.dims();
+    let mut data = image.data.permuted_axes([0, source[0] + 1, source[1] + 1, source[2] + 1]);
+    for (axis, _) in flipped.iter().enumerate().filter(|(_, f)| **f) {
+        data.invert_axis(Axis(axis + 1));
+    }
+    image.data = data;
+    image.affine = reoriented(&image.affine, source, flipped, dims);
+    image.applied.push(Applied::Orientation { source, flipped, dims });
+    image
+}
+
+/// What [`turned`] makes.
+pub(super) fn turned_extent(image: Extent, source: [usize; 3], flipped: [bool; 3]) -> Extent {
+    let affine = reoriented(&image.affine, source, flipped, image.dims);
+    Extent { dims: source.map(|axis| image.dims[axis]), affine, ..image }
 }
 
 /// The affine after permuting and flipping: `affine · inv_ornt_aff` of nibabel.

@@ -80,44 +80,7 @@ impl Resample {
         if let Some(map) = self.grid_map(from, to)? {
             return map.apply(input);
         }
-        let xform = from.1.solve(&to.1)?;
-        self.apply_general(input, &Sampling::new(&xform, from.0, to.0, self.align_corners)?)
-    }
-
-    fn apply_general(&self, input: ArrayView3<f32>, sampling: &Sampling) -> Result<Array3<f32>> {
-        let [nx, ny, nz] = sampling.to;
-        let mut output = zeroed::<f32>(size(sampling.to), "a resampled image")?;
-        output.par_chunks_mut((ny * nz).max(1)).enumerate().for_each(|(x, plane)| {
-            for (y, row) in plane.chunks_mut(nz.max(1)).enumerate() {
-                for (z, out) in row.iter_mut().enumerate() {
-                    *out = self.value_at(&input, sampling, [x, y, z]);
-                }
-            }
-        });
-        Ok(Array3::from_shape_vec((nx, ny, nz), output)
-            .unwrap_or_else(|_| unreachable!("the vector has the product of the shape")))
-    }
-
-    fn value_at(&self, input: &ArrayView3<f32>, sampling: &Sampling, at: [usize; 3]) -> f32 {
-        let b: [f64; 3] = std::array::from_fn(|a| sampling.base[a][at[a]]);
-        let [tx, ty, tz]: [[(usize, f64); 2]; 3] = std::array::from_fn(|axis| {
-            let t = &sampling.theta[axis];
-            // Summed from the last axis on, as MONAI hands the axes to PyTorch reversed.
-            let normalised = t[2] * b[2] + t[1] * b[1] + t[0] * b[0] + t[3];
-            self.taps_at(sampling.index(axis, normalised), sampling.from[axis])
-        });
-        let mut sum = 0.0;
-        for (x, wx) in tx {
-            for (y, wy) in ty {
-                for (z, wz) in tz {
-                    let w = wx * wy * wz;
-                    if w != 0.0 {
-                        sum += w * f64::from(input[[x, y, z]]);
-                    }
-                }
-            }
-        }
-        sum as f32
+        Sampler::new(*self, from, to)?.apply(input)
     }
 
     /// The voxels that make the value at a coordinate along an axis of `n` voxels.
@@ -172,7 +135,73 @@ fn is_diagonal(xform: &Affine, dims: [usize; 3]) -> bool {
     })
 }
 
+/// A resampling from one grid to another, voxel by voxel.
+#[derive(Debug, Clone)]
+pub(crate) struct Sampler {
+    resample: Resample,
+    sampling: Sampling,
+    xform: Affine,
+}
+
+impl Sampler {
+    /// From grid `from` to grid `to`.
+    pub(crate) fn new(resample: Resample, from: &Grid, to: &Grid) -> Result<Self> {
+        let xform = from.1.solve(&to.1)?;
+        let sampling = Sampling::new(&xform, from.0, to.0, resample.align_corners)?;
+        Ok(Self { resample, sampling, xform })
+    }
+
+    /// The input voxels along each axis that make the output voxel `at`, with their weights.
+    pub(crate) fn taps(&self, at: [usize; 3]) -> [[(usize, f64); 2]; 3] {
+        let Sampling { theta, base, from, .. } = &self.sampling;
+        let b: [f64; 3] = std::array::from_fn(|a| base[a][at[a]]);
+        std::array::from_fn(|axis| {
+            let t = &theta[axis];
+            // Summed from the last axis on, as MONAI hands the axes to PyTorch reversed.
+            let normalised = t[2] * b[2] + t[1] * b[1] + t[0] * b[0] + t[3];
+            self.resample.taps_at(self.sampling.index(axis, normalised), from[axis])
+        })
+    }
+
+    fn apply(&self, input: ArrayView3<f32>) -> Result<Array3<f32>> {
+        let [nx, ny, nz] = self.sampling.to;
+        let mut output = zeroed::<f32>(size(self.sampling.to), "a resampled image")?;
+        output.par_chunks_mut((ny * nz).max(1)).enumerate().for_each(|(x, plane)| {
+            for (y, row) in plane.chunks_mut(nz.max(1)).enumerate() {
+                for (z, out) in row.iter_mut().enumerate() {
+                    *out = self.value_at(&input, [x, y, z]);
+                }
+            }
+        });
+        Ok(Array3::from_shape_vec((nx, ny, nz), output)
+            .unwrap_or_else(|_| unreachable!("the vector has the product of the shape")))
+    }
+
+    fn value_at(&self, input: &ArrayView3<f32>, at: [usize; 3]) -> f32 {
+        let [tx, ty, tz] = self.taps(at);
+        let mut sum = 0.0;
+        for (x, wx) in tx {
+            for (y, wy) in ty {
+                for (z, wz) in tz {
+                    let w = wx * wy * wz;
+                    if w != 0.0 {
+                        sum += w * f64::from(input[[x, y, z]]);
+                    }
+                }
+            }
+        }
+        sum as f32
+    }
+
+    /// The output axis along which the input's `axis` changes most.
+    pub(crate) fn steepest(&self, axis: usize) -> usize {
+        let slope = |output: usize| self.xform.0[axis][output].abs();
+        (0..3).max_by(|&a, &b| slope(a).total_cmp(&slope(b))).unwrap_or(axis)
+    }
+}
+
 /// From output indices to input coordinates, by way of PyTorch's normalised ones.
+#[derive(Debug, Clone)]
 struct Sampling {
     from: [usize; 3],
     to: [usize; 3],

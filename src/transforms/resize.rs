@@ -154,7 +154,7 @@ impl Transform for Resized {
     fn extent(&self, image: Extent) -> Result<Extent> {
         let dims = self.checked(image.dims)?;
         let affine = image.affine.mul(&self.affine(image.dims, dims));
-        Ok(Extent { dims, affine, ..image })
+        Ok(Extent { dims, affine, way: image.way.straight(), ..image })
     }
 
     fn copies(&self) -> bool {

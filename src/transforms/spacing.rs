@@ -89,8 +89,8 @@ impl Transform for Spacingd {
     fn extent(&self, image: Extent) -> Result<Extent> {
         let from = (image.dims, image.affine);
         let to = self.output_grid(from.0, &from.1)?;
-        let straight = image.straight && self.resample.grid_map(&to, &from)?.is_some();
-        Ok(Extent { dims: to.0, affine: to.1, straight, ..image })
+        let way = image.way.resampled(self.resample.grid_map(&to, &from)?.is_some());
+        Ok(Extent { dims: to.0, affine: to.1, way, ..image })
     }
 
     fn copies(&self) -> bool {

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use ndarray::{ArrayView3, ArrayView4};
+use ndarray::{Array3, ArrayView3, ArrayView4, CowArray, Ix3};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::reserve;
@@ -46,7 +46,7 @@ pub struct Nifti {
 /// not finite or not invertible.
 pub fn write<L: Label>(labels: ArrayView3<L>, affine: &[[f64; 4]; 4]) -> Result<Nifti> {
     let (x, y, z) = labels.dim();
-    file([x, y, z], None, &[labels], affine)
+    file([x, y, z], None, [Ok(labels.into())].into_iter(), affine)
 }
 
 /// Writes masks of 0 and 1, axes (channel, X, Y, Z), as `.nii.gz` of four dimensions, the channel
@@ -57,8 +57,22 @@ pub fn write<L: Label>(labels: ArrayView3<L>, affine: &[[f64; 4]; 4]) -> Result<
 /// Those of [`write`], for the number of channels too.
 pub fn write_masks(masks: ArrayView4<u8>, affine: &[[f64; 4]; 4]) -> Result<Nifti> {
     let (channels, x, y, z) = masks.dim();
-    let volumes: Vec<ArrayView3<u8>> = masks.outer_iter().collect();
-    file([x, y, z], Some(channels), &volumes, affine)
+    let volumes = masks.outer_iter().map(|mask| Ok(mask.into()));
+    file([x, y, z], Some(channels), volumes, affine)
+}
+
+/// Writes masks that are made one after the other, each of size `dims`, as [`write_masks`] does.
+///
+/// # Errors
+///
+/// Those of [`write_masks`], and those of making them.
+pub fn write_each(
+    dims: [usize; 3],
+    masks: impl ExactSizeIterator<Item = Result<Array3<u8>>>,
+    affine: &[[f64; 4]; 4],
+) -> Result<Nifti> {
+    let channels = masks.len();
+    file(dims, Some(channels), masks.map(|mask| mask.map(Into::into)), affine)
 }
 
 /// Whether a volume of `dims` voxels can be written.
@@ -89,10 +103,10 @@ fn extents(upright: &Upright, slices: usize, channels: usize) -> Result<[i16; 4]
 }
 
 /// A file of `volumes`, all of size `dims`; where `channels` is given, they are a fourth dimension.
-fn file<L: Label>(
+fn file<'v, L: Label + 'v>(
     dims: [usize; 3],
     channels: Option<usize>,
-    volumes: &[ArrayView3<L>],
+    volumes: impl Iterator<Item = Result<CowArray<'v, L, Ix3>>>,
     affine: &[[f64; 4]; 4],
 ) -> Result<Nifti> {
     let [x, y, z] = dims;
@@ -117,7 +131,8 @@ fn file<L: Label>(
     let mut bytes = Vec::new();
     reserve(&mut bytes, size_of::<L>() * wide * high, "a slice of the NIfTI file")?;
     for volume in volumes {
-        let planes = slice_order(*volume);
+        let volume = volume?;
+        let planes = slice_order(volume.view());
         for (plane, &[right, down]) in planes.chunks_exact(x * y).zip(&upright.offsets) {
             bytes.clear();
             bytes.resize(size_of::<L>() * wide * high, 0);

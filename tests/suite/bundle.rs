@@ -232,7 +232,8 @@ fn a_complete_bundle_opens_and_its_check_passes() {
     let report = report.unwrap();
     assert!(report.runs, "{report}");
     let text = report.to_string();
-    assert!(text.contains("ok        Spacingd: preprocessing runs Spacingd"), "{text}");
+    assert!(text.contains("ok        Spacingd"), "{text}");
+    assert!(text.contains("→ preprocessing runs Spacingd"), "{text}");
     assert!(text.ends_with("this bundle can be served\n"), "{text}");
 }
 

@@ -1,7 +1,11 @@
-//! What goes through preprocessing and back with the nearest voxel is what it was.
+//! What goes through preprocessing and back with the nearest voxel is what it was, also where
+//! orientations are oblique and rounded to a few decimals.
 
 use ahi_inference::bundle::Component;
-use ahi_inference::postprocess::Inverse;
+use ahi_inference::inference::PlaneSink;
+use ahi_inference::postprocess::{
+    Discretise, Inverse, InvertSpec, PostPlan, Segmentation, Segmenter,
+};
 use ahi_inference::transforms::{Image, build};
 use ahi_inference::volume::Affine;
 use ndarray::{Array3, Array4, Axis, ShapeBuilder};
@@ -18,17 +22,34 @@ struct Case {
     cropped: bool,
 }
 
-/// Axes in any order and direction, turned a little.
+/// Axes in any order and direction, turned a little, their direction cosines exact or rounded as
+/// scanners write them.
 fn affine() -> impl Strategy<Value = ([f64; 3], Affine)> {
     let order = Just([0usize, 1, 2]).prop_shuffle();
-    let turn = prop_oneof![Just(0.0), -0.3..0.3f64];
-    (order, prop::array::uniform3(any::<bool>()), prop::array::uniform3(0.5..4.0f64), turn)
-        .prop_map(|(order, flips, spacing, turn)| {
-            let (sin, cos) = f64::sin_cos(turn);
+    let turn = prop_oneof![
+        Just([0.0; 3]),
+        (-0.3..0.3f64).prop_map(|turn| [turn, 0.0, 0.0]),
+        prop::array::uniform3(-0.3..0.3f64),
+    ];
+    let decimals = prop_oneof![Just(None), (5i32..9).prop_map(Some)];
+    let flips = prop::array::uniform3(any::<bool>());
+    (order, flips, prop::array::uniform3(0.5..4.0f64), turn, decimals).prop_map(
+        |(order, flips, spacing, turn, decimals)| {
             let columns = std::array::from_fn(|c| {
                 let mut v = [0.0; 3];
-                v[order[c]] = if flips[c] { -spacing[c] } else { spacing[c] };
-                [cos * v[0] - sin * v[1], sin * v[0] + cos * v[1], v[2]]
+                v[order[c]] = if flips[c] { -1.0 } else { 1.0 };
+                // About the third axis, the second and the first.
+                for (angle, [a, b]) in turn.into_iter().zip([[0, 1], [2, 0], [1, 2]]) {
+                    let (sin, cos) = f64::sin_cos(angle);
+                    (v[a], v[b]) = (cos * v[a] - sin * v[b], sin * v[a] + cos * v[b]);
+                }
+                v.map(|cosine| match decimals {
+                    None => spacing[c] * cosine,
+                    Some(decimals) => {
+                        let unit = 10f64.powi(decimals);
+                        spacing[c] * ((cosine * unit).round() / unit)
+                    }
+                })
             });
             // Spacing along R, A, S.
             let mut along = [0.0; 3];
@@ -36,7 +57,8 @@ fn affine() -> impl Strategy<Value = ([f64; 3], Affine)> {
                 along[order[c]] = spacing[c];
             }
             (along, Affine::from_columns(columns, [12.5, -80.0, 31.25]))
-        })
+        },
+    )
 }
 
 fn case() -> impl Strategy<Value = Case> {
@@ -160,6 +182,50 @@ proptest! {
                     }
                 }
             }
+        }
+    }
+
+    /// One pass over planes as they come makes the labels that the classes have once they are all
+    /// brought back.
+    #[test]
+    fn a_stream_of_planes_gives_the_labels_of_whole_classes(
+        case in case(),
+        classes in 2usize..5,
+        group in 1usize..6,
+        band in 1usize..6,
+    ) {
+        let mut case = case;
+        for transform in case.transforms.iter_mut().filter(|t| t["_target_"] == "Spacingd") {
+            transform["mode"] = json!("bilinear");
+        }
+        let image = processed(&case, labels(case.dims, case.seed));
+        let [nx, ny, nz] = image.dims();
+        let mut state = case.seed | 1;
+        let values = Array4::from_shape_simple_fn((classes, nx, ny, nz), || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 16) as f32 / 65536.0
+        });
+        let plan = PostPlan {
+            invert: Some(InvertSpec { nearest: false }),
+            after: Some(Discretise::Argmax),
+            ..PostPlan::default()
+        };
+        let mut segmenter = Segmenter::new(plan, &image.applied, image.dims()).unwrap();
+        segmenter.begin(classes, image.dims()).unwrap();
+        for x in (0..nx).step_by(group) {
+            for y in (0..ny).step_by(band) {
+                let (to_x, to_y) = ((x + group).min(nx), (y + band).min(ny));
+                let part = values.slice(ndarray::s![.., x..to_x, y..to_y, ..]);
+                segmenter.planes(x, y, &part.axis_iter(Axis(1)).collect::<Vec<_>>()).unwrap();
+            }
+        }
+        let Segmentation::Labels(found) = segmenter.finish().unwrap() else { panic!("masks") };
+        let inverse = Inverse::new(&image.applied, image.dims(), false).unwrap();
+        let back: Vec<Array3<f32>> =
+            values.outer_iter().map(|class| inverse.apply(class).unwrap()).collect();
+        for (at, &label) in found.indexed_iter() {
+            let best = back.iter().map(|class| class[at]).fold(f32::MIN, f32::max);
+            prop_assert!(back[usize::from(label)][at] >= best - 1e-6, "{} at {:?}", label, at);
         }
     }
 }

@@ -11,6 +11,7 @@ mod end_to_end;
 mod goldens;
 mod hostile_dicom;
 mod inversion;
+mod monai_chains;
 mod p10;
 mod phantom;
 mod refusals;

@@ -186,7 +186,7 @@ fn joined(
     [channels, slow, mid, _]: [usize; 4],
     neighbourhood: Neighbourhood,
 ) -> Vec<u32> {
-    let mut forest = Forest((0..runs.len() as u32).collect());
+    let mut forest = Forest::new(runs.len());
     let offsets = earlier_rows(neighbourhood);
     for c in 0..channels {
         for s in 0..slow {
@@ -232,10 +232,15 @@ fn earlier_rows(neighbourhood: Neighbourhood) -> Vec<(isize, isize, isize, u32)>
 }
 
 /// Disjoint sets of runs; the root of a set is its smallest run.
-struct Forest(Vec<u32>);
+pub(super) struct Forest(Vec<u32>);
 
 impl Forest {
-    fn root(&mut self, mut run: u32) -> u32 {
+    /// Every run by itself.
+    pub(super) fn new(runs: usize) -> Self {
+        Self((0..runs as u32).collect())
+    }
+
+    pub(super) fn root(&mut self, mut run: u32) -> u32 {
         loop {
             let parent = self.0[run as usize];
             if parent == run {
@@ -247,7 +252,7 @@ impl Forest {
         }
     }
 
-    fn join(&mut self, a: u32, b: u32) {
+    pub(super) fn join(&mut self, a: u32, b: u32) {
         let (a, b) = (self.root(a), self.root(b));
         self.0[a.max(b) as usize] = a.min(b);
     }

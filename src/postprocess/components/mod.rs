@@ -1,7 +1,11 @@
 //! Operations on finished labels or masks: `KeepLargestConnectedComponentd`, `FillHolesd`,
-//! `RemoveSmallObjectsd`, `LabelFilterd` and the `Lambdad` that merges masks.
+//! `RemoveSmallObjectsd`, `LabelFilterd`, the `Lambdad` that merges masks, and `AsDiscreted` where it
+//! makes one form of another.
 
+mod channels;
+mod forms;
 mod labelling;
+mod on_sets;
 mod operations;
 
 use super::Merge;
@@ -33,8 +37,10 @@ pub enum LabelOperation {
     },
     /// `monai.transforms.RemoveSmallObjectsd`.
     RemoveSmall {
-        /// What has so many voxels or fewer goes.
+        /// What has fewer voxels goes.
         min_size: f64,
+        /// Whether the size is in cubic millimetres rather than voxels.
+        by_measure: bool,
         /// How many coordinates of neighbours may differ.
         connectivity: usize,
         /// False: whatever is not background belongs together.
@@ -47,6 +53,16 @@ pub enum LabelOperation {
     },
     /// `monai.transforms.Lambdad` that makes labels of masks.
     Merge(Merge),
+    /// `monai.transforms.AsDiscreted` with `to_onehot`: labels to a channel for each class.
+    OneHot {
+        /// How many classes there are.
+        classes: usize,
+    },
+    /// `monai.transforms.AsDiscreted` with `argmax`, of channels that are 0 or 1: the first of them that
+    /// is 1, else 0.
+    Argmax,
+    /// `monai.transforms.AsDiscreted` with `threshold`, of labels: 1 where they are at least this.
+    Threshold(f32),
 }
 
 impl LabelOperation {
@@ -73,13 +89,15 @@ impl LabelOperation {
                 connectivity: connectivity(args, 3)?,
             },
             "RemoveSmallObjectsd" | "RemoveSmallObjects" => {
-                // Only used by measure, which is refused.
+                // An image with an affine has its own voxel size, and every image here has one.
                 args.ignore(&["pixdim"]);
-                if args.truth("by_measure", false)? {
-                    return Err(args.invalid("by_measure", "false"));
+                let min_size = args.number("min_size")?.unwrap_or(64.0);
+                if !(0.0..=1e15).contains(&min_size) {
+                    return Err(args.invalid("min_size", "a number from 0 to 1e15"));
                 }
                 Self::RemoveSmall {
-                    min_size: args.number("min_size")?.unwrap_or(64.0),
+                    min_size,
+                    by_measure: args.truth("by_measure", false)?,
                     connectivity: connectivity(args, 1)?,
                     independent_channels: args.truth("independent_channels", true)?,
                 }
@@ -91,6 +109,26 @@ impl LabelOperation {
             "Lambdad" | "Lambda" => Self::Merge(Merge::from_args(args)?),
             _ => return Ok(None),
         }))
+    }
+}
+
+impl LabelOperation {
+    /// The same operation on voxels of `volume` cubic millimetres: sizes are counted in voxels.
+    pub fn in_voxels(&self, volume: f64) -> Self {
+        match *self {
+            Self::RemoveSmall {
+                min_size,
+                by_measure: true,
+                connectivity,
+                independent_channels,
+            } => Self::RemoveSmall {
+                min_size: (min_size / volume).ceil(),
+                by_measure: false,
+                connectivity,
+                independent_channels,
+            },
+            _ => self.clone(),
+        }
     }
 }
 

@@ -1,26 +1,28 @@
 //! What the operations do. Labels are an image of one channel; masks have one channel a class, which
 //! MONAI calls one-hot.
 
-use ndarray::{ArrayView3, ArrayView4, ArrayViewMut4, Axis, Slice};
-use rayon::prelude::*;
+use ndarray::{ArrayView4, ArrayViewMut4, Axis, Slice};
 
-use super::LabelOperation;
 use super::labelling::{Component, Components, Groups, Neighbourhood};
+use super::{LabelOperation, forms, on_sets};
 use crate::error::{Error, ErrorKind, Result};
 use crate::postprocess::Segmentation;
+use crate::postprocess::boxes::boxes_of_values;
 
 impl LabelOperation {
     /// Applies it to a segmentation on whatever grid.
     pub fn apply(&self, segmentation: &mut Segmentation) -> Result<()> {
-        if let Self::Merge(merge) = self {
-            return merge.apply(segmentation);
-        }
-        match segmentation {
-            Segmentation::Labels(labels) => {
-                // A label map stands for its own one-hot form.
+        match (self, &mut *segmentation) {
+            (Self::Merge(merge), _) => return merge.apply(segmentation),
+            (Self::OneHot { .. } | Self::Argmax | Self::Threshold(_), _) => {
+                return forms::apply(self, segmentation);
+            }
+            (_, Segmentation::Sets(sets)) => on_sets::apply(self, sets),
+            // A label map stands for its own one-hot form.
+            (_, Segmentation::Labels(labels)) => {
                 self.apply_to(labels.view_mut().insert_axis(Axis(0)), Some(false))
             }
-            Segmentation::Masks(masks) => self.apply_to(masks.view_mut(), None),
+            (_, Segmentation::Masks(masks)) => self.apply_to(masks.view_mut(), None),
         }
     }
 
@@ -50,7 +52,10 @@ impl LabelOperation {
                     Ok(())
                 }
             }
-            Self::RemoveSmall { min_size, connectivity, independent_channels } => {
+            Self::RemoveSmall { by_measure: true, .. } => {
+                Err(Error::internal("sizes by measure are counted in voxels before"))
+            }
+            Self::RemoveSmall { min_size, connectivity, independent_channels, .. } => {
                 remove_small(image, *min_size, *connectivity, *independent_channels);
                 Ok(())
             }
@@ -58,13 +63,15 @@ impl LabelOperation {
                 image.par_mapv_inplace(|v| if applied_labels.contains(&v) { v } else { 0 });
                 Ok(())
             }
-            Self::Merge(_) => Err(Error::internal("merging changes the form of a segmentation")),
+            Self::Merge(_) | Self::OneHot { .. } | Self::Argmax | Self::Threshold(_) => {
+                Err(Error::internal("this changes the form of a segmentation"))
+            }
         }
     }
 }
 
 /// Neighbours within a channel.
-fn faces(connectivity: usize) -> Neighbourhood {
+pub(super) fn faces(connectivity: usize) -> Neighbourhood {
     Neighbourhood { connectivity, across_channels: false }
 }
 
@@ -114,13 +121,18 @@ fn largest_of_labels(
     clear_beyond(image, &groups, near, keep);
 }
 
-fn clear_beyond(image: ArrayViewMut4<u8>, groups: &Groups, near: Neighbourhood, keep: usize) {
+pub(super) fn clear_beyond(
+    image: ArrayViewMut4<u8>,
+    groups: &Groups,
+    near: Neighbourhood,
+    keep: usize,
+) {
     let components = Components::find(image.view(), groups, near);
     components.paint(image, &beyond_largest(components.all(), keep), 0);
 }
 
 /// Whatever is not 0 is one group.
-fn foreground() -> Groups {
+pub(super) fn foreground() -> Groups {
     std::array::from_fn(|v| u8::from(v != 0))
 }
 
@@ -180,9 +192,11 @@ fn largest_of_union(
 }
 
 /// `skimage.morphology.remove_small_objects` as MONAI calls it: masks are labelled with their
-/// channels as a fourth axis; in a map of several labels each label is one object. MONAI hands
-/// `min_size` on by its position, where scikit-image has `max_size` since 0.26: an object of exactly
-/// that size goes too.
+/// channels as a fourth axis; in a map of several labels each label is one object.
+///
+/// MONAI documents that objects smaller than `min_size` are removed, and so it is here. It hands
+/// `min_size` on by its position, where scikit-image has `max_size` since 0.26, so that with such a
+/// version an object of exactly that size goes, too; that is not followed.
 fn remove_small(
     mut image: ArrayViewMut4<u8>,
     min_size: f64,
@@ -195,13 +209,13 @@ fn remove_small(
     }
     let binary = counts[2..].iter().all(|n| *n == 0);
     if independent_channels && !binary {
-        let small: [bool; 256] = std::array::from_fn(|v| counts[v] as f64 <= min_size);
+        let small: [bool; 256] = std::array::from_fn(|v| (counts[v] as f64) < min_size);
         image.par_mapv_inplace(|v| if small[v as usize] { 0 } else { v });
         return;
     }
     let near = Neighbourhood { connectivity, across_channels: true };
     let components = Components::find(image.view(), &foreground(), near);
-    let small: Vec<bool> = components.all().iter().map(|c| c.voxels as f64 <= min_size).collect();
+    let small: Vec<bool> = components.all().iter().map(|c| (c.voxels as f64) < min_size).collect();
     components.paint(image, &small, 0);
 }
 
@@ -220,8 +234,12 @@ fn fill_channels(
 }
 
 /// Fills the holes of each label in turn, by ascending label; what lies in them is overwritten.
-fn fill_labels(mut image: ArrayViewMut4<u8>, labels: Option<&[u8]>, near: Neighbourhood) {
-    let boxes = boxes_of_values(image.index_axis(Axis(0), 0));
+pub(super) fn fill_labels(
+    mut image: ArrayViewMut4<u8>,
+    labels: Option<&[u8]>,
+    near: Neighbourhood,
+) {
+    let boxes = boxes_of_values(image.index_axis(Axis(0), 0), 256);
     for label in 1..=u8::MAX {
         if labels.is_some_and(|labels| !labels.contains(&label)) {
             continue;
@@ -237,41 +255,4 @@ fn fill_labels(mut image: ArrayViewMut4<u8>, labels: Option<&[u8]>, near: Neighb
         let holes: Vec<bool> = components.all().iter().map(|c| !c.at_border).collect();
         components.paint(part, &holes, label);
     }
-}
-
-/// First and last index along each axis.
-type Bounds = [(usize, usize); 3];
-
-/// The box round the voxels of each value.
-fn boxes_of_values(image: ArrayView3<u8>) -> Vec<Option<Bounds>> {
-    let slowest = (0..3).max_by_key(|&a| image.strides()[a].unsigned_abs()).unwrap_or(0);
-    let [p, q] = [[1, 2], [0, 2], [0, 1]][slowest];
-    let none = || vec![None::<Bounds>; 256];
-    image
-        .axis_iter(Axis(slowest))
-        .into_par_iter()
-        .enumerate()
-        .fold(none, |mut boxes, (plane, values)| {
-            for ((a, b), &v) in values.indexed_iter().filter(|(_, v)| **v != 0) {
-                let mut at = [plane; 3];
-                (at[p], at[q]) = (a, b);
-                widen(&mut boxes[v as usize], at.map(|i| (i, i)));
-            }
-            boxes
-        })
-        .reduce(none, |mut a, b| {
-            for (a, b) in a.iter_mut().zip(b) {
-                if let Some(b) = b {
-                    widen(a, b);
-                }
-            }
-            a
-        })
-}
-
-fn widen(bounds: &mut Option<Bounds>, other: Bounds) {
-    *bounds = Some(match *bounds {
-        None => other,
-        Some(b) => std::array::from_fn(|i| (b[i].0.min(other[i].0), b[i].1.max(other[i].1))),
-    });
 }

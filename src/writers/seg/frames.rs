@@ -17,6 +17,8 @@ use crate::writers::layout::slice_order;
 /// A label map with its slices one after the other, each row by row.
 pub(super) struct LabelMap<'a, L: Clone> {
     voxels: Cow<'a, [L]>,
+    /// Where voxels are sets of values, the values of each.
+    members: Option<&'a [Vec<u16>]>,
     columns: usize,
     rows: usize,
 }
@@ -52,7 +54,7 @@ impl<'a, L: Label> LabelMap<'a, L> {
     /// `labels` has the axes (X, Y, Z).
     pub fn new(labels: ArrayView3<'a, L>) -> Self {
         let (columns, rows, _) = labels.dim();
-        Self { voxels: slice_order(labels), columns, rows }
+        Self { voxels: slice_order(labels), members: None, columns, rows }
     }
 
     fn pixels(&self) -> usize {
@@ -102,32 +104,54 @@ impl<'a, L: Label> LabelMap<'a, L> {
             }
             for run in row.chunk_by(|a, b| a == b) {
                 let value: u16 = run.first().map_or(0, |&label| label.into());
-                if value == 0 {
-                    continue;
-                }
-                let segment =
-                    segment_of.get(usize::from(value)).copied().flatten().ok_or_else(|| {
-                        Error::new(
-                            ErrorKind::InvalidModel,
-                            format!(
-                                "the label map has the value {value}, for which the model package \
-                                 describes no segment"
-                            ),
-                        )
-                        .with("labelValue", value)
-                    })?;
-                if found.is_empty() {
-                    found.resize_with(segments, || None);
-                }
-                if let Some(entry) = found.get_mut(segment) {
-                    let content =
-                        entry.get_or_insert(Content { segment, voxels: 0, rows: y..y + 1 });
-                    content.voxels += run.len() as u64;
-                    content.rows.end = y + 1;
+                let alone = [value];
+                for &value in self.values(&alone).iter().filter(|value| **value != 0) {
+                    let segment =
+                        segment_of.get(usize::from(value)).copied().flatten().ok_or_else(|| {
+                            Error::new(
+                                ErrorKind::InvalidModel,
+                                format!(
+                                    "the label map has the value {value}, for which the model \
+                                     package describes no segment"
+                                ),
+                            )
+                            .with("labelValue", value)
+                        })?;
+                    if found.is_empty() {
+                        found.resize_with(segments, || None);
+                    }
+                    if let Some(entry) = found.get_mut(segment) {
+                        let content =
+                            entry.get_or_insert(Content { segment, voxels: 0, rows: y..y + 1 });
+                        content.voxels += run.len() as u64;
+                        content.rows.end = y + 1;
+                    }
                 }
             }
         }
         Ok(found.into_iter().flatten().collect())
+    }
+
+    /// The values that a voxel's value stands for.
+    fn values<'v>(&'v self, alone: &'v [u16; 1]) -> &'v [u16] {
+        match self.members {
+            None => alone,
+            Some(members) => members.get(usize::from(alone[0])).map_or(&[], Vec::as_slice),
+        }
+    }
+
+    /// For each value of a voxel, where those are sets, whether `value` is among its members.
+    fn having(&self, value: u16) -> Option<Vec<bool>> {
+        self.members.map(|members| members.iter().map(|set| set.contains(&value)).collect())
+    }
+
+    /// Whether some voxel has several values beside 0.
+    fn overlap(&self) -> bool {
+        let Some(members) = self.members else { return false };
+        let several = |set: &Vec<u16>| set.iter().filter(|value| **value != 0).count() > 1;
+        let several: Vec<bool> = members.iter().map(several).collect();
+        let code = |&voxel: &L| usize::from(Into::<u16>::into(voxel));
+        self.voxels.par_iter().any(|voxel| several.get(code(voxel)).copied().unwrap_or(false))
     }
 
     /// The rows of one slice.
@@ -138,7 +162,7 @@ impl<'a, L: Label> LabelMap<'a, L> {
 
 /// What segments are read from.
 pub(super) enum Layers<'a, L: Clone> {
-    /// One label map for all of them.
+    /// One label map, or one of sets of labels, for all of them.
     Labels(LabelMap<'a, L>),
     /// One mask for each, in the order of the descriptions.
     Masks(Vec<LabelMap<'a, u8>>),
@@ -148,6 +172,9 @@ impl<'a, L: Label> Layers<'a, L> {
     pub fn new(voxels: &Voxels<'a, L>) -> Self {
         match voxels {
             Voxels::Labels(labels) => Self::Labels(LabelMap::new(*labels)),
+            Voxels::Sets { codes, members } => {
+                Self::Labels(LabelMap { members: Some(members), ..LabelMap::new(*codes) })
+            }
             Voxels::Masks(masks) => {
                 let channels = masks.axis_iter(Axis(0)).enumerate();
                 let views = channels.map(|(c, _)| masks.index_axis_move(Axis(0), c));
@@ -176,7 +203,10 @@ impl<'a, L: Label> Layers<'a, L> {
 
     /// Whether some voxel belongs to several segments.
     pub fn overlap(&self) -> bool {
-        let Self::Masks(masks) = self else { return false };
+        let masks = match self {
+            Self::Masks(masks) => masks,
+            Self::Labels(map) => return map.overlap(),
+        };
         let Some(first) = masks.first() else { return false };
         let indices = 0..first.voxels.len();
         indices.into_par_iter().any(|i| {
@@ -219,9 +249,19 @@ fn pack<'m, L: Label + 'm>(
         |(out, frames)| {
             for (index, frame) in frames.iter().enumerate() {
                 let Some((map, value)) = source(frame) else { continue };
+                let having = map.having(value);
                 let rows = map.plane(frame.slice).chunks_exact(columns).enumerate();
                 for (y, row) in rows.take(frame.rows.end).skip(frame.rows.start) {
-                    pack_row(row, value, out, index * pixels + y * columns);
+                    let start = index * pixels + y * columns;
+                    match &having {
+                        None => pack_row(row, |label| label == value, out, start),
+                        Some(having) => pack_row(
+                            row,
+                            |code| having.get(usize::from(code)).copied().unwrap_or(false),
+                            out,
+                            start,
+                        ),
+                    }
                 }
             }
         },
@@ -235,10 +275,10 @@ pub(super) fn packed_length(frames: usize, pixels: usize) -> Option<usize> {
     bits.div_ceil(8).checked_next_multiple_of(2)
 }
 
-/// Sets the bits of `out`, counted from `start`, where `row` equals `value`.
-fn pack_row<L: Label>(row: &[L], value: u16, out: &mut [u8], start: usize) {
+/// Sets the bits of `out`, counted from `start`, where `row` has a value that is chosen.
+fn pack_row<L: Label>(row: &[L], chosen: impl Fn(u16) -> bool, out: &mut [u8], start: usize) {
     let bits = |labels: &[L]| {
-        labels.iter().rev().fold(0_u8, |bits, &label| bits << 1 | u8::from(label.into() == value))
+        labels.iter().rev().fold(0_u8, |bits, &label| bits << 1 | u8::from(chosen(label.into())))
     };
     let Some(out) = out.get_mut(start / 8..) else { return };
     let mut out = out.iter_mut();
@@ -306,6 +346,30 @@ mod tests {
         let frame = |segment, slice, rows| PlannedFrame { segment, slice, rows };
         assert_eq!(survey.frames, [frame(0, 2, 0..1), frame(1, 0, 1..3), frame(1, 2, 0..1)]);
         assert_eq!(survey.voxels, [1, 3]);
+    }
+
+    #[test]
+    fn sets_are_written_as_their_masks_are() {
+        let members: Vec<Vec<u16>> = vec![vec![], vec![0], vec![0, 2], vec![1, 2], vec![1]];
+        let codes = Array3::from_shape_fn((5, 3, 2), |(x, y, z)| ((x * y + z) % 5) as u16);
+        let mut masks = ndarray::Array4::<u8>::zeros((2, 5, 3, 2));
+        for ((x, y, z), &code) in codes.indexed_iter() {
+            for value in [1, 2_u16] {
+                masks[[usize::from(value) - 1, x, y, z]] =
+                    u8::from(members[usize::from(code)].contains(&value));
+            }
+        }
+        let segments = [segment(1), segment(2)];
+        let sets = Layers::new(&Voxels::Sets { codes: codes.view(), members: &members });
+        let masks = Layers::<u8>::new(&Voxels::Masks(masks.view()));
+        let survey = sets.survey(&segments).unwrap();
+        assert_eq!(survey, masks.survey(&segments).unwrap());
+        assert!(sets.overlap() && masks.overlap());
+        let (mut a, mut b) = (vec![0; 8], vec![0; 8]);
+        sets.pack(&survey.frames, &segments, &mut a);
+        masks.pack(&survey.frames, &segments, &mut b);
+        assert_eq!(a, b);
+        assert!(sets.survey(&segments[..1]).is_err(), "a value without a description");
     }
 
     #[test]

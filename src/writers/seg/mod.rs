@@ -58,13 +58,21 @@ pub enum Voxels<'a, L> {
     Labels(ArrayView3<'a, L>),
     /// Masks of 0 and 1, axes (segment, X, Y, Z), which may overlap.
     Masks(ArrayView4<'a, u8>),
+    /// Sets of label values, which may overlap: for each voxel, axes (X, Y, Z), an index into
+    /// `members`; 0 among the members is background.
+    Sets {
+        /// The set of each voxel.
+        codes: ArrayView3<'a, L>,
+        /// The label values of each set.
+        members: &'a [Vec<u16>],
+    },
 }
 
 impl<L> Voxels<'_, L> {
     /// Columns, rows and slices.
     fn dim(&self) -> (usize, usize, usize) {
         match self {
-            Self::Labels(labels) => labels.dim(),
+            Self::Labels(voxels) | Self::Sets { codes: voxels, .. } => voxels.dim(),
             Self::Masks(masks) => {
                 let (_, columns, rows, slices) = masks.dim();
                 (columns, rows, slices)
@@ -292,7 +300,7 @@ fn check<L>(request: &SegRequest<L>) -> Result<()> {
     let mut values = HashSet::new();
     for segment in request.segments {
         segment.check()?;
-        if !values.insert(segment.value) && matches!(request.voxels, Voxels::Labels(_)) {
+        if !values.insert(segment.value) && !matches!(request.voxels, Voxels::Masks(_)) {
             return Err(Error::new(
                 ErrorKind::InvalidModel,
                 format!("label value {} is described by two segments", segment.value),

@@ -1,0 +1,257 @@
+//! What becomes of the resampled values of a line of voxels.
+//!
+//! Arithmetic is f32; a voxel whose decision is closer than f32 can tell is decided again in f64, as
+//! MONAI does for all.
+
+use super::activation::Activation;
+use super::curve::{exp, sigmoid};
+
+/// Differences below this are decided in f64.
+const CLOSE: f32 = 1e-5;
+
+/// The smallest value above a half: what `torch.round` makes 1 of values from 0 to 1.
+pub(super) const ABOVE_HALF: f32 = 0.5_f32.next_up();
+
+/// How values become labels or masks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Rule {
+    /// The sign of the difference of two classes.
+    Sign,
+    /// The largest of the classes.
+    Argmax,
+    /// The largest of the classes where it is at least this, else 0.
+    Majority(f32),
+    /// Each class against a threshold.
+    Threshold(f32),
+    /// The nearest whole number, halves to the even one (`torch.round`), of a single channel.
+    Round,
+}
+
+/// Values of all channels along a line of output voxels.
+pub(super) trait Line {
+    /// One channel in f32. The buffers are as long as the input's and the output's lines.
+    fn values<'s>(&self, channel: usize, buffers: &'s mut Buffers) -> &'s [f32];
+
+    /// One value in f64, rounded once.
+    fn exact(&self, channel: usize, index: usize) -> f32;
+}
+
+/// What a line's values are made in.
+pub(super) struct Buffers {
+    /// As long as a line of the input.
+    pub blended: Vec<f32>,
+    /// As long as a line of the output.
+    pub values: Vec<f32>,
+}
+
+/// Buffers of one worker.
+pub(super) struct Scratch {
+    buffers: Buffers,
+    best: Vec<f32>,
+    second: Vec<f32>,
+}
+
+impl Scratch {
+    /// For lines of these lengths.
+    pub fn new(input: usize, output: usize) -> Self {
+        let buffers = Buffers { blended: vec![0.0; input], values: vec![0.0; output] };
+        Self { buffers, best: vec![0.0; output], second: vec![0.0; output] }
+    }
+
+    /// For lines of another length, at most the first one.
+    pub fn shorten(&mut self, output: usize) {
+        for buffer in [&mut self.buffers.values, &mut self.best, &mut self.second] {
+            buffer.resize(output, 0.0);
+        }
+    }
+}
+
+/// A rule, and what the values of so many channels go through before it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Decision {
+    pub rule: Rule,
+    pub activation: Activation,
+    pub channels: usize,
+}
+
+impl Decision {
+    /// Rows that [`decide`](Self::decide) writes.
+    pub fn results(&self) -> usize {
+        if let Rule::Threshold(_) = self.rule { self.channels } else { 1 }
+    }
+
+    /// Writes the results of one line, one row of bytes for each result.
+    pub fn decide<'o>(
+        &self,
+        line: &impl Line,
+        scratch: &mut Scratch,
+        out: &mut impl Iterator<Item = &'o mut [u8]>,
+    ) {
+        match self.rule {
+            Rule::Threshold(t) if self.activation == Activation::Softmax => {
+                self.softmax_beyond(line, t, scratch, out);
+            }
+            Rule::Threshold(t) => {
+                for (channel, out) in (0..self.channels).zip(out) {
+                    self.beyond(line, channel, t, scratch, out);
+                }
+            }
+            rule => {
+                let Some(out) = out.next() else { return };
+                match rule {
+                    Rule::Sign => sign(line, &mut scratch.buffers, out),
+                    Rule::Round => round(line, &mut scratch.buffers, out),
+                    _ => self.argmax(line, scratch, out),
+                }
+            }
+        }
+    }
+
+    /// An order of classes is the same before and after a softmax; a sigmoid in f32 has ties.
+    fn activated(&self, value: f32) -> f32 {
+        if self.activation == Activation::Sigmoid { sigmoid(value) } else { value }
+    }
+
+    fn beyond(
+        &self,
+        line: &impl Line,
+        channel: usize,
+        t: f32,
+        scratch: &mut Scratch,
+        out: &mut [u8],
+    ) {
+        let values = line.values(channel, &mut scratch.buffers);
+        let close = match self.activation {
+            Activation::Sigmoid => compare(values, out, |v| sigmoid(v) >= t, |v| sigmoid(v) - t),
+            _ => compare(values, out, |v| v >= t, |v| v - t),
+        };
+        if close {
+            for (index, (o, &v)) in out.iter_mut().zip(values).enumerate() {
+                if (self.activated(v) - t).abs() < CLOSE {
+                    *o = u8::from(self.activated(line.exact(channel, index)) >= t);
+                }
+            }
+        }
+    }
+
+    /// Softmax over the channels and a threshold: a pass for the sum, one for the channels.
+    fn softmax_beyond<'o>(
+        &self,
+        line: &impl Line,
+        t: f32,
+        scratch: &mut Scratch,
+        out: &mut impl Iterator<Item = &'o mut [u8]>,
+    ) {
+        let Scratch { buffers, best: largest, second: sum } = scratch;
+        largest.fill(f32::NEG_INFINITY);
+        for channel in 0..self.channels {
+            for (m, &v) in largest.iter_mut().zip(line.values(channel, buffers)) {
+                *m = m.max(v);
+            }
+        }
+        sum.fill(0.0);
+        for channel in 0..self.channels {
+            let values = line.values(channel, buffers);
+            for ((s, &m), &v) in sum.iter_mut().zip(&*largest).zip(values) {
+                *s += exp(v - m);
+            }
+        }
+        for (channel, out) in (0..self.channels).zip(out) {
+            let values = line.values(channel, buffers);
+            let parts = values.iter().zip(&*largest).zip(&*sum);
+            for (index, (o, ((&v, &m), &s))) in out.iter_mut().zip(parts).enumerate() {
+                let value = exp(v - m) / s;
+                *o = u8::from(value >= t);
+                if (value - t).abs() < CLOSE {
+                    let sum: f32 = (0..self.channels).map(|c| exp(line.exact(c, index) - m)).sum();
+                    *o = u8::from(exp(line.exact(channel, index) - m) / sum >= t);
+                }
+            }
+        }
+    }
+
+    fn argmax(&self, line: &impl Line, scratch: &mut Scratch, out: &mut [u8]) {
+        let Scratch { buffers, best, second } = scratch;
+        out.fill(0);
+        best.fill(f32::NEG_INFINITY);
+        second.fill(f32::NEG_INFINITY);
+        for channel in 0..self.channels {
+            let values = line.values(channel, buffers);
+            let lanes = out.iter_mut().zip(best.iter_mut()).zip(second.iter_mut()).zip(values);
+            match self.activation {
+                Activation::Sigmoid => {
+                    lanes.for_each(|(((o, b), s), &v)| larger(channel, sigmoid(v), o, b, s));
+                }
+                _ => lanes.for_each(|(((o, b), s), &v)| larger(channel, v, o, b, s)),
+            }
+        }
+        let least = if let Rule::Majority(t) = self.rule { t } else { f32::NEG_INFINITY };
+        for (index, (o, (&b, &s))) in out.iter_mut().zip(best.iter().zip(&*second)).enumerate() {
+            if b - s < CLOSE || (b - least).abs() < CLOSE {
+                let (class, value) = self.exact_argmax(line, index);
+                *o = if value >= least { class } else { 0 };
+            } else if b < least {
+                *o = 0;
+            }
+        }
+    }
+
+    fn exact_argmax(&self, line: &impl Line, index: usize) -> (u8, f32) {
+        let value = |channel| self.activated(line.exact(channel, index));
+        let mut best = (0, value(0));
+        for channel in 1..self.channels {
+            let value = value(channel);
+            if value > best.1 {
+                best = (channel as u8, value);
+            }
+        }
+        best
+    }
+}
+
+/// Takes a class where its value is the largest so far; no branches, for vectors.
+#[inline(always)]
+fn larger(channel: usize, value: f32, class: &mut u8, best: &mut f32, second: &mut f32) {
+    let larger = value > *best;
+    // The smaller of the two that do not stay the best.
+    let beaten = if larger { *best } else { value };
+    *second = if beaten > *second { beaten } else { *second };
+    *best = if larger { value } else { *best };
+    *class = if larger { channel as u8 } else { *class };
+}
+
+/// Writes whether each value is beyond a bound, and tells whether some value is close to it.
+fn compare(
+    values: &[f32],
+    out: &mut [u8],
+    beyond: impl Fn(f32) -> bool,
+    distance: impl Fn(f32) -> f32,
+) -> bool {
+    let mut close = false;
+    for (o, &v) in out.iter_mut().zip(values) {
+        *o = u8::from(beyond(v));
+        close |= distance(v).abs() < CLOSE;
+    }
+    close
+}
+
+fn sign(line: &impl Line, buffers: &mut Buffers, out: &mut [u8]) {
+    let values = line.values(0, buffers);
+    if compare(values, out, |v| v > 0.0, |v| v) {
+        for (index, (o, &v)) in out.iter_mut().zip(values).enumerate() {
+            if v.abs() < CLOSE {
+                *o = u8::from(line.exact(0, index) > 0.0);
+            }
+        }
+    }
+}
+
+fn round(line: &impl Line, buffers: &mut Buffers, out: &mut [u8]) {
+    let values = line.values(0, buffers);
+    for (index, (o, &v)) in out.iter_mut().zip(values).enumerate() {
+        // Relative, for labels are as large as 255.
+        let close = ((v - v.floor()) - 0.5).abs() < CLOSE * v.abs().max(1.0);
+        let value = if close { line.exact(0, index) } else { v };
+        *o = value.round_ties_even() as u8;
+    }
+}

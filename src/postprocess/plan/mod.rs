@@ -1,0 +1,205 @@
+//! A bundle's postprocessing read into what the engine does, in its order.
+
+mod arguments;
+mod reading;
+
+use crate::bundle::{Component, ResultForm};
+use crate::error::{Error, ErrorKind, Result};
+
+use super::activation::Activation;
+use super::components::LabelOperation;
+
+/// What follows the network.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PostPlan {
+    /// Applied first.
+    pub activation: Activation,
+    /// Discretisation on the network's grid, before any inversion.
+    pub before: Option<Discretise>,
+    /// The way back to the source's grid; without it the result is brought back all the same, by
+    /// the nearest voxel, because outputs are written on the source's grid.
+    pub invert: Option<InvertSpec>,
+    /// Applied to values on the source's grid.
+    pub activation_after: Activation,
+    /// Discretisation on the source's grid. Labels and masks that were interpolated on the way there
+    /// (`before`, and `nearest_interp` false) are rounded where this is none.
+    pub after: Option<Discretise>,
+    /// Operations on the labels of the network's grid, in their order.
+    pub operations_before: Vec<LabelOperation>,
+    /// Operations on the labels of the source's grid, in their order.
+    pub operations_after: Vec<LabelOperation>,
+}
+
+/// `AsDiscreted`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Discretise {
+    /// The class with the largest value; the first of equals.
+    Argmax,
+    /// 1 where a value is at least this, for each class.
+    Threshold(f32),
+    /// The nearest whole number, halves to the even one. Of probabilities it is 1 above a half.
+    Round,
+}
+
+/// `Invertd`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvertSpec {
+    /// Every resampling takes the nearest voxel.
+    pub nearest: bool,
+}
+
+/// What there is at a place of the postprocessing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Values of each class.
+    Values,
+    /// A label map.
+    Labels,
+    /// A label map of 0 and 1 that was made of another one.
+    Binary,
+    /// Masks, one for each channel of the network.
+    Masks,
+    /// One-hot channels of so many classes.
+    Sets(usize),
+    /// Masks made into labels.
+    Merged,
+}
+
+impl PostPlan {
+    /// From a bundle's postprocessing. What is not supported is [`ErrorKind::InvalidModel`] naming
+    /// its JSON path.
+    pub fn new(components: &[Component]) -> Result<Self> {
+        let plan = reading::read(components)?;
+        if plan.before.is_none() && plan.after.is_none() {
+            return Err(Error::new(
+                ErrorKind::InvalidModel,
+                "postprocessing: there is no AsDiscreted, so there are no labels to write",
+            ));
+        }
+        Ok(plan)
+    }
+
+    /// Whether the way back takes the nearest voxel.
+    pub fn nearest(&self) -> bool {
+        self.invert.is_none_or(|invert| invert.nearest)
+    }
+
+    /// Whether labels or masks are interpolated on the way back.
+    pub fn interpolates_labels(&self) -> bool {
+        self.before.is_some() && !self.nearest()
+    }
+
+    /// What a user of the result should know of how it was made.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.interpolates_labels() {
+            warnings.push(reading::INTERPOLATED.to_owned());
+        }
+        warnings
+    }
+
+    /// What the voxels of the result say, for a network of so many output channels.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidModel`] where the postprocessing does not suit that number.
+    pub fn form(&self, channels: usize) -> Result<ResultForm> {
+        let forms = self.forms();
+        let invalid = |why: String| {
+            Err(Error::new(ErrorKind::InvalidModel, format!("postprocessing: {why}")))
+        };
+        for pair in forms.windows(2) {
+            match pair {
+                [Form::Masks, Form::Sets(_)] if channels > 1 => {
+                    return invalid(format!(
+                        "AsDiscreted with to_onehot needs labels, and the network gives {channels} \
+                         channels: set argmax"
+                    ));
+                }
+                [Form::Masks, Form::Labels] if channels == 1 => {
+                    return invalid(
+                        "AsDiscreted with argmax makes 0 of a single channel".to_owned(),
+                    );
+                }
+                [Form::Labels, Form::Sets(classes)] if *classes < channels => {
+                    return invalid(format!(
+                        "AsDiscreted has to_onehot {classes}, and the network gives {channels} classes"
+                    ));
+                }
+                [Form::Labels, Form::Binary] if channels > 2 => {
+                    return invalid(format!(
+                        "AsDiscreted with a threshold makes one mask of {} classes, which has no name \
+                         in metadata.json",
+                        channels - 1
+                    ));
+                }
+                _ => {}
+            }
+        }
+        let operations = self.operations_before.iter().chain(&self.operations_after);
+        let merged = operations.into_iter().find_map(|operation| match operation {
+            LabelOperation::Merge(merge) => Some(merge.cases.clone()),
+            _ => None,
+        });
+        Ok(match (merged, forms.last()) {
+            (Some(cases), _) => ResultForm::Merged(cases),
+            (None, Some(Form::Masks)) if channels > 1 => ResultForm::Masks,
+            _ => ResultForm::Labels,
+        })
+    }
+
+    /// What would become of one component by itself, where that is not what its arguments say; else
+    /// empty.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new), as far as this component alone is at fault.
+    pub fn describe(component: &Component) -> Result<String> {
+        reading::describe(component)
+    }
+
+    /// The forms that the result has one after the other.
+    pub(super) fn forms(&self) -> Vec<Form> {
+        let first = |discretise: Discretise| match discretise {
+            Discretise::Argmax => Form::Labels,
+            Discretise::Threshold(_) | Discretise::Round => Form::Masks,
+        };
+        let mut forms = vec![Form::Values];
+        let follow = |forms: &mut Vec<Form>, operations: &[LabelOperation]| {
+            for operation in operations {
+                let form = forms.last().copied().unwrap_or(Form::Values);
+                forms.extend(after(form, operation));
+            }
+        };
+        forms.extend(self.before.map(first));
+        follow(&mut forms, &self.operations_before);
+        match (self.before, self.after, forms.last()) {
+            (None, Some(discretise), _) => forms.push(first(discretise)),
+            (Some(_), Some(Discretise::Threshold(_)), Some(Form::Labels)) => {
+                forms.push(Form::Binary);
+            }
+            (Some(_), Some(Discretise::Argmax), Some(Form::Masks | Form::Sets(_))) => {
+                forms.push(Form::Labels);
+            }
+            // Where at most one class has more than a half, channels are labels.
+            (Some(_), Some(_), Some(Form::Sets(_))) => {
+                forms.push(Form::Labels);
+            }
+            _ => {}
+        }
+        follow(&mut forms, &self.operations_after);
+        forms
+    }
+}
+
+/// The form that an operation makes, where it makes another one.
+fn after(form: Form, operation: &LabelOperation) -> Option<Form> {
+    match (operation, form) {
+        (LabelOperation::Merge(_), _) => Some(Form::Merged),
+        (LabelOperation::OneHot { classes }, _) => Some(Form::Sets(*classes)),
+        (LabelOperation::Argmax, _) => Some(Form::Labels),
+        (LabelOperation::Threshold(_), Form::Labels | Form::Merged) => Some(Form::Binary),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
