@@ -373,12 +373,14 @@ fn values(series: &Series, frame: &FrameGeometry) -> BTreeMap<usize, Value> {
             values.insert(key, value);
         }
     }
-    let b_value = ATTRIBUTES.iter().position(|place| place.tag == tags::DIFFUSION_B_VALUE);
-    if let Some(key) = b_value
-        && !values.contains_key(&key)
-        && let Some(value) = private_b_value(dataset)
-    {
-        values.insert(key, Value::Number(value));
+    for (tag, value) in [
+        (tags::DIFFUSION_B_VALUE, private_b_value(dataset).map(Value::Number)),
+        (tags::COMPLEX_IMAGE_COMPONENT, private_component(dataset)),
+    ] {
+        let key = ATTRIBUTES.iter().position(|place| place.tag == tag);
+        if let (Some(key), Some(value)) = (key, value) {
+            values.entry(key).or_insert(value);
+        }
     }
     if instance.frames.len() > 1 {
         let content = Places::new(dataset, frame.key.frame, tags::FRAME_CONTENT_SEQUENCE);
@@ -429,17 +431,34 @@ const B_VALUES: [(u16, &str, u8); 3] = [
 ];
 
 fn private_b_value(dataset: &Dataset) -> Option<f64> {
-    B_VALUES.iter().find_map(|&(group, creator, element)| {
-        let element = dataset.private_element(group, creator, element).ok()?;
-        let value = element.value().primitive()?;
-        let text = match value {
-            // Of implicit VR, where its representation is not known.
-            dicom_core::PrimitiveValue::U8(bytes) => String::from_utf8(bytes.to_vec()).ok()?,
-            other => other.to_multi_str().first()?.clone(),
-        };
-        let first = text.split('\\').next()?.trim_matches(|c: char| c == '\0' || c.is_whitespace());
-        // GE adds a thousand million where the direction is a vendor's.
-        const MARK: f64 = 1e7;
-        first.parse::<f64>().ok().filter(|b| b.is_finite() && *b >= 0.0).map(|b| b % MARK)
-    })
+    // GE adds a thousand million where the direction is a vendor's.
+    const MARK: f64 = 1e7;
+    let number = |&(group, creator, element): &(u16, &str, u8)| -> Option<f64> {
+        private_value(dataset, group, creator, element)?.parse().ok()
+    };
+    B_VALUES.iter().find_map(number).filter(|b| b.is_finite() && *b >= 0.0).map(|b| b % MARK)
+}
+
+/// GE's number for what ComplexImageComponent says.
+fn private_component(dataset: &Dataset) -> Option<Value> {
+    let component = match private_value(dataset, 0x0043, "GEMS_PARM_01", 0x2F)?.as_str() {
+        "0" => "MAGNITUDE",
+        "1" => "PHASE",
+        "2" => "REAL",
+        "3" => "IMAGINARY",
+        _ => return None,
+    };
+    Some(Value::Text(component.to_owned()))
+}
+
+/// The first value of a private attribute as text without padding.
+fn private_value(dataset: &Dataset, group: u16, creator: &str, element: u8) -> Option<String> {
+    let element = dataset.private_element(group, creator, element).ok()?;
+    let text = match element.value().primitive()? {
+        // Of implicit VR, where its representation is not known.
+        dicom_core::PrimitiveValue::U8(bytes) => String::from_utf8(bytes.to_vec()).ok()?,
+        other => other.to_multi_str().first()?.clone(),
+    };
+    let first = text.split('\\').next()?;
+    Some(first.trim_matches(|c: char| c == '\0' || c.is_whitespace()).to_owned())
 }

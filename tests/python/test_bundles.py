@@ -138,7 +138,7 @@ def test_four_sequences_make_one_segmentation(images, tmp_path):
     model = bundle(BRATS, tmp_path / "brats")
     assert "this bundle can be served" in run("bundle", "check", model)
     named = {name: requests[name] for name in SEQUENCES}
-    with emulate(store) as ahi, serve(model, ahi.address) as server:
+    with emulate(store) as ahi, serve(model, ahi.address, MISMATCH_POLICY="warn") as server:
         # Order and case do not matter.
         shuffled = {"flair": named["FLAIR"], "T2": named["T2"], "t1C": named["T1c"], "T1": named["T1"]}
         answer = post(server.address, {"inputs": [{"images": shuffled}]})
@@ -178,7 +178,7 @@ def test_rules_tell_images_apart(images, tmp_path):
     rules = [{"name": name, "conditions": {"SeriesDescription": rf"\b{name}\b", "Modality": "CT"}} for name in SEQUENCES]
     (model / "serving.json").write_text(json.dumps({"images": rules}))
     named = {name: requests[name] for name in SEQUENCES}
-    with emulate(store) as ahi, serve(model, ahi.address) as server:
+    with emulate(store) as ahi, serve(model, ahi.address, MISMATCH_POLICY="warn") as server:
         by_name = post(server.address, {"images": named})
         by_rule = post(server.address, {"images": [named[name] for name in ("T2", "FLAIR", "T1", "T1c")]})
         doubled = post(server.address, {"images": [named[name] for name in ("T2", "T2", "T1", "T1c")]})
@@ -202,7 +202,7 @@ def test_overlapping_masks_are_segments_of_their_own(images, tmp_path):
     config["postprocessing"]["transforms"] = [s for s in steps if s["_target_"] != "Lambdad"]
     path.write_text(json.dumps(config))
     named = {name: requests[name] for name in SEQUENCES}
-    with emulate(store) as ahi, serve(model, ahi.address) as server:
+    with emulate(store) as ahi, serve(model, ahi.address, MISMATCH_POLICY="warn") as server:
         answer = post(server.address, {"images": named, "outputs": ["dicom-seg", "nifti"]})
     assert answer[0] == 200, answer[2]
     counted = [s["voxels"] for s in json.loads(answer[2])["results"][0]["segments"]]

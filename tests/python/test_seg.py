@@ -16,6 +16,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK
 from pydicom.sr._concepts_dict import concepts
 
 REPOSITORY = Path(__file__).parents[2]
@@ -159,18 +160,30 @@ def test_nifti(name):
     labels = np.load(folder / "labels.npy")
     affine = np.load(folder / f"{name}.affine.npy")
     assert image.get_data_dtype() == np.uint8
-    np.testing.assert_array_equal(np.asarray(image.dataobj), labels)
-    np.testing.assert_allclose(image.affine, affine, rtol=1e-6)
-    np.testing.assert_allclose(image.header.get_zooms(), np.linalg.norm(affine[:3, :3], axis=0), rtol=1e-6)
+    found = np.asarray(image.dataobj)
+    if name == "straight":
+        np.testing.assert_array_equal(found, labels)
+        np.testing.assert_allclose(image.affine, affine, rtol=1e-6)
+    else:
+        # Slices are moved by whole pixels to where they lie: no voxel is further off than half of one.
+        own = np.linalg.inv(image.affine) @ affine
+        for z in range(labels.shape[2]):
+            moved = own @ [0, 0, z, 1]
+            x, y = (int(round(v)) for v in moved[:2])
+            assert abs(moved[2] - z) < 1e-5 and max(abs(moved[0] - x), abs(moved[1] - y)) <= 0.5 + 1e-5
+            slab = np.zeros(found.shape[:2], np.uint8)
+            slab[x : x + labels.shape[0], y : y + labels.shape[1]] = labels[:, :, z]
+            np.testing.assert_array_equal(found[:, :, z], slab)
+    np.testing.assert_allclose(image.header.get_zooms(), np.linalg.norm(image.affine[:3, :3], axis=0), rtol=1e-6)
     assert image.header.get_xyzt_units()[0] == "mm"
     sform, sform_code = image.get_sform(coded=True)
     qform, qform_code = image.get_qform(coded=True)
-    assert sform_code == 1
-    if name == "straight":
-        assert qform_code == 1
-        np.testing.assert_allclose(qform, affine, atol=1e-5)
-    else:
-        assert qform_code == 0
+    assert (sform_code, qform_code) == (1, 1)
+    np.testing.assert_allclose(qform, sform, atol=1e-5)
+    # ITK reads no file whose axes are oblique to each other; its patient axes are LPS.
+    itk = SimpleITK.ReadImage(str(folder / f"{name}.nii.gz"))
+    place = itk.TransformIndexToPhysicalPoint((3, 2, 1))
+    np.testing.assert_allclose(np.array(place) * [-1, -1, 1], (sform @ [3, 2, 1, 1])[:3], atol=1e-4)
 
 
 def test_known_codes_are_those_of_dicom():

@@ -162,6 +162,22 @@ fn private_b_values_count() {
     assert!(e.message().contains("2: DiffusionBValue=800 (3"), "{e}");
 }
 
+#[test]
+fn phase_and_magnitude_of_a_private_attribute_are_told_apart() {
+    let slices = (0..2_i16).flat_map(|component| {
+        (0..3).map(move |z| {
+            let number = usize::try_from(component).unwrap() * 3 + z;
+            let mut one = slice(number, [0., 0., 2.0 * z as f64], AXIAL);
+            one.put(DataElement::new(dicom_core::Tag(0x0043, 0x0010), VR::LO, "GEMS_PARM_01"));
+            let value = PrimitiveValue::from(component);
+            one.put(DataElement::new(dicom_core::Tag(0x0043, 0x102F), VR::SS, value));
+            one
+        })
+    });
+    let e = plan(&series(slices.collect())).unwrap_err();
+    assert!(e.message().contains("2: ComplexImageComponent=PHASE (3"), "{e}");
+}
+
 /// An enhanced instance: a frame for each of these heights and dimension indices.
 fn enhanced(frames: &[(f64, [u32; 2])]) -> Series {
     let sequence = |tag, items: Vec<Dataset>| {
