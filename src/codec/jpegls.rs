@@ -222,7 +222,7 @@ const RUN_ORDERS: [u32; 32] = [
 #[derive(Clone, Copy)]
 struct Context {
     /// Sum of the errors' sizes.
-    a: i32,
+    a: i64,
     /// Bias; of a sample that ends a run, the number of negative errors.
     b: i32,
     /// Correction of the prediction.
@@ -233,8 +233,8 @@ struct Context {
 
 impl Context {
     /// The order of the Golomb code for a mean of `a` (A.5.1).
-    fn order(self, a: i32) -> u32 {
-        (0..24).find(|k| i64::from(self.n) << k >= i64::from(a)).unwrap_or(24)
+    fn order(self, a: i64) -> u32 {
+        (0..24).find(|k| i64::from(self.n) << k >= a).unwrap_or(24)
     }
 }
 
@@ -256,7 +256,7 @@ impl<'a> Scan<'a> {
         let range = (max + 2 * near) / (2 * near + 1) + 1;
         let bits_of = |values: i32| i32::BITS - (values - 1).leading_zeros();
         let bits = bits_of(max + 1).max(2);
-        let context = Context { a: 2.max((range + 32) / 64), b: 0, c: 0, n: 1 };
+        let context = Context { a: i64::from(2.max((range + 32) / 64)), b: 0, c: 0, n: 1 };
         Self {
             bits: Bits::new(header.scan),
             parameters,
@@ -336,7 +336,7 @@ impl<'a> Scan<'a> {
     /// A.6.1 and A.6.2.
     fn updated(&self, mut context: Context, error: i32) -> Context {
         context.b += error * (2 * self.parameters.near + 1);
-        context.a += error.abs();
+        context.a += i64::from(error.abs());
         if context.n == self.parameters.reset {
             context.a >>= 1;
             context.b >>= 1;
@@ -399,7 +399,7 @@ impl<'a> Scan<'a> {
         let kind = i32::from(same);
         let index = CONTEXTS - 2 + usize::from(same);
         let mut context = self.contexts[index];
-        let mean = if same { context.a + (context.n >> 1) } else { context.a };
+        let mean = if same { context.a + i64::from(context.n >> 1) } else { context.a };
         let order = context.order(mean);
         let limit = self.limit - RUN_ORDERS[self.run_index] - 1;
         let mapped = self.code(order, limit)?;
@@ -410,7 +410,7 @@ impl<'a> Scan<'a> {
         if error < 0 {
             context.b += 1;
         }
-        context.a += (mapped + 1 - kind) >> 1;
+        context.a += i64::from((mapped + 1 - kind) >> 1);
         if context.n == self.parameters.reset {
             context.a >>= 1;
             context.b >>= 1;
@@ -430,10 +430,14 @@ impl<'a> Scan<'a> {
     fn code(&mut self, order: u32, limit: u32) -> Result<i32> {
         let escape = limit - self.quantised_bits - 1;
         let zeros = self.bits.zeros(escape)?;
-        if zeros < escape {
-            return Ok(((zeros << order) | self.bits.read(order)?) as i32);
-        }
-        Ok(self.bits.read(self.quantised_bits)? as i32 + 1)
+        let code = if zeros < escape {
+            u64::from(zeros) << order | u64::from(self.bits.read(order)?)
+        } else {
+            u64::from(self.bits.read(self.quantised_bits)?) + 1
+        };
+        // Errors are no larger than half the range; what no encoder writes is not added up.
+        let code = i32::try_from(code).ok().filter(|code| *code <= 2 * self.range);
+        code.ok_or_else(|| corrupt("JPEG-LS image has an error beyond its range"))
     }
 }
 

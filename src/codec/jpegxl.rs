@@ -55,12 +55,7 @@ pub(super) fn decode(data: &[u8], format: &FrameFormat) -> Result<Samples> {
     let (width, height) = (format.columns as usize, format.rows as usize);
     let most = (1_i64 << bits) - 1;
     let mut words = room::<u16>(format.pixels())?;
-    let whole = |value: i32| u16::try_from(i64::from(value)).ok().filter(|v| i64::from(*v) <= most);
-    // Where the decoder had to compute with fractions, the whole range is 1.
-    let scaled = |value: f32| {
-        let value = (f64::from(value) * most as f64).round();
-        value.is_finite().then(|| value.clamp(0.0, most as f64) as u16)
-    };
+    let whole = |value: i32| u16::try_from(value).ok().filter(|v| i64::from(*v) <= most);
     let values: Option<()> = match channel {
         ImageBuffer::I16(grid) if (grid.width(), grid.height()) == (width, height) => {
             grid.buf().iter().try_for_each(|v| Some(words.push(whole((*v).into())?)))
@@ -68,10 +63,23 @@ pub(super) fn decode(data: &[u8], format: &FrameFormat) -> Result<Samples> {
         ImageBuffer::I32(grid) if (grid.width(), grid.height()) == (width, height) => {
             grid.buf().iter().try_for_each(|v| Some(words.push(whole(*v)?)))
         }
-        ImageBuffer::F32(grid) if (grid.width(), grid.height()) == (width, height) => {
-            grid.buf().iter().try_for_each(|v| Some(words.push(scaled(*v)?)))
+        // Where the decoder had to compute with fractions, the whole range is 1, and what it holds may be
+        // larger than the image.
+        _ => {
+            let mut stream = render.stream_no_alpha();
+            let size = (stream.width() as usize, stream.height() as usize, stream.channels());
+            if size != (width, height, 1) {
+                return Err(failed("size"));
+            }
+            let mut row = room::<f32>(width)?;
+            row.resize(width, 0.0);
+            (0..height).try_for_each(|_| {
+                let written = stream.write_to_buffer(&mut row);
+                let scaled = row.iter().map(|v| (f64::from(*v) * most as f64).round());
+                words.extend(scaled.map(|v| v.clamp(0.0, most as f64) as u16));
+                (written == width).then_some(())
+            })
         }
-        _ => return Err(failed("size")),
     };
     values.ok_or_else(|| corrupt(format!("decoded to a value outside its {bits} bits")))?;
     from_words(words.into_iter(), format)

@@ -9,9 +9,11 @@ import time
 import zipfile
 
 import numpy as np
+import openjpeg
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
 from pydicom.sequence import Sequence
 
 from local import BINARY, ENVIRONMENT, SHARED, emulate, import_dicom, run
@@ -65,6 +67,16 @@ def check_same(found, expected, where=""):
             assert text(twin.value) == text(element.value), name
 
 
+def pixels_of(file):
+    """Pixels as another decoder has them."""
+    if not file.file_meta.TransferSyntaxUID.is_encapsulated:
+        return file.pixel_array
+    count = int(file.get("NumberOfFrames", 1))
+    frames = [openjpeg.decode(frame) for frame in generate_frames(file.PixelData, number_of_frames=count)]
+    assert len(frames) == count
+    return np.stack(frames) if count > 1 else frames[0]
+
+
 def faults(path):
     done = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True)
     return sorted(line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error"))
@@ -95,8 +107,9 @@ def test_files_are_those_that_were_imported(archive, pixels, tmp_path):
         assert file.file_meta.TransferSyntaxUID == syntax
         assert file.file_meta.MediaStorageSOPInstanceUID == uid
         check_same(file, originals[uid])
-        assert np.array_equal(file.pixel_array, originals[uid].pixel_array), uid
-    if shutil.which("dciodvfy"):
+        assert np.array_equal(pixels_of(file), originals[uid].pixel_array), uid
+    # It does not know HTJ2K.
+    if shutil.which("dciodvfy") and pixels == "decoded":
         for uid in list(fetched)[:3]:
             assert faults(fetched[uid].filename) == faults(originals[uid].filename)
     if shutil.which("dcmdump"):
@@ -128,7 +141,6 @@ def study(tmp_path):
         slice_.add_new(0x60020010, "US", 8)
         slice_.add_new(0x60003000, "OW", b"\1\2")
         slice_.add_new(0x60023000, "OW", b"\3\4")
-        slice_.add_new(0xFFFCFFFC, "OB", b"\0\0")
         slice_.save_as(path)
     report = pydicom.dcmread(files[0])
     for keyword in ("PixelData", "Rows", "Columns", "BitsAllocated"):
