@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import warnings
+import zlib
 
 import monai.transforms as transforms
 import monai.transforms.utils
@@ -22,7 +23,8 @@ from scipy.ndimage import gaussian_filter
 
 warnings.filterwarnings("ignore")
 OUT = sys.argv[1] if len(sys.argv) > 1 else os.path.dirname(os.path.abspath(__file__))
-rng = np.random.default_rng(int(sys.argv[2]) if len(sys.argv) > 2 else 1)
+SEED = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+rng = None
 
 # MONAI documents that objects smaller than min_size are removed. scikit-image since 0.26 takes the number, which
 # MONAI hands on by its position, for the largest size that is removed.
@@ -82,6 +84,8 @@ def composed(specs, pre=None):
 
 
 def make(name, pre, post, classes, dims=(15, 13, 11), **kw):
+    global rng
+    rng = np.random.default_rng([SEED, zlib.crc32(name.encode())])
     a = affine(**kw)
     image = np.round(smooth((1, *dims), 2.0) * 200).astype(np.float32)
     pre = [{"keys": "image", **spec} for spec in pre]
@@ -143,13 +147,15 @@ for name, chain in {
     "labels_rounded": [ARGMAX, LINEAR, ROUND, LARGEST],
     "binary": [SIGMOID, HALF, LINEAR, HALF],
     "masks": [SIGMOID, HALF, LINEAR, step("AsDiscreted", threshold=0.3)],
-    "masks_argmax": [SIGMOID, HALF, LINEAR, ARGMAX],
     "onehot": [ONEHOT, LINEAR],
     "onehot_argmax": [ONEHOT, LINEAR, ARGMAX],
     "onehot_fill_argmax": [ONEHOT, FILL, LINEAR, step("AsDiscreted", argmax=True, to_onehot=4)],
     "onehot_threshold": [ONEHOT, LINEAR, step("AsDiscreted", threshold=0.7)],
 }.items():
     make(f"interpolated_{name}", [RAS, SPACING], chain, 1 if name == "binary" else 4, **PLAIN)
+# No voxel of the source lies on one of the network's, where a mask's 0 and a weight of 1e-17 beside it would be ties.
+make("interpolated_masks_argmax", [RAS, step("Spacingd", pixdim=[1.13, 1.07, 1.47], mode="bilinear")],
+     [SIGMOID, HALF, LINEAR, ARGMAX], 4, **PLAIN)
 for mode in ("nearest", "nearest-exact", "trilinear", "area"):
     resized = step("Resized", spatial_size=[11, 16, 9], mode=mode)
     make(f"resized_{mode}_labels", [RAS, resized], [ARGMAX, LINEAR], 3, **PLAIN)
@@ -173,8 +179,9 @@ ORIENTATIONS = {
 }
 for name, kw in ORIENTATIONS.items():
     kw = dict(kw, **PLAIN)
-    for classes, final in ((2, [SOFTMAX, LINEAR, ARGMAX]), (5, [SOFTMAX, LINEAR, ARGMAX]), (2, [SIGMOID, LINEAR, HALF])):
-        make(f"oblique_{name}_{classes}_{'masks' if HALF in final else 'argmax'}", [RAS, SPACING], final, classes, **kw)
+    for classes in (2, 5):
+        make(f"oblique_{name}_{classes}_argmax", [RAS, SPACING], [SOFTMAX, LINEAR, ARGMAX], classes, **kw)
+    make(f"oblique_{name}_2_masks", [RAS, SPACING], [SIGMOID, LINEAR, HALF], 2, **kw)
     make(f"oblique_{name}_labels", [RAS, SPACING], [ARGMAX, NEAREST], 4, **kw)
     make(f"oblique_{name}_interpolated", [RAS, SPACING], [ARGMAX, LINEAR], 4, **kw)
     make(f"oblique_{name}_onehot", [RAS, SPACING], [ONEHOT, LINEAR, ARGMAX], 4, **kw)
@@ -184,8 +191,9 @@ for name, pre in {
     "axes_zeros": [step("Spacingd", pixdim=[1.3, 1.1, 1.7], diagonal=True, padding_mode="zeros")],
     "axes_mirror": [step("Spacingd", pixdim=[1.3, 1.1, 1.7], diagonal=True, padding_mode="reflection")],
     "nearest": [RAS, step("Spacingd", pixdim=[1.2, 1.2, 1.5], mode="nearest", align_corners=True)],
-    "windows": [step("CenterSpatialCropd", roi_size=[13, -1, 9]), RAS, step("SpatialPadd", spatial_size=[16, 16, 16]),
-                SPACING, step("DivisiblePadd", k=[8, 1, 4]), step("CenterSpatialCropd", roi_size=[14, 12, -1])],
+    "windows": [step("CenterSpatialCropd", roi_size=[13, -1, 9]), RAS, step("SpatialPadd", spatial_size=[17, 17, 17]),
+                step("Spacingd", pixdim=[1.21, 1.17, 1.53]), step("DivisiblePadd", k=[8, 1, 4]),
+                step("CenterSpatialCropd", roi_size=[14, 12, -1])],
     "resized": [RAS, SPACING, step("Resized", spatial_size=[9, 14, 12], mode="trilinear")],
     "resized_before": [step("Resized", spatial_size=[17, 11, 9], mode="trilinear"), RAS, SPACING],
     "twice": [SPACING, RAS, step("Spacingd", pixdim=[1.5, 1.4, 1.3], diagonal=True)],

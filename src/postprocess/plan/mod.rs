@@ -91,11 +91,17 @@ impl PostPlan {
 
     /// What a user of the result should know of how it was made.
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if self.interpolates_labels() {
-            warnings.push(reading::INTERPOLATED.to_owned());
+        if !self.interpolates_labels() {
+            return Vec::new();
         }
-        warnings
+        let channels = |form: &Form| matches!(form, Form::Masks | Form::Sets(_));
+        match (self.forms().iter().any(channels), self.after) {
+            (false, _) => vec![reading::LABELS_INTERPOLATED.to_owned()],
+            (true, None | Some(Discretise::Round)) => {
+                vec![reading::CHANNELS_INTERPOLATED.to_owned()]
+            }
+            (true, _) => Vec::new(),
+        }
     }
 
     /// What the voxels of the result say, for a network of so many output channels.

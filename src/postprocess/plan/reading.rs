@@ -9,9 +9,15 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::postprocess::{Activation, LabelOperation};
 
 /// Said where `Invertd` interpolates labels.
-pub(super) const INTERPOLATED: &str = "postprocessing: Invertd has nearest_interp false after \
-     AsDiscreted, so that labels are interpolated, as in MONAI; values between labels are rounded, and \
-     between labels 0 and 2 lies a rim of label 1. With nearest_interp true there is none";
+pub(super) const LABELS_INTERPOLATED: &str = "postprocessing: Invertd has nearest_interp false after \
+     AsDiscreted, so that labels are interpolated where the way back resamples, as in MONAI. Values \
+     between labels are rounded, so that a rim of label 1 may lie between labels 0 and 2; with \
+     nearest_interp true there is none";
+
+/// Said where `Invertd` interpolates channels of 0 and 1 and nothing discretises them again.
+pub(super) const CHANNELS_INTERPOLATED: &str = "postprocessing: Invertd has nearest_interp false \
+     after AsDiscreted, so that masks are interpolated where the way back resamples, as in MONAI. No \
+     AsDiscreted follows: what is above a half belongs to the mask";
 
 /// What there is for each key of a bundle that combines several networks.
 const SEVERAL_NETWORKS: [&str; 4] =
