@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::chain::Entry;
 use super::component::Component;
 use super::config::Reading;
+use super::network_part::NetworkPart;
 use super::problem::Problem;
 use super::{MODEL_FILE, model_missing};
 use crate::error::Result;
@@ -35,6 +36,8 @@ pub struct CheckReport {
     pub runs: bool,
     /// The three stages in order.
     pub stages: Vec<CheckedStage>,
+    /// The network, where its file was opened.
+    pub network: Option<NetworkPart>,
     /// What is wrong beside single components.
     pub problems: Vec<Problem>,
     /// What is odd but no hindrance.
@@ -113,6 +116,7 @@ pub fn check_report(
         version: reading.metadata.version.unwrap_or_default(),
         runs,
         stages,
+        network: None,
         problems,
         warnings: reading.warnings,
     })
@@ -208,6 +212,9 @@ impl fmt::Display for CheckReport {
             for component in &stage.components {
                 write_component(f, component)?;
             }
+        }
+        if let Some(network) = &self.network {
+            write!(f, "\nnetwork\n{network}")?;
         }
         if !self.problems.is_empty() {
             writeln!(f, "\nproblems")?;
