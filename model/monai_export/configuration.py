@@ -121,7 +121,15 @@ class Configuration:
         """Path of the component that loads the checkpoint, where there is one."""
         if "checkpointloader" in self.parser:
             return "checkpointloader"
-        return next(checkpoint_loaders(self.parser.get(), ""), None)
+        enabled = (path for path, item in components(self.parser.get(), "CheckpointLoader") if item.get("_disabled_") is not True)
+        return next(enabled, None)
+
+    def read_dicom(self):
+        """Lets the preprocessing load folders of DICOM files: which reader does is the caller's to say."""
+        config = self.parser.get()
+        for _, item in components(config, "LoadImaged"):
+            item["reader"] = "PydicomReader"
+        self.parser.set(config)
 
     def write(self, path):
         """Writes the configuration with its overrides, in the form of its file."""
@@ -136,18 +144,18 @@ def is_size(side):
     return isinstance(side, (int, float)) and not isinstance(side, bool) and side >= 1
 
 
-def checkpoint_loaders(config, path):
-    """Paths of `CheckpointLoader` in a configuration."""
+def components(config, name, path=""):
+    """Paths and definitions of the components of a class in a configuration."""
     below = lambda key: f"{path}#{key}" if path else str(key)
     if isinstance(config, dict):
         target = config.get("_target_")
-        if isinstance(target, str) and target.split(".")[-1] == "CheckpointLoader" and config.get("_disabled_") is not True:
-            yield path
+        if isinstance(target, str) and target.split(".")[-1] == name:
+            yield path, config
         for key, value in config.items():
-            yield from checkpoint_loaders(value, below(key))
+            yield from components(value, name, below(key))
     elif isinstance(config, list):
         for index, value in enumerate(config):
-            yield from checkpoint_loaders(value, below(index))
+            yield from components(value, name, below(index))
 
 
 def parse_override(text):

@@ -38,8 +38,12 @@ def export(network, folder, shape, opset):
     Returns the shape of its result, how many norms were rewritten, and the names of those that were not.
     """
     path = folder / FILE
-    with torch.no_grad():
-        result = tuple(first_of(network(torch.zeros(shape))).shape)
+    try:
+        with torch.no_grad():
+            result = tuple(first_of(network(torch.zeros(shape))).shape)
+    except Exception as error:
+        size = " x ".join(map(str, shape[1:]))
+        raise ExportError(f"the network cannot run on {size} (channels, window): {str(error).strip()[-400:]}") from error
     # TorchScript is exported as it is, with its loops and conditions.
     module = network if isinstance(network, torch.jit.ScriptModule) else Segmentation(network).eval()
     with warnings.catch_warnings(), torch.no_grad():

@@ -40,6 +40,7 @@ def prepared(configuration, folders, channels):
     """An image (channels, X, Y[, Z]) as the bundle gives it to its inferer."""
     from monai.transforms import Compose, LoadImaged
 
+    configuration.read_dicom()
     preprocessing = configuration.get("preprocessing")
     if preprocessing is None:
         raise ExportError(f"{configuration.file.name} has no preprocessing; --dicom needs one")
@@ -56,11 +57,8 @@ def prepared(configuration, folders, channels):
     else:
         raise ExportError(f"--dicom: {max(len(keys), channels)} folders are wanted, one for each image, in the order "
                           f"of {', '.join(keys) if len(keys) > 1 else 'the channels'}")
-    # The reader that takes a folder of DICOM files is the caller's to name, not the bundle's.
-    load = LoadImaged(keys=keys, reader="PydicomReader", image_only=False)
-    rest = [step for step in steps if step not in loads]
     try:
-        done = Compose([load, *rest])(data)
+        done = Compose(steps)(data)
     except Exception as error:
         while error.__cause__ is not None:
             error = error.__cause__

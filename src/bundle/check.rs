@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::chain::Entry;
 use super::component::Component;
 use super::config::Reading;
+use super::network_part::NetworkPart;
 use super::problem::Problem;
 use super::{MODEL_FILE, model_missing};
 use crate::error::Result;
@@ -35,6 +36,8 @@ pub struct CheckReport {
     pub runs: bool,
     /// The three stages in order.
     pub stages: Vec<CheckedStage>,
+    /// The network, where its file was opened.
+    pub network: Option<NetworkPart>,
     /// What is wrong beside single components.
     pub problems: Vec<Problem>,
     /// What is odd but no hindrance.
@@ -119,6 +122,7 @@ pub fn check_report(
         version: reading.metadata.version.unwrap_or_default(),
         runs,
         stages,
+        network: None,
         problems,
         warnings: reading.warnings,
         file,

@@ -23,6 +23,7 @@ mod expression;
 mod id;
 mod json;
 mod metadata;
+mod network_part;
 mod problem;
 mod report;
 mod resolver;
@@ -40,13 +41,14 @@ pub use component::Component;
 pub use config::BundleConfig;
 pub use execution::{ConvolutionSearch, Execution};
 pub use metadata::{Extent, NetworkFormat, TensorFormat};
+pub use network_part::NetworkPart;
 pub use problem::Problem;
 pub use segments::{ResultForm, segment_descriptions};
 
 use crate::error::{Error, ErrorKind, Result};
 
 /// The network's file, relative to the bundle.
-const MODEL_FILE: &str = "models/model.onnx";
+pub(crate) const MODEL_FILE: &str = "models/model.onnx";
 
 /// A bundle ready to be served.
 #[derive(Debug, Clone, PartialEq)]

@@ -23,7 +23,7 @@ pub struct Problem {
 
 impl Problem {
     /// A problem with a whole file.
-    pub(super) fn in_file(file: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn in_file(file: impl Into<String>, message: impl Into<String>) -> Self {
         Self { file: file.into(), path: String::new(), message: message.into() }
     }
 

@@ -39,6 +39,9 @@ impl fmt::Display for CheckReport {
                 writeln!(f, "  none")?;
             }
         }
+        if let Some(network) = &self.network {
+            write!(f, "\nnetwork\n{network}")?;
+        }
         if !self.problems.is_empty() {
             writeln!(f, "\nproblems")?;
             self.problems.iter().try_for_each(|problem| writeln!(f, "  {problem}"))?;
@@ -189,6 +192,7 @@ mod tests {
                     component("Flipd", json!({"keys": vec!["a_long_name"; 9]}), ""),
                 ],
             }],
+            network: None,
             problems: Vec::new(),
             warnings: Vec::new(),
             file: String::new(),

@@ -123,6 +123,38 @@ impl Inferer {
         std::array::from_fn(|a| self.window.roi_size[a].or(spatial[a]))
     }
 
+    /// Why a network of this shape cannot be given what the inferer gives it; nothing where it can.
+    pub fn mismatch(&self, shape: NetworkShape) -> Option<String> {
+        let kind = |planar: bool| if planar { "slices" } else { "volumes" };
+        let planar = self.slices_across.is_some();
+        if shape.planar != planar {
+            let (network, inferer) = (kind(shape.planar), kind(planar));
+            return Some(format!("takes {network}, the bundle's inferer gives it {inferer}"));
+        }
+        let takes = self.slices_across.map_or(shape, |axis| across(shape, axis)).spatial;
+        let gives = self.window.roi_size;
+        let differs =
+            |axis: usize| takes[axis].is_some_and(|n| gives[axis].is_some_and(|m| m != n));
+        let sizes = |window: [Option<usize>; 3]| {
+            let along = |n: Option<usize>| n.map_or("any".to_owned(), |n| n.to_string());
+            let axes = (0..3).filter(|axis| Some(*axis) != self.slices_across);
+            axes.map(|axis| along(window[axis])).collect::<Vec<_>>().join(" × ")
+        };
+        (0..3).any(differs).then(|| {
+            let (takes, gives) = (sizes(takes), sizes(gives));
+            format!(
+                "takes windows of {takes}, the bundle's inferer gives it {gives} (inferer#roi_size)"
+            )
+        })
+    }
+
+    /// Whether the inferer leaves the size of windows to the image.
+    pub fn takes_images_whole(&self) -> bool {
+        let along =
+            |axis: usize| Some(axis) == self.slices_across || self.window.roi_size[axis].is_none();
+        (0..3).all(along)
+    }
+
     /// Windows in a batch (`sw_batch_size`).
     pub fn batch_size(&self) -> usize {
         self.window.sw_batch_size
@@ -185,11 +217,12 @@ impl Inferer {
         sink: &mut dyn PlaneSink,
         progress: &dyn Progress,
     ) -> Result<WindowStats> {
-        match (self.slices_across, network.shape().planar) {
-            (Some(axis), true) => self.window.run(image, &Slices { network, axis }, sink, progress),
-            (None, false) => self.window.run(image, network, sink, progress),
-            (Some(_), false) => Err(mismatch("volumes", "slices")),
-            (None, true) => Err(mismatch("slices", "volumes")),
+        if let Some(why) = self.mismatch(network.shape()) {
+            return Err(Error::new(ErrorKind::InvalidModel, format!("models/model.onnx {why}")));
+        }
+        match self.slices_across {
+            Some(axis) => self.window.run(image, &Slices { network, axis }, sink, progress),
+            None => self.window.run(image, network, sink, progress),
         }
     }
 }
@@ -198,13 +231,6 @@ impl From<SlidingWindowInferer> for Inferer {
     fn from(window: SlidingWindowInferer) -> Self {
         Self { window, slices_across: None }
     }
-}
-
-fn mismatch(network: &str, inferer: &str) -> Error {
-    Error::new(
-        ErrorKind::InvalidModel,
-        format!("models/model.onnx takes {network}, the bundle's inferer gives it {inferer}"),
-    )
 }
 
 /// A network for slices as one for windows that are one voxel deep along `axis`.

@@ -269,6 +269,16 @@ impl OnnxNetwork {
         self.files.sha256()
     }
 
+    /// Norms of the network's file that are computed in two stages, for accuracy.
+    pub fn norms_in_two_stages(&self) -> usize {
+        self.norms.rewritable()
+    }
+
+    /// What is said of norms that are computed inaccurately; nothing where there are none.
+    pub fn norms_warning(&self) -> Option<String> {
+        self.norms.warning()
+    }
+
     /// Whether the network works as far as is known.
     ///
     /// # Errors

@@ -38,8 +38,15 @@ fn wrong_dimensions(what: &str, count: usize) -> String {
 
 /// The sizes of four or five dimensions.
 fn dimensions(what: &str, value: &ValueType) -> Result<Vec<Option<usize>>, String> {
-    let ValueType::Tensor { ty: TensorElementType::Float32, shape, .. } = value else {
-        return Err(format!("the network's {what} is not an f32 tensor"));
+    let shape = match value {
+        ValueType::Tensor { ty: TensorElementType::Float32, shape, .. } => shape,
+        ValueType::Tensor { ty, .. } => {
+            return Err(format!(
+                "the network's {what} is a tensor of {ty}; float32 is wanted: export it again with that \
+                 (model/convert_fp16.py leaves input and output in float32)"
+            ));
+        }
+        _ => return Err(format!("the network's {what} is no tensor; a float32 tensor is wanted")),
     };
     match shape.len() {
         4 | 5 => Ok(shape.iter().map(|&d| usize::try_from(d).ok()).collect()),

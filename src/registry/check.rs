@@ -2,12 +2,16 @@
 
 use std::path::Path;
 
+use super::fit;
 use crate::bundle::serving::Serving;
 use crate::bundle::{
-    BundleConfig, CheckReport, Component, Stage, check_report, segment_descriptions,
+    BundleConfig, CheckReport, Component, MODEL_FILE, NetworkPart, Problem, Stage, check_report,
+    segment_descriptions,
 };
-use crate::error::Result;
-use crate::inference::Inferer;
+use crate::error::{ErrorKind, Result};
+use crate::inference::{
+    Inferer, Network, NetworkSettings, NetworkShape, OnnxNetwork, ProviderChoice,
+};
 use crate::postprocess::PostPlan;
 use crate::transforms::{self, Preprocessing};
 
@@ -29,8 +33,70 @@ pub fn check_bundle(dir: &Path) -> Result<CheckReport> {
         if let Ok(plan) = PostPlan::new(&config.postprocessing) {
             report.warnings.extend(plan.warnings());
         }
+        network(&mut report, &config, dir);
     }
     Ok(report)
+}
+
+/// Opens the network and compares it with the configuration, as loading the model does.
+fn network(report: &mut CheckReport, config: &BundleConfig, dir: &Path) {
+    let path = dir.join(MODEL_FILE);
+    if !path.is_file() {
+        return;
+    }
+    // On a CPU, with one session: what a device offers is no property of the bundle.
+    let settings = NetworkSettings {
+        provider: ProviderChoice::Cpu,
+        threads: Some(1),
+        side_by_side: 1,
+        ..NetworkSettings::default()
+    };
+    let network = match OnnxNetwork::load(&path, &settings) {
+        Ok(network) => network,
+        Err(error) if error.kind() == ErrorKind::InvalidModel => {
+            let message = error.message();
+            let path = path.display().to_string();
+            let bare = message.strip_prefix(&path).and_then(|rest| rest.strip_prefix(": "));
+            return unfit(report, bare.unwrap_or(message));
+        }
+        // That this machine cannot run it says nothing of the bundle.
+        Err(error) => {
+            report.warnings.push(format!("{MODEL_FILE} was not opened: {}", error.message()));
+            return;
+        }
+    };
+    let shape = network.shape();
+    report.network = Some(NetworkPart {
+        file: MODEL_FILE.to_owned(),
+        sha256: network.sha256().to_owned(),
+        input: sizes(shape),
+        output_channels: shape.output_channels,
+        norms_in_two_stages: network.norms_in_two_stages(),
+    });
+    report.warnings.extend(network.norms_warning());
+    let across = Preprocessing::new(&config.preprocessing, &config.image_keys);
+    let Ok(inferer) = across.and_then(|p| Inferer::from_component(&config.inferer, p.plane_across))
+    else {
+        return;
+    };
+    for fault in fit::faults(config, &inferer, shape) {
+        let message = fault.message();
+        let bare = message.strip_prefix(MODEL_FILE).map(str::trim_start);
+        unfit(report, bare.unwrap_or(message));
+    }
+    report.warnings.extend(fit::notes(&inferer, shape));
+}
+
+/// Adds what is wrong with the network.
+fn unfit(report: &mut CheckReport, message: &str) {
+    report.problems.push(Problem::in_file(MODEL_FILE, message));
+    report.runs = false;
+}
+
+/// Sizes of the input as the network has them.
+fn sizes(shape: NetworkShape) -> Vec<Option<usize>> {
+    let spatial = if shape.planar { &shape.spatial[..2] } else { &shape.spatial[..] };
+    [shape.batch, shape.input_channels].into_iter().chain(spatial.iter().copied()).collect()
 }
 
 /// What becomes of one component beside what its arguments say, or why it cannot run.

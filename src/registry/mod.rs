@@ -12,6 +12,7 @@ mod budget;
 pub mod catalog;
 mod check;
 mod dynamic;
+mod fit;
 mod host;
 mod loader;
 mod model;

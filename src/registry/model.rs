@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ndarray::Array4;
 
+use super::fit;
 use crate::bundle::serving::Serving;
 use crate::bundle::{Bundle, BundleConfig, Execution, ResultForm, segment_descriptions};
 use crate::config::{ComputeSettings, ExecutionProvider};
@@ -134,7 +135,7 @@ impl Model {
         };
         let network = OnnxNetwork::load(&bundle.model_path, &settings)?;
         let described = config.network.outputs.first().and_then(|o| o.num_channels);
-        check_channels(&network, described)?;
+        fit::ensure(config, &inferer, network.shape())?;
         let images = image_names(config, network.shape().input_channels);
         let channels = network.shape().output_channels.or(described).unwrap_or(channel_def.len());
         let form = postprocessing.form(channels)?;
@@ -280,19 +281,6 @@ fn image_names(config: &BundleConfig, channels: Option<usize>) -> Vec<String> {
                 name.filter(|n| !n.is_empty()).map_or_else(|| channel.to_string(), str::to_owned)
             })
             .collect(),
-    }
-}
-
-/// The network's channels must be those the metadata describes.
-fn check_channels(network: &OnnxNetwork, described: Option<usize>) -> Result<()> {
-    match (network.shape().output_channels, described) {
-        (Some(has), Some(says)) if has != says => Err(Error::new(
-            ErrorKind::InvalidModel,
-            format!(
-                "models/model.onnx gives {has} channels, configs/metadata.json describes {says}"
-            ),
-        )),
-        _ => Ok(()),
     }
 }
 

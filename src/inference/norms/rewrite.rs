@@ -37,7 +37,7 @@ pub(in crate::inference) fn rewritten(path: &Path, survey: &Survey) -> Result<Ve
     let room = usize::try_from(bytes).unwrap_or(usize::MAX).saturating_add(more);
     let mut out = Vec::new();
     reserve(&mut out, room, "the network's file")?;
-    let mut rewrite = Rewrite { input: Reader::new(file), survey, out, done: 0 };
+    let mut rewrite = Rewrite { input: Reader::new(file), survey, out, done: 0, index: 0 };
     rewrite.model().map_err(unreadable)?;
     if rewrite.out.len() > LARGEST || rewrite.out.len() > room {
         let message = format!("{} is too large for its norms to be replaced", path.display());
@@ -52,6 +52,8 @@ struct Rewrite<'a, R> {
     out: Vec<u8>,
     /// Norms replaced so far.
     done: usize,
+    /// Nodes of the graph so far. A message may come in several parts.
+    index: u64,
 }
 
 impl<R: Read + Seek> Rewrite<'_, R> {
@@ -70,12 +72,11 @@ impl<R: Read + Seek> Rewrite<'_, R> {
         put_varint(&mut self.out, 7 << 3 | 2);
         let start = self.out.len();
         self.out.extend([0; LENGTH]);
-        let mut index = 0;
         while let Some(field) = self.input.field(end)? {
             let norm = match field.number {
                 1 => {
-                    index += 1;
-                    self.survey.norms.get(&(index - 1))
+                    self.index += 1;
+                    self.survey.norms.get(&(self.index - 1))
                 }
                 _ => None,
             };

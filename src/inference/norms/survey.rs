@@ -432,6 +432,32 @@ pub(super) mod tests {
         out
     }
 
+    /// Adds the input `image` and the output `pred` to the end of a model: a second part of its graph,
+    /// which is merged with the first.
+    pub fn value_info(model: &mut Vec<u8>, dims: &[&str]) {
+        let mut graph = Vec::new();
+        for (field, name) in [(11, "image"), (12, "pred")] {
+            let (mut shape, mut tensor, mut kind, mut info) =
+                (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+            for dim in dims {
+                let mut message = Vec::new();
+                match dim.parse() {
+                    Ok(size) => put_number(&mut message, 1, size),
+                    Err(_) => put_bytes(&mut message, 2, dim.as_bytes()),
+                }
+                put_bytes(&mut shape, 1, &message);
+            }
+            put_number(&mut tensor, 1, 1);
+            put_bytes(&mut tensor, 2, &shape);
+            put_bytes(&mut kind, 1, &tensor);
+            put_bytes(&mut info, 1, name.as_bytes());
+            put_bytes(&mut info, 2, &kind);
+            put_bytes(&mut graph, field, &info);
+        }
+        put_bytes(&mut graph, 2, b"graph");
+        put_bytes(model, 7, &graph);
+    }
+
     fn survey(model: &[u8]) -> Survey {
         Survey::read(Cursor::new(model), &|| Ok(Cursor::new(model))).unwrap()
     }
