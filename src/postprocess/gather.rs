@@ -14,7 +14,7 @@ use crate::transforms::{GridMap, Sampler};
 enum Lookup {
     /// For each output axis the input axis, and the input index of each output index.
     Map([usize; 3], [Vec<Option<usize>>; 3]),
-    Sampler(Sampler),
+    Sampler(Box<Sampler>),
 }
 
 /// Brings an image with axes (X, Y, Z) back; 0 where nothing was. X runs fastest in the result.
@@ -47,7 +47,7 @@ impl Lookup {
         match step {
             Step::Map(map) => lookup_of(map),
             Step::Resample { resample, from, to } => {
-                Ok(Self::Sampler(Sampler::new(*resample, from, to)?))
+                Ok(Self::Sampler(Box::new(Sampler::new(*resample, from, to)?)))
             }
         }
     }

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pydicom
 import pytest
+import yaml
 from onnx import TensorProto, helper
 
 from local import SHARED, emulate, import_dicom, post, run, serve
@@ -38,8 +39,8 @@ def weights(inputs, outputs):
             generator.normal(scale=0.2, size=outputs).astype(np.float32))
 
 
-def network(inputs, outputs, dimensions):
-    kernel, bias = weights(inputs, outputs)
+def network(inputs, outputs, dimensions, given=None):
+    kernel, bias = given or weights(inputs, outputs)
     axes = ["x", "y", "z"][:dimensions]
     value = lambda name, channels: helper.make_tensor_value_info(
         name, TensorProto.FLOAT, ["n", channels, *axes]
@@ -115,6 +116,63 @@ def test_a_published_bundle_runs_whole(name, images, tmp_path):
     seg = segmentation(answer)
     assert seg.number_of_segments == SEGMENTATION[name]
     assert (seg.Rows, seg.Columns) == (48, 48)
+
+
+def masks(answer, source):
+    """Each segment of an answer as a mask, slices in the order of their positions."""
+    seg = segmentation(answer)
+    heights = sorted(float(pydicom.dcmread(p).ImagePositionPatient[2]) for p in source.rglob("*.dcm"))
+    found = np.zeros((seg.number_of_segments, len(heights), seg.Rows, seg.Columns), bool)
+    for pixels, frame in zip(np.atleast_3d(seg.pixel_array), seg.PerFrameFunctionalGroupsSequence):
+        height = float(frame.PlanePositionSequence[0].ImagePositionPatient[2])
+        number = frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        found[number - 1, np.abs(np.array(heights) - height).argmin()] = pixels > 0
+    return found, seg
+
+
+def without_holes(mask):
+    """Background that no path of neighbours, corners included, joins to the border is filled."""
+    free = ~np.pad(mask, 1)
+    reached = np.zeros_like(free)
+    reached[0] = True
+    size = 0
+    while reached.sum() != size:
+        size = reached.sum()
+        for axis in range(3):
+            reached = reached | np.roll(reached, 1, axis) | np.roll(reached, -1, axis)
+        reached &= free
+    return ~reached[1:-1, 1:-1, 1:-1]
+
+
+def test_one_hot_channels_are_filled_each_by_itself_from_yaml(images, tmp_path):
+    """A class that lies in another stays, and belongs to both."""
+    name = "swin_unetr_btcv_segmentation"
+    plain, onehot = bundle(name, tmp_path / "plain"), bundle(name, tmp_path / "onehot")
+    # Each class is a range of intensities, from 0 to 1.
+    level = np.arange(14) / 13
+    bands = network(1, 14, 3, ((2 * level[:, None]).astype(np.float32), (-level**2).astype(np.float32)))
+    for model in (plain, onehot):
+        onnx.save(bands, model / "models/model.onnx")
+    config = json.loads((onehot / "configs/inference.json").read_text())
+    steps = config["postprocessing"]["transforms"]
+    index = next(i for i, step in enumerate(steps) if step["_target_"] == "AsDiscreted")
+    steps[index]["to_onehot"] = 14
+    steps.insert(index + 1, {"_target_": "FillHolesd", "keys": "pred"})
+    (onehot / "configs/inference.json").unlink()
+    (onehot / "configs/inference.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    report = run("bundle", "check", onehot)
+    assert "AsDiscreted" in report and "to_onehot: 14" in report and "this bundle can be served" in report
+    found = {}
+    with emulate(images[0]) as ahi:
+        for model in (plain, onehot):
+            with serve(model, ahi.address) as server:
+                answer = post(server.address, images[1]["CT"])
+            assert answer[0] == 200, answer[2]
+            found[model.name], seg = masks(answer, images[2]["T1"])
+    expected = np.stack([without_holes(mask) for mask in found["plain"]])
+    assert (expected.sum(axis=0) > 1).any(), "no class lies in another"
+    assert (found["onehot"] == expected).all()
+    assert seg.SegmentsOverlap == "YES"
 
 
 def labels_by_hand(folders):

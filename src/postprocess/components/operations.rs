@@ -13,9 +13,9 @@ impl LabelOperation {
     /// Applies it to a segmentation on whatever grid.
     pub fn apply(&self, segmentation: &mut Segmentation) -> Result<()> {
         match (self, &mut *segmentation) {
-            (Self::Merge(merge), _) => return merge.apply(segmentation),
+            (Self::Merge(merge), _) => merge.apply(segmentation),
             (Self::OneHot { .. } | Self::Argmax | Self::Threshold(_), _) => {
-                return forms::apply(self, segmentation);
+                forms::apply(self, segmentation)
             }
             (_, Segmentation::Sets(sets)) => on_sets::apply(self, sets),
             // A label map stands for its own one-hot form.

@@ -147,7 +147,7 @@ fn a_second_discretisation_needs_something_to_discretise() {
     assert_eq!(masks.operations_before, [LabelOperation::Argmax]);
     assert_eq!(masks.form(3).unwrap(), ResultForm::Labels);
     assert!(masks.form(1).is_err(), "argmax of one channel is 0 everywhere");
-    assert_eq!(plan(&[half.clone()]).form(3).unwrap(), ResultForm::Masks);
+    assert_eq!(plan(std::slice::from_ref(&half)).form(3).unwrap(), ResultForm::Masks);
     for list in [
         vec![argmax.clone(), argmax.clone()],
         vec![half.clone(), ("AsDiscreted", json!({"threshold": 1.5}))],
