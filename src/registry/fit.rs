@@ -11,12 +11,15 @@ const AGAIN: &str = "export it again with model/export_monai_bundle.py";
 pub(super) fn faults(config: &BundleConfig, inferer: &Inferer, shape: NetworkShape) -> Vec<Error> {
     let invalid = |message: String| Error::new(ErrorKind::InvalidModel, message);
     let mut faults = Vec::new();
-    let described =
-        |formats: &[crate::bundle::TensorFormat]| formats.first().and_then(|f| f.num_channels);
-    for (does, has, says) in [
-        ("takes", shape.input_channels, described(&config.network.inputs)),
-        ("gives", shape.output_channels, described(&config.network.outputs)),
-    ] {
+    // Where there are several inputs, the bundle's transforms put them together in ways of their own.
+    let takes = match &config.network.inputs[..] {
+        [only] => only.num_channels,
+        _ => None,
+    };
+    let gives = config.network.outputs.first().and_then(|output| output.num_channels);
+    for (does, has, says) in
+        [("takes", shape.input_channels, takes), ("gives", shape.output_channels, gives)]
+    {
         if let (Some(has), Some(says)) = (has, says)
             && has != says
         {
