@@ -11,7 +11,8 @@ use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 
 use super::affine::dot;
-use super::slice::{FrameGeometry, Places};
+use super::places::Places;
+use super::slice::FrameGeometry;
 use crate::dicom::{Attributes, Dataset, Series};
 use crate::policy::Value;
 

@@ -6,6 +6,7 @@
 pub mod affine;
 mod apart;
 mod candidates;
+mod places;
 mod plan;
 mod slice;
 mod stack;

@@ -1,12 +1,12 @@
 //! Geometry and rescale of one frame, wherever its header keeps them: at the top of a classic
 //! single-frame instance, or in the functional groups of an enhanced one (PS3.3 C.7.6.16).
 
-use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 
+use super::places::Places;
 use super::values;
 use crate::codec::FrameFormat;
-use crate::dicom::{Attributes, Dataset, FrameKey, Instance, Series};
+use crate::dicom::{Attributes, FrameKey, Instance, Series};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What the header says of one frame.
@@ -111,54 +111,4 @@ fn check_orientation(row: [f64; 3], column: [f64; 3]) -> Result<()> {
         ErrorKind::InvalidImage,
         "ImageOrientationPatient is not a pair of unit vectors at a right angle",
     ))
-}
-
-/// Where an attribute of one frame may stand, in the order they are tried: the frame's own
-/// functional group, the shared one, the top level.
-pub(super) struct Places<'a> {
-    candidates: Vec<&'a Dataset>,
-}
-
-impl<'a> Places<'a> {
-    pub fn new(dataset: &'a Dataset, frame: usize, macro_sequence: Tag) -> Self {
-        let group = |sequence: Tag, item: usize| -> Option<&'a Dataset> {
-            let groups = dataset.element_opt(sequence).ok()??.items()?;
-            groups.get(item)?.element_opt(macro_sequence).ok()??.items()?.first()
-        };
-        let candidates = [
-            group(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, frame),
-            group(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, 0),
-            Some(dataset),
-        ];
-        Self { candidates: candidates.into_iter().flatten().collect() }
-    }
-
-    /// The place that has the attribute at all; the top level where none has it, so that the error
-    /// of a missing attribute is the usual one.
-    fn holding(&self, tag: Tag) -> &'a Dataset {
-        self.candidates
-            .iter()
-            .find(|d| d.element_opt(tag).ok().flatten().is_some())
-            .or(self.candidates.last())
-            .copied()
-            .unwrap_or_else(|| unreachable!("the top level is always a candidate"))
-    }
-
-    fn numbers<const N: usize>(&self, tag: Tag) -> Result<[f64; N]> {
-        self.holding(tag).required_numbers(tag)
-    }
-
-    fn number(&self, tag: Tag) -> Option<f64> {
-        self.holding(tag).number(tag)
-    }
-
-    /// The first item of a sequence that stands there.
-    pub fn item(&self, sequence: Tag) -> Option<&'a Dataset> {
-        self.holding(sequence).element_opt(sequence).ok()??.items()?.first()
-    }
-
-    /// All values as text; empty where none has the attribute.
-    pub fn texts(&self, tag: Tag) -> Vec<String> {
-        self.holding(tag).texts(tag)
-    }
 }

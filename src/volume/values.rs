@@ -6,7 +6,7 @@
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 
-use super::slice::Places;
+use super::places::Places;
 use crate::codec::FrameFormat;
 use crate::dicom::attributes::keyword;
 use crate::dicom::{Attributes, Dataset};

@@ -18,7 +18,8 @@ fn put(tag: dicom_core::Tag, vr: VR, value: &'static str) -> impl Fn(&mut Datase
 #[test]
 fn a_value_that_would_be_read_wrongly_is_refused_by_name() {
     let ct = put(tags::MODALITY, VR::CS, "CT");
-    let cases: Vec<(Box<dyn Fn(&mut Dataset)>, &str)> = vec![
+    type Change = Box<dyn Fn(&mut Dataset)>;
+    let cases: Vec<(Change, &str)> = vec![
         (Box::new(put(tags::RESCALE_INTERCEPT, VR::DS, "-1024,0")), "RescaleIntercept"),
         (Box::new(put(tags::RESCALE_SLOPE, VR::DS, "NaN")), "RescaleSlope"),
         (Box::new(put(tags::RESCALE_SLOPE, VR::DS, "inf")), "RescaleSlope"),
