@@ -30,6 +30,7 @@ mod resolver;
 mod roots;
 mod segments;
 pub mod serving;
+mod unique;
 mod value;
 mod yaml;
 

@@ -5,8 +5,8 @@
 
 use serde_json::Value;
 
-use super::json::{MAX_BYTES, Unique};
 use super::problem::Problem;
+use super::unique::{MAX_BYTES, Unique};
 
 /// What the names of YAML files end in.
 pub(super) const SUFFIXES: [&str; 2] = ["yaml", "yml"];

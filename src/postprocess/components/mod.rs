@@ -8,7 +8,9 @@ mod labelling;
 mod on_sets;
 mod operations;
 
-use super::Merge;
+use ndarray::Axis;
+
+use super::{Merge, Segmentation};
 use crate::bundle::Args;
 use crate::error::Result;
 
@@ -113,6 +115,22 @@ impl LabelOperation {
 }
 
 impl LabelOperation {
+    /// Applies it to a segmentation on whatever grid.
+    pub fn apply(&self, segmentation: &mut Segmentation) -> Result<()> {
+        match (self, &mut *segmentation) {
+            (Self::Merge(merge), _) => merge.apply(segmentation),
+            (Self::OneHot { .. } | Self::Argmax | Self::Threshold(_), _) => {
+                forms::apply(self, segmentation)
+            }
+            (_, Segmentation::Sets(sets)) => on_sets::apply(self, sets),
+            // A label map stands for its own one-hot form.
+            (_, Segmentation::Labels(labels)) => {
+                self.apply_to(labels.view_mut().insert_axis(Axis(0)), Some(false))
+            }
+            (_, Segmentation::Masks(masks)) => self.apply_to(masks.view_mut(), None),
+        }
+    }
+
     /// The same operation on voxels of `volume` cubic millimetres: sizes are counted in voxels.
     pub fn in_voxels(&self, volume: f64) -> Self {
         match *self {

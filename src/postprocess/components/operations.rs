@@ -3,30 +3,19 @@
 
 use ndarray::{ArrayView4, ArrayViewMut4, Axis, Slice};
 
+use super::LabelOperation;
 use super::labelling::{Component, Components, Groups, Neighbourhood};
-use super::{LabelOperation, forms, on_sets};
 use crate::error::{Error, ErrorKind, Result};
-use crate::postprocess::Segmentation;
 use crate::postprocess::boxes::boxes_of_values;
 
 impl LabelOperation {
-    /// Applies it to a segmentation on whatever grid.
-    pub fn apply(&self, segmentation: &mut Segmentation) -> Result<()> {
-        match (self, &mut *segmentation) {
-            (Self::Merge(merge), _) => merge.apply(segmentation),
-            (Self::OneHot { .. } | Self::Argmax | Self::Threshold(_), _) => {
-                forms::apply(self, segmentation)
-            }
-            (_, Segmentation::Sets(sets)) => on_sets::apply(self, sets),
-            // A label map stands for its own one-hot form.
-            (_, Segmentation::Labels(labels)) => {
-                self.apply_to(labels.view_mut().insert_axis(Axis(0)), Some(false))
-            }
-            (_, Segmentation::Masks(masks)) => self.apply_to(masks.view_mut(), None),
-        }
-    }
-
-    fn apply_to(&self, mut image: ArrayViewMut4<u8>, as_labels: Option<bool>) -> Result<()> {
+    /// Applies it to labels or masks; `as_labels` says whether an image of one channel stands for its
+    /// one-hot form.
+    pub(super) fn apply_to(
+        &self,
+        mut image: ArrayViewMut4<u8>,
+        as_labels: Option<bool>,
+    ) -> Result<()> {
         let channels = image.dim().0;
         match self {
             Self::KeepLargest { applied_labels, independent, onehot, connectivity, components } => {
