@@ -58,10 +58,16 @@ pub(super) fn decode(data: &[u8], format: &FrameFormat) -> Result<Samples> {
     let whole = |value: i32| u16::try_from(value).ok().filter(|v| i64::from(*v) <= most);
     let values: Option<()> = match channel {
         ImageBuffer::I16(grid) if (grid.width(), grid.height()) == (width, height) => {
-            grid.buf().iter().try_for_each(|v| Some(words.push(whole((*v).into())?)))
+            grid.buf().iter().try_for_each(|v| {
+                words.push(whole((*v).into())?);
+                Some(())
+            })
         }
         ImageBuffer::I32(grid) if (grid.width(), grid.height()) == (width, height) => {
-            grid.buf().iter().try_for_each(|v| Some(words.push(whole(*v)?)))
+            grid.buf().iter().try_for_each(|v| {
+                words.push(whole(*v)?);
+                Some(())
+            })
         }
         // Where the decoder had to compute with fractions, the whole range is 1, and what it holds may be
         // larger than the image.

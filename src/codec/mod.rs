@@ -11,6 +11,7 @@ mod jpeg;
 mod jpeg12;
 mod jpeg2000;
 mod jpegls;
+mod jpegls_header;
 mod jpegxl;
 mod native;
 mod openjp2_ffi;

@@ -211,7 +211,7 @@ impl Target<'_> {
             }
             Err(e) => return Err(advised(e)),
         };
-        let total = bytes.checked_mul(count as u64).unwrap_or(u64::MAX);
+        let total = bytes.saturating_mul(count as u64);
         Ok((form, explicit, PixelForm::Native(total)))
     }
 
