@@ -210,10 +210,19 @@ def bomb():
     return memory.getvalue()
 
 
-def test_bad_inputs(phantom, server, s3, voxels):
+def test_bad_inputs(phantom, server, s3, voxels, tmp_path):
     files = phantom[0]
     cut = zip_of(files)
-    twice = zip_of([*files, files[0]], names=lambda index: f"{index}")
+    # Copies of an instance are taken once; two instances of one UID are not copies.
+    copies = zip_of([*files, files[0]], names=lambda index: f"{index}")
+    answer = post(server.address, {"s3Uri": put(s3, "copies.zip", copies)})
+    assert voxels_of(answer) == voxels
+    assert "same instance" in str(json.loads(answer[2])["results"][0]["warnings"])
+    other = tmp_path / "other.dcm"
+    data = pydicom.dcmread(files[0])
+    data.ImageComments = "another"
+    data.save_as(other)
+    twice = zip_of([*files, other], names=lambda index: f"{index}")
     expected = {
         "none": (f"s3://{BUCKET}/nothing-here", 404), "no-bucket": ("s3://no-such-bucket/a", 404),
         "text": (put(s3, "text", b"Doe^Jane"), 400), "json": (put(s3, "json-without-ending", b"{}"), 400),
