@@ -1,19 +1,16 @@
 //! Volumes of one series told apart by the attributes in which their frames differ.
 //!
 //! A series may hold phases, echoes, b-values or time points of the same slices. Where several frames
-//! lie at one position, the first attribute of [`ATTRIBUTES`] that differs between them splits the
+//! lie at one position, the first attribute of [`ATTRIBUTES`](super::traits::ATTRIBUTES) that differs between them splits the
 //! frames, and so on within each part until no position is taken twice.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-
-use dicom_core::Tag;
-use dicom_dictionary_std::tags;
+use std::collections::{BTreeMap, HashMap};
 
 use super::affine::dot;
-use super::places::Places;
 use super::slice::FrameGeometry;
-use crate::dicom::{Attributes, Dataset, Series};
+use super::traits::{TIMES, name_of, values};
+use crate::dicom::Series;
 use crate::policy::Value;
 
 /// Keyword and value of an attribute that tells volumes apart.
@@ -25,105 +22,6 @@ const SAME_POSITION: f64 = 0.01;
 
 /// Parts of a split that are looked at; a value of its own for every frame tells no volumes apart.
 const MOST_PARTS: usize = 10_000;
-
-/// Where an attribute stands in an enhanced instance.
-struct Place {
-    keyword: &'static str,
-    tag: Tag,
-    /// Functional group macro; the top level alone where absent.
-    group: Option<Tag>,
-    /// A sequence within the macro.
-    within: Option<Tag>,
-}
-
-const fn top(keyword: &'static str, tag: Tag) -> Place {
-    Place { keyword, tag, group: None, within: None }
-}
-
-const fn grouped(keyword: &'static str, tag: Tag, group: Tag) -> Place {
-    Place { keyword, tag, group: Some(group), within: None }
-}
-
-/// In the order in which they are tried: what somebody would name a volume by comes first, numbers that
-/// are merely counted and times last.
-const ATTRIBUTES: [Place; 33] = [
-    top("TemporalPositionIdentifier", tags::TEMPORAL_POSITION_IDENTIFIER),
-    grouped("TemporalPositionIndex", tags::TEMPORAL_POSITION_INDEX, tags::FRAME_CONTENT_SEQUENCE),
-    grouped(
-        "TemporalPositionTimeOffset",
-        tags::TEMPORAL_POSITION_TIME_OFFSET,
-        tags::TEMPORAL_POSITION_SEQUENCE,
-    ),
-    top("TriggerTime", tags::TRIGGER_TIME),
-    grouped(
-        "NominalCardiacTriggerDelayTime",
-        tags::NOMINAL_CARDIAC_TRIGGER_DELAY_TIME,
-        tags::CARDIAC_SYNCHRONIZATION_SEQUENCE,
-    ),
-    grouped(
-        "NominalPercentageOfCardiacPhase",
-        tags::NOMINAL_PERCENTAGE_OF_CARDIAC_PHASE,
-        tags::CARDIAC_SYNCHRONIZATION_SEQUENCE,
-    ),
-    top("EchoTime", tags::ECHO_TIME),
-    grouped("EffectiveEchoTime", tags::EFFECTIVE_ECHO_TIME, tags::MR_ECHO_SEQUENCE),
-    top("EchoNumbers", tags::ECHO_NUMBERS),
-    top("InversionTime", tags::INVERSION_TIME),
-    grouped("InversionTimes", tags::INVERSION_TIMES, tags::MR_MODIFIER_SEQUENCE),
-    grouped("FlipAngle", tags::FLIP_ANGLE, tags::MR_TIMING_AND_RELATED_PARAMETERS_SEQUENCE),
-    grouped("DiffusionBValue", tags::DIFFUSION_B_VALUE, tags::MR_DIFFUSION_SEQUENCE),
-    grouped("DiffusionDirectionality", tags::DIFFUSION_DIRECTIONALITY, tags::MR_DIFFUSION_SEQUENCE),
-    Place {
-        keyword: "DiffusionGradientOrientation",
-        tag: tags::DIFFUSION_GRADIENT_ORIENTATION,
-        group: Some(tags::MR_DIFFUSION_SEQUENCE),
-        within: Some(tags::DIFFUSION_GRADIENT_DIRECTION_SEQUENCE),
-    },
-    grouped(
-        "ComplexImageComponent",
-        tags::COMPLEX_IMAGE_COMPONENT,
-        tags::MR_IMAGE_FRAME_TYPE_SEQUENCE,
-    ),
-    top("ImageType", tags::IMAGE_TYPE),
-    grouped("FrameType", tags::FRAME_TYPE, tags::MR_IMAGE_FRAME_TYPE_SEQUENCE),
-    grouped("FrameType", tags::FRAME_TYPE, tags::CT_IMAGE_FRAME_TYPE_SEQUENCE),
-    grouped("FrameType", tags::FRAME_TYPE, tags::PET_FRAME_TYPE_SEQUENCE),
-    grouped("ConvolutionKernel", tags::CONVOLUTION_KERNEL, tags::CT_RECONSTRUCTION_SEQUENCE),
-    grouped("KVP", tags::KVP, tags::CTX_RAY_DETAILS_SEQUENCE),
-    grouped("SliceThickness", tags::SLICE_THICKNESS, tags::PIXEL_MEASURES_SEQUENCE),
-    grouped("StackID", tags::STACK_ID, tags::FRAME_CONTENT_SEQUENCE),
-    top("AcquisitionNumber", tags::ACQUISITION_NUMBER),
-    grouped("FrameAcquisitionNumber", tags::FRAME_ACQUISITION_NUMBER, tags::FRAME_CONTENT_SEQUENCE),
-    top("FrameReferenceTime", tags::FRAME_REFERENCE_TIME),
-    top("AcquisitionDateTime", tags::ACQUISITION_DATE_TIME),
-    top("AcquisitionTime", tags::ACQUISITION_TIME),
-    top("ContentTime", tags::CONTENT_TIME),
-    grouped(
-        "FrameReferenceDateTime",
-        tags::FRAME_REFERENCE_DATE_TIME,
-        tags::FRAME_CONTENT_SEQUENCE,
-    ),
-    grouped(
-        "FrameAcquisitionDateTime",
-        tags::FRAME_ACQUISITION_DATE_TIME,
-        tags::FRAME_CONTENT_SEQUENCE,
-    ),
-    top("SeriesTime", tags::SERIES_TIME),
-];
-
-/// Attributes by whose order frames at one position are told apart, where slices of one volume have
-/// different values too: a slice after the other is acquired, at every time point.
-const TIMES: [&str; 6] = [
-    "TriggerTime",
-    "FrameReferenceTime",
-    "AcquisitionTime",
-    "ContentTime",
-    "FrameReferenceDateTime",
-    "FrameAcquisitionDateTime",
-];
-
-/// Longest value that is kept.
-const LONGEST_VALUE: usize = 200;
 
 /// Frames of one volume, and what tells it apart from the others.
 #[derive(Debug, Clone)]
@@ -139,8 +37,7 @@ pub(super) fn split(series: &Series, frames: Vec<FrameGeometry>, normal: [f64; 3
     if most_in_a_slot(&slots, &(0..frames.len()).collect::<Vec<_>>()) < 2 {
         return vec![Part { frames, traits: Vec::new() }];
     }
-    let known: Vec<BTreeMap<usize, Value>> = frames.iter().map(|f| values(series, f)).collect();
-    let table = Table { names: names(&known), known, slots };
+    let table = Table { known: Known::of(series, &frames), slots };
     let mut parts = Vec::new();
     table.divide((0..frames.len()).collect(), 0, Vec::new(), &mut parts);
     parts
@@ -161,10 +58,9 @@ pub(super) fn interleaved(
     regular: impl Fn(&[FrameGeometry]) -> bool,
 ) -> Option<Vec<Part>> {
     const MOST: usize = 16;
-    let known: Vec<BTreeMap<usize, Value>> = frames.iter().map(|f| values(series, f)).collect();
-    let names = names(&known);
-    for (&key, name) in &names {
-        let groups = grouped_by(&(0..frames.len()).collect::<Vec<_>>(), |i| known[i].get(&key));
+    let known = Known::of(series, frames);
+    for (&key, name) in &known.names {
+        let groups = known.grouped(&(0..frames.len()).collect::<Vec<_>>(), key);
         if !(2..=MOST).contains(&groups.len()) || groups.iter().any(|(_, g)| g.len() < 3) {
             continue;
         }
@@ -224,11 +120,9 @@ fn most_in_a_slot(slots: &[usize], members: &[usize]) -> usize {
     counts.into_values().max().unwrap_or(0)
 }
 
-/// What is known of frames, by index.
+/// Frames by index: what is known of them, and where they lie.
 struct Table {
-    /// Attributes in the order in which they are tried.
-    names: BTreeMap<usize, Cow<'static, str>>,
-    known: Vec<BTreeMap<usize, Value>>,
+    known: Known,
     slots: Vec<usize>,
 }
 
@@ -243,9 +137,12 @@ impl Table {
             to.push((members, traits));
             return;
         }
-        for (&key, name) in self.names.range(first..) {
-            let groups = grouped_by(&members, |index| self.known[index].get(&key));
-            if !self.tells_apart(&members, key) || !self.is_a_split(&members, &groups, most) {
+        for (&key, name) in self.known.names.range(first..) {
+            if !self.tells_apart(&members, key) {
+                continue;
+            }
+            let groups = self.known.grouped(&members, key);
+            if !self.is_a_split(&members, &groups, most) {
                 continue;
             }
             for (value, group) in groups {
@@ -260,9 +157,9 @@ impl Table {
 
     /// Whether frames at one position differ in an attribute.
     fn tells_apart(&self, members: &[usize], key: usize) -> bool {
-        let mut seen: BTreeMap<usize, Option<&Value>> = BTreeMap::new();
+        let mut seen: BTreeMap<usize, Option<u32>> = BTreeMap::new();
         members.iter().any(|&index| {
-            let value = self.known[index].get(&key);
+            let value = self.known.id(index, key);
             *seen.entry(self.slots[index]).or_insert(value) != value
         })
     }
@@ -293,13 +190,13 @@ impl Table {
         }
         let complete = by_slot.len() > 1 && by_slot.values().all(|slot| slot.len() == most);
         let by_time = |name: &Cow<str>| TIMES.contains(&name.as_ref());
-        let times = self.names.iter().filter(|(_, name)| by_time(name));
+        let times = self.known.names.iter().filter(|(_, name)| by_time(name));
         for (key, name) in times.filter(|_| complete) {
             let mut volumes = vec![Vec::with_capacity(by_slot.len()); most];
             let distinct = by_slot.values().all(|slot| {
                 let mut slot: Vec<(&Value, usize)> = slot
                     .iter()
-                    .filter_map(|&index| Some((self.known[index].get(key)?, index)))
+                    .filter_map(|&index| Some((self.known.value(index, *key)?, index)))
                     .collect();
                 slot.sort_by(|(a, _), (b, _)| a.compare(b));
                 for (volume, (_, index)) in volumes.iter_mut().zip(&slot) {
@@ -324,142 +221,61 @@ impl Table {
 /// Members that share a value.
 type Group = (Option<Value>, Vec<usize>);
 
-/// Members by value, in the order of the values; those without one first.
-fn grouped_by<'v>(members: &[usize], value: impl Fn(usize) -> Option<&'v Value>) -> Vec<Group> {
-    let mut sorted: Vec<(Option<&Value>, usize)> =
-        members.iter().map(|&index| (value(index), index)).collect();
-    sorted.sort_by(|(a, _), (b, _)| match (a, b) {
-        (Some(a), Some(b)) => a.compare(b),
-        (a, b) => a.is_some().cmp(&b.is_some()),
-    });
-    let mut groups: Vec<Group> = Vec::new();
-    for (value, index) in sorted {
-        match groups.last_mut() {
-            Some((last, group)) if last.as_ref() == value => group.push(index),
-            _ => groups.push((value.cloned(), vec![index])),
-        }
-    }
-    groups
+/// Values of frames. Each distinct one is kept once: frames of an enhanced instance share most of theirs.
+struct Known {
+    /// Attributes in the order in which they are tried.
+    names: BTreeMap<usize, Cow<'static, str>>,
+    /// For each frame its values by key, the keys ascending.
+    frames: Vec<Vec<(u16, u32)>>,
+    distinct: Vec<Value>,
 }
 
-/// First key of the dimension indices, which follow the attributes.
-const DIMENSIONS: usize = ATTRIBUTES.len();
-/// Key of the instance, which comes last.
-const INSTANCE: usize = DIMENSIONS + MOST_DIMENSIONS;
-/// Dimensions of a multi-frame instance that are looked at.
-const MOST_DIMENSIONS: usize = 32;
-
-fn names(known: &[BTreeMap<usize, Value>]) -> BTreeMap<usize, Cow<'static, str>> {
-    let mut names = BTreeMap::new();
-    for key in known.iter().flat_map(BTreeMap::keys) {
-        names.entry(*key).or_insert_with(|| match *key {
-            INSTANCE => Cow::Borrowed("SOPInstanceUID"),
-            key if key >= DIMENSIONS => {
-                Cow::Owned(format!("DimensionIndexValues.{}", key - DIMENSIONS + 1))
+impl Known {
+    fn of(series: &Series, frames: &[FrameGeometry]) -> Self {
+        let mut known = Self { names: BTreeMap::new(), frames: Vec::new(), distinct: Vec::new() };
+        let mut ids: HashMap<(Option<u64>, String), u32> = HashMap::new();
+        for frame in frames {
+            let mut own = Vec::new();
+            for (key, value) in values(series, frame) {
+                let same = match &value {
+                    Value::Number(number) => (Some(number.to_bits()), String::new()),
+                    Value::Text(text) => (None, text.clone()),
+                };
+                let id = *ids.entry(same).or_insert_with(|| {
+                    known.distinct.push(value);
+                    (known.distinct.len() - 1) as u32
+                });
+                known.names.entry(key).or_insert_with(|| name_of(key));
+                own.push((key as u16, id));
             }
-            key => Cow::Borrowed(ATTRIBUTES[key].keyword),
+            known.frames.push(own);
+        }
+        known
+    }
+
+    fn id(&self, index: usize, key: usize) -> Option<u32> {
+        let own = &self.frames[index];
+        let place = own.binary_search_by_key(&key, |&(key, _)| usize::from(key)).ok()?;
+        Some(own[place].1)
+    }
+
+    fn value(&self, index: usize, key: usize) -> Option<&Value> {
+        self.id(index, key).map(|id| &self.distinct[id as usize])
+    }
+
+    /// Members by value, in the order of the values; those without one first.
+    fn grouped(&self, members: &[usize], key: usize) -> Vec<Group> {
+        let mut by_id: HashMap<Option<u32>, Vec<usize>> = HashMap::new();
+        for &index in members {
+            by_id.entry(self.id(index, key)).or_default().push(index);
+        }
+        let value = |id: Option<u32>| id.map(|id| self.distinct[id as usize].clone());
+        let mut groups: Vec<Group> =
+            by_id.into_iter().map(|(id, group)| (value(id), group)).collect();
+        groups.sort_by(|(a, _), (b, _)| match (a, b) {
+            (Some(a), Some(b)) => a.compare(b),
+            (a, b) => a.is_some().cmp(&b.is_some()),
         });
+        groups
     }
-    names
-}
-
-/// What a frame has of [`ATTRIBUTES`], its dimension indices (PS3.3 C.7.6.17), and for a multi-frame
-/// instance its UID, by key.
-fn values(series: &Series, frame: &FrameGeometry) -> BTreeMap<usize, Value> {
-    let instance = &series.instances[frame.key.instance];
-    let dataset = &*instance.dataset;
-    let mut values = BTreeMap::new();
-    for (key, place) in ATTRIBUTES.iter().enumerate() {
-        if let Some(value) = place.value(dataset, frame.key.frame) {
-            values.insert(key, value);
-        }
-    }
-    for (tag, value) in [
-        (tags::DIFFUSION_B_VALUE, private_b_value(dataset).map(Value::Number)),
-        (tags::COMPLEX_IMAGE_COMPONENT, private_component(dataset)),
-    ] {
-        let key = ATTRIBUTES.iter().position(|place| place.tag == tag);
-        if let (Some(key), Some(value)) = (key, value) {
-            values.entry(key).or_insert(value);
-        }
-    }
-    if instance.frames.len() > 1 {
-        let content = Places::new(dataset, frame.key.frame, tags::FRAME_CONTENT_SEQUENCE);
-        let indices = content.texts(tags::DIMENSION_INDEX_VALUES);
-        for (dimension, index) in indices.into_iter().take(MOST_DIMENSIONS).enumerate() {
-            if let Some(value) = value_of(&[index]) {
-                values.insert(DIMENSIONS + dimension, value);
-            }
-        }
-        let uid: String = instance.sop_instance_uid.chars().take(64).collect();
-        values.insert(INSTANCE, Value::Text(uid));
-    }
-    values
-}
-
-impl Place {
-    fn value(&self, dataset: &Dataset, frame: usize) -> Option<Value> {
-        let Some(group) = self.group else { return value_of(&dataset.texts(self.tag)) };
-        match self.within {
-            None => value_of(&Places::new(dataset, frame, group).texts(self.tag)),
-            Some(within) => {
-                let own = Places::new(dataset, frame, group).item(within)?;
-                value_of(&own.texts(self.tag))
-            }
-        }
-    }
-}
-
-/// A number where there is a single one, otherwise the texts with backslashes between them.
-fn value_of(texts: &[String]) -> Option<Value> {
-    match texts {
-        [] => None,
-        [one] if one.is_empty() => None,
-        [one] => match one.parse::<f64>() {
-            Ok(number) if number.is_finite() => Some(Value::Number(number)),
-            _ => Some(Value::Text(one.chars().take(LONGEST_VALUE).collect())),
-        },
-        several => Some(Value::Text(several.join("\\").chars().take(LONGEST_VALUE).collect())),
-    }
-}
-
-/// The b-value where manufacturers kept it before DICOM had an attribute for it: group, private
-/// creator, element within its block.
-const B_VALUES: [(u16, &str, u8); 3] = [
-    (0x0019, "SIEMENS MR HEADER", 0x0C),
-    (0x0043, "GEMS_PARM_01", 0x39),
-    (0x2001, "Philips Imaging DD 001", 0x03),
-];
-
-fn private_b_value(dataset: &Dataset) -> Option<f64> {
-    // GE adds a thousand million where the direction is a vendor's.
-    const MARK: f64 = 1e7;
-    let number = |&(group, creator, element): &(u16, &str, u8)| -> Option<f64> {
-        private_value(dataset, group, creator, element)?.parse().ok()
-    };
-    B_VALUES.iter().find_map(number).filter(|b| b.is_finite() && *b >= 0.0).map(|b| b % MARK)
-}
-
-/// GE's number for what ComplexImageComponent says.
-fn private_component(dataset: &Dataset) -> Option<Value> {
-    let component = match private_value(dataset, 0x0043, "GEMS_PARM_01", 0x2F)?.as_str() {
-        "0" => "MAGNITUDE",
-        "1" => "PHASE",
-        "2" => "REAL",
-        "3" => "IMAGINARY",
-        _ => return None,
-    };
-    Some(Value::Text(component.to_owned()))
-}
-
-/// The first value of a private attribute as text without padding.
-fn private_value(dataset: &Dataset, group: u16, creator: &str, element: u8) -> Option<String> {
-    let element = dataset.private_element(group, creator, element).ok()?;
-    let text = match element.value().primitive()? {
-        // Of implicit VR, where its representation is not known.
-        dicom_core::PrimitiveValue::U8(bytes) => String::from_utf8(bytes.to_vec()).ok()?,
-        other => other.to_multi_str().first()?.clone(),
-    };
-    let first = text.split('\\').next()?;
-    Some(first.trim_matches(|c: char| c == '\0' || c.is_whitespace()).to_owned())
 }

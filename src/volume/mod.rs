@@ -12,6 +12,7 @@ mod slice;
 mod stack;
 #[cfg(test)]
 mod tests;
+mod traits;
 mod values;
 
 use std::sync::Arc;
