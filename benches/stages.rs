@@ -13,7 +13,7 @@ use ahi_inference::inference::sliding_window::{BlendMode, WindowPadding};
 use ahi_inference::inference::{Network, NetworkShape, PlaneSink, Share, SlidingWindowInferer};
 use ahi_inference::phantom::PhantomArgs;
 use ahi_inference::pipeline::{Holding, compute, frames};
-use ahi_inference::policy::Policy;
+use ahi_inference::policy::{Policy, Wanted};
 use ahi_inference::postprocess::{PostPlan, Segmentation, Segmenter};
 use ahi_inference::progress::Silent;
 use ahi_inference::source::ImageSource;
@@ -53,7 +53,8 @@ static CASE: LazyLock<Case> = LazyLock::new(|| {
     let source = DicomFiles::new(phantom.out.join("dicom"), None);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let series = Arc::new(runtime.block_on(source.series()).expect("the series"));
-    let plan = Arc::new(plan(&series, &Policy::default(), None).expect("the plan").remove(0));
+    let plan =
+        Arc::new(plan(&series, &Policy::default(), Wanted::Any).expect("the plan").remove(0));
     let format = FrameFormat::from_dataset(&series.instances[0].dataset).expect("the format");
     let (volume, _) = runtime
         .block_on(frames::load(&source, &series, &plan, &Silent, &Holding::nothing()))

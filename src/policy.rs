@@ -122,6 +122,17 @@ pub enum VolumeChoice {
     Attributes(Vec<(String, Value)>),
 }
 
+/// Which volume is wanted, and by whom.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Wanted<'c> {
+    /// Nobody says; the policy decides.
+    Any,
+    /// A request names it: anything else is an error.
+    Asked(&'c VolumeChoice),
+    /// The model package says which to take of several; a series that holds one is taken as it is.
+    Usual(&'c VolumeChoice),
+}
+
 /// The value of an attribute that tells volumes apart.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {

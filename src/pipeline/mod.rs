@@ -28,7 +28,7 @@ use crate::cpu;
 use crate::dicom::Series;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Account;
-use crate::policy::{Policy, VolumeChoice};
+use crate::policy::{Policy, VolumeChoice, Wanted};
 use crate::progress::{Progress, Stage};
 use crate::registry::{Lease, Model};
 use crate::request::{InferenceRequest, InputOutcome, Outcome, OutputKind};
@@ -172,10 +172,14 @@ async fn plan_all<'s>(ordered: Vec<images::Read<'s>>, job: &Job) -> Result<Vec<V
     let mut images: Vec<Vec<Planned<'s>>> = Vec::with_capacity(total);
     for images::Read { source, series, volume } in ordered {
         let (model, described, policy) = (job.model.clone(), series.clone(), job.policy);
-        let choice = volume.or_else(|| model.volume.clone());
         let planning = move || {
             let unsuited = suited::check(&model, total, &described, policy.mismatch)?;
-            let mut plans = volume::plan(&described, &policy, choice.as_ref())?;
+            let wanted = match (&volume, &model.volume) {
+                (Some(choice), _) => Wanted::Asked(choice),
+                (None, Some(choice)) => Wanted::Usual(choice),
+                (None, None) => Wanted::Any,
+            };
+            let mut plans = volume::plan(&described, &policy, wanted)?;
             for plan in &mut plans {
                 plan.warnings.extend(unsuited.clone());
             }

@@ -8,9 +8,10 @@ use super::affine::cross;
 use super::apart::{self, Trait};
 use super::slice::{FrameGeometry, name, uid};
 use super::stack::is_regular;
+use super::traits::{name_of, values};
 use crate::dicom::Series;
 use crate::error::{Error, ErrorKind, Result};
-use crate::policy::{Policy, Value, VolumeChoice, Volumes};
+use crate::policy::{Policy, Value, VolumeChoice, Volumes, Wanted};
 
 /// Largest difference of orientation cosines and pixel spacings between slices of one volume.
 const SAME_GRID: f64 = 1e-4;
@@ -201,9 +202,18 @@ fn odd_one(
 pub(super) fn chosen(
     series: &Series,
     mut candidates: Vec<Candidate>,
-    choice: Option<&VolumeChoice>,
+    wanted: Wanted,
     policy: &Policy,
 ) -> Result<Vec<Candidate>> {
+    if let ([only], Wanted::Asked(_)) = (&mut candidates[..], wanted) {
+        // What it would be called among others.
+        only.traits = traits_of(series, &only.frames[0]);
+    }
+    let choice = match wanted {
+        Wanted::Any => None,
+        Wanted::Usual(_) if candidates.len() < 2 => None,
+        Wanted::Usual(choice) | Wanted::Asked(choice) => Some(choice),
+    };
     if let Some(choice) = choice {
         let meant: Vec<usize> =
             (0..candidates.len()).filter(|&i| candidates[i].is(choice, i + 1)).collect();
@@ -265,13 +275,21 @@ pub(super) fn chosen(
     }
 }
 
+/// Everything that may tell the volume of a frame apart.
+fn traits_of(series: &Series, frame: &FrameGeometry) -> Vec<Trait> {
+    values(series, frame).into_iter().map(|(key, value)| (name_of(key), value)).collect()
+}
+
 impl Candidate {
     /// Whether a choice means this volume, the one of this number.
     fn is(&self, choice: &VolumeChoice, number: usize) -> bool {
         match choice {
             VolumeChoice::Number(wanted) => usize::try_from(*wanted) == Ok(number),
             VolumeChoice::Name(name) => {
-                named(&self.traits).to_lowercase() == name.trim().to_lowercase()
+                let name = name.trim().to_lowercase();
+                let of_one = |(key, value): &Trait| format!("{key}={value}").to_lowercase() == name;
+                named(&self.traits).to_lowercase() == name
+                    || (self.id.is_none() && self.traits.iter().any(of_one))
             }
             VolumeChoice::Attributes(wanted) => wanted.iter().all(|(keyword, value)| {
                 let same = |key: &str| key.eq_ignore_ascii_case(keyword.trim());
@@ -285,9 +303,9 @@ fn listed(series: &Series, candidates: &[Candidate], kind: ErrorKind, why: &str)
     let (in_message, in_details) = LISTED;
     let line = |(index, candidate): (usize, &Candidate)| {
         let format = candidate.frames[0].format;
-        let name = match named(&candidate.traits) {
-            name if name.is_empty() => "the only one".to_owned(),
-            name => name,
+        let name = match candidate.id {
+            None => "the only one".to_owned(),
+            Some(_) => named(&candidate.traits),
         };
         format!(
             "{}: {name} ({} slices of {} × {})",

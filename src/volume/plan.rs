@@ -12,7 +12,7 @@ use super::values;
 use crate::codec::FrameFormat;
 use crate::dicom::{FrameKey, Series};
 use crate::error::{Error, ErrorKind, Result};
-use crate::policy::{Policy, VolumeChoice};
+use crate::policy::{Policy, Wanted};
 
 /// A volume to be filled: its grid, and for each slice the frame that fills it.
 #[derive(Debug, Clone)]
@@ -43,16 +43,16 @@ pub struct Slice {
     pub format: FrameFormat,
 }
 
-/// Orders the frames of a series into volumes: the one that `choice` names, or those that the policy
+/// Orders the frames of a series into volumes: the one that is `wanted`, or those that the policy
 /// allows, at least one.
 ///
 /// Errors ([`ErrorKind::InvalidImage`]) name the instance whose orientation, size, spacing, position or
 /// pixel meaning is missing, wrong or differs from the others', or the two between which a slice is
 /// missing; where nothing says which of several volumes is meant, they list them.
-pub fn plan(series: &Series, policy: &Policy, choice: Option<&VolumeChoice>) -> Result<Vec<Plan>> {
+pub fn plan(series: &Series, policy: &Policy, wanted: Wanted) -> Result<Vec<Plan>> {
     let mut warnings = Vec::new();
     let frames = read_all(series, &mut warnings)?;
-    let candidates = candidates::chosen(series, candidates::find(series, frames)?, choice, policy)?;
+    let candidates = candidates::chosen(series, candidates::find(series, frames)?, wanted, policy)?;
     candidates
         .into_iter()
         .map(|candidate| {

@@ -11,7 +11,7 @@ use ahi_inference::inference::ProviderChoice;
 use ahi_inference::memory::Account;
 use ahi_inference::pipeline::timings::Timings;
 use ahi_inference::pipeline::{Holding, compute, frames};
-use ahi_inference::policy::Policy;
+use ahi_inference::policy::{Policy, Wanted};
 use ahi_inference::postprocess::Segmentation;
 use ahi_inference::progress::Silent;
 use ahi_inference::registry::{Lease, LoadOptions, Model};
@@ -53,7 +53,7 @@ async fn cranium_equals_monai() {
     let source = DicomFiles::new(folder.path(), None);
     let series = Arc::new(source.series().await.unwrap());
     assert_eq!(series.instances.len(), 108);
-    let plan = Arc::new(plan(&series, &Policy::default(), None).unwrap().remove(0));
+    let plan = Arc::new(plan(&series, &Policy::default(), Wanted::Any).unwrap().remove(0));
     assert!(plan.warnings.is_empty(), "{:?}", plan.warnings);
     let options = LoadOptions { provider: ProviderChoice::Cpu, ..LoadOptions::default() };
     let model = Model::load("bone", &bundle, &options).unwrap();
@@ -143,7 +143,7 @@ async fn a_frame_that_comes_broken_is_asked_for_twice_more() {
     phantom(&folder.path().join("p"), "32", "24").await;
     let files = || DicomFiles::new(folder.path().join("p/dicom"), None);
     let series = Arc::new(files().series().await.unwrap());
-    let plan = Arc::new(plan(&series, &Policy::default(), None).unwrap().remove(0));
+    let plan = Arc::new(plan(&series, &Policy::default(), Wanted::Any).unwrap().remove(0));
     let load = async |times| {
         let transfers = Arc::new(Transfers { broken: times, asked: Mutex::default() });
         let source = Breaking { source: files(), transfers: transfers.clone() };

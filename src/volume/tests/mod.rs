@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::dicom::{Dataset, FrameDescriptor, Instance, Series};
 use crate::error::{ErrorKind, Result};
-use crate::policy::{Duplicates, Gaps, Policy};
+use crate::policy::{Duplicates, Gaps, Policy, Wanted};
 
 const AXIAL: [f64; 6] = [1., 0., 0., 0., 1., 0.];
 
@@ -63,7 +63,7 @@ fn stack(heights: &[f64]) -> Series {
 
 /// The only volume of a series.
 fn planned(series: &Series, policy: &Policy) -> Result<Plan> {
-    super::plan(series, policy, None).map(|mut plans| {
+    super::plan(series, policy, Wanted::Any).map(|mut plans| {
         assert_eq!(plans.len(), 1);
         plans.remove(0)
     })

@@ -20,7 +20,8 @@ fn by(tag: dicom_core::Tag, values: &[f64]) -> Series {
 }
 
 fn choose(series: &Series, choice: VolumeChoice) -> Result<Plan> {
-    super::super::plan(series, &Policy::default(), Some(&choice)).map(|mut plans| plans.remove(0))
+    super::super::plan(series, &Policy::default(), Wanted::Asked(&choice))
+        .map(|mut plans| plans.remove(0))
 }
 
 fn of(volumes: Volumes) -> Policy {
@@ -61,6 +62,28 @@ fn volumes_are_listed_with_what_tells_them_apart() {
 }
 
 #[test]
+fn a_series_of_one_volume_is_taken_by_its_attributes_or_as_it_is() {
+    let one = by(tags::ECHO_TIME, &[5.]);
+    let attribute =
+        |value| VolumeChoice::Attributes(vec![("EchoTime".to_owned(), Value::Number(value))]);
+    let by_name = VolumeChoice::Name("EchoTime=5".to_owned());
+    for choice in [attribute(5.), by_name, VolumeChoice::Number(1)] {
+        assert!(choose(&one, choice).unwrap().volume.is_none());
+    }
+    for choice in [attribute(20.), VolumeChoice::Number(2), VolumeChoice::Name("x".to_owned())] {
+        let e = choose(&one, choice).unwrap_err();
+        assert!(e.message().contains("1: the only one (3 slices"), "{e}");
+    }
+    // A model package says what to take of several; here there is nothing to choose.
+    let usual = attribute(20.);
+    let plans = super::super::plan(&one, &Policy::default(), Wanted::Usual(&usual)).unwrap();
+    assert_eq!(plans.len(), 1);
+    let two = by(tags::ECHO_TIME, &[5., 20.]);
+    let plans = super::super::plan(&two, &Policy::default(), Wanted::Usual(&usual)).unwrap();
+    assert_eq!(order(&plans[0]), [3, 4, 5]);
+}
+
+#[test]
 fn policies_choose_without_a_request() {
     let mut two = by(tags::ECHO_TIME, &[5., 20.]);
     // The second has a slice more.
@@ -68,7 +91,7 @@ fn policies_choose_without_a_request() {
     more.put(number(tags::ECHO_TIME, 20.));
     two.instances.extend(series(vec![more]).instances);
     two.instances[6].sop_instance_uid = "1.2.6".to_owned();
-    let planned = |volumes| super::super::plan(&two, &of(volumes), None).unwrap();
+    let planned = |volumes| super::super::plan(&two, &of(volumes), Wanted::Any).unwrap();
     assert_eq!(order(&planned(Volumes::First)[0]), [0, 1, 2]);
     assert_eq!(order(&planned(Volumes::Largest)[0]), [3, 4, 5, 6]);
     let each = planned(Volumes::Each);
@@ -235,6 +258,6 @@ fn stacks_of_other_directions_are_other_volumes() {
     }));
     let e = plan(&both).unwrap_err();
     assert!(e.message().contains("1: ImageOrientationPatient=1\\0\\0\\0\\1\\0 (3 slices"), "{e}");
-    let plan = super::super::plan(&both, &of(Volumes::Largest), None).unwrap().remove(0);
+    let plan = super::super::plan(&both, &of(Volumes::Largest), Wanted::Any).unwrap().remove(0);
     assert_eq!(plan.slices.len(), 4);
 }
