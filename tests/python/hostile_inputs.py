@@ -71,7 +71,7 @@ def file_meta(syntax, *more):
 
 
 def image(implicit=False, rows=64, columns=64, frames=1, uid=b"1.2.3.4", bits=16):
-    """The header of a CT image, all but its pixel data, with tags up to (0028,0103)."""
+    """The header of a CT image, all but its pixel data, with tags up to (0028,1053)."""
     us = functools.partial(struct.pack, "<H")
     fields = [
         (0x00080016, b"UI", even(b"1.2.840.10008.5.1.4.1.1.2")),
@@ -92,6 +92,8 @@ def image(implicit=False, rows=64, columns=64, frames=1, uid=b"1.2.3.4", bits=16
         (0x00280101, b"US", us(bits)),
         (0x00280102, b"US", us(bits - 1)),
         (0x00280103, b"US", us(1)),
+        (0x00281052, b"DS", b"0 "),
+        (0x00281053, b"DS", b"1 "),
     ]
     return b"".join(element(tag, vr, value, implicit) for tag, vr, value in fields)
 
