@@ -22,6 +22,8 @@ pub struct InferenceRequest {
     pub output_uri: Option<String>,
     /// How series that are not clean stacks are treated, as far as the request says it.
     pub policy: PolicyChoice,
+    /// Whether the answer has room for one result only.
+    pub single: bool,
 }
 
 /// One image set or series to segment.

@@ -87,6 +87,7 @@ pub async fn run(args: RunArgs) -> Result<()> {
         account: account(),
         places: Arc::new(()),
         patience: None,
+        single: false,
     };
     let request_id = job.request_id.clone();
     let mut outcomes = pipeline::run(&source, args.volume, job).await?;

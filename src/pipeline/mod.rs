@@ -92,6 +92,8 @@ pub struct Job {
     pub places: Places,
     /// How long memory may be waited for; without bound where the request holds none yet.
     pub patience: Option<Duration>,
+    /// Whether the answer has room for one result only.
+    pub single: bool,
 }
 
 /// One image of an input, or a place where images are.
@@ -193,6 +195,17 @@ async fn plan_all<'s>(ordered: Vec<images::Read<'s>>, job: &Job) -> Result<Vec<V
                     "series {} holds {} volumes, and the model takes {total} images at once: name one \
                      volume of each by \"volume\"; the policy \"volumes\": \"each\" is for models of one \
                      image",
+                    series.series_instance_uid,
+                    plans.len()
+                ),
+            ));
+        }
+        if plans.len() > 1 && job.single {
+            return Err(Error::new(
+                ErrorKind::NotAcceptable,
+                format!(
+                    "series {} holds {} volumes, each to be segmented, and an answer in DICOM holds one \
+                     segmentation; name one by \"volume\", or accept application/json",
                     series.series_instance_uid,
                     plans.len()
                 ),

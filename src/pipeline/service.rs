@@ -96,6 +96,7 @@ impl Invoke for Service {
                 account: self.account.clone(),
                 places: places.clone(),
                 patience: (index > 0).then_some(PATIENCE),
+                single: request.single,
                 progress: Arc::new(Watched {
                     cancel: cancel.clone(),
                     revoked: model.revoked().clone(),

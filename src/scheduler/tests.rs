@@ -56,6 +56,7 @@ fn request(id: &str) -> InferenceRequest {
         outputs: Vec::new(),
         output_uri: None,
         policy: crate::policy::PolicyChoice::default(),
+        single: false,
     }
 }
 

@@ -64,12 +64,20 @@ pub(super) fn json_text(outcome: Outcome, max_inline: usize) -> Result<Vec<u8>> 
 /// [`ErrorKind::NotAcceptable`] where the model made none.
 pub(super) fn dicom(outcome: Outcome) -> Result<Response> {
     let artifacts = outcome.results.into_iter().flat_map(|r| r.artifacts);
-    let Some(object) = artifacts.into_iter().find(|a| a.kind == OutputKind::DicomSeg) else {
+    let mut objects = artifacts.filter(|a| a.kind == OutputKind::DicomSeg);
+    let Some(object) = objects.next() else {
         return Err(Error::new(
             ErrorKind::NotAcceptable,
             "no DICOM Segmentation object was made; accept application/json",
         ));
     };
+    // Larger than one object may be: the others must not be lost without a word.
+    if objects.next().is_some() {
+        return Err(Error::new(
+            ErrorKind::NotAcceptable,
+            "the segmentation takes several DICOM objects; accept application/json",
+        ));
+    }
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(object.media_type));
     let disposition = format!("attachment; filename=\"{}\"", object.file_name);

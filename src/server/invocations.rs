@@ -119,7 +119,8 @@ impl Call<'_> {
     async fn one(&self, body: request_json::Body) -> Result<Response> {
         let body = self.expanded(body).await?;
         let (offer, outputs) = offer(self.headers, &body)?;
-        let request = self.request(body, outputs, self.context.request_id.clone())?;
+        let mut request = self.request(body, outputs, self.context.request_id.clone())?;
+        request.single = offer == Offer::Dicom;
         let outcome = self.run(request).await?;
         let max_inline = self.app.http.max_inline;
         aside(move || match offer {
@@ -178,6 +179,7 @@ impl Call<'_> {
             outputs,
             output_uri: body.output_uri.or_else(|| self.app.http.output_uri.clone()),
             policy: body.policy,
+            single: false,
         })
     }
 

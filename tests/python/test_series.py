@@ -320,15 +320,24 @@ def test_requests_choose_volumes_and_policies(tmp_path):
         body = {"inputs": [request, request], "policy": {"volumes": "each"}, "outputs": ["nifti", "dicom-seg"]}
         status, answer = ask(body)
         assert status == 200, answer
-        assert [result["volume"]["number"] for result in answer["results"]] == [1, 2, 1, 2]
+        results = answer["results"]
+        assert [result["volume"]["number"] for result in results] == [1, 2, 1, 2]
         names = [output["fileName"] for result in answer["results"] for output in result["outputs"]]
         assert len(set(names)) == 8, names
         for result in answer["results"]:
             for output in result["outputs"]:
                 assert Path(output["uri"].removeprefix("file://")).stat().st_size == output["bytes"]
 
+        # An answer in DICOM holds one of them.
+        status, _, answer = post(
+            server.address, request | {"policy": {"volumes": "each"}}, Accept="application/dicom"
+        )
+        assert status == 406 and b"holds 2 volumes" in answer, answer
+        status, _, answer = post(server.address, request | {"volume": 1}, Accept="application/dicom")
+        assert status == 200 and answer[128:132] == b"DICM"
+
         # Every label of the NIfTI file is in the report with its voxels.
-        result = answer["results"][1]
+        result = results[1]
         [uri] = [output["uri"] for output in result["outputs"] if output["kind"] == "nifti"]
         labels = np.asarray(nibabel.load(uri.removeprefix("file://")).dataobj)
         told = {segment["in"]["nifti"]["value"]: segment["voxels"] for segment in result["segments"]}

@@ -31,6 +31,7 @@ fn job(account: &Account, places: &Arc<()>, progress: Arc<dyn Progress>) -> Job 
         account: account.clone(),
         places: places.clone(),
         patience: None,
+        single: false,
     }
 }
 

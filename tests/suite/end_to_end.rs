@@ -200,6 +200,7 @@ async fn a_cancelled_request_stops() {
             account: Account::unbounded(),
             places: Arc::new(()),
             patience: None,
+            single: false,
         };
         let source = DicomFiles::new(folder.path().join("p/dicom"), None);
         let run = ahi_inference::pipeline::run(&source, None, job);

@@ -75,6 +75,7 @@ async fn run(
         account: Account::unbounded(),
         places: Arc::new(()),
         patience: None,
+        single: false,
     };
     let result = pipeline::run(&source, None, job).await;
     (result, source.asked.load(Ordering::SeqCst))
