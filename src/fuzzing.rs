@@ -126,13 +126,20 @@ fn codec(input: &[u8], of_family: impl Fn(&str) -> bool) {
     else {
         return;
     };
-    let bits_allocated = if flags & 1 == 0 { 8 } else { 16 };
+    let (bits_allocated, float) = match (flags >> 6, flags & 1) {
+        (1, _) => (32, false),
+        (2, _) => (32, true),
+        (3, _) => (64, true),
+        (_, 0) => (8, false),
+        _ => (16, false),
+    };
     let format = FrameFormat {
         rows: u32::from(u16::from_le_bytes([r0, r1])).max(1),
         columns: u32::from(u16::from_le_bytes([c0, c1])).max(1),
         bits_allocated,
-        bits_stored: u16::from(stored) % bits_allocated + 1,
-        signed: flags & 2 != 0,
+        bits_stored: if float { bits_allocated } else { u16::from(stored) % bits_allocated + 1 },
+        signed: float || flags & 2 != 0,
+        float,
     };
     let family: Vec<&TransferSyntaxEntry> =
         transfer_syntaxes().iter().filter(|entry| of_family(entry.uid)).collect();

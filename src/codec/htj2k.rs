@@ -130,8 +130,14 @@ mod tests {
     use crate::error::ErrorKind;
 
     const HTJ2K: &str = "1.2.840.10008.1.2.4.201";
-    const FORMAT: FrameFormat =
-        FrameFormat { rows: 50, columns: 70, bits_allocated: 16, bits_stored: 12, signed: false };
+    const FORMAT: FrameFormat = FrameFormat {
+        rows: 50,
+        columns: 70,
+        bits_allocated: 16,
+        bits_stored: 12,
+        signed: false,
+        float: false,
+    };
 
     fn ramp() -> Vec<u16> {
         (0..FORMAT.pixels()).map(|i| (i * 37 % 4096) as u16).collect()

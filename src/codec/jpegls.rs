@@ -374,8 +374,14 @@ mod tests {
             0x00, 0x00, 0x01, 0xBC, 0x18, 0x00, 0x00, 0x05, 0xD8, 0x00, 0x00, 0x91, 0x60, 0xFF,
             0xD9,
         ];
-        let format =
-            FrameFormat { rows: 4, columns: 4, bits_allocated: 8, bits_stored: 8, signed: false };
+        let format = FrameFormat {
+            rows: 4,
+            columns: 4,
+            bits_allocated: 8,
+            bits_stored: 8,
+            signed: false,
+            float: false,
+        };
         let expected = vec![0, 0, 90, 74, 68, 50, 43, 205, 64, 145, 145, 145, 100, 145, 145, 145];
         assert_eq!(decode(&data, &format).unwrap(), Samples::U16(expected));
         for cut in 0..data.len() {

@@ -25,6 +25,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub use htj2k::encode_htj2k;
 pub use table::{Decoder, TransferSyntaxEntry, transfer_syntaxes};
 
+use crate::dicom::attributes::keyword;
+use crate::dicom::pixel_data::float_pixels;
 use crate::dicom::{Attributes, Dataset};
 use crate::error::{Error, ErrorKind, Result};
 use dicom_dictionary_std::tags;
@@ -36,17 +38,20 @@ pub struct FrameFormat {
     pub rows: u32,
     /// Columns (0028,0011).
     pub columns: u32,
-    /// Bits Allocated (0028,0100): 8 or 16.
+    /// Bits Allocated (0028,0100): 8, 16 or 32, and 64 of floating-point numbers.
     pub bits_allocated: u16,
-    /// Bits Stored (0028,0101).
+    /// Bits Stored (0028,0101); all that are allocated, of floating-point numbers.
     pub bits_stored: u16,
-    /// Pixel Representation (0028,0103) is 1: two's complement.
+    /// Pixel Representation (0028,0103) is 1: two's complement. True of floating-point numbers.
     pub signed: bool,
+    /// IEEE 754 numbers of 32 or 64 bits: Float Pixel Data (7FE0,0008) or Double Float Pixel Data
+    /// (7FE0,0009), PS3.3 C.7.6.24 and C.7.6.25.
+    pub float: bool,
 }
 
 impl FrameFormat {
     /// Reads the format from an instance's header; an error names the attribute that is missing or
-    /// that no decoder here supports (colour, bits other than 8 and 16).
+    /// that no decoder here supports (colour, bits other than 8, 16 and 32).
     pub fn from_dataset(dataset: &Dataset) -> Result<Self> {
         let unsupported = |what: String| Error::new(ErrorKind::UnsupportedPixelData, what);
         let samples = dataset.integer(tags::SAMPLES_PER_PIXEL).unwrap_or(1);
@@ -66,11 +71,30 @@ impl FrameFormat {
             Ok(value as u32)
         };
         let bits_allocated = dataset.required_integer(tags::BITS_ALLOCATED)?;
+        let (rows, columns) =
+            (dimension(tags::ROWS, "Rows")?, dimension(tags::COLUMNS, "Columns")?);
+        if let Some(float) = float_pixels(dataset) {
+            let (bits, name) = (float.bits, keyword(float.tag));
+            if bits_allocated != i64::from(bits) {
+                return Err(unsupported(format!(
+                    "BitsAllocated is {bits_allocated}; it must be {bits} with {name}"
+                ))
+                .with("attribute", "BitsAllocated"));
+            }
+            return Ok(Self {
+                rows,
+                columns,
+                bits_allocated: bits,
+                bits_stored: bits,
+                signed: true,
+                float: true,
+            });
+        }
         let bits_stored = dataset.integer(tags::BITS_STORED).unwrap_or(bits_allocated);
-        if !matches!(bits_allocated, 8 | 16) || !(1..=bits_allocated).contains(&bits_stored) {
+        if !matches!(bits_allocated, 8 | 16 | 32) || !(1..=bits_allocated).contains(&bits_stored) {
             return Err(unsupported(format!(
                 "BitsAllocated {bits_allocated} with BitsStored {bits_stored} is not supported; \
-                 8 or 16 bits are"
+                 8, 16 or 32 bits are"
             )));
         }
         if let Some(high_bit) = dataset.integer(tags::HIGH_BIT)
@@ -94,11 +118,12 @@ impl FrameFormat {
             }
         };
         Ok(Self {
-            rows: dimension(tags::ROWS, "Rows")?,
-            columns: dimension(tags::COLUMNS, "Columns")?,
+            rows,
+            columns,
             bits_allocated: bits_allocated as u16,
             bits_stored: bits_stored as u16,
             signed,
+            float: false,
         })
     }
 
@@ -106,15 +131,34 @@ impl FrameFormat {
     pub fn pixels(&self) -> usize {
         self.rows as usize * self.columns as usize
     }
+
+    /// Whether pixels are integers of at most 16 bits, all that most transfer syntaxes are read with.
+    fn is_narrow(&self) -> bool {
+        !self.float && self.bits_allocated <= 16
+    }
+
+    /// Bytes of a pixel in [`Samples`], at most.
+    pub fn sample_bytes(&self) -> u64 {
+        u64::from(self.bits_allocated.max(16) / 8)
+    }
 }
 
-/// A decoded frame, row by row. 8-bit pixels are widened to 16 bits of the same signedness.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A decoded frame, row by row. 8-bit pixels are widened to 16 bits of the same signedness; those of 32 bits
+/// stay so, however few of them are stored.
+#[derive(Debug, Clone, PartialEq)]
 pub enum Samples {
     /// Two's complement pixels.
     I16(Vec<i16>),
     /// Unsigned pixels.
     U16(Vec<u16>),
+    /// Two's complement pixels of 32 bits.
+    I32(Vec<i32>),
+    /// Unsigned pixels of 32 bits.
+    U32(Vec<u32>),
+    /// Float Pixel Data, as it is: NaN and infinities, too.
+    F32(Vec<f32>),
+    /// Double Float Pixel Data, likewise.
+    F64(Vec<f64>),
 }
 
 /// Decodes one frame, exactly as its encoder was given it where the transfer syntax is lossless.
@@ -138,10 +182,10 @@ pub fn decode(transfer_syntax: &str, data: &[u8], format: &FrameFormat) -> Resul
 /// the samples it makes. Nothing is known of a transfer syntax that is not decoded.
 pub fn working_bytes(transfer_syntax: &str, format: &FrameFormat) -> u64 {
     let each = match lookup(transfer_syntax).map(|entry| entry.decoders) {
-        Ok([Decoder::Native]) => 2,
+        Ok([Decoder::Native]) => format.sample_bytes(),
         Ok([Decoder::JpegLs]) => 2 + 2,
         Ok([Decoder::JpegXl]) => return jpegxl::working_bytes(format),
-        Ok([Decoder::Rle]) => 2 + 2 + 1,
+        Ok([Decoder::Rle]) => 2 * format.sample_bytes() + 1,
         // Coefficients of a progressive image, its bytes, and the samples.
         Ok([Decoder::Jpeg]) => 2 + 2 + 2,
         // A tile and the image at four bytes each, code-blocks, and the samples.
@@ -175,6 +219,7 @@ fn attempt(
     data: &[u8],
     format: &FrameFormat,
 ) -> Result<Option<Samples>> {
+    check_width(decoder, entry, format)?;
     contain(decoder, || match decoder {
         Decoder::Native => native::decode(data, format).map(Some),
         Decoder::Rle => native::decode_rle(data, format).map(Some),
@@ -186,6 +231,36 @@ fn attempt(
             jpeg2000::decode(data, &codestream::check(data, format)?, format).map(Some)
         }
     })
+}
+
+/// Refuses pixels of more than 16 bits in a transfer syntax that is not read with them here; this is known
+/// before a frame is there.
+///
+/// # Errors
+/// [`UnsupportedPixelData`](ErrorKind::UnsupportedPixelData), naming the transfer syntax.
+pub fn check_format(transfer_syntax: &str, format: &FrameFormat) -> Result<()> {
+    // One that is not known at all is an error of its frames.
+    let Ok(entry) = lookup(transfer_syntax) else { return Ok(()) };
+    entry.decoders.iter().try_for_each(|&decoder| check_width(decoder, entry, format))
+}
+
+fn check_width(decoder: Decoder, entry: &TransferSyntaxEntry, format: &FrameFormat) -> Result<()> {
+    match decoder {
+        _ if format.is_narrow() => return Ok(()),
+        Decoder::Native => return Ok(()),
+        Decoder::Rle if !format.float => return Ok(()),
+        _ => {}
+    }
+    let (bits, TransferSyntaxEntry { name, uid, .. }) = (format.bits_allocated, entry);
+    let (kind, read) = match format.float {
+        true => ("floating-point pixels", "without compression"),
+        false => ("pixels", "without compression and in RLE"),
+    };
+    Err(Error::new(
+        ErrorKind::UnsupportedPixelData,
+        format!("{kind} of {bits} bits are not read in {name} ({uid}); they are {read}"),
+    )
+    .with("transferSyntaxUID", *uid))
 }
 
 /// Runs a codec; its panic becomes an error of the frame it worked on.
@@ -232,9 +307,40 @@ mod tests {
     }
 
     #[test]
+    fn wide_pixels_are_refused_where_they_are_not_read() {
+        let integers = FrameFormat {
+            rows: 1,
+            columns: 1,
+            bits_allocated: 32,
+            bits_stored: 12,
+            signed: false,
+            float: false,
+        };
+        let floats = FrameFormat { bits_stored: 32, signed: true, float: true, ..integers };
+        for entry in transfer_syntaxes() {
+            let native = entry.decoders == [Decoder::Native];
+            let rle = entry.decoders == [Decoder::Rle];
+            for (format, read) in [(integers, native || rle), (floats, native)] {
+                assert_eq!(check_format(entry.uid, &format).is_ok(), read, "{}", entry.uid);
+                if !read {
+                    let e = decode(entry.uid, &[0; 64], &format).unwrap_err();
+                    assert_eq!(e.kind(), ErrorKind::UnsupportedPixelData);
+                    assert!(e.message().contains(entry.uid), "{e}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn unknown_transfer_syntaxes_are_named_with_those_supported() {
-        let f =
-            FrameFormat { rows: 1, columns: 1, bits_allocated: 8, bits_stored: 8, signed: false };
+        let f = FrameFormat {
+            rows: 1,
+            columns: 1,
+            bits_allocated: 8,
+            bits_stored: 8,
+            signed: false,
+            float: false,
+        };
         let e = decode("1.2.840.10008.1.2.4.102", &[], &f).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::UnsupportedPixelData);
         assert!(e.message().contains("video") && e.message().contains("4.202"), "{e}");

@@ -2,11 +2,11 @@
 //! plane.
 
 use super::plausible::{self, Family, room};
-use super::samples::from_words;
+use super::samples::{collected, from_long_words, from_words};
 use super::{FrameFormat, Samples, corrupt};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
-/// Decodes native little-endian pixels (PS3.5 section 8.1.1): exactly one frame, with at most the
+/// Decodes native little-endian pixels (PS3.5 sections 8.1.1 and 8.2): exactly one frame, with at most the
 /// one byte after it that makes its length even.
 pub(super) fn decode(data: &[u8], format: &FrameFormat) -> Result<Samples> {
     let width = usize::from(format.bits_allocated / 8);
@@ -19,13 +19,21 @@ pub(super) fn decode(data: &[u8], format: &FrameFormat) -> Result<Samples> {
     samples_of(pixels, width, format)
 }
 
-/// Samples of little-endian pixels of `width` (1 or 2) bytes each.
+/// Samples of little-endian pixels of `width` bytes each: 1, 2 or 4, or 8 of floating-point numbers.
 pub(super) fn samples_of(pixels: &[u8], width: usize, format: &FrameFormat) -> Result<Samples> {
-    if width == 1 {
-        from_words(pixels.iter().map(|&b| u16::from(b)), format)
-    } else {
-        let words = pixels.chunks_exact(2).map(|p| u16::from(p[0]) | u16::from(p[1]) << 8);
-        from_words(words, format)
+    let four = || pixels.as_chunks::<4>().0.iter().copied();
+    match (width, format.float) {
+        (1, false) => from_words(pixels.iter().map(|&b| u16::from(b)), format),
+        (2, false) => {
+            from_words(pixels.as_chunks().0.iter().map(|&p| u16::from_le_bytes(p)), format)
+        }
+        (4, false) => from_long_words(four().map(u32::from_le_bytes), format),
+        (4, true) => Ok(Samples::F32(collected(four().map(f32::from_le_bytes))?)),
+        (8, true) => {
+            let eight = pixels.as_chunks().0.iter().map(|&p| f64::from_le_bytes(p));
+            Ok(Samples::F64(collected(eight)?))
+        }
+        _ => Err(Error::internal(format!("there are no pixels of {width} bytes"))),
     }
 }
 
@@ -44,19 +52,31 @@ pub(super) fn decode_rle(data: &[u8], format: &FrameFormat) -> Result<Samples> {
     let mut bounds: Vec<usize> = fields.take(planes).map(|o| o as usize).collect();
     bounds.push(data.len());
     plausible::check(Family::Rle, format, data.len())?;
+    if planes > 2 {
+        from_long_words(words_of(data, &bounds, format)?.into_iter(), format)
+    } else {
+        from_words(words_of(data, &bounds, format)?.into_iter(), format)
+    }
+}
+
+/// Words put together of the segments between `bounds`, each of one byte of every word.
+fn words_of<T>(data: &[u8], bounds: &[usize], format: &FrameFormat) -> Result<Vec<T>>
+where
+    T: Copy + Default + From<u8> + std::ops::Shl<u32, Output = T> + std::ops::BitOr<Output = T>,
+{
     let pixels = format.pixels();
-    let mut words = room::<u16>(pixels)?;
-    words.resize(pixels, 0);
+    let mut words = room::<T>(pixels)?;
+    words.resize(pixels, T::default());
     for bound in bounds.windows(2) {
         let segment = data
             .get(bound[0].max(RLE_HEADER)..bound[1])
             .ok_or_else(|| corrupt("RLE segment lies outside its frame"))?;
         let plane = unpack(segment, pixels)?;
         for (word, byte) in words.iter_mut().zip(plane) {
-            *word = *word << 8 | u16::from(byte);
+            *word = *word << 8 | T::from(byte);
         }
     }
-    from_words(words.into_iter(), format)
+    Ok(words)
 }
 
 /// Unpacks one segment (PackBits, PS3.5 section G.3.1) to exactly `length` bytes. What follows the
@@ -97,8 +117,14 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
-    const TWO: FrameFormat =
-        FrameFormat { rows: 1, columns: 3, bits_allocated: 16, bits_stored: 16, signed: true };
+    const TWO: FrameFormat = FrameFormat {
+        rows: 1,
+        columns: 3,
+        bits_allocated: 16,
+        bits_stored: 16,
+        signed: true,
+        float: false,
+    };
 
     fn rle(segments: &[&[u8]]) -> Vec<u8> {
         let mut data = vec![0; RLE_HEADER];
@@ -127,6 +153,43 @@ mod tests {
         }
         assert!(decode_rle(&rle(&[&[254, 0xFF]]), &TWO).is_err());
         assert!(decode_rle(&rle(&[&[253, 0xFF], &[2, 1, 2, 3]]), &TWO).is_err());
+    }
+
+    fn wide(bits: u16, stored: u16, signed: bool, float: bool) -> FrameFormat {
+        let (bits_allocated, bits_stored) = (bits, stored);
+        FrameFormat { rows: 1, columns: 2, bits_allocated, bits_stored, signed, float }
+    }
+
+    #[test]
+    fn rle_of_32_bits_has_four_segments_the_highest_byte_first() {
+        let data = rle(&[&[1, 0x80, 0x7F], &[1, 0, 0xFF], &[255, 0x12], &[1, 1, 2]]);
+        let signed = decode_rle(&data, &wide(32, 32, true, false)).unwrap();
+        assert_eq!(signed, Samples::I32(vec![0x8000_1201_u32 as i32, 0x7FFF_1202]));
+        let unsigned = decode_rle(&data, &wide(32, 20, false, false)).unwrap();
+        assert_eq!(unsigned, Samples::U32(vec![0x1201, 0xF_1202]));
+        for cut in 0..data.len() {
+            assert!(decode_rle(&data[..cut], &wide(32, 32, true, false)).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn native_pixels_of_32_and_64_bits() {
+        let of = |values: [[u8; 4]; 2]| values.as_flattened().to_vec();
+        let integers = of([i32::MIN, -2].map(i32::to_le_bytes));
+        let signed = decode(&integers, &wide(32, 32, true, false)).unwrap();
+        assert_eq!(signed, Samples::I32(vec![i32::MIN, -2]));
+        let unsigned = decode(&integers, &wide(32, 32, false, false)).unwrap();
+        assert_eq!(unsigned, Samples::U32(vec![1 << 31, u32::MAX - 1]));
+        let floats = of([f32::MIN_POSITIVE, -f32::MAX].map(f32::to_le_bytes));
+        let float = decode(&floats, &wide(32, 32, true, true)).unwrap();
+        assert_eq!(float, Samples::F32(vec![f32::MIN_POSITIVE, -f32::MAX]));
+        let doubles = [0.1_f64, -1e300].map(f64::to_le_bytes);
+        let double = decode(doubles.as_flattened(), &wide(64, 64, true, true)).unwrap();
+        assert_eq!(double, Samples::F64(vec![0.1, -1e300]));
+        for (data, format) in [(7, wide(32, 32, true, false)), (9, wide(32, 32, true, true))] {
+            let e = decode(&vec![0; data], &format).unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::CorruptFrame);
+        }
     }
 
     #[test]

@@ -228,8 +228,14 @@ mod tests {
 
     /// The packets of an encoded frame of noise, and their tile.
     fn encoded(rows: u32, columns: u32) -> (Vec<u8>, Tile) {
-        let format =
-            FrameFormat { rows, columns, bits_allocated: 16, bits_stored: 16, signed: false };
+        let format = FrameFormat {
+            rows,
+            columns,
+            bits_allocated: 16,
+            bits_stored: 16,
+            signed: false,
+            float: false,
+        };
         let mut state = 1_u32;
         let noise = (0..format.pixels()).map(|_| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

@@ -85,8 +85,14 @@ mod tests {
     #[test]
     fn sizes_are_believed_as_far_as_they_can_be() {
         let check = |family, rows, columns, bytes| {
-            let format =
-                FrameFormat { rows, columns, bits_allocated: 16, bits_stored: 16, signed: false };
+            let format = FrameFormat {
+                rows,
+                columns,
+                bits_allocated: 16,
+                bits_stored: 16,
+                signed: false,
+                float: false,
+            };
             check(family, &format, bytes).map_err(|e| e.kind())
         };
         let corrupt = Err(ErrorKind::CorruptFrame);

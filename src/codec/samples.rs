@@ -1,6 +1,8 @@
 //! Decoded pixels: conversions between stored bytes, decoder output and [`Samples`], and the
 //! figures that sources state of a frame (range, checksum).
 
+use std::ops::{Shl, Shr};
+
 use super::plausible::room;
 use super::{FrameFormat, Samples, corrupt};
 use crate::error::{Error, ErrorKind, Result};
@@ -11,6 +13,10 @@ impl Samples {
         match self {
             Self::I16(v) => v.len(),
             Self::U16(v) => v.len(),
+            Self::I32(v) => v.len(),
+            Self::U32(v) => v.len(),
+            Self::F32(v) => v.len(),
+            Self::F64(v) => v.len(),
         }
     }
 
@@ -21,32 +27,57 @@ impl Samples {
 
     /// Leaves of each pixel its Bits Stored, sign-extended where they are two's complement (PS3.5
     /// 8.1.1): bits above them are no part of the value, whatever the codestream's precision was.
+    /// Floating-point numbers are left as they are.
     pub fn keep_stored_bits(&mut self, bits_stored: u16) {
-        let unused = 16u32.saturating_sub(u32::from(bits_stored)).min(15);
-        if unused == 0 {
-            return;
+        /// Shifts the unused bits out, and back in as the sign or zero.
+        fn keep<T: Copy + Shl<u32, Output = T> + Shr<u32, Output = T>>(
+            values: &mut [T],
+            bits_stored: u16,
+        ) {
+            let bits = 8 * size_of::<T>() as u32;
+            let unused = bits - u32::from(bits_stored.max(1)).min(bits);
+            if unused > 0 {
+                values.iter_mut().for_each(|x| *x = (*x << unused) >> unused);
+            }
         }
         match self {
-            Self::I16(v) => v.iter_mut().for_each(|x| *x = (*x << unused) >> unused),
-            Self::U16(v) => v.iter_mut().for_each(|x| *x = (*x << unused) >> unused),
+            Self::I16(v) => keep(v, bits_stored),
+            Self::U16(v) => keep(v, bits_stored),
+            Self::I32(v) => keep(v, bits_stored),
+            Self::U32(v) => keep(v, bits_stored),
+            Self::F32(_) | Self::F64(_) => {}
         }
     }
 
-    /// Smallest and largest pixel value, as stored (before rescale); `None` without pixels.
-    pub fn min_max(&self) -> Option<(i32, i32)> {
-        fn range<T: Copy + Ord + Into<i32>>(values: &[T]) -> Option<(i32, i32)> {
+    /// Smallest and largest pixel value, as stored (before rescale); `None` without pixels, and where a
+    /// floating-point pixel is not a finite number.
+    pub fn min_max(&self) -> Option<(f64, f64)> {
+        fn range<T: Copy + Ord + Into<f64>>(values: &[T]) -> Option<(f64, f64)> {
             let first = *values.first()?;
             let (low, high) = values.iter().fold((first, first), |(l, h), &v| (l.min(v), h.max(v)));
             Some((low.into(), high.into()))
         }
+        fn finite<T: Copy + Into<f64>>(values: &[T]) -> Option<(f64, f64)> {
+            let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+            let mut all = !values.is_empty();
+            for v in values.iter().map(|&v| v.into()) {
+                all &= v.is_finite();
+                (low, high) = (low.min(v), high.max(v));
+            }
+            all.then_some((low, high))
+        }
         match self {
             Self::I16(v) => range(v),
             Self::U16(v) => range(v),
+            Self::I32(v) => range(v),
+            Self::U32(v) => range(v),
+            Self::F32(v) => finite(v),
+            Self::F64(v) => finite(v),
         }
     }
 
-    /// The pixels as little-endian bytes of `bits_allocated` (8 or 16) bits each, two's complement
-    /// where signed: the native pixel data of this frame (PS3.5 section 8.1.1), with bits above
+    /// The pixels as little-endian bytes of `bits_allocated` bits each (8 or 16; others as wide as they are
+    /// here), two's complement where signed: the native pixel data of this frame (PS3.5 section 8.1.1), with bits above
     /// Bits Stored holding the sign or zero.
     pub fn to_le_bytes(&self, bits_allocated: u16) -> Vec<u8> {
         match (self, bits_allocated) {
@@ -54,6 +85,10 @@ impl Samples {
             (Self::U16(v), 8) => v.iter().map(|&x| x as u8).collect(),
             (Self::I16(v), _) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
             (Self::U16(v), _) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            (Self::I32(v), _) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            (Self::U32(v), _) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            (Self::F32(v), _) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            (Self::F64(v), _) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
         }
     }
 
@@ -83,6 +118,10 @@ impl Samples {
             (Self::U16(v), 8) => write(v, |x| [x as u8], out),
             (Self::I16(v), _) => write(v, i16::to_le_bytes, out),
             (Self::U16(v), _) => write(v, u16::to_le_bytes, out),
+            (Self::I32(v), _) => write(v, i32::to_le_bytes, out),
+            (Self::U32(v), _) => write(v, u32::to_le_bytes, out),
+            (Self::F32(v), _) => write(v, f32::to_le_bytes, out),
+            (Self::F64(v), _) => write(v, f64::to_le_bytes, out),
         }
     }
 
@@ -105,14 +144,19 @@ impl Samples {
             (Self::U16(v), 8) => hash(v, |x| [x as u8]),
             (Self::I16(v), _) => hash(v, i16::to_le_bytes),
             (Self::U16(v), _) => hash(v, u16::to_le_bytes),
+            (Self::I32(v), _) => hash(v, i32::to_le_bytes),
+            (Self::U32(v), _) => hash(v, u32::to_le_bytes),
+            (Self::F32(v), _) => hash(v, f32::to_le_bytes),
+            (Self::F64(v), _) => hash(v, f64::to_le_bytes),
         }
     }
 
-    /// Pixel `index` as an integer.
+    /// Pixel `index` as an integer; `None` where there is none, or it may have more than 16 bits.
     pub(super) fn value(&self, index: usize) -> Option<i32> {
         match self {
             Self::I16(v) => v.get(index).map(|&x| x.into()),
             Self::U16(v) => v.get(index).map(|&x| x.into()),
+            _ => None,
         }
     }
 }
@@ -132,8 +176,21 @@ pub(super) fn from_words(
     })
 }
 
+/// As [`from_words`], of pixels that are allocated 32 bits.
+pub(super) fn from_long_words(
+    words: impl ExactSizeIterator<Item = u32>,
+    format: &FrameFormat,
+) -> Result<Samples> {
+    let unused = 32 - u32::from(format.bits_stored.clamp(1, 32));
+    Ok(if format.signed {
+        Samples::I32(collected(words.map(|w| ((w << unused) as i32) >> unused))?)
+    } else {
+        Samples::U32(collected(words.map(|w| (w << unused) >> unused))?)
+    })
+}
+
 /// A list of values, in memory that is asked for first.
-fn collected<T>(values: impl ExactSizeIterator<Item = T>) -> Result<Vec<T>> {
+pub(super) fn collected<T>(values: impl ExactSizeIterator<Item = T>) -> Result<Vec<T>> {
     let mut list = room(values.len())?;
     list.extend(values);
     Ok(list)
@@ -185,7 +242,7 @@ fn range_of(bits: u32, signed: bool) -> (i32, i32) {
 }
 
 /// Refuses samples that do not belong to `format`: their number, sign or a value beyond
-/// Bits Stored.
+/// Bits Stored; and those of more than 16 bits, which no encoder here takes.
 pub(super) fn check_fit(samples: &Samples, format: &FrameFormat) -> Result<()> {
     let invalid = |what: String| Error::new(ErrorKind::InvalidImage, what);
     if samples.len() != format.pixels() {
@@ -196,12 +253,15 @@ pub(super) fn check_fit(samples: &Samples, format: &FrameFormat) -> Result<()> {
             format.columns
         )));
     }
+    if !format.is_narrow() || !matches!(samples, Samples::I16(_) | Samples::U16(_)) {
+        return Err(invalid("pixels of more than 16 bits are not encoded".into()));
+    }
     if matches!(samples, Samples::I16(_)) != format.signed {
         return Err(invalid("the pixels' sign is not that of PixelRepresentation".into()));
     }
     let (low, high) = range_of(u32::from(format.bits_stored), format.signed);
     match samples.min_max() {
-        Some((min, max)) if min < low || max > high => Err(invalid(format!(
+        Some((min, max)) if min < f64::from(low) || max > f64::from(high) => Err(invalid(format!(
             "pixel values from {min} to {max} do not fit BitsStored {}",
             format.bits_stored
         ))),
@@ -214,7 +274,7 @@ mod tests {
     use super::*;
 
     fn format(bits_allocated: u16, bits_stored: u16, signed: bool) -> FrameFormat {
-        FrameFormat { rows: 1, columns: 2, bits_allocated, bits_stored, signed }
+        FrameFormat { rows: 1, columns: 2, bits_allocated, bits_stored, signed, float: false }
     }
 
     #[test]
@@ -253,7 +313,64 @@ mod tests {
         assert_eq!(s.to_le_bytes(16), [0xFF, 0xFF, 1, 0]);
         assert_eq!(s.crc32(8), crc32fast::hash(&[0xFF, 1]));
         assert_eq!(Samples::U16(b"123456789".map(u16::from).to_vec()).crc32(8), 0xCBF4_3926);
-        assert_eq!(s.min_max(), Some((-1, 1)));
+        assert_eq!(s.min_max(), Some((-1.0, 1.0)));
+    }
+
+    #[test]
+    fn long_words_keep_their_stored_bits_and_their_sign() {
+        let words = || [0x8000_0000_u32, 0x7FFF_FFFF, 0xFFFF_FFFF, 0].into_iter();
+        let read = |stored, signed| from_long_words(words(), &format(32, stored, signed)).unwrap();
+        assert_eq!(read(32, true), Samples::I32(vec![i32::MIN, i32::MAX, -1, 0]));
+        assert_eq!(read(32, false), Samples::U32(vec![1 << 31, (1 << 31) - 1, u32::MAX, 0]));
+        assert_eq!(read(24, true), Samples::I32(vec![0, -1, -1, 0]));
+        assert_eq!(read(24, false), Samples::U32(vec![0, 0xFF_FFFF, 0xFF_FFFF, 0]));
+        assert_eq!(read(1, true), Samples::I32(vec![0, -1, -1, 0]));
+        let mut samples = read(32, true);
+        samples.keep_stored_bits(32);
+        assert_eq!(samples, read(32, true));
+        samples.keep_stored_bits(24);
+        assert_eq!(samples, read(24, true));
+    }
+
+    #[test]
+    fn wide_samples_are_written_summed_and_measured_as_they_are() {
+        let ends = (f64::from(i32::MIN), f64::from(i32::MAX));
+        for (samples, bits, bytes, range) in [
+            (
+                Samples::I32(vec![i32::MIN, i32::MAX]),
+                32,
+                vec![0, 0, 0, 128, 255, 255, 255, 127],
+                Some(ends),
+            ),
+            (
+                Samples::U32(vec![u32::MAX]),
+                32,
+                vec![255; 4],
+                Some((4_294_967_295.0, 4_294_967_295.0)),
+            ),
+            (
+                Samples::F32(vec![-2.0, 1.0]),
+                32,
+                vec![0, 0, 0, 192, 0, 0, 128, 63],
+                Some((-2.0, 1.0)),
+            ),
+            (Samples::F64(vec![1.0]), 64, vec![0, 0, 0, 0, 0, 0, 240, 63], Some((1.0, 1.0))),
+            (Samples::F32(vec![f32::NAN, 1.0]), 32, vec![0, 0, 192, 127, 0, 0, 128, 63], None),
+        ] {
+            assert_eq!(samples.to_le_bytes(bits), bytes);
+            let mut written = Vec::new();
+            samples.write_le_bytes(bits, &mut written).unwrap();
+            assert_eq!(written, bytes);
+            assert_eq!(samples.crc32(bits), crc32fast::hash(&bytes));
+            assert_eq!(samples.min_max(), range);
+        }
+    }
+
+    #[test]
+    fn what_no_encoder_takes_does_not_fit() {
+        let samples = Samples::I32(vec![1, 2]);
+        assert!(check_fit(&samples, &format(32, 12, true)).is_err());
+        assert!(check_fit(&samples, &format(16, 12, true)).is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod charset;
 pub mod classes;
 pub mod p10;
 pub mod passed_over;
+pub mod pixel_data;
 pub mod segment;
 pub mod selection;
 pub mod series;

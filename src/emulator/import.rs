@@ -1,6 +1,7 @@
 //! DICOM Part 10 files to image sets, as AHI's import does it.
 //!
-//! One image set for each series. Every frame is decoded and stored as HTJ2K lossless in RPCL order;
+//! One image set for each series. Every frame is decoded and stored as HTJ2K lossless in RPCL order, those
+//! of 32-bit integers and of floating-point numbers as they are;
 //! its checksum is that of the decoded pixels. A series that the data store already has as a primary
 //! image set is imported as a non-primary one, as AHI does with what conflicts. Files that cannot be
 //! imported are listed and do not keep the others from being imported.
@@ -236,12 +237,17 @@ fn encode(bytes: &[u8]) -> Result<Option<Encoded>> {
         }));
     }
     let format = FrameFormat::from_dataset(&instance.dataset)?;
+    // Pixels that HTJ2K is not written with stay as they are.
+    let retained = format.float || format.bits_allocated > 16;
     let frames = instance
         .frames
         .iter()
-        .map(|data| encode_frame(&instance, data, &format))
+        .map(|data| encode_frame(&instance, data, &format, retained))
         .collect::<Result<_>>()?;
-    let transfer_syntax = uids::HTJ2K_LOSSLESS_RPCL.to_owned();
+    let transfer_syntax = match retained {
+        true => instance.transfer_syntax,
+        false => uids::HTJ2K_LOSSLESS_RPCL.to_owned(),
+    };
     Ok(Some(Encoded { series_uid, dataset: instance.dataset, transfer_syntax, frames }))
 }
 
@@ -249,13 +255,14 @@ fn encode_frame(
     instance: &P10Instance,
     data: &[u8],
     format: &FrameFormat,
+    retained: bool,
 ) -> Result<(FrameEntry, Vec<u8>)> {
     let samples = codec::decode(&instance.transfer_syntax, data, format)?;
-    let encoded = codec::encode_htj2k(&samples, format)?;
+    let encoded = if retained { data.to_vec() } else { codec::encode_htj2k(&samples, format)? };
     let entry = FrameEntry {
         id: new_id(),
         full_resolution: (format.columns, format.rows, samples.crc32(format.bits_allocated)),
-        pixel_range: samples.min_max().unwrap_or_default(),
+        pixel_range: samples.min_max(),
         bytes: encoded.len() as u64,
     };
     Ok((entry, encoded))

@@ -17,8 +17,7 @@ use crate::source::{BYTES_IN_FLIGHT, FRAMES_IN_FLIGHT};
 use crate::transforms::{Extent, voxels};
 use crate::volume::Plan;
 
-/// Bytes of a sample as it was decoded, and of a voxel.
-const SAMPLE: u64 = 2;
+/// Bytes of a voxel.
 const F32: u64 = size_of::<f32>() as u64;
 
 /// Segments of a label map whose frames are counted: they do not overlap, and most are small.
@@ -49,7 +48,11 @@ pub fn need(model: &Model, plans: &[(&Series, &Plan)], outputs: &[OutputKind]) -
     let grids = plans.iter().map(|(_, plan)| &plan.geometry);
     let extents: Vec<Extent> = grids.map(|grid| Extent::new(grid.dims, grid.affine)).collect();
     let source = total(extents.iter().map(Extent::voxels));
-    let samples = source.saturating_mul(SAMPLE);
+    let samples = plans
+        .iter()
+        .zip(&extents)
+        .map(|((_, plan), extent)| extent.voxels().saturating_mul(sample_bytes(plan)));
+    let samples = total(samples);
     let decoding = samples.saturating_add(decoders(plans));
     let physical = samples.saturating_add(source.saturating_mul(F32));
     let images = match (&model.preprocessing.keys[..], extents.len()) {
@@ -129,6 +132,11 @@ impl Need {
     }
 }
 
+/// Bytes of a decoded sample of a plan, at most.
+fn sample_bytes(plan: &Plan) -> u64 {
+    plan.slices.iter().map(|slice| slice.format.sample_bytes()).max().unwrap_or(0)
+}
+
 /// Bytes of frames in flight and of the decoders at work, for the plan that has most.
 fn decoders(plans: &[(&Series, &Plan)]) -> u64 {
     let of = |(series, plan): &(&Series, &Plan)| {
@@ -140,7 +148,7 @@ fn decoders(plans: &[(&Series, &Plan)]) -> u64 {
         let work = work.max().unwrap_or(0);
         let frames = plan.slices.len() as u64;
         let pixels = plan.slices.iter().map(|slice| slice.format.pixels() as u64).max();
-        let encoded = pixels.unwrap_or(0).saturating_mul(SAMPLE);
+        let encoded = pixels.unwrap_or(0).saturating_mul(sample_bytes(plan));
         let few = encoded.saturating_mul(2 * FRAMES_IN_FLIGHT as u64);
         let flying = frames.saturating_mul(encoded).min(few.max(BYTES_IN_FLIGHT));
         let threads = (rayon::current_num_threads() as u64).min(frames);

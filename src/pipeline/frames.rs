@@ -14,7 +14,7 @@ use crate::dicom::{FrameDescriptor, FrameKey, Instance, Series};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Progress, Stage};
 use crate::source::{EncodedFrame, ImageSource};
-use crate::volume::{Plan, Volume};
+use crate::volume::{Plan, Slice, Volume};
 
 use super::Holding;
 
@@ -50,8 +50,8 @@ pub async fn load(
                 let index = index.ok_or_else(|| {
                     Error::internal("the source delivered a frame that was not asked for")
                 })?;
-                let format = plan.slices[index].format;
-                let (samples, bytes) = intact(source, series, format, frame, holding).await?;
+                let slice = plan.slices[index].clone();
+                let (samples, bytes) = intact(source, series, slice, frame, holding).await?;
                 Ok::<_, Error>((index, samples, bytes))
             }
         })
@@ -75,7 +75,7 @@ pub(super) const AGAIN: usize = 2;
 async fn intact(
     source: &dyn ImageSource,
     series: &Arc<Series>,
-    format: FrameFormat,
+    slice: Slice,
     mut frame: EncodedFrame,
     holding: &Holding,
 ) -> Result<(Samples, u64)> {
@@ -83,9 +83,10 @@ async fn intact(
     for again in 0.. {
         bytes += frame.data.len() as u64;
         let (key, headers, held) = (frame.key, series.clone(), holding.clone());
+        let slice = slice.clone();
         let decoding = move || {
             let _held = held;
-            decode(&headers, &frame, &format)
+            decode(&headers, &frame, &slice)
         };
         let error = match cpu::run(decoding).await {
             Ok(samples) => return Ok((samples, bytes)),
@@ -110,11 +111,30 @@ pub(super) fn may_be_the_transfers(error: &Error) -> bool {
 /// Detail of errors that the metadata shows by itself.
 const METADATA: &str = "metadata";
 
-/// Decodes one frame and checks it, and leaves of each pixel its stored bits.
-fn decode(series: &Series, frame: &EncodedFrame, format: &FrameFormat) -> Result<Samples> {
-    let mut samples = checked(series, frame, format)?;
-    samples.keep_stored_bits(format.bits_stored);
+/// Decodes one frame and checks it, and leaves of each pixel its stored bits. What the rescale makes of them
+/// is a number.
+fn decode(series: &Series, frame: &EncodedFrame, slice: &Slice) -> Result<Samples> {
+    let mut samples = checked(series, frame, &slice.format)?;
+    samples.keep_stored_bits(slice.format.bits_stored);
+    let FrameKey { instance, frame } = frame.key;
+    let instance = &series.instances[instance];
+    check_finite(&samples, slice)
+        .map_err(|e| at_frame(e, instance, frame, &instance.frames[frame]))?;
     Ok(samples)
+}
+
+/// Refuses pixels that are NaN or infinite, or become so as physical values of 32 bits: in a network's
+/// input a single one can spoil the whole result.
+fn check_finite(samples: &Samples, slice: &Slice) -> Result<()> {
+    let finite = |stored| slice.physical(stored).is_finite();
+    // The rescale is monotone.
+    if samples.min_max().is_some_and(|(low, high)| finite(low) && finite(high)) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::InvalidImage,
+        "a pixel is not a finite number, as it is stored or in physical units",
+    ))
 }
 
 /// Decodes one frame and checks it; errors name instance and frame. Samples are as they are encoded.

@@ -68,10 +68,7 @@ impl Volume {
     /// Puts a decoded frame in its place. `index` is its position in [`Plan::slices`].
     pub fn insert(&mut self, index: usize, samples: Samples) -> Result<()> {
         let expected = self.plan.geometry.dims[0] * self.plan.geometry.dims[1];
-        let length = match &samples {
-            Samples::I16(v) => v.len(),
-            Samples::U16(v) => v.len(),
-        };
+        let length = samples.len();
         if length != expected {
             return Err(Error::internal(format!(
                 "slice {index} has {length} samples in place of {expected}"
@@ -98,7 +95,7 @@ impl Volume {
             None => slices.zip(self.slices).zip(&self.plan.slices).enumerate().try_for_each(
                 |(index, ((target, samples), slice))| {
                     let samples = samples.ok_or_else(|| missing(index))?;
-                    rescale(&samples, slice.rescale, |out, value| *out = value, target);
+                    rescale(&samples, slice, |out, value| *out = value, target);
                     Ok::<_, Error>(())
                 },
             )?,
@@ -110,11 +107,11 @@ impl Volume {
                 };
                 slices.zip(&resampling.mix).try_for_each(|(target, &(below, weight))| {
                     let (samples, slice) = source(below)?;
-                    rescale(samples, slice.rescale, |out, value| *out = value, target);
+                    rescale(samples, slice, |out, value| *out = value, target);
                     if weight > 0.0 {
                         let (samples, slice) = source(below + 1)?;
                         let mix = |out: &mut f32, value: f32| *out += (value - *out) * weight;
-                        rescale(samples, slice.rescale, mix, target);
+                        rescale(samples, slice, mix, target);
                     }
                     Ok::<_, Error>(())
                 })?;
@@ -125,10 +122,10 @@ impl Volume {
     }
 }
 
-/// `stored · slope + intercept`, computed in f64 and rounded once, put into `target` by `put`.
+/// The pixels in physical units, put into `target` by `put`.
 fn rescale(
     samples: &Samples,
-    (slope, intercept): (f64, f64),
+    slice: &Slice,
     put: impl Fn(&mut f32, f32) + Copy,
     target: &mut [f32],
 ) {
@@ -142,9 +139,13 @@ fn rescale(
             put(out, to_physical(v.into()));
         }
     }
-    let to_physical = |stored: f64| (stored * slope + intercept) as f32;
+    let to_physical = |stored| slice.physical(stored);
     match samples {
         Samples::I16(v) => run(v, to_physical, put, target),
         Samples::U16(v) => run(v, to_physical, put, target),
+        Samples::I32(v) => run(v, to_physical, put, target),
+        Samples::U32(v) => run(v, to_physical, put, target),
+        Samples::F32(v) => run(v, to_physical, put, target),
+        Samples::F64(v) => run(v, to_physical, put, target),
     }
 }

@@ -43,6 +43,14 @@ pub struct Slice {
     pub format: FrameFormat,
 }
 
+impl Slice {
+    /// A stored value in physical units, computed in f64 and rounded once.
+    pub(crate) fn physical(&self, stored: f64) -> f32 {
+        let (slope, intercept) = self.rescale;
+        (stored * slope + intercept) as f32
+    }
+}
+
 /// Orders the frames of a series into volumes: the one that is `wanted`, or those that the policy
 /// allows, at least one.
 ///

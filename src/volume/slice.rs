@@ -5,7 +5,7 @@ use dicom_dictionary_std::tags;
 
 use super::places::Places;
 use super::values;
-use crate::codec::FrameFormat;
+use crate::codec::{self, FrameFormat};
 use crate::dicom::{Attributes, FrameKey, Instance, Series};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -86,6 +86,7 @@ fn read_frame(key: FrameKey, instance: &Instance) -> Result<FrameGeometry> {
     check_orientation(row_direction, column_direction)?;
     values::refuse_mosaic(dataset)?;
     let format = FrameFormat::from_dataset(dataset)?;
+    codec::check_format(&instance.transfer_syntax, &format)?;
     Ok(FrameGeometry {
         key,
         position,

@@ -26,10 +26,14 @@ pub(super) fn rescale(dataset: &Dataset, frame: usize, format: &FrameFormat) -> 
         None | Some("MONOCHROME2") => Ok((slope, intercept)),
         // As ITK reads it: the stored bits are inverted before the rescale, so that large values are
         // bright in both forms.
+        Some("MONOCHROME1") if format.float => Err(unsupported(
+            tags::PHOTOMETRIC_INTERPRETATION,
+            "is MONOCHROME1, which floating-point pixels cannot be; theirs is MONOCHROME2",
+        )),
         Some("MONOCHROME1") => {
             let mirror = match format.signed {
                 true => -1.0,
-                false => f64::from((1u32 << format.bits_stored.min(16)) - 1),
+                false => ((1u64 << format.bits_stored.min(32)) - 1) as f64,
             };
             Ok((-slope, mirror.mul_add(slope, intercept)))
         }

@@ -27,6 +27,7 @@ fn format_of(codestream: &[u8]) -> FrameFormat {
         bits_allocated: 16,
         bits_stored: u16::from(depth & 0x7F) + 1,
         signed: depth & 0x80 != 0,
+        float: false,
     }
 }
 
@@ -158,6 +159,7 @@ fn frames() -> impl Strategy<Value = (FrameFormat, Samples)> {
                 bits_allocated,
                 bits_stored,
                 signed,
+                float: false,
             })
         });
     (format, any::<u32>(), 0_u32..16).prop_map(|(format, seed, noise)| {
@@ -219,7 +221,7 @@ proptest! {
     #[test]
     fn noise_is_refused_by_every_transfer_syntax(data in prop::collection::vec(any::<u8>(), 0..300)) {
         let format = FrameFormat {
-            rows: 16, columns: 17, bits_allocated: 16, bits_stored: 12, signed: true,
+            rows: 16, columns: 17, bits_allocated: 16, bits_stored: 12, signed: true, float: false,
         };
         for entry in transfer_syntaxes() {
             for &decoder in entry.decoders {
@@ -231,8 +233,14 @@ proptest! {
 
 #[test]
 fn every_bit_of_a_header_may_flip_without_a_panic() {
-    let format =
-        FrameFormat { rows: 40, columns: 33, bits_allocated: 16, bits_stored: 12, signed: true };
+    let format = FrameFormat {
+        rows: 40,
+        columns: 33,
+        bits_allocated: 16,
+        bits_stored: 12,
+        signed: true,
+        float: false,
+    };
     let pixels = (0..format.pixels()).map(|i| (i as i16 * 7) % 2048).collect();
     let encoded = encode_htj2k(&Samples::I16(pixels), &format).unwrap();
     for bit in 0..8 * encoded.len().min(160) {
@@ -250,8 +258,14 @@ fn every_bit_of_a_header_may_flip_without_a_panic() {
 
 #[test]
 fn samples_that_do_not_fit_are_not_encoded() {
-    let format =
-        FrameFormat { rows: 1, columns: 2, bits_allocated: 16, bits_stored: 12, signed: true };
+    let format = FrameFormat {
+        rows: 1,
+        columns: 2,
+        bits_allocated: 16,
+        bits_stored: 12,
+        signed: true,
+        float: false,
+    };
     for samples in [Samples::I16(vec![0, 2048]), Samples::I16(vec![0]), Samples::U16(vec![0, 1])] {
         let e = encode_htj2k(&samples, &format).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::InvalidImage, "{samples:?}");

@@ -19,14 +19,14 @@ use super::common::shared;
 use super::end_to_end::{FromFlags, unzip};
 
 /// Serves a store on loopback until the test's runtime ends.
-async fn serve(store: Store, options: Options) -> String {
+pub(super) async fn serve(store: Store, options: Options) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, router(store, options)).await });
     format!("http://{address}")
 }
 
-async fn client(endpoint: String) -> AhiClient {
+pub(super) async fn client(endpoint: String) -> AhiClient {
     let settings = AwsSettings {
         region: Some("us-east-1".to_owned()),
         ahi_endpoint: Some(endpoint),

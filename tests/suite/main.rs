@@ -19,3 +19,4 @@ mod regressions;
 mod seg;
 mod server;
 mod transfer_syntaxes;
+mod wide_pixels;

@@ -167,8 +167,14 @@ fn native_frames_are_split_by_size() {
 
 #[test]
 fn encapsulated_frames_come_back_as_they_were_stored() {
-    let format =
-        FrameFormat { rows: 2, columns: 3, bits_allocated: 16, bits_stored: 16, signed: true };
+    let format = FrameFormat {
+        rows: 2,
+        columns: 3,
+        bits_allocated: 16,
+        bits_stored: 16,
+        signed: true,
+        float: false,
+    };
     let frames: Vec<Samples> =
         (0..3).map(|k| Samples::I16((0..6).map(|i| i * 100 - k).collect())).collect();
     let encoded: Vec<Vec<u8>> = frames.iter().map(|s| encode_htj2k(s, &format).unwrap()).collect();

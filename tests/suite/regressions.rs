@@ -46,8 +46,14 @@ fn more_packets_than_bytes_are_refused() {
 
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
     let input = fs::read(fuzz.join("regressions/codec_htj2k/many-layers")).unwrap();
-    let format =
-        FrameFormat { rows: 64, columns: 64, bits_allocated: 16, bits_stored: 16, signed: true };
+    let format = FrameFormat {
+        rows: 64,
+        columns: 64,
+        bits_allocated: 16,
+        bits_stored: 16,
+        signed: true,
+        float: false,
+    };
     let error = decode("1.2.840.10008.1.2.4.203", &input[8..], &format).unwrap_err();
     assert!(error.message().contains("packets"), "{error}");
 }

@@ -41,7 +41,7 @@ const JPEG_12: &str = "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAEBAQEBAQEBAQEBAQEBAQIBA
 const JXL_RUNS: &str = "/wqYAEDAoGgRCAQBAKAKSzhqGNLTt2+vqqCwvbvC9v8KCkJG9IQYY7yM8RhjxhjvYqRiJGOkItQY1RiLGOsY7RjpWDbGoIwxZowxXowxYzBuwICIQoSlHZ4w5GDMUUXjpfq0cT2offm0gZH5MIkJeD9Z8WzH9rkYxYSqHURg060wVsyWz0bc6mgZLjq1Fri7BEMIp6wzLi6vWo0/k8tk93Ztg5DEqPdD8JTIYfn7QYUXZKv6/SCdbYBQORMXZLkaaHDsyyYw0k4D5lCMgEg/jWLlcwRo9WFoWTEvecMkoW6q51EyrU9UTkG/yEBFgo609Je0VCWAo4tdSVB5dK3MMCwnziMqESU6EtdyBwAHR8wVpHLdKs5vnH3pVkhoJHDPfCwCPup84kOO9qhuAIrRuB/sSAfgCksLPmFY6ePlh5giUKpMQr3tJVmJGMWulh1knUW0WxnAOJz5czJKxT1bkELVmvyZBZ+mu7UEKRlIGcFLaTa3uzRJ4f4GKKHxi9Gze9TrAGQG9j1yHOwcF4bLNUJHug8DKz1fov+C+ouMC8V6kGf0v/LgbDNuBGvqRGReTWMoAggLMCJL6fJSA4NdTi5J6ZNIKhpJhvQPbFw/OKpjuTCW7+n4S7lsWV3CdpAjuDTI0WC5b00SmYvEFbbdEEnR9H0TzYvJfe7uIJKikGURWUsnzPwCczVFWJByKZcUXA++XTq15m4wDE9zYk86c1e8/Xb2XnJH8+fC5XLogaR4E9XWtm3a/NOWXxjaeFpOLn/0prc+/R3ym8t+5wcIFJ80TlkxTgZsh3enUUufBuG47jR66Cewzc5p6PQL3sv1eFPcS4BLr3wj0+c/QdN2ejUlfQQF7LmW/7BaIgBna3TKBGPcxgsHHwCUYB0JOfQ02LOOhMw4DDwAnYWDfoOlC/6tngNPAyw=";
 
 fn format(bits_allocated: u16, bits_stored: u16, signed: bool) -> FrameFormat {
-    FrameFormat { rows: 6, columns: 9, bits_allocated, bits_stored, signed }
+    FrameFormat { rows: 6, columns: 9, bits_allocated, bits_stored, signed, float: false }
 }
 
 fn bytes(base64: &str) -> Vec<u8> {
@@ -95,7 +95,14 @@ fn lossless_frames_of_other_encoders_decode_exactly() {
 }
 
 fn wide(bits_stored: u16) -> FrameFormat {
-    FrameFormat { rows: 20, columns: 33, bits_allocated: 16, bits_stored, signed: false }
+    FrameFormat {
+        rows: 20,
+        columns: 33,
+        bits_allocated: 16,
+        bits_stored,
+        signed: false,
+        float: false,
+    }
 }
 
 /// Pixels of an image of 20 rows of 33 columns.
@@ -114,6 +121,7 @@ fn values(samples: &Samples) -> Vec<i32> {
     match samples {
         Samples::I16(v) => v.iter().map(|x| (*x).into()).collect(),
         Samples::U16(v) => v.iter().map(|x| (*x).into()).collect(),
+        other => panic!("{other:?}"),
     }
 }
 

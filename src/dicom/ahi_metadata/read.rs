@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use self::elements::{PrivateVrs, put_all};
-use crate::dicom::{Attributes, Dataset, FrameDescriptor, Instance, Series, charset};
+use crate::dicom::{Attributes, Dataset, FrameDescriptor, Instance, Series, charset, pixel_data};
 use crate::error::{Error, ErrorKind, Result};
 
 /// HTJ2K lossless with RPCL progression: how AHI stores frames unless an instance says otherwise.
@@ -260,6 +260,7 @@ fn read_instance(common: &Dataset, sop_instance_uid: &str, value: Value) -> Resu
     merge(&mut dataset, level.dicom, level.vrs)?;
     put_uid(&mut dataset, tags::SOP_INSTANCE_UID, sop_instance_uid)?;
     charset::state_unicode(&mut dataset);
+    pixel_data::infer(&mut dataset);
     let sop_class_uid = dataset.required_text(tags::SOP_CLASS_UID)?;
     check_uid(&sop_class_uid, "SOPClassUID")?;
     let transfer_syntax = match level.transfer_syntax.as_deref().map(trim) {

@@ -39,8 +39,8 @@ pub struct FrameEntry {
     pub id: String,
     /// Width, height and CRC-32 of the decoded pixels at full resolution.
     pub full_resolution: (u32, u32, u32),
-    /// Smallest and largest pixel value.
-    pub pixel_range: (i32, i32),
+    /// Smallest and largest pixel value, where both are numbers.
+    pub pixel_range: Option<(f64, f64)>,
     /// Bytes as stored.
     pub bytes: u64,
 }
@@ -200,15 +200,24 @@ fn digits(tag: Tag) -> String {
 
 fn frame(entry: &FrameEntry) -> Value {
     let (width, height, checksum) = entry.full_resolution;
-    json!({
+    let mut described = json!({
         "ID": entry.id,
         "PixelDataChecksumFromBaseToFullResolution": [
             {"Width": width, "Height": height, "Checksum": checksum}
         ],
-        "MinPixelValue": entry.pixel_range.0,
-        "MaxPixelValue": entry.pixel_range.1,
         "FrameSizeInBytes": entry.bytes,
-    })
+    });
+    if let Some((low, high)) = entry.pixel_range {
+        described["MinPixelValue"] = number(low);
+        described["MaxPixelValue"] = number(high);
+    }
+    described
+}
+
+/// An integer as such.
+fn number(value: f64) -> Value {
+    let whole = value as i64;
+    if whole as f64 == value { json!(whole) } else { json!(value) }
 }
 
 /// The keyword of a standard attribute, the digits of a private one; `None` for what has neither

@@ -40,7 +40,7 @@ pub use source::Hold;
 pub use start::HEAD;
 pub use write::{MOST_BYTES, P10Writer, PixelForm};
 
-use super::{Attributes, Dataset, charset, classes};
+use super::{Attributes, Dataset, charset, classes, pixel_data};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Pixel data of fewer bytes a frame than this exists in no encapsulated transfer syntax: items
@@ -270,6 +270,9 @@ fn data_set(
                 VR::OD => Some(8),
                 _ => None,
             };
+            if encoding.big_endian {
+                check_words(&dataset, width)?;
+            }
             Some(pixels::native(&mut file, length, width.filter(|_| encoding.big_endian))?)
         }
         // Frames are compressed once.
@@ -278,6 +281,27 @@ fn data_set(
     };
     let transfer_syntax = encoding.frames.to_owned();
     Ok(Parsed { dataset, transfer_syntax, stated_class: None, has_pixels, pixels, room })
+}
+
+/// Refuses pixels of more than two bytes whose order in big endian their value representation leaves
+/// open. Those of integers are words of two bytes (OW), the least significant word first (PS3.5
+/// section 8.1.1 and annex D); those of floating-point numbers are turned round as a whole.
+fn check_words(dataset: &Dataset, width: Option<usize>) -> Result<()> {
+    let expected = match pixel_data::float_pixels(dataset) {
+        Some(float) => usize::from(float.bits / 8),
+        None if dataset.integer(tags::BITS_ALLOCATED).is_none_or(|bits| bits <= 16) => {
+            return Ok(());
+        }
+        None => 2,
+    };
+    if width == Some(expected) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::UnsupportedPixelData,
+        "the value representation of its pixel data does not say how their bytes are ordered in big \
+         endian; OW for integers, OF and OD for floating-point numbers do",
+    ))
 }
 
 fn header(mut dataset: Dataset, transfer_syntax: String, file_length: u64) -> Result<P10Header> {

@@ -24,6 +24,7 @@ use super::malformed;
 use super::plain::Plain;
 use super::source::Source;
 use crate::dicom::Dataset;
+use crate::dicom::pixel_data::{self, is_pixel_data};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Sequences within sequences deeper than this occur in no standard object.
@@ -80,6 +81,7 @@ pub(super) fn read<R: Read>(
             _ => return Err(malformed(())),
         };
         let pixels = is_pixel_data(tag);
+        pixel_data::mark(&mut dataset, tag);
         if (pixels || tag > tags::PIXEL_DATA) && !with_pixels {
             return Ok((dataset, End::Unwanted { pixels }));
         }
@@ -98,11 +100,6 @@ pub(super) fn read<R: Read>(
         tree.put(&mut dataset, &mut elements, token)?;
     }
     Ok((dataset, End::Header))
-}
-
-/// Whether an element is Pixel Data, of integers or of floating-point numbers (PS3.5 section 8.1).
-fn is_pixel_data(tag: Tag) -> bool {
-    matches!(tag, tags::PIXEL_DATA | tags::FLOAT_PIXEL_DATA | tags::DOUBLE_FLOAT_PIXEL_DATA)
 }
 
 struct Tree<'a, 'f, 'h, R: Read> {

@@ -7,6 +7,7 @@ use dicom_dictionary_std::tags;
 use dicom_object::FileMetaTableBuilder;
 use dicom_transfer_syntax_registry::entries::EXPLICIT_VR_LITTLE_ENDIAN;
 
+use crate::dicom::pixel_data::{float_pixels, is_pixel_data};
 use crate::dicom::{Attributes, Dataset};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -34,8 +35,8 @@ pub struct P10Writer<W> {
     /// Where the Basic Offset Table is, and what belongs there.
     table: (u64, Vec<u32>),
     written: u64,
-    /// OW or OB, for native pixels.
-    vr: VR,
+    /// Element and value representation of native pixels.
+    native: (Tag, VR),
 }
 
 impl<W: Write + Seek> P10Writer<W> {
@@ -56,8 +57,11 @@ impl<W: Write + Seek> P10Writer<W> {
             .transfer_syntax(transfer_syntax)
             .build()
             .map_err(|_| unwritable())?;
-        let vr =
-            if dataset.integer(tags::BITS_ALLOCATED).unwrap_or(16) > 8 { VR::OW } else { VR::OB };
+        let words = dataset.integer(tags::BITS_ALLOCATED).unwrap_or(16) > 8;
+        let native = match float_pixels(&dataset) {
+            Some(float) => (float.tag, float.vr),
+            None => (tags::PIXEL_DATA, if words { VR::OW } else { VR::OB }),
+        };
         let (mut before, mut rest) = (Dataset::new_empty(), Dataset::new_empty());
         for element in dataset {
             match element.header().tag {
@@ -66,7 +70,7 @@ impl<W: Write + Seek> P10Writer<W> {
                 _ => drop(rest.put(element)),
             }
         }
-        let mut writer = Self { out, form, rest, table: (0, Vec::new()), written: 0, vr };
+        let mut writer = Self { out, form, rest, table: (0, Vec::new()), written: 0, native };
         writer.out.write_all(&[0; 128]).map_err(io)?;
         writer.out.write_all(b"DICM").map_err(io)?;
         // An error of the library may quote a value, so it is not passed on.
@@ -80,9 +84,9 @@ impl<W: Write + Seek> P10Writer<W> {
     fn begin_pixels(&mut self) -> Result<()> {
         match self.form {
             PixelForm::None => Ok(()),
-            PixelForm::Native(bytes) => self.pixel_header(self.vr, (bytes + bytes % 2) as u32),
+            PixelForm::Native(bytes) => self.pixel_header(self.native, (bytes + bytes % 2) as u32),
             PixelForm::Encapsulated(frames) => {
-                self.pixel_header(VR::OB, u32::MAX)?;
+                self.pixel_header((tags::PIXEL_DATA, VR::OB), u32::MAX)?;
                 let bytes = u32::try_from(4 * frames as u64).map_err(|_| too_large())?;
                 self.item(bytes)?;
                 self.table.0 = self.out.stream_position().map_err(io)?;
@@ -94,8 +98,8 @@ impl<W: Write + Seek> P10Writer<W> {
         }
     }
 
-    fn pixel_header(&mut self, vr: VR, length: u32) -> Result<()> {
-        self.tag(tags::PIXEL_DATA)?;
+    fn pixel_header(&mut self, (tag, vr): (Tag, VR), length: u32) -> Result<()> {
+        self.tag(tag)?;
         self.out.write_all(vr.to_string().as_bytes()).map_err(io)?;
         self.out.write_all(&[0; 2]).map_err(io)?;
         self.out.write_all(&length.to_le_bytes()).map_err(io)
@@ -173,10 +177,6 @@ impl<W: Write + Seek> P10Writer<W> {
         self.out.flush().map_err(io)?;
         Ok(self.out)
     }
-}
-
-fn is_pixel_data(tag: Tag) -> bool {
-    matches!(tag, tags::PIXEL_DATA | tags::FLOAT_PIXEL_DATA | tags::DOUBLE_FLOAT_PIXEL_DATA)
 }
 
 fn check_bytes(bytes: u64) -> Result<()> {

@@ -111,6 +111,27 @@ fn slices_are_ordered_by_position_and_placed_in_ras() {
 }
 
 #[test]
+fn wide_samples_are_rescaled_and_rounded_once() {
+    let physical = |samples: Samples| {
+        let plan = Arc::new(plan(&stack(&[0.])).unwrap());
+        let mut volume = Volume::new(plan);
+        volume.insert(0, samples).unwrap();
+        volume.into_physical().unwrap()[[0, 0, 0]]
+    };
+    // Twice what is stored.
+    assert_eq!(physical(Samples::I32(vec![i32::MIN; 12])), -4_294_967_296.0);
+    assert_eq!(physical(Samples::U32(vec![u32::MAX; 12])), 8_589_934_590_f64 as f32);
+    assert_eq!(physical(Samples::F32(vec![0.3; 12])), 0.6);
+    // Just above the middle of two numbers of 32 bits.
+    assert_eq!(physical(Samples::F64(vec![16_777_217.000_1; 12])), 33_554_436.0);
+    assert!(
+        Volume::new(Arc::new(plan(&stack(&[0.])).unwrap()))
+            .insert(0, Samples::F32(vec![0.0; 11]))
+            .is_err()
+    );
+}
+
+#[test]
 fn rescale_is_each_slices_own() {
     let plan = Arc::new(plan(&stack(&[1., 0.])).unwrap());
     let mut volume = Volume::new(plan);

@@ -15,6 +15,7 @@ use dicom_dictionary_std::{StandardDataDictionary, tags};
 use serde_json::{Map, Value};
 
 use crate::dicom::attributes::keyword;
+use crate::dicom::pixel_data::{self, is_pixel_data};
 use crate::dicom::{Attributes, Dataset};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -50,6 +51,7 @@ fn put_items(
             continue;
         };
         if !belongs_in_header(tag) {
+            pixel_data::mark(dataset, tag);
             continue;
         }
         let Some(converted) = convert(vr, value, vrs, signed)? else {
@@ -71,9 +73,7 @@ fn put_items(
 
 /// File meta information, group lengths and pixel data have no place in a header.
 fn belongs_in_header(tag: Tag) -> bool {
-    tag.group() > 0x0002
-        && tag.element() != 0
-        && !matches!(tag, tags::PIXEL_DATA | tags::FLOAT_PIXEL_DATA | tags::DOUBLE_FLOAT_PIXEL_DATA)
+    tag.group() > 0x0002 && tag.element() != 0 && !is_pixel_data(tag)
 }
 
 /// Tag and VR of a key.
