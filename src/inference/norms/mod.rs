@@ -42,7 +42,7 @@ mod tests {
         Array5::from_shape_simple_fn((batch, channels, x, y, z), || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let noise = (state >> 8) as f32 / (1 << 24) as f32;
-            if state % 5 == 0 { 0.1 * noise } else { 3.0 + 0.3 * noise }
+            if state.is_multiple_of(5) { 0.1 * noise } else { 3.0 + 0.3 * noise }
         })
     }
 
