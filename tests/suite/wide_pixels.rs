@@ -5,8 +5,8 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use ahi_inference::codec::FrameFormat;
-use ahi_inference::dicom::p10;
+use ahi_inference::codec::{FrameFormat, decode};
+use ahi_inference::dicom::p10::{self, P10Instance};
 use ahi_inference::emulator::api::Options;
 use ahi_inference::emulator::import::import;
 use ahi_inference::emulator::store::Store;
