@@ -286,17 +286,30 @@ impl Candidate {
         match choice {
             VolumeChoice::Number(wanted) => usize::try_from(*wanted) == Ok(number),
             VolumeChoice::Name(name) => {
-                let name = name.trim().to_lowercase();
-                let of_one = |(key, value): &Trait| format!("{key}={value}").to_lowercase() == name;
-                named(&self.traits).to_lowercase() == name
-                    || (self.id.is_none() && self.traits.iter().any(of_one))
+                let name = name.trim();
+                named(&self.traits).to_lowercase() == name.to_lowercase()
+                    || parts(name).is_some_and(|wanted| self.has(&wanted))
             }
-            VolumeChoice::Attributes(wanted) => wanted.iter().all(|(keyword, value)| {
-                let same = |key: &str| key.eq_ignore_ascii_case(keyword.trim());
-                self.traits.iter().any(|(key, own)| same(key) && own.is(value))
-            }),
+            VolumeChoice::Attributes(wanted) => self.has(wanted),
         }
     }
+
+    /// Whether all of these attributes have these values.
+    fn has(&self, wanted: &[(String, Value)]) -> bool {
+        wanted.iter().all(|(keyword, value)| {
+            let same = |key: &str| key.eq_ignore_ascii_case(keyword.trim());
+            self.traits.iter().any(|(key, own)| same(key) && own.is(value))
+        })
+    }
+}
+
+/// The attributes of a name, or of a part of one: `KEYWORD=VALUE`, with commas between.
+fn parts(name: &str) -> Option<Vec<(String, Value)>> {
+    let part = |part: &str| {
+        let (keyword, value) = part.split_once('=')?;
+        Some((keyword.to_owned(), Value::Text(value.to_owned())))
+    };
+    name.split(',').map(part).collect()
 }
 
 fn listed(series: &Series, candidates: &[Candidate], kind: ErrorKind, why: &str) -> Error {

@@ -150,6 +150,11 @@ fn two_attributes_together_tell_apart_what_neither_does_alone() {
         ("DiffusionBValue".to_owned(), Value::Number(0.)),
     ];
     assert_eq!(order(&choose(&four, VolumeChoice::Attributes(both)).unwrap()), [6, 7, 8]);
+    let name = |name: &str| choose(&four, VolumeChoice::Name(name.to_owned()));
+    assert_eq!(order(&name("EchoTime=20,DiffusionBValue=0").unwrap()), [6, 7, 8]);
+    assert_eq!(order(&name("diffusionbvalue=0.0,echotime=20").unwrap()), [6, 7, 8]);
+    assert!(name("EchoTime=20").unwrap_err().message().contains("may be several"));
+    assert!(name("EchoTime").unwrap_err().message().contains("none of"));
     let half = vec![("EchoTime".to_owned(), Value::Number(20.))];
     let e = choose(&four, VolumeChoice::Attributes(half)).unwrap_err();
     assert!(e.message().contains("may be several"), "{e}");
