@@ -11,7 +11,7 @@ use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 
 use super::plausible::{self, Family};
 use super::samples::from_words;
-use super::{FrameFormat, Samples, corrupt, jpeg12};
+use super::{FrameFormat, Samples, corrupt, jpeg_segment, jpeg12};
 use crate::error::{Error, ErrorKind, Result};
 
 const SOI: u8 = 0xD8;
@@ -71,9 +71,7 @@ fn check(data: &[u8], format: &FrameFormat) -> Result<(u8, u32)> {
             rest = &rest[1..]; // fill byte (B.1.1.2)
             continue;
         }
-        let (&length, _) = after.split_first_chunk().ok_or_else(truncated)?;
-        let length = usize::from(u16::from_be_bytes(length));
-        let (segment, next) = after.split_at_checked(length).ok_or_else(truncated)?;
+        let (body, next) = jpeg_segment::split(after).ok_or_else(truncated)?;
         match marker {
             SOS => return precision.ok_or_else(|| corrupt("JPEG image has no frame header")),
             // SOFn, but not DHT, JPG and DAC, which share the range.
@@ -84,11 +82,11 @@ fn check(data: &[u8], format: &FrameFormat) -> Result<(u8, u32)> {
                 let family =
                     if is_lossless(marker) { Family::JpegLossless } else { Family::JpegDct };
                 plausible::check(family, format, data.len())?;
-                precision = Some((marker, frame_header(marker, segment, format)?));
+                precision = Some((marker, frame_header(marker, body, format)?));
             }
             _ => {}
         }
-        rest = if length >= 2 { next } else { return Err(truncated()) };
+        rest = next;
     }
 }
 
@@ -98,9 +96,9 @@ fn is_lossless(marker: u8) -> bool {
 }
 
 /// Compares SOFn (B.2.2) with the DICOM header; returns the precision.
-fn frame_header(marker: u8, segment: &[u8], format: &FrameFormat) -> Result<u32> {
-    let &[_, _, precision, h1, h0, w1, w0, components] = segment
-        .first_chunk::<8>()
+fn frame_header(marker: u8, body: &[u8], format: &FrameFormat) -> Result<u32> {
+    let &[precision, h1, h0, w1, w0, components] = body
+        .first_chunk::<6>()
         .ok_or_else(|| corrupt("JPEG image has a malformed frame header"))?;
     let rows = u32::from(u16::from_be_bytes([h1, h0]));
     let columns = u32::from(u16::from_be_bytes([w1, w0]));

@@ -3,7 +3,7 @@
 
 use super::plausible::room;
 use super::samples::from_words;
-use super::{FrameFormat, Samples, corrupt};
+use super::{FrameFormat, Samples, corrupt, jpeg_segment};
 use crate::error::{Error, Result};
 
 const DHT: u8 = 0xC4;
@@ -70,10 +70,7 @@ impl<'a> Tables<'a> {
                 rest = &rest[1..];
                 continue;
             }
-            let (&length, _) = after.split_first_chunk().ok_or_else(truncated)?;
-            let length = usize::from(u16::from_be_bytes(length));
-            let (segment, next) = after.split_at_checked(length).ok_or_else(truncated)?;
-            let body = segment.get(2..).ok_or_else(truncated)?;
+            let (body, next) = jpeg_segment::split(after).ok_or_else(truncated)?;
             match marker {
                 DQT => read_steps(body, &mut steps)?,
                 DHT => read_codes(body, &mut codes)?,

@@ -1,6 +1,6 @@
 //! What stands in a JPEG-LS image before the coded samples (ITU-T T.87 annex C).
 
-use super::{FrameFormat, corrupt};
+use super::{FrameFormat, corrupt, jpeg_segment};
 use crate::error::{Error, ErrorKind, Result};
 
 const SOI: u8 = 0xD8;
@@ -61,10 +61,7 @@ impl<'a> Header<'a> {
                 rest = &rest[1..];
                 continue;
             }
-            let (&length, _) = after.split_first_chunk().ok_or_else(truncated)?;
-            let length = usize::from(u16::from_be_bytes(length));
-            let (segment, next) = after.split_at_checked(length).ok_or_else(truncated)?;
-            let body = segment.get(2..).ok_or_else(truncated)?;
+            let (body, next) = jpeg_segment::split(after).ok_or_else(truncated)?;
             match marker {
                 SOF55 if precision.is_some() => {
                     return Err(corrupt("JPEG-LS image has two frame headers"));

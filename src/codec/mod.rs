@@ -10,6 +10,7 @@ mod htj2k;
 mod jpeg;
 mod jpeg12;
 mod jpeg2000;
+mod jpeg_segment;
 mod jpegls;
 mod jpegls_header;
 mod jpegxl;

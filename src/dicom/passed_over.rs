@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::classes;
+use super::{classes, uid};
 
 /// Files or objects that are no images, by what they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl PassedOver {
             None => "no SOP class".to_owned(),
             Some((_, Some(what))) => what.to_owned(),
             // The class comes from outside; what is no UID is not repeated.
-            Some((class, None)) if is_uid(class) => format!("SOP class {class}"),
+            Some((class, None)) if uid::is_written(class) => format!("SOP class {class}"),
             Some(_) => "no known SOP class".to_owned(),
         };
         *self.without_image.entry(what).or_default() += 1;
@@ -80,10 +80,6 @@ impl PassedOver {
     fn dicom_wanting(&self) -> Option<String> {
         (self.no_dicom > 0).then(|| format!("{} file(s) that are not DICOM", self.no_dicom))
     }
-}
-
-fn is_uid(text: &str) -> bool {
-    text.len() <= 64 && text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
 }
 
 #[cfg(test)]

@@ -7,11 +7,11 @@ use time::macros::format_description;
 use time::{OffsetDateTime, UtcOffset};
 
 use super::charset::set_character_set;
-use super::elements::{Put, code_item};
-use super::frames::PlannedFrame;
-use super::source::{Plane, copy_context, copy_lossy_compression};
-use super::{Algorithm, Identity, SegRequest, SegmentDescription, color, functional_groups};
-use crate::dicom::{Attributes, Dataset, Instance};
+use super::content::Content;
+use super::elements::{Put, code_item, reference};
+use super::source::{copy_context, copy_lossy_compression};
+use super::{Algorithm, SegmentDescription, color, functional_groups};
+use crate::dicom::{Attributes, Dataset};
 use crate::error::{Error, Result};
 
 /// Who made the object (Enhanced General Equipment Module, PS3.3 C.7.5.2).
@@ -21,23 +21,6 @@ const DEVICE_SERIAL_NUMBER: &str = "0";
 /// The series is numbered this far after the one it was made from, so that viewers list both
 /// together and scanners, which count from 1, do not use the number.
 const SERIES_NUMBER_OFFSET: i64 = 1000;
-
-/// Everything the attributes are made of.
-pub(super) struct Content<'a, 'r, L> {
-    pub request: &'a SegRequest<'r, L>,
-    pub sop_instance_uid: &'a str,
-    pub identity: &'a Identity,
-    /// Number of the object in its series, from 1.
-    pub number: usize,
-    /// The source instances, each once, at least one.
-    pub instances: &'a [&'a Instance],
-    /// One per slice, at least one.
-    pub planes: &'a [Plane],
-    /// In the order of the pixel data, at least one.
-    pub frames: &'a [PlannedFrame],
-    /// Whether some voxel belongs to several segments.
-    pub overlap: bool,
-}
 
 impl<L> Content<'_, '_, L> {
     /// The whole data set but for the pixel data.
@@ -177,14 +160,6 @@ fn algorithm_item(algorithm: &Algorithm) -> Dataset {
     if let Some(parameters) = &algorithm.parameters {
         item.put_text(tags::ALGORITHM_PARAMETERS, VR::LT, parameters);
     }
-    item
-}
-
-/// An item that names an instance (SOP Instance Reference Macro, PS3.3 10.8).
-pub(super) fn reference(instance: &Instance) -> Dataset {
-    let mut item = Dataset::new_empty();
-    item.put_text(tags::REFERENCED_SOP_CLASS_UID, VR::UI, &instance.sop_class_uid);
-    item.put_text(tags::REFERENCED_SOP_INSTANCE_UID, VR::UI, &instance.sop_instance_uid);
     item
 }
 

@@ -5,8 +5,8 @@ use dicom_core::value::DataSetSequence;
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom_dictionary_std::tags;
 
-use crate::dicom::Dataset;
 use crate::dicom::segment::Code;
+use crate::dicom::{Dataset, Instance};
 
 /// Sets elements of a data set, one line each.
 pub(super) trait Put {
@@ -86,6 +86,14 @@ pub(super) fn decimal_string(x: f64) -> String {
         .flatten()
         .find(|text| text.len() <= LIMIT)
         .unwrap_or(shortest)
+}
+
+/// An item that names an instance (SOP Instance Reference Macro, PS3.3 10.8).
+pub(super) fn reference(instance: &Instance) -> Dataset {
+    let mut item = Dataset::new_empty();
+    item.put_text(tags::REFERENCED_SOP_CLASS_UID, VR::UI, &instance.sop_class_uid);
+    item.put_text(tags::REFERENCED_SOP_INSTANCE_UID, VR::UI, &instance.sop_instance_uid);
+    item
 }
 
 #[cfg(test)]

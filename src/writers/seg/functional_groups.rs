@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom_dictionary_std::tags;
 
-use super::dataset::{Content, reference};
-use super::elements::{Put, decimal_string};
+use super::content::Content;
+use super::elements::{Put, decimal_string, reference};
 use super::frames::PlannedFrame;
 use super::source::Plane;
 use super::{Code, SourceSlice};

@@ -21,6 +21,7 @@
 
 mod charset;
 mod color;
+mod content;
 mod dataset;
 mod elements;
 mod frames;
@@ -202,7 +203,7 @@ pub fn write<L: Label>(request: &SegRequest<L>) -> Result<Vec<Seg>> {
         let sop_instance_uid = uid::generate();
         // Those of the whole segmentation are told once.
         let mut warnings = if index == 0 { std::mem::take(&mut warnings) } else { Vec::new() };
-        let object = dataset::Content {
+        let object = content::Content {
             request,
             sop_instance_uid: &sop_instance_uid,
             identity: &identity,
