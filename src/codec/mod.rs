@@ -18,12 +18,17 @@ mod native;
 mod openjp2_ffi;
 mod packets;
 mod plausible;
+mod recycle;
 mod samples;
 mod table;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use htj2k::encode_htj2k;
+pub use recycle::recycle;
+// For the decoders, whose frames come back by `recycle`.
+#[allow(unused_imports)]
+pub(crate) use recycle::{buffer_i16, buffer_u16};
 pub use table::{Decoder, TransferSyntaxEntry, transfer_syntaxes};
 
 use crate::dicom::attributes::keyword;
