@@ -72,7 +72,7 @@ static CASE: LazyLock<Case> = LazyLock::new(|| {
 
 impl Case {
     fn image(&self) -> Image {
-        let mut volume = Volume::new(self.plan.clone());
+        let mut volume = Volume::new(self.plan.clone()).expect("the volume's memory");
         for (index, slice) in self.slices.iter().enumerate() {
             volume.insert(index, slice.clone()).expect("a slice of its size");
         }

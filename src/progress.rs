@@ -1,5 +1,7 @@
 //! How a long piece of work tells how far it is and hears that nobody waits for it any more.
 
+use std::time::Duration;
+
 use crate::error::{Error, ErrorKind, Result};
 
 /// Told of progress, asked about cancellation. Called from any thread, cheap.
@@ -15,6 +17,9 @@ pub trait Progress: Send + Sync {
 
     /// That many frames, of so many bytes as they came, were fetched and decoded in `seconds`.
     fn decoded(&self, _frames: usize, _bytes: u64, _seconds: f64) {}
+
+    /// The steps of the frames that were decoded took that long, summed over frames.
+    fn spent(&self, _steps: &[(&'static str, Duration)]) {}
 
     /// [`ErrorKind::Cancelled`] once the work should stop.
     fn check(&self) -> Result<()> {

@@ -14,7 +14,8 @@ use dicom_dictionary_std::{tags, uids};
 use futures::{StreamExt, TryStreamExt, stream};
 use tempfile::NamedTempFile;
 
-use super::frames::{AGAIN, checked, may_be_the_transfers};
+use super::decoding::{checked, may_be_the_transfers};
+use super::frames::AGAIN;
 use crate::codec::{FrameFormat, Samples};
 use crate::cpu;
 use crate::dicom::p10::{P10Writer, PixelForm};

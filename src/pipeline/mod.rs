@@ -3,12 +3,14 @@
 mod access;
 mod audit;
 pub mod compute;
+mod decoding;
 pub mod fetch;
 mod forecast;
 pub mod frames;
 mod holding;
 mod images;
 pub mod outputs;
+mod placing;
 mod service;
 mod suited;
 pub mod timings;
@@ -248,10 +250,10 @@ async fn segment(
             source.warnings().into_iter().filter(|warning| !beside.contains(warning)).collect();
         beside.extend(more);
         let (volume, took) = frames::load(source, &series, &plan, &*progress, &holding).await?;
-        stats.frames += took.frames;
-        stats.encoded_bytes += took.encoded_bytes;
+        stats += took;
         timings.end(Stage::Frames);
         progress.decoded(took.frames, took.encoded_bytes, timings.latest());
+        progress.spent(&took.work.steps());
         loaded.push((series, plan, volume));
     }
 

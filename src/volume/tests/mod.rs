@@ -114,7 +114,7 @@ fn slices_are_ordered_by_position_and_placed_in_ras() {
 fn wide_samples_are_rescaled_and_rounded_once() {
     let physical = |samples: Samples| {
         let plan = Arc::new(plan(&stack(&[0.])).unwrap());
-        let mut volume = Volume::new(plan);
+        let mut volume = Volume::new(plan).unwrap();
         volume.insert(0, samples).unwrap();
         volume.into_physical().unwrap()[[0, 0, 0]]
     };
@@ -126,6 +126,7 @@ fn wide_samples_are_rescaled_and_rounded_once() {
     assert_eq!(physical(Samples::F64(vec![16_777_217.000_1; 12])), 33_554_436.0);
     assert!(
         Volume::new(Arc::new(plan(&stack(&[0.])).unwrap()))
+            .unwrap()
             .insert(0, Samples::F32(vec![0.0; 11]))
             .is_err()
     );
@@ -134,7 +135,7 @@ fn wide_samples_are_rescaled_and_rounded_once() {
 #[test]
 fn rescale_is_each_slices_own() {
     let plan = Arc::new(plan(&stack(&[1., 0.])).unwrap());
-    let mut volume = Volume::new(plan);
+    let mut volume = Volume::new(plan).unwrap();
     volume.insert(1, Samples::I16(vec![-3; 12])).unwrap();
     volume.insert(0, Samples::I16((0..12).collect())).unwrap();
     let voxels: Array3<f32> = volume.into_physical().unwrap();

@@ -91,7 +91,7 @@ fn what_lies_between_is_interpolated_linearly() {
     assert_eq!(plan.geometry.dims, [4, 3, 8]);
     assert!(plan.warnings[0].contains("4 slices were interpolated onto 8"), "{:?}", plan.warnings);
     let plan = Arc::new(plan);
-    let mut volume = Volume::new(plan.clone());
+    let mut volume = Volume::new(plan.clone()).unwrap();
     for index in 0..4 {
         // Stored values that the slices' own rescale makes into their height.
         let intercept = 10 * index as i16;

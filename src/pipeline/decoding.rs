@@ -1,0 +1,170 @@
+//! One frame decoded and checked, on the thread that asks for it.
+
+use std::time::{Duration, Instant};
+
+use crate::codec::{self, FrameFormat, Samples};
+use crate::dicom::{FrameDescriptor, FrameKey, Instance, Series};
+use crate::error::{Error, ErrorKind, Result};
+use crate::source::EncodedFrame;
+use crate::volume::Slice;
+
+/// Times of the CPU part of a frame, or of many.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Work {
+    /// From the arrival of the frame to the beginning of its work.
+    pub waited: Duration,
+    /// In the decoder.
+    pub decoded: Duration,
+    /// Comparing the pixels with the metadata's checksum, and with what pixels may be.
+    pub checked: Duration,
+    /// Making them physical values in the volume.
+    pub placed: Duration,
+}
+
+impl std::ops::AddAssign for Work {
+    fn add_assign(&mut self, other: Self) {
+        self.waited += other.waited;
+        self.decoded += other.decoded;
+        self.checked += other.checked;
+        self.placed += other.placed;
+    }
+}
+
+impl Work {
+    /// The times by the names they have in the metrics.
+    pub fn steps(&self) -> [(&'static str, Duration); 4] {
+        [
+            ("cpu_queue", self.waited),
+            ("decode", self.decoded),
+            ("checksum", self.checked),
+            ("place", self.placed),
+        ]
+    }
+}
+
+/// Whether an error can come of a transfer: a flipped bit in a header can look like a format that
+/// nothing here decodes, or like samples that do not fit the attributes.
+pub(super) fn may_be_the_transfers(error: &Error) -> bool {
+    use ErrorKind::{CorruptFrame, InvalidImage, UnsupportedPixelData};
+    matches!(error.kind(), CorruptFrame | InvalidImage | UnsupportedPixelData)
+        && !error.details().contains_key(METADATA)
+}
+
+/// Detail of errors that the metadata shows by itself.
+const METADATA: &str = "metadata";
+
+/// Decodes one frame and checks it, and leaves of each pixel its stored bits. What the rescale makes of them
+/// is a number.
+pub(super) fn decode(
+    series: &Series,
+    frame: &EncodedFrame,
+    slice: &Slice,
+) -> Result<(Samples, Work)> {
+    let (mut samples, mut work) = timed(series, frame, &slice.format)?;
+    let began = Instant::now();
+    samples.keep_stored_bits(slice.format.bits_stored);
+    let FrameKey { instance, frame } = frame.key;
+    let instance = &series.instances[instance];
+    check_finite(&samples, slice)
+        .map_err(|e| at_frame(e, instance, frame, &instance.frames[frame]))?;
+    work.checked += began.elapsed();
+    Ok((samples, work))
+}
+
+/// Refuses pixels that are NaN or infinite, or become so as physical values of 32 bits: in a network's
+/// input a single one can spoil the whole result.
+fn check_finite(samples: &Samples, slice: &Slice) -> Result<()> {
+    let finite = |stored| slice.physical(stored).is_finite();
+    // The rescale is monotone. Of 16 bits no pixel need be looked at: the widest are finite or not.
+    let range = match samples {
+        Samples::I16(_) | Samples::U16(_) => Some((i16::MIN.into(), u16::MAX.into())),
+        wide => wide.min_max(),
+    };
+    if range.is_some_and(|(low, high)| finite(low) && finite(high)) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::InvalidImage,
+        "a pixel is not a finite number, as it is stored or in physical units",
+    ))
+}
+
+/// Decodes one frame and checks it; errors name instance and frame. Samples are as they are encoded.
+pub(super) fn checked(
+    series: &Series,
+    frame: &EncodedFrame,
+    format: &FrameFormat,
+) -> Result<Samples> {
+    timed(series, frame, format).map(|(samples, _)| samples)
+}
+
+/// As [`checked`], with what decoding and checking took.
+fn timed(series: &Series, frame: &EncodedFrame, format: &FrameFormat) -> Result<(Samples, Work)> {
+    let instance = &series.instances[frame.key.instance];
+    let descriptor = &instance.frames[frame.key.frame];
+    let run = || {
+        check_dimensions(descriptor, format)?;
+        let began = Instant::now();
+        let samples = codec::decode(&instance.transfer_syntax, &frame.data, format)?;
+        let decoded = began.elapsed();
+        // The checksum is of what the codestream holds.
+        check_crc32(descriptor, &samples, format)?;
+        let checked = began.elapsed().saturating_sub(decoded);
+        Ok((samples, Work { decoded, checked, ..Work::default() }))
+    };
+    run().map_err(|e| at_frame(e, instance, frame.key.frame, descriptor))
+}
+
+fn check_dimensions(descriptor: &FrameDescriptor, format: &FrameFormat) -> Result<()> {
+    match descriptor.dimensions {
+        Some((width, height)) if (width, height) != (format.columns, format.rows) => {
+            Err(Error::new(
+                ErrorKind::CorruptFrame,
+                format!(
+                    "the image set's metadata gives the frame {width} × {height} pixels, its \
+                     attributes {} × {}",
+                    format.columns, format.rows
+                ),
+            )
+            .with(METADATA, "dimensions"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_crc32(
+    descriptor: &FrameDescriptor,
+    samples: &Samples,
+    format: &FrameFormat,
+) -> Result<()> {
+    let Some(expected) = descriptor.crc32 else { return Ok(()) };
+    let found = samples.crc32(format.bits_allocated);
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::CorruptFrame,
+        format!(
+            "the decoded pixels have checksum {found}, the image set's metadata says {expected}; \
+             the frame is corrupt"
+        ),
+    ))
+}
+
+fn at_frame(
+    error: Error,
+    instance: &Instance,
+    frame: usize,
+    descriptor: &FrameDescriptor,
+) -> Error {
+    let uid = instance.sop_instance_uid.as_str();
+    let error = error
+        .context(format!("instance {uid}, frame {}", frame + 1))
+        .with("sopInstanceUID", uid)
+        .with("frame", frame + 1);
+    if descriptor.id.is_empty() {
+        error
+    } else {
+        error.with("imageFrameId", descriptor.id.as_str())
+    }
+}

@@ -1,0 +1,119 @@
+//! Frames decoded on the CPU pool, each straight into its place of the volume.
+//!
+//! The jobs borrow the volume: each takes the slice it fills, which is given away once, so that no two
+//! write the same voxels and nothing is copied together at the end. What lends it is a thread of its
+//! own that hands jobs on to the pool and otherwise sleeps. It ends when nobody can send it more
+//! and the last job has ended; until then it holds what the request holds, whoever went away.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::decoding::{Work, decode};
+use super::holding::Holding;
+use crate::cpu;
+use crate::dicom::Series;
+use crate::error::{Error, ErrorKind, Result};
+use crate::source::EncodedFrame;
+use crate::volume::{Places, Plan, Volume};
+
+/// A volume that is being filled.
+pub(super) struct Filling {
+    jobs: mpsc::UnboundedSender<Job>,
+    volume: JoinHandle<Volume>,
+}
+
+/// What jobs have in common.
+struct Shared {
+    series: Arc<Series>,
+    plan: Arc<Plan>,
+}
+
+/// One frame to decode.
+struct Job {
+    /// Its place among [`Plan::slices`].
+    index: usize,
+    frame: EncodedFrame,
+    sent: Instant,
+    span: tracing::Span,
+    answer: oneshot::Sender<Result<Work>>,
+}
+
+impl Filling {
+    /// Begins with an empty volume; its jobs hold `holding`.
+    ///
+    /// # Errors
+    /// `OutOfMemory` where there is none for the volume.
+    pub fn begin(series: Arc<Series>, plan: Arc<Plan>, holding: Holding) -> Result<Self> {
+        let mut volume = Volume::new(plan.clone())?;
+        let (jobs, mut waiting) = mpsc::unbounded_channel::<Job>();
+        let shared = Shared { series, plan };
+        let volume = tokio::task::spawn_blocking(move || {
+            let _held = holding;
+            {
+                let places = volume.places();
+                let (places, shared) = (&places, &shared);
+                rayon::in_place_scope_fifo(|scope| {
+                    while let Some(job) = waiting.blocking_recv() {
+                        scope.spawn_fifo(move |_| job.run(shared, places));
+                    }
+                });
+            }
+            volume
+        });
+        Ok(Self { jobs, volume })
+    }
+
+    /// Decodes a frame into its place. Work that nobody waits for any more is not begun.
+    ///
+    /// # Errors
+    /// Those of decoding and of checking it, after which the place is free; `Internal` where it was
+    /// filled before.
+    pub async fn decode(&self, index: usize, frame: EncodedFrame) -> Result<Work> {
+        let (answer, done) = oneshot::channel();
+        let span = tracing::Span::current();
+        let job = Job { index, frame, sent: Instant::now(), span, answer };
+        self.jobs.send(job).map_err(|_| Error::internal("the decoders are gone"))?;
+        done.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Cancelled, "the work was dropped")))
+    }
+
+    /// The volume with what was put into it.
+    ///
+    /// # Errors
+    /// `Internal` where its thread was ended from outside.
+    pub async fn end(self) -> Result<Volume> {
+        drop(self.jobs);
+        self.volume
+            .await
+            .map_err(|e| Error::internal("filling the volume was aborted").caused_by(e))
+    }
+}
+
+impl Job {
+    fn run(self, shared: &Shared, places: &Places<'_>) {
+        let Self { index, frame, sent, span, answer } = self;
+        if answer.is_closed() {
+            return;
+        }
+        let waited = sent.elapsed();
+        let result = span.in_scope(|| cpu::contained(|| place(shared, places, index, &frame)));
+        // Nobody waits any more: the result is not wanted.
+        let _ = answer.send(result.map(|work| Work { waited, ..work }));
+    }
+}
+
+fn place(shared: &Shared, places: &Places<'_>, index: usize, frame: &EncodedFrame) -> Result<Work> {
+    let Shared { series, plan } = shared;
+    let slice = plan
+        .slices
+        .get(index)
+        .ok_or_else(|| Error::internal(format!("there is no slice {index}")))?;
+    let (samples, mut work) = decode(series, frame, slice)?;
+    let began = Instant::now();
+    places.put(index, samples)?;
+    work.placed = began.elapsed();
+    work.waited = Duration::ZERO;
+    Ok(work)
+}
