@@ -11,6 +11,10 @@ use crate::error::{Error, ErrorKind, chain};
 /// believed beyond it.
 const FIRST: usize = 1 << 20;
 
+/// A body that came in one piece of at least so many bytes is taken as it is. A smaller one is copied, for it
+/// would keep the connection's whole buffer, of up to 400 kB, with it.
+const TAKEN: usize = 64 << 10;
+
 /// How long a body may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Length {
@@ -67,8 +71,7 @@ pub async fn whole(
     if announced > limit {
         return Err(length.exceeded(what));
     }
-    let mut all: Vec<u8> = Vec::new();
-    reserve(&mut all, (announced as usize).min(FIRST))?;
+    let mut all = Collected::default();
     loop {
         let chunk = body.try_next().await.map_err(|e| {
             let error =
@@ -80,15 +83,50 @@ pub async fn whole(
         if (all.len() + chunk.len()) as u64 > limit {
             return Err(length.exceeded(what));
         }
-        reserve(&mut all, chunk.len())?;
-        all.extend_from_slice(&chunk);
+        all.take(chunk, announced)?;
     }
     match length {
         Length::Exactly(n) if all.len() as u64 != n => Err(broken(
             ErrorKind::Upstream,
             format!("{what} sent {} bytes in place of {n}", all.len()),
         )),
-        _ => Ok(all.into()),
+        _ => Ok(all.whole()),
+    }
+}
+
+/// What came of a body.
+#[derive(Default)]
+struct Collected {
+    /// The first piece, while it is the only one and large.
+    only: Bytes,
+    /// Else all pieces.
+    all: Vec<u8>,
+}
+
+impl Collected {
+    fn len(&self) -> usize {
+        self.only.len() + self.all.len()
+    }
+
+    /// Adds a piece of a body that has `announced` bytes or more.
+    fn take(&mut self, piece: Bytes, announced: u64) -> Result<(), Fault> {
+        if self.len() == 0 && piece.len() >= TAKEN && piece.len() as u64 >= announced {
+            self.only = piece;
+            return Ok(());
+        }
+        let first = std::mem::take(&mut self.only);
+        if self.all.is_empty() {
+            let room = usize::try_from(announced).unwrap_or(FIRST).min(FIRST);
+            reserve(&mut self.all, room.max(first.len() + piece.len()))?;
+        }
+        reserve(&mut self.all, first.len() + piece.len())?;
+        self.all.extend_from_slice(&first);
+        self.all.extend_from_slice(&piece);
+        Ok(())
+    }
+
+    fn whole(self) -> Bytes {
+        if self.all.is_empty() { self.only } else { self.all.into() }
     }
 }
 
@@ -97,4 +135,44 @@ fn reserve(all: &mut Vec<u8>, more: usize) -> Result<(), Fault> {
         let error = Error::new(ErrorKind::OutOfMemory, "there is no memory for a response of AWS");
         Fault::last(error.caused_by(e))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn collected(pieces: &[usize], announced: u64) -> (Bytes, bool) {
+        let mut all = Collected::default();
+        let mut expected = Vec::new();
+        for (number, &length) in pieces.iter().enumerate() {
+            let piece = Bytes::from(vec![number as u8; length]);
+            expected.extend_from_slice(&piece);
+            assert!(all.take(piece, announced).is_ok());
+            assert_eq!(all.len(), expected.len());
+        }
+        let taken = !all.only.is_empty();
+        let whole = all.whole();
+        assert_eq!(whole, expected);
+        (whole, taken)
+    }
+
+    #[test]
+    fn a_large_body_in_one_piece_is_not_copied() {
+        assert!(collected(&[TAKEN], TAKEN as u64).1);
+        // Of no known length.
+        assert!(collected(&[TAKEN], 0).1);
+        for (pieces, announced) in [
+            (&[TAKEN - 1][..], 0),
+            (&[], 0),
+            (&[0, 5], 5),
+            (&[TAKEN, 1], 0),
+            (&[TAKEN, TAKEN, 7], 2 * TAKEN as u64),
+            (&[0, TAKEN + 1, 3], u64::MAX),
+            (&[10, 20, 30], 60),
+        ] {
+            assert!(!collected(pieces, announced).1, "{pieces:?}");
+        }
+        // A piece of nothing before it is no piece.
+        assert!(collected(&[0, TAKEN], TAKEN as u64).1);
+    }
 }

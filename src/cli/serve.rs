@@ -142,6 +142,8 @@ async fn build_service(settings: &ServeSettings) -> Result<Service> {
     let s3 = S3::new(aws::s3_client(&config, &clients), Patience::default());
     let counted = (ahi.clone(), s3.clone());
     metrics.read_calls_from(move || samples(&counted.0, &counted.1));
+    let fetching = ahi.clone();
+    metrics.read_fetching_from(move || fetching.stats().frame_steps().to_vec());
     let access = &settings.access;
     if !access.open().is_empty() {
         tracing::info!(open = access.open().join(", "), "requests may name any of these");

@@ -1,8 +1,8 @@
 //! The memory that one input will take, computed from headers and the model before anything of it is
 //! fetched or allocated.
 //!
-//! The stages follow each other, so the largest of them counts: decoded slices and the volume they
-//! become; each step of the preprocessing; the network's image with the windows' sums and what
+//! The stages follow each other, so the largest of them counts: the volume while frames are decoded into
+//! it, and a grid interpolated from its slices; each step of the preprocessing; the network's image with the windows' sums and what
 //! postprocessing holds meanwhile; the way back; the result and its outputs. Sizes that depend on
 //! voxels count as the largest possible ones.
 
@@ -48,13 +48,12 @@ pub fn need(model: &Model, plans: &[(&Series, &Plan)], outputs: &[OutputKind]) -
     let grids = plans.iter().map(|(_, plan)| &plan.geometry);
     let extents: Vec<Extent> = grids.map(|grid| Extent::new(grid.dims, grid.affine)).collect();
     let source = total(extents.iter().map(Extent::voxels));
-    let samples = plans
-        .iter()
-        .zip(&extents)
-        .map(|((_, plan), extent)| extent.voxels().saturating_mul(sample_bytes(plan)));
-    let samples = total(samples);
-    let decoding = samples.saturating_add(decoders(plans));
-    let physical = samples.saturating_add(source.saturating_mul(F32));
+    let filled = total(plans.iter().map(|(_, plan)| filled_bytes(plan)));
+    let decoding = filled.saturating_add(decoders(plans));
+    // Grids that are interpolated, beside the slices that they are made of.
+    let interpolated = plans.iter().filter(|(_, plan)| plan.resampling.is_some());
+    let interpolated = total(interpolated.map(|(_, plan)| voxels(plan.geometry.dims)));
+    let physical = filled.saturating_add(interpolated.saturating_mul(F32));
     let images = match (&model.preprocessing.keys[..], extents.len()) {
         ([_], 2..) => vec![Extent { channels: extents.len(), ..extents[0] }],
         _ => extents,
@@ -135,6 +134,13 @@ impl Need {
 /// Bytes of a decoded sample of a plan, at most.
 fn sample_bytes(plan: &Plan) -> u64 {
     plan.slices.iter().map(|slice| slice.format.sample_bytes()).max().unwrap_or(0)
+}
+
+/// Bytes of a volume once all its frames are there: physical values, or what is stored where the grid is yet
+/// to be interpolated.
+fn filled_bytes(plan: &Plan) -> u64 {
+    let each = if plan.resampling.is_some() { sample_bytes(plan) } else { F32 };
+    voxels(plan.geometry.dims).saturating_mul(each)
 }
 
 /// Bytes of frames in flight and of the decoders at work, for the plan that has most.

@@ -2,7 +2,7 @@
 //! they belong.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -315,5 +315,9 @@ impl Progress for Watched {
 
     fn decoded(&self, frames: usize, bytes: u64, seconds: f64) {
         self.metrics.frames(frames, bytes, seconds);
+    }
+
+    fn spent(&self, steps: &[(&'static str, Duration)]) {
+        self.metrics.spent(steps);
     }
 }

@@ -3,6 +3,10 @@
 //! Every name is in [`Metrics::new`]. Labels take few values, none of which a caller can make up. What
 //! others count (the scheduler, the clients of AWS) is read when somebody asks for the metrics.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -50,6 +54,12 @@ struct Ending {
     reason: &'static str,
 }
 
+/// Sums of seconds.
+type Sums = Family<Stage, Counter<f64, AtomicU64>>;
+
+/// Where sums stand that others add up.
+type Steps = Box<dyn Fn() -> Vec<(&'static str, Duration)> + Send>;
+
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// The metrics of one server.
@@ -63,6 +73,8 @@ pub struct Metrics {
     stages: Histograms<Stage>,
     frames: Counter,
     frame_bytes: Counter,
+    frame_steps: Sums,
+    fetch_steps: Mutex<Option<Steps>>,
     frame_rate: Histogram,
     running: Gauge,
     waiting: Gauge,
@@ -141,6 +153,12 @@ impl Metrics {
             stages: n.add("stage_seconds", "Time a stage took, for one input", by_stage),
             frames: n.add("frames", "Image frames fetched and decoded", Counter::default()),
             frame_bytes: n.add("frame_bytes", "Bytes of them, encoded", Counter::default()),
+            frame_steps: n.add(
+                "frame_seconds",
+                "Where the time of frames went, summed over frames, of which many are worked on at once",
+                Family::default(),
+            ),
+            fetch_steps: Mutex::default(),
             frame_rate: n.add("frames_per_second", "Fetched and decoded, for one input", rates),
             running: n.add("requests_running", "Requests being worked on", Gauge::default()),
             waiting: n.add("requests_waiting", "Requests in the queue", Gauge::default()),
@@ -177,6 +195,15 @@ impl Metrics {
     /// Where the numbers about calls of AWS come from.
     pub fn read_calls_from(&self, source: impl Fn() -> Vec<CallSample> + Send + 'static) {
         self.calls.read_from(source);
+    }
+
+    /// Where the sums of the steps of fetching frames come from. A step has one source: this, or
+    /// [`spent`](Self::spent).
+    pub fn read_fetching_from(
+        &self,
+        source: impl Fn() -> Vec<(&'static str, Duration)> + Send + 'static,
+    ) {
+        *self.fetch_steps.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(source));
     }
 
     /// A request was answered. `route` is a route's pattern and `method` one that routes take: what
@@ -216,6 +243,13 @@ impl Metrics {
         }
     }
 
+    /// The steps of frames took that long, summed over frames.
+    pub fn spent(&self, steps: &[(&'static str, Duration)]) {
+        for &(stage, time) in steps {
+            self.frame_steps.get_or_create(&Stage { stage }).inc_by(time.as_secs_f64());
+        }
+    }
+
     /// All metrics as text, given how things stand.
     ///
     /// # Errors
@@ -247,6 +281,12 @@ impl Metrics {
             self.models.get_or_create(&State { state }).set(signed(count as u64));
         }
         self.calls.take();
+        let fetching = self.fetch_steps.lock().unwrap_or_else(PoisonError::into_inner);
+        for (stage, time) in fetching.as_ref().map(|read| read()).unwrap_or_default() {
+            let counter = self.frame_steps.get_or_create(&Stage { stage });
+            // A counter of f64 holds the number's bits.
+            counter.inner().store(time.as_secs_f64().to_bits(), Ordering::Relaxed);
+        }
     }
 }
 
@@ -260,6 +300,10 @@ mod tests {
         metrics.answered("/invocations", "POST", 200, 1.5);
         metrics.stage("network", 0.7);
         metrics.frames(100, 5000, 2.0);
+        for _ in 0..2 {
+            metrics.spent(&[("decode", Duration::from_millis(250)), ("place", Duration::ZERO)]);
+        }
+        metrics.read_fetching_from(|| vec![("body", Duration::from_millis(1500))]);
         metrics.read_calls_from(|| {
             let frames = CallSample {
                 operation: "GetImageFrame",
@@ -280,6 +324,9 @@ mod tests {
                 r#"ahi_inference_request_seconds_sum{route="/invocations"} 1.5"#,
                 r#"ahi_inference_stage_seconds_bucket{le="1.0",stage="network"} 1"#,
                 "ahi_inference_frames_total 100",
+                r#"ahi_inference_frame_seconds_total{stage="decode"} 0.5"#,
+                r#"ahi_inference_frame_seconds_total{stage="place"} 0.0"#,
+                r#"ahi_inference_frame_seconds_total{stage="body"} 1.5"#,
                 r#"ahi_inference_frames_per_second_bucket{le="50.0"} 1"#,
                 r#"ahi_inference_ahi_calls_total{operation="GetImageFrame"} 7"#,
                 r#"ahi_inference_ahi_retries_total{operation="GetImageFrame"} 2"#,

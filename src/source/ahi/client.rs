@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use aws_sdk_medicalimaging::operation::get_image_set::GetImageSetOutput;
 use aws_sdk_medicalimaging::types::{ImageFrameInformation, ImageSetState, ImageSetWorkflowStatus};
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::settings::AhiSettings;
-use super::stats::{AhiStats, Operation};
+use super::stats::{AhiStats, FrameTime, Operation};
 use crate::aws::body::{Length, whole};
 use crate::aws::{Allowance, Call, Fault, Hedge, RateLimiter};
 use crate::dicom::ahi_metadata::ImageSetMetadata;
@@ -229,13 +230,15 @@ impl AhiClient {
             Some(most) if most < limit => Length::Plausible(most),
             _ => Length::AtMost(limit),
         };
+        let asked = Instant::now();
         let _permit =
             self.shared.in_flight.acquire().await.map_err(|e| {
                 Error::internal("the bound on frames in flight is closed").caused_by(e)
             })?;
-        let body = self
+        let (body, time) = self
             .call(operation)
             .run(async |watch| {
+                let sent = Instant::now();
                 let frame = ImageFrameInformation::builder()
                     .image_frame_id(frame_id)
                     .build()
@@ -249,7 +252,12 @@ impl AhiClient {
                     .await
                     .map_err(|e| Fault::from_sdk(operation.name(), &e))?;
                 watch.progress();
-                whole(operation.name(), response.image_frame_blob, length, &watch).await
+                let first_byte = sent.elapsed();
+                let body =
+                    whole(operation.name(), response.image_frame_blob, length, &watch).await?;
+                let slot = sent.saturating_duration_since(asked);
+                let time = FrameTime { slot, first_byte, body: sent.elapsed() - first_byte };
+                Ok((body, time))
             })
             .await
             .map_err(|e| {
@@ -257,6 +265,7 @@ impl AhiClient {
                     .with("imageFrameId", frame_id)
             })?;
         self.stats().counters(operation).received(body.len());
+        self.stats().frame_came(time);
         Ok(body)
     }
 }

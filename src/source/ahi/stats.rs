@@ -1,5 +1,8 @@
 //! What the AHI client has done so far, by operation.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
 use crate::aws::{CallStats, Counters};
 
 /// The operations of AHI in use.
@@ -38,9 +41,49 @@ pub struct AhiStats {
     image_set: Counters,
     metadata: Counters,
     frame: Counters,
+    frame_times: FrameTimes,
+}
+
+/// Nanoseconds, summed over the frames that came.
+#[derive(Debug, Default)]
+struct FrameTimes {
+    slot: AtomicU64,
+    first_byte: AtomicU64,
+    body: AtomicU64,
+}
+
+/// What the fetching of one frame consisted of.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct FrameTime {
+    /// Waiting for one of the places in flight, for a token of the rate, and for attempts that failed.
+    pub slot: Duration,
+    /// From the request that succeeded to the head of its response.
+    pub first_byte: Duration,
+    /// From there to the end of the body.
+    pub body: Duration,
 }
 
 impl AhiStats {
+    /// Where the time of fetching frames went so far, by the names that it has in the metrics, summed
+    /// over frames, which are fetched many at a time.
+    pub fn frame_steps(&self) -> [(&'static str, Duration); 3] {
+        let FrameTimes { slot, first_byte, body } = &self.frame_times;
+        let read = |sum: &AtomicU64| Duration::from_nanos(sum.load(Ordering::Relaxed));
+        [("slot", read(slot)), ("first_byte", read(first_byte)), ("body", read(body))]
+    }
+
+    /// A frame came.
+    pub(super) fn frame_came(&self, time: FrameTime) {
+        let FrameTimes { slot, first_byte, body } = &self.frame_times;
+        let add = |sum: &AtomicU64, time: Duration| {
+            let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+            sum.fetch_add(nanoseconds, Ordering::Relaxed);
+        };
+        add(slot, time.slot);
+        add(first_byte, time.first_byte);
+        add(body, time.body);
+    }
+
     /// The counters of one operation as they stand. Bytes are not counted for `SearchImageSets` and
     /// `GetImageSet`.
     pub fn operation(&self, operation: Operation) -> CallStats {
