@@ -2,8 +2,9 @@
 //! turn by turn in one process.
 //!
 //! `cargo bench --bench fetch` makes a phantom of its own and serves it by the emulator. With
-//! `-- ENDPOINT DATASTORE IMAGE_SET [RUNS]` it fetches what is there, as `scripts/compare.sh` does. Prints one
-//! line of JSON: medians in seconds, their ratio, and where the time of decoding went, for each frame.
+//! `-- ENDPOINT DATASTORE IMAGE_SET [RUNS [FRAMES_IN_FLIGHT]]` it fetches what is there, as `scripts/compare.sh`
+//! does. Prints one line of JSON: medians in seconds, their ratio, and where the time of decoding went, for
+//! each frame.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -37,13 +38,16 @@ fn main() {
     match &given[..] {
         [] => {
             let own = Own::new();
-            runtime.block_on(measure(&own.endpoint, &own.datastore, &own.image_set, RUNS));
+            runtime.block_on(measure(&own.endpoint, &own.datastore, &own.image_set, &[]));
         }
-        [endpoint, datastore, image_set, runs @ ..] => {
-            let runs = runs.first().map_or(RUNS, |n| n.parse().expect("a number of runs"));
-            runtime.block_on(measure(endpoint, datastore, image_set, runs.max(1)));
+        [endpoint, datastore, image_set, numbers @ ..] => {
+            let numbers = numbers.iter().map(|n| n.parse().expect("a number"));
+            let numbers: Vec<usize> = numbers.collect();
+            runtime.block_on(measure(endpoint, datastore, image_set, &numbers));
         }
-        _ => panic!("arguments are ENDPOINT DATASTORE IMAGE_SET [RUNS], or none"),
+        _ => {
+            panic!("arguments are ENDPOINT DATASTORE IMAGE_SET [RUNS [FRAMES_IN_FLIGHT]], or none")
+        }
     }
 }
 
@@ -111,7 +115,9 @@ impl Drop for Own {
     }
 }
 
-async fn measure(endpoint: &str, datastore: &str, image_set: &str, runs: usize) {
+async fn measure(endpoint: &str, datastore: &str, image_set: &str, numbers: &[usize]) {
+    let runs = numbers.first().copied().unwrap_or(RUNS).max(1);
+    let max_in_flight = numbers.get(1).copied().unwrap_or(AhiSettings::default().max_in_flight);
     let settings = aws::AwsSettings {
         region: Some("us-east-1".to_owned()),
         ahi_endpoint: Some(endpoint.to_owned()),
@@ -122,7 +128,7 @@ async fn measure(endpoint: &str, datastore: &str, image_set: &str, runs: usize) 
     let unbounded = Rate { per_second: 1_000_000, burst: 1_000_000 };
     let client = AhiClient::new(
         aws::ahi_client(&config, &settings),
-        AhiSettings { frame_rate: unbounded, ..AhiSettings::default() },
+        AhiSettings { frame_rate: unbounded, max_in_flight, ..AhiSettings::default() },
     );
     let id = ImageSetId::new(datastore, image_set).expect("identifiers");
     let source = AhiSource::new(client, id, None).expect("a source");

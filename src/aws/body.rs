@@ -6,14 +6,14 @@ use bytes::Bytes;
 use super::call::Watch;
 use super::fault::Fault;
 use crate::error::{Error, ErrorKind, chain};
+use crate::memory::Shelf;
 
 /// Room that is made before the first byte, at most: what a response says of its length is not
 /// believed beyond it.
 const FIRST: usize = 1 << 20;
 
-/// A body that came in one piece of at least so many bytes is taken as it is. A smaller one is copied, for it
-/// would keep the connection's whole buffer, of up to 400 kB, with it.
-const TAKEN: usize = 64 << 10;
+/// Memory of bodies that were gone soon, for the next ones.
+static PASSING: Shelf<u8> = Shelf::new(16 << 20);
 
 /// How long a body may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,24 +54,50 @@ fn broken(kind: ErrorKind, message: String) -> Fault {
     Fault::passing(Error::new(kind, message))
 }
 
-/// All of a body, if it is whole and of that length. Memory is taken as bytes arrive. `what` names the
-/// operation, `watch` is told of every byte.
+/// All of a body, if it is whole and of that length. Memory is taken as bytes arrive, no more than there
+/// are. `what` names the operation, `watch` is told of every byte.
 ///
 /// # Errors
 /// A fault that may pass where the body breaks off or is of another length; `PayloadTooLarge` and
 /// `OutOfMemory` are for good.
 pub async fn whole(
     what: &str,
+    body: ByteStream,
+    length: Length,
+    watch: &Watch,
+) -> Result<Bytes, Fault> {
+    collect(what, body, length, watch, None).await
+}
+
+/// As [`whole`], for a body that is gone soon, such as a frame that is to be decoded: it may hold up to
+/// twice its size, in memory that bodies before it had.
+///
+/// # Errors
+/// Those of [`whole`].
+pub async fn passing(
+    what: &str,
+    body: ByteStream,
+    length: Length,
+    watch: &Watch,
+) -> Result<Bytes, Fault> {
+    collect(what, body, length, watch, Some(&PASSING)).await
+}
+
+async fn collect(
+    what: &str,
     mut body: ByteStream,
     length: Length,
     watch: &Watch,
+    shelf: Option<&'static Shelf<u8>>,
 ) -> Result<Bytes, Fault> {
     let limit = length.limit();
     let (announced, _) = body.size_hint();
     if announced > limit {
         return Err(length.exceeded(what));
     }
-    let mut all = Collected::default();
+    let room = usize::try_from(announced).unwrap_or(FIRST).min(FIRST);
+    let mut all = shelf.map_or_else(Vec::new, |shelf| shelf.room(room));
+    reserve(&mut all, room)?;
     loop {
         let chunk = body.try_next().await.map_err(|e| {
             let error =
@@ -83,50 +109,18 @@ pub async fn whole(
         if (all.len() + chunk.len()) as u64 > limit {
             return Err(length.exceeded(what));
         }
-        all.take(chunk, announced)?;
+        reserve(&mut all, chunk.len())?;
+        all.extend_from_slice(&chunk);
     }
     match length {
         Length::Exactly(n) if all.len() as u64 != n => Err(broken(
             ErrorKind::Upstream,
             format!("{what} sent {} bytes in place of {n}", all.len()),
         )),
-        _ => Ok(all.whole()),
-    }
-}
-
-/// What came of a body.
-#[derive(Default)]
-struct Collected {
-    /// The first piece, while it is the only one and large.
-    only: Bytes,
-    /// Else all pieces.
-    all: Vec<u8>,
-}
-
-impl Collected {
-    fn len(&self) -> usize {
-        self.only.len() + self.all.len()
-    }
-
-    /// Adds a piece of a body that has `announced` bytes or more.
-    fn take(&mut self, piece: Bytes, announced: u64) -> Result<(), Fault> {
-        if self.len() == 0 && piece.len() >= TAKEN && piece.len() as u64 >= announced {
-            self.only = piece;
-            return Ok(());
-        }
-        let first = std::mem::take(&mut self.only);
-        if self.all.is_empty() {
-            let room = usize::try_from(announced).unwrap_or(FIRST).min(FIRST);
-            reserve(&mut self.all, room.max(first.len() + piece.len()))?;
-        }
-        reserve(&mut self.all, first.len() + piece.len())?;
-        self.all.extend_from_slice(&first);
-        self.all.extend_from_slice(&piece);
-        Ok(())
-    }
-
-    fn whole(self) -> Bytes {
-        if self.all.is_empty() { self.only } else { self.all.into() }
+        _ => Ok(match shelf {
+            Some(shelf) => shelf.lend(all),
+            None => all.into(),
+        }),
     }
 }
 
@@ -139,40 +133,33 @@ fn reserve(all: &mut Vec<u8>, more: usize) -> Result<(), Fault> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
 
-    fn collected(pieces: &[usize], announced: u64) -> (Bytes, bool) {
-        let mut all = Collected::default();
-        let mut expected = Vec::new();
-        for (number, &length) in pieces.iter().enumerate() {
-            let piece = Bytes::from(vec![number as u8; length]);
-            expected.extend_from_slice(&piece);
-            assert!(all.take(piece, announced).is_ok());
-            assert_eq!(all.len(), expected.len());
-        }
-        let taken = !all.only.is_empty();
-        let whole = all.whole();
-        assert_eq!(whole, expected);
-        (whole, taken)
+    /// A body by each of the ways.
+    async fn both(bytes: usize, length: Length) -> [Result<Bytes, Fault>; 2] {
+        let watch = Watch::new(Instant::now());
+        let body = || ByteStream::from(vec![5; bytes]);
+        [
+            whole("GetThing", body(), length, &watch).await,
+            passing("GetThing", body(), length, &watch).await,
+        ]
     }
 
-    #[test]
-    fn a_large_body_in_one_piece_is_not_copied() {
-        assert!(collected(&[TAKEN], TAKEN as u64).1);
-        // Of no known length.
-        assert!(collected(&[TAKEN], 0).1);
-        for (pieces, announced) in [
-            (&[TAKEN - 1][..], 0),
-            (&[], 0),
-            (&[0, 5], 5),
-            (&[TAKEN, 1], 0),
-            (&[TAKEN, TAKEN, 7], 2 * TAKEN as u64),
-            (&[0, TAKEN + 1, 3], u64::MAX),
-            (&[10, 20, 30], 60),
-        ] {
-            assert!(!collected(pieces, announced).1, "{pieces:?}");
+    #[tokio::test]
+    async fn bodies_are_whole_and_of_their_length() {
+        for bytes in [0, 1, 65_535, 65_537, FIRST + 7] {
+            for result in both(bytes, Length::AtMost(bytes as u64)).await {
+                let body = result.unwrap_or_else(|fault| panic!("{}", fault.error));
+                assert!(body.len() == bytes && body.iter().all(|&b| b == 5));
+            }
+            for result in both(bytes + 1, Length::Plausible(bytes as u64)).await {
+                assert_eq!(result.unwrap_err().error.kind(), ErrorKind::CorruptFrame);
+            }
+            for result in both(bytes, Length::Exactly(bytes as u64 + 1)).await {
+                assert_eq!(result.unwrap_err().error.kind(), ErrorKind::Upstream);
+            }
         }
-        // A piece of nothing before it is no piece.
-        assert!(collected(&[0, TAKEN], TAKEN as u64).1);
     }
 }

@@ -78,7 +78,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    fn new(base: Instant) -> Self {
+    pub(super) fn new(base: Instant) -> Self {
         Self { base, latest: Arc::default() }
     }
 

@@ -14,13 +14,16 @@
 //! written under another name and renamed; `image_set.json` is written last, so that an import that
 //! was cut off leaves no image set.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory::Shelf;
 
 /// A folder of data stores.
 #[derive(Debug, Clone)]
@@ -188,11 +191,12 @@ impl Store {
     }
 
     /// A frame.
-    pub fn frame(&self, datastore_id: &str, id: &str, frame: &str) -> Result<Option<Vec<u8>>> {
+    pub fn frame(&self, datastore_id: &str, id: &str, frame: &str) -> Result<Option<Bytes>> {
         if !is_id(frame) {
             return Ok(None);
         }
-        read(&self.frame_path(datastore_id, id, frame))
+        let path = self.frame_path(datastore_id, id, frame);
+        there(&path, read_passing(&path))
     }
 
     /// Removes the frames and the metadata of a deleted image set; its description stays.
@@ -236,11 +240,28 @@ pub(super) fn ids_in(folder: &Path) -> Result<Vec<String>> {
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    match std::fs::read(path) {
+    there(path, std::fs::read(path))
+}
+
+/// What was read, unless there is no such file.
+fn there<T>(path: &Path, read: std::io::Result<T>) -> Result<Option<T>> {
+    match read {
         Ok(bytes) => Ok(Some(bytes)),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(io(path, e)),
     }
+}
+
+/// Memory of frames that were sent, for the next ones.
+static SENT: Shelf<u8> = Shelf::new(16 << 20);
+
+/// A file that is gone from memory as soon as it is sent.
+fn read_passing(path: &Path) -> std::io::Result<Bytes> {
+    let mut file = std::fs::File::open(path)?;
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    let mut bytes = SENT.room(length);
+    file.read_to_end(&mut bytes)?;
+    Ok(SENT.lend(bytes))
 }
 
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {

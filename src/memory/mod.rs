@@ -5,6 +5,7 @@ mod charged;
 pub mod parachute;
 mod pool;
 mod shares;
+mod shelf;
 mod trim;
 mod zeroed;
 
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 pub use charged::charged;
 pub use pool::{Grant, Pool};
 pub use shares::{Account, usual_inputs, usual_work};
+pub use shelf::Shelf;
 pub use trim::trim;
 pub use zeroed::{Zeroed, reserve, zeroed, zeros};
 

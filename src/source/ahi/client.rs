@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::settings::AhiSettings;
 use super::stats::{AhiStats, FrameTime, Operation};
-use crate::aws::body::{Length, whole};
+use crate::aws::body::{Length, passing, whole};
 use crate::aws::{Allowance, Call, Fault, Hedge, RateLimiter};
 use crate::dicom::ahi_metadata::ImageSetMetadata;
 use crate::dicom::ahi_metadata::read;
@@ -254,7 +254,7 @@ impl AhiClient {
                 watch.progress();
                 let first_byte = sent.elapsed();
                 let body =
-                    whole(operation.name(), response.image_frame_blob, length, &watch).await?;
+                    passing(operation.name(), response.image_frame_blob, length, &watch).await?;
                 let slot = sent.saturating_duration_since(asked);
                 let time = FrameTime { slot, first_byte, body: sent.elapsed() - first_byte };
                 Ok((body, time))
