@@ -37,6 +37,9 @@ const MAX_TILE_PARTS: u64 = 255;
 /// Changes of progression (POC, A.6.6) that one header may state.
 const MAX_PROGRESSIONS: u64 = 32;
 
+/// Magnitude bit-planes of a subband beyond which a coefficient and its sign take more than 31 bits.
+const MAX_BIT_PLANES: u8 = 30;
+
 /// What matters of a codestream that passed [`check`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Codestream {
@@ -47,11 +50,9 @@ pub(super) struct Codestream {
     /// Blocks are coded with the high-throughput coder alone (ISO/IEC 15444-15).
     pub high_throughput: bool,
     /// One tile in one tile-part, one layer, one precinct a resolution, no resolution empty, the
-    /// reversible wavelet, and no marker segment that changes any of it: the form every HTJ2K
-    /// encoder for DICOM writes, and all that `openjph-core` reads right.
-    pub plain: bool,
-    /// Where a plain codestream has its packets, and what they depend on.
-    pub packets: Option<(Range<usize>, Tile)>,
+    /// reversible wavelet, and no marker segment that changes any of it, with the high-throughput coder:
+    /// the form every HTJ2K encoder for DICOM writes. Where its packets are, and what they depend on.
+    pub plain: Option<(Range<usize>, Tile)>,
     /// Bytes from SOC to EOC, without the padding after it.
     pub length: usize,
 }
@@ -71,17 +72,18 @@ pub(super) fn check(data: &[u8], format: &FrameFormat) -> Result<Codestream> {
     cod.check_work(&siz, tiles.max(1), header.unusual)?;
     cod.check_packets(&siz, tiles.max(1), data.len())?;
     let parts = tile_parts(&mut reader, tiles)?;
-    let plain = parts.count == 1
+    let is_plain = parts.count == 1
         && parts.bare
         && !header.unusual
         && siz.offset == (0, 0)
         && cod.is_plain(&siz);
+    let bit_planes = header.bit_planes.filter(|_| is_plain);
+    let bit_planes = bit_planes.filter(|b| b.len() > 3 * usize::from(cod.levels));
     Ok(Codestream {
         precision: siz.precision,
         signed: siz.signed,
         high_throughput: cod.block_style & 0xC0 == 0x40,
-        plain,
-        packets: plain.then(|| (parts.last, cod.tile(&siz))),
+        plain: bit_planes.map(|bit_planes| (parts.last, cod.tile(&siz, bit_planes))),
         length: reader.position,
     })
 }
@@ -128,6 +130,8 @@ fn be32(bytes: &[u8], at: usize) -> Option<u32> {
 struct MainHeader {
     siz: Option<Siz>,
     cod: Option<Cod>,
+    /// Magnitude bit-planes of each subband, where coefficients are not quantised and have 31 bits at most.
+    bit_planes: Option<Vec<u8>>,
     /// A marker segment occurs that is none of the usual ones.
     unusual: bool,
 }
@@ -144,7 +148,8 @@ fn main_header(reader: &mut Reader<'_>) -> Result<MainHeader> {
             }
             SIZ if header.siz.is_none() => header.siz = Some(Siz::parse(reader.segment()?)?),
             COD if header.cod.is_none() => header.cod = Some(Cod::parse(reader.segment()?)?),
-            CAP | QCD | TLM | COM => {
+            QCD => header.bit_planes = bit_planes(reader.segment()?),
+            CAP | TLM | COM => {
                 reader.segment()?;
             }
             // A second one would undo what was checked of the first; an only component needs none.
@@ -163,6 +168,15 @@ fn main_header(reader: &mut Reader<'_>) -> Result<MainHeader> {
             _ => return Err(corrupt(format!("codestream has marker {marker:04X} in its header"))),
         }
     }
+}
+
+/// Magnitude bit-planes by the exponents of a QCD marker segment (A.6.4, equation E-2) without
+/// quantisation.
+fn bit_planes(body: &[u8]) -> Option<Vec<u8>> {
+    let (&style, exponents) = body.split_first()?;
+    let planes: Vec<u8> = exponents.iter().map(|&e| (e >> 3) + (style >> 5)).collect();
+    let are_sound = planes.iter().all(|p| (1..=MAX_BIT_PLANES + 1).contains(p));
+    (style & 0x1F == 0 && are_sound).then(|| planes.iter().map(|p| p - 1).collect())
 }
 
 struct TileParts {
@@ -474,7 +488,7 @@ impl Cod {
         self.block.0 + halved <= x && self.block.1 + halved <= y
     }
 
-    fn tile(&self, siz: &Siz) -> Tile {
-        Tile { size: siz.size, levels: self.levels, block: self.block }
+    fn tile(&self, siz: &Siz, bit_planes: Vec<u8>) -> Tile {
+        Tile { size: siz.size, levels: self.levels, block: self.block, bit_planes }
     }
 }

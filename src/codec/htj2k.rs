@@ -1,56 +1,56 @@
-//! High-throughput JPEG 2000 (ISO/IEC 15444-15) with `openjph-core`: the fast decoder, and the
-//! encoder. It reads [plain](Codestream::plain) codestreams only, and is only ever given those.
+//! High-throughput JPEG 2000 (ISO/IEC 15444-15): frames of the [plain](Codestream::plain) form by the decoder
+//! of [`ht`], and the encoder, `openjph-core`.
 
 use openjph_core::codestream::Codestream as Coder;
-use openjph_core::file::{MemInfile, MemOutfile};
-use openjph_core::{OjphError, Point, Size};
+use openjph_core::file::MemOutfile;
+use openjph_core::{Point, Size};
 
 use super::codestream::{self, Codestream};
-use super::samples::{check_fit, from_integers};
+use super::ht::{self, Instructions, Pixels};
+use super::plausible::room_in;
+use super::recycle::{buffer_i16, buffer_u16};
+use super::samples::{check_fit, reinterpreted};
 use super::{FrameFormat, Samples, contain, corrupt, jpeg2000};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Decomposition levels written where the image is large enough: what DICOM recommends and AWS
 /// HealthImaging writes.
 const LEVELS: u32 = 5;
 
-/// Decodes a checked codestream; `Ok(None)` where this decoder cannot read its form.
+/// Decodes a checked codestream, with each side halved `reduced` times (as often as it has levels, at most) and
+/// rounded up; `Ok(None)` where this decoder cannot read its form.
 pub(super) fn decode(
     data: &[u8],
     stream: &Codestream,
     format: &FrameFormat,
+    reduced: u8,
+    instructions: Instructions,
 ) -> Result<Option<Samples>> {
-    if !stream.plain || !stream.high_throughput {
+    let Some((range, tile)) = &stream.plain else { return Ok(None) };
+    let packets = data.get(range.clone()).unwrap_or_default();
+    let reduced = reduced.min(tile.levels);
+    let resolutions = tile.levels - reduced + 1;
+    let Some(bands) = tile.bands(packets, resolutions) else {
+        // Malformed or incomplete; the reference decoder says which.
         return Ok(None);
-    }
-    let complete = stream.packets.as_ref().is_some_and(|(range, tile)| {
-        data.get(range.clone()).is_some_and(|packets| tile.packets_are_complete(packets))
-    });
-    if !complete {
-        // This decoder would fill what is missing with zeros; the reference decoder says what it is.
-        return Ok(None);
-    }
-    let data = data.get(..stream.length).unwrap_or(data);
-    match read(data, format) {
-        Ok(values) => from_integers(&values, stream.precision, stream.signed, format).map(Some),
-        Err(OjphError::Unsupported(_)) => Ok(None),
-        Err(e) => Err(corrupt("codestream does not decode").caused_by(e)),
-    }
-}
-
-fn read(data: &[u8], format: &FrameFormat) -> openjph_core::Result<Vec<i32>> {
-    let mut file = MemInfile::new(data);
-    let mut coder = Coder::new();
-    coder.read_headers(&mut file)?;
-    coder.create(&mut file)?;
-    let mut values = Vec::new();
-    values.try_reserve_exact(format.pixels()).map_err(|_| OjphError::AllocationFailed)?;
-    for _ in 0..format.rows {
-        // A missing or short line shows as a wrong number of pixels.
-        let Some(line) = coder.pull(0) else { break };
-        values.extend_from_slice(&line);
-    }
-    Ok(values)
+    };
+    let pixels = Pixels { precision: stream.precision, signed: stream.signed, reduced };
+    let side = |pixels: u32| pixels.div_ceil(1 << reduced) as usize;
+    let count = side(format.rows) * side(format.columns);
+    let failed = |fault: ht::Fault| match fault {
+        ht::NO_MEMORY => Error::new(ErrorKind::OutOfMemory, fault.0),
+        fault => corrupt(format!("codestream does not decode: {}", fault.0)),
+    };
+    let samples = if format.signed {
+        let mut out = room_in(buffer_i16(count), count)?;
+        ht::decode(tile, &bands, packets, pixels, instructions, &mut out).map_err(failed)?;
+        Samples::I16(out)
+    } else {
+        let mut out = room_in(buffer_u16(count), count)?;
+        ht::decode(tile, &bands, packets, pixels, instructions, &mut out).map_err(failed)?;
+        Samples::U16(out)
+    };
+    Ok(Some(reinterpreted(samples, stream.precision, stream.signed)))
 }
 
 /// Code-block sizes to encode with, best first.
@@ -84,7 +84,7 @@ pub fn encode_htj2k(samples: &Samples, format: &FrameFormat) -> Result<Vec<u8>> 
 /// Whether both decoders read `samples` back.
 fn decodes_to(encoded: &[u8], samples: &Samples, format: &FrameFormat) -> Result<bool> {
     let stream = codestream::check(encoded, format)?;
-    let fast = decode(encoded, &stream, format)?;
+    let fast = decode(encoded, &stream, format, 0, Instructions::best())?;
     Ok(fast.as_ref() == Some(samples) && jpeg2000::decode(encoded, &stream, format)? == *samples)
 }
 
@@ -127,7 +127,6 @@ fn write(
 mod tests {
     use super::super::{Decoder, decode, decode_with};
     use super::*;
-    use crate::error::ErrorKind;
 
     const HTJ2K: &str = "1.2.840.10008.1.2.4.201";
     const FORMAT: FrameFormat = FrameFormat {
@@ -172,9 +171,9 @@ mod tests {
         let pixels = ramp();
         let data = tiled(&pixels);
         let stream = codestream::check(&data, &FORMAT).unwrap();
-        assert!(stream.high_throughput && !stream.plain, "{stream:?}");
+        assert!(stream.high_throughput && stream.plain.is_none(), "{stream:?}");
         assert_eq!(decode(HTJ2K, &data, &FORMAT).unwrap(), Samples::U16(pixels));
-        let e = decode_with(Decoder::OpenJph, HTJ2K, &data, &FORMAT).unwrap_err();
+        let e = decode_with(Decoder::Ht, HTJ2K, &data, &FORMAT).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::UnsupportedPixelData);
     }
 
@@ -182,7 +181,7 @@ mod tests {
     fn what_is_written_has_the_form_of_its_transfer_syntax() {
         let data = encode_htj2k(&Samples::U16(ramp()), &FORMAT).unwrap();
         let stream = codestream::check(&data, &FORMAT).unwrap();
-        assert!(stream.high_throughput && stream.plain, "{stream:?}");
+        assert!(stream.high_throughput && stream.plain.is_some(), "{stream:?}");
         assert_eq!(stream.precision, 12);
         // COD: progression order RPCL is 2, then one layer and five levels (A.6.1).
         let cod = data.windows(2).position(|w| w == [0xFF, 0x52]).unwrap();

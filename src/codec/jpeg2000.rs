@@ -1,5 +1,5 @@
 //! JPEG 2000 of either block coder with `openjp2`, a translation of the reference library
-//! OpenJPEG: slower than `openjph-core` on HTJ2K, but it reads every form of codestream.
+//! OpenJPEG: slower than [`ht`](super::ht) on HTJ2K, but it reads every form of codestream.
 
 use openjp2::openjpeg::opj_dparameters_t;
 use openjp2::{CODEC_FORMAT, Codec};

@@ -6,6 +6,7 @@
 //! Decoding is plain computation on the caller's thread; callers decode frames in parallel.
 
 mod codestream;
+mod ht;
 mod htj2k;
 mod jpeg;
 mod jpeg12;
@@ -24,6 +25,7 @@ mod table;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+pub use ht::Instructions;
 pub use htj2k::encode_htj2k;
 pub use recycle::recycle;
 // For the decoders, whose frames come back by `recycle`.
@@ -232,7 +234,10 @@ fn attempt(
         Decoder::Jpeg => jpeg::decode(entry.uid, data, format).map(Some),
         Decoder::JpegLs => jpegls::decode(data, format).map(Some),
         Decoder::JpegXl => jpegxl::decode(data, format).map(Some),
-        Decoder::OpenJph => htj2k::decode(data, &codestream::check(data, format)?, format),
+        Decoder::Ht => {
+            let stream = codestream::check(data, format)?;
+            htj2k::decode(data, &stream, format, 0, Instructions::best())
+        }
         Decoder::OpenJp2 => {
             jpeg2000::decode(data, &codestream::check(data, format)?, format).map(Some)
         }
@@ -353,7 +358,7 @@ mod tests {
         let e = decode("1.2.840.10008.1.2.4.70.1", &[], &f).unwrap_err();
         assert!(e.message().contains("1.2.840.10008.1.2.4.70.1"), "{e}");
         assert!(!e.message().contains("video"), "{e}");
-        let e = decode_with(Decoder::OpenJph, "1.2.840.10008.1.2.4.90", &[], &f).unwrap_err();
+        let e = decode_with(Decoder::Ht, "1.2.840.10008.1.2.4.90", &[], &f).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::UnsupportedPixelData);
     }
 }

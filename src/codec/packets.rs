@@ -1,11 +1,10 @@
-//! The packets of a plain HTJ2K tile (ISO/IEC 15444-1 annex B.10, with the lengths of part 15):
-//! whether they are complete, which `openjph-core` does not ask. It fills what is missing with
-//! zeros and decodes a malformed block as an empty one.
+//! The packets of a plain HTJ2K tile (ISO/IEC 15444-1 annex B.10, with the lengths of part 15): where the
+//! bytes of each code-block are, and whether all of them are there.
 //!
 //! One layer and one precinct a resolution mean one packet a resolution, in any progression order.
 
 /// What the packets of a plain tile depend on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tile {
     /// Width and height in pixels; the origin is zero.
     pub size: (u32, u32),
@@ -13,105 +12,134 @@ pub(super) struct Tile {
     pub levels: u8,
     /// Exponents of the code-block's width and height.
     pub block: (u8, u8),
+    /// Magnitude bit-planes of each subband (M_b, equation E-2): LL, then HL, LH and HH of each resolution.
+    pub bit_planes: Vec<u8>,
+}
+
+/// A subband's code-blocks.
+#[derive(Debug)]
+pub(super) struct Band {
+    /// Width and height in samples.
+    pub size: (u32, u32),
+    /// Code-blocks along each axis.
+    pub columns: u32,
+    /// Row by row; `None` where a code-block has no bytes, and is zero.
+    pub blocks: Vec<Option<Block>>,
+}
+
+/// A code-block that a packet includes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Block {
+    /// Where its bytes begin, in all packets'.
+    pub start: usize,
+    /// Bytes of the cleanup pass.
+    pub cleanup: usize,
+    /// Bytes of the significance propagation and magnitude refinement passes, which follow.
+    pub refinement: usize,
+    /// 1 to 3.
+    pub passes: u32,
+    /// Bit-planes above the lowest of the cleanup pass.
+    pub skipped_bit_planes: u32,
 }
 
 impl Tile {
-    /// Whether `data` is exactly one packet a resolution, each code-block in it whole and of
-    /// lengths the block decoder takes.
-    pub(super) fn packets_are_complete(&self, data: &[u8]) -> bool {
-        let mut rest = data;
-        for resolution in 0..=self.levels {
-            match self.packet(resolution, rest) {
-                Some(after) => rest = after,
-                None => return false,
-            }
+    /// Subbands of the lowest `resolutions` resolutions (all where there are fewer), of packets that begin
+    /// with `data`; `None` where one is malformed or incomplete. Where all are asked for, `data` must hold
+    /// nothing else.
+    pub(super) fn bands(&self, data: &[u8], resolutions: u8) -> Option<Vec<Band>> {
+        let mut at = 0;
+        let mut bands = Vec::new();
+        let last = self.levels.min(resolutions.checked_sub(1)?);
+        for resolution in 0..=last {
+            at = self.packet(resolution, data, at, &mut bands)?;
         }
-        rest.is_empty()
+        (last < self.levels || at == data.len()).then_some(bands)
     }
 
-    /// Walks one packet; what follows it, or `None` where it is malformed or incomplete.
-    fn packet<'a>(&self, resolution: u8, data: &'a [u8]) -> Option<&'a [u8]> {
-        let mut bits = Bits { data, position: 0, byte: 0, left: 0, stuffed: false };
-        let mut blocks = Vec::new();
-        if bits.bit()? == 1 {
-            for grid in self.grids(resolution) {
-                subband(&mut bits, grid, &mut blocks)?;
-            }
+    /// Reads the packet that begins at a place; where the next one does.
+    fn packet(
+        &self,
+        resolution: u8,
+        data: &[u8],
+        at: usize,
+        bands: &mut Vec<Band>,
+    ) -> Option<usize> {
+        let mut bits =
+            Bits { data: data.get(at..)?, position: 0, byte: 0, left: 0, stuffed: false };
+        let is_full = bits.bit()? == 1;
+        let first = bands.len();
+        for size in self.sizes(resolution) {
+            let columns = size.0.div_ceil(1 << self.block.0);
+            let rows = size.1.div_ceil(1 << self.block.1);
+            let blocks = if is_full {
+                subband(&mut bits, (columns, rows))?
+            } else {
+                vec![None; columns as usize * rows as usize]
+            };
+            bands.push(Band { size, columns, blocks });
         }
-        let mut rest = bits.body()?;
-        for block in blocks {
-            let (bytes, after) =
-                rest.split_at_checked(block.cleanup.checked_add(block.refinement)?)?;
-            if !block.is_sound(bytes) {
+        let mut at = at.checked_add(bits.length())?;
+        for block in bands.iter_mut().skip(first).flat_map(|b| &mut b.blocks).flatten() {
+            block.start = at;
+            let cleanup = data.get(at..at.checked_add(block.cleanup)?)?;
+            at = at.checked_add(block.cleanup)?.checked_add(block.refinement)?;
+            if !block.is_sound(cleanup) {
                 return None;
             }
-            rest = after;
         }
-        Some(rest)
+        (at <= data.len()).then_some(at)
     }
 
-    /// Columns and rows of code-blocks of each subband of a resolution (annex B.5 and B.7).
-    fn grids(&self, resolution: u8) -> Vec<(u32, u32)> {
+    /// Width and height of each subband of a resolution (annex B.5).
+    fn sizes(&self, resolution: u8) -> Vec<(u32, u32)> {
         let low = |size: u32, level: u32| size.div_ceil(1 << level);
         let high =
             |size: u32, level: u32| size.saturating_sub(1 << (level - 1)).div_ceil(1 << level);
         let (width, height) = self.size;
-        let x = |size: u32| size.div_ceil(1 << self.block.0);
-        let y = |size: u32| size.div_ceil(1 << self.block.1);
         if resolution == 0 {
             let level = u32::from(self.levels);
-            return vec![(x(low(width, level)), y(low(height, level)))];
+            return vec![(low(width, level), low(height, level))];
         }
         let level = u32::from(self.levels - resolution) + 1;
         vec![
-            (x(high(width, level)), y(low(height, level))),
-            (x(low(width, level)), y(high(height, level))),
-            (x(high(width, level)), y(high(height, level))),
+            (high(width, level), low(height, level)),
+            (low(width, level), high(height, level)),
+            (high(width, level), high(height, level)),
         ]
     }
-}
-
-/// A code-block that a packet includes.
-struct Block {
-    missing_bit_planes: u32,
-    passes: u32,
-    /// Bytes of the cleanup pass.
-    cleanup: usize,
-    /// Bytes of the significance propagation and magnitude refinement passes.
-    refinement: usize,
 }
 
 impl Block {
     /// Whether the block decoder reads it in full (ISO/IEC 15444-15 section 7.1.1: the last two
     /// bytes of the cleanup pass say how long its suffix is).
-    fn is_sound(&self, bytes: &[u8]) -> bool {
+    fn is_sound(&self, cleanup: &[u8]) -> bool {
         let last_plane = if self.passes > 1 { 28 } else { 29 };
-        let Some(&[.., low, high]) = bytes.get(..self.cleanup) else { return false };
+        let &[.., low, high] = cleanup else { return false };
         let suffix = usize::from(high) << 4 | usize::from(low & 0x0F);
-        self.missing_bit_planes <= last_plane
+        self.skipped_bit_planes <= last_plane
             && (self.passes == 1 || self.refinement > 0)
             && (2..=self.cleanup.min(4079)).contains(&suffix)
     }
 }
 
 /// Reads the headers of a subband's code-blocks.
-fn subband(
-    bits: &mut Bits<'_>,
-    (columns, rows): (u32, u32),
-    blocks: &mut Vec<Block>,
-) -> Option<()> {
+fn subband(bits: &mut Bits<'_>, (columns, rows): (u32, u32)) -> Option<Vec<Option<Block>>> {
     let mut inclusion = TagTree::new(columns, rows);
     let mut missing = TagTree::new(columns, rows);
+    let mut blocks = Vec::with_capacity(columns as usize * rows as usize);
     for y in 0..rows {
         for x in 0..columns {
             // Of one layer, a block is in it (0) or in none (1 or more).
-            if inclusion.value(bits, x, y, 1)? == 0 {
+            let is_included = inclusion.value(bits, x, y, 1)? == 0;
+            blocks.push(if is_included {
                 let missing_bit_planes = missing.value(bits, x, y, u32::MAX)?;
-                blocks.push(block(bits, missing_bit_planes)?);
-            }
+                Some(block(bits, missing_bit_planes)?)
+            } else {
+                None
+            });
         }
     }
-    Some(())
+    Some(blocks)
 }
 
 /// Number of passes and lengths of one code-block (annex B.10.6 and B.10.7).
@@ -127,10 +155,11 @@ fn block(bits: &mut Bits<'_>, missing_bit_planes: u32) -> Option<Block> {
     let cleanup = bits.number(length_bits + (placeholders + 1).ilog2())?;
     let refinement = if passes > 1 { bits.number(length_bits + u32::from(passes > 2))? } else { 0 };
     Some(Block {
-        missing_bit_planes: missing_bit_planes.checked_add(placeholders)?,
-        passes,
+        start: 0,
         cleanup: cleanup as usize,
         refinement: refinement as usize,
+        passes,
+        skipped_bit_planes: missing_bit_planes.checked_add(placeholders)?,
     })
 }
 
@@ -198,7 +227,7 @@ struct Bits<'a> {
     stuffed: bool,
 }
 
-impl<'a> Bits<'a> {
+impl Bits<'_> {
     fn bit(&mut self) -> Option<u32> {
         if self.left == 0 {
             self.byte = *self.data.get(self.position)?;
@@ -215,9 +244,9 @@ impl<'a> Bits<'a> {
         (0..bits).try_fold(0, |n, _| Some(n << 1 | self.bit()?))
     }
 
-    /// What follows the header, which ends on a byte, and after the stuffed bit of a last FF.
-    fn body(&self) -> Option<&'a [u8]> {
-        self.data.get(self.position + usize::from(self.stuffed)..)
+    /// Bytes of the header, which ends on a byte, and after the stuffed bit of a last FF.
+    fn length(&self) -> usize {
+        self.position + usize::from(self.stuffed)
     }
 }
 
@@ -250,20 +279,25 @@ mod tests {
     fn whole_packets_are_complete_and_cut_ones_are_not() {
         for (rows, columns) in [(1, 1), (3, 70), (64, 65), (300, 200)] {
             let (packets, tile) = encoded(rows, columns);
-            assert!(tile.packets_are_complete(&packets), "{rows} × {columns}");
+            assert!(tile.bands(&packets, u8::MAX).is_some(), "{rows} × {columns}");
             for cut in (0..packets.len()).step_by(packets.len() / 200 + 1) {
-                assert!(!tile.packets_are_complete(&packets[..cut]), "{rows} × {columns} at {cut}");
+                let bands = tile.bands(&packets[..cut], u8::MAX);
+                assert!(bands.is_none(), "{rows} × {columns} at {cut}");
             }
             let mut longer = packets.clone();
             longer.push(0);
-            assert!(!tile.packets_are_complete(&longer));
+            assert!(tile.bands(&longer, u8::MAX).is_none());
+            assert!(tile.bands(&longer, tile.levels).is_some() || tile.levels == 0);
         }
     }
 
     #[test]
     fn empty_packets_are_complete() {
-        let tile = Tile { size: (64, 64), levels: 2, block: (6, 6) };
-        assert!(tile.packets_are_complete(&[0, 0, 0]));
-        assert!(!tile.packets_are_complete(&[0, 0]));
+        let tile = Tile { size: (64, 64), levels: 2, block: (6, 6), bit_planes: vec![12; 7] };
+        let bands = tile.bands(&[0, 0, 0], u8::MAX).unwrap();
+        assert_eq!(bands.len(), 7);
+        assert!(bands.iter().all(|band| band.blocks == [None]));
+        assert!(tile.bands(&[0, 0], u8::MAX).is_none());
+        assert_eq!(tile.bands(&[0], 1).unwrap().len(), 1);
     }
 }

@@ -70,7 +70,11 @@ pub(super) fn check(family: Family, format: &FrameFormat, bytes: usize) -> Resul
 
 /// An empty list with room for `count` values, or an error that says that there is no memory.
 pub(super) fn room<T>(count: usize) -> Result<Vec<T>> {
-    let mut values = Vec::new();
+    room_in(Vec::new(), count)
+}
+
+/// As [`room`], in a list that may have it.
+pub(super) fn room_in<T>(mut values: Vec<T>, count: usize) -> Result<Vec<T>> {
     values.try_reserve_exact(count).map_err(|e| {
         Error::new(ErrorKind::OutOfMemory, format!("there is no memory for {count} pixels"))
             .caused_by(e)

@@ -12,13 +12,11 @@ static SIGNED: Shelf<i16> = Shelf::new(KEPT_BYTES);
 /// An empty list with room for `count` pixels, one that was used before if there is one. Where the
 /// system has no memory it has less room: reserve before filling it (`try_reserve`), which costs
 /// nothing where the room is there.
-#[cfg_attr(not(test), allow(dead_code))]
 pub(crate) fn buffer_u16(count: usize) -> Vec<u16> {
     UNSIGNED.take(count)
 }
 
 /// As [`buffer_u16`], for two's complement pixels.
-#[cfg_attr(not(test), allow(dead_code))]
 pub(crate) fn buffer_i16(count: usize) -> Vec<i16> {
     SIGNED.take(count)
 }

@@ -235,6 +235,15 @@ pub(super) fn from_integers(
     })
 }
 
+/// Samples whose sign is that of the header, and whose values are those of a codestream of another sign, in
+/// their lowest bits: see [`from_integers`].
+pub(super) fn reinterpreted(mut samples: Samples, precision: u32, signed: bool) -> Samples {
+    if signed != matches!(samples, Samples::I16(_)) {
+        samples.keep_stored_bits(precision as u16);
+    }
+    samples
+}
+
 /// Smallest and largest integer of `bits` (1 to 16) bits.
 fn range_of(bits: u32, signed: bool) -> (i32, i32) {
     let bits = bits.clamp(1, 16);

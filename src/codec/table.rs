@@ -10,8 +10,8 @@ pub enum Decoder {
     Native,
     /// RLE Lossless (PS3.5 annex G).
     Rle,
-    /// `openjph-core`: HTJ2K in the form DICOM encoders write it, fast.
-    OpenJph,
+    /// HTJ2K in the form that DICOM encoders write it, fast (ISO/IEC 15444-15).
+    Ht,
     /// `openjp2`: all of JPEG 2000, with either block coder.
     OpenJp2,
     /// The JPEG adapter of `dicom-transfer-syntax-registry`.
@@ -27,7 +27,7 @@ impl fmt::Display for Decoder {
         f.write_str(match self {
             Self::Native => "native",
             Self::Rle => "rle",
-            Self::OpenJph => "openjph-core",
+            Self::Ht => "ht",
             Self::OpenJp2 => "openjp2",
             Self::Jpeg => "jpeg-decoder",
             Self::JpegLs => "jpeg-ls",
@@ -47,7 +47,7 @@ pub struct TransferSyntaxEntry {
     pub decoders: &'static [Decoder],
 }
 
-const HTJ2K: &[Decoder] = &[Decoder::OpenJph, Decoder::OpenJp2];
+const HTJ2K: &[Decoder] = &[Decoder::Ht, Decoder::OpenJp2];
 
 /// Every transfer syntax that [`decode`](super::decode) takes.
 const TABLE: &[TransferSyntaxEntry] = &[

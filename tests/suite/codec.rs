@@ -14,7 +14,7 @@ use crate::common::shared;
 const HTJ2K: &str = "1.2.840.10008.1.2.4.201";
 const HTJ2K_RPCL: &str = "1.2.840.10008.1.2.4.202";
 const JPEG_2000: &str = "1.2.840.10008.1.2.4.90";
-const BOTH: [Decoder; 2] = [Decoder::OpenJph, Decoder::OpenJp2];
+const BOTH: [Decoder; 2] = [Decoder::Ht, Decoder::OpenJp2];
 
 /// What SIZ says of a codestream that starts with it (ISO/IEC 15444-1 A.5.1).
 fn format_of(codestream: &[u8]) -> FrameFormat {
@@ -247,7 +247,7 @@ fn every_bit_of_a_header_may_flip_without_a_panic() {
         let mut damaged = encoded.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
         for (decoder, uid) in
-            [(Decoder::OpenJph, HTJ2K), (Decoder::OpenJp2, HTJ2K), (Decoder::OpenJp2, JPEG_2000)]
+            [(Decoder::Ht, HTJ2K), (Decoder::OpenJp2, HTJ2K), (Decoder::OpenJp2, JPEG_2000)]
         {
             if let Ok(decoded) = decode_with(decoder, uid, &damaged, &format) {
                 assert_eq!(decoded.len(), format.pixels(), "bit {bit} by {decoder}");

@@ -1,0 +1,155 @@
+//! One code-block, or several of one shape: from the bytes of its passes to coefficients.
+
+use super::Fault;
+use super::instructions::Instructions;
+use super::magnitudes::Bottoms;
+use super::refine::refine;
+use super::segment::{self, Magnitudes};
+use super::vlc::{Lane, Shape};
+
+/// Blocks that are decoded in step.
+pub(super) const TOGETHER: usize = 2;
+
+/// What rows of a block are rounded up to: samples that a kernel writes at once.
+pub(super) const WIDTH: usize = 32;
+/// Samples of all rows of a block, 1024 rows of one sample at most.
+const MOST_SAMPLES: usize = 1024 * WIDTH;
+
+/// A code-block of a packet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Coded<'a> {
+    /// Bytes of the cleanup pass.
+    pub cleanup: &'a [u8],
+    /// Bytes of the passes after it, where there are any.
+    pub refinement: &'a [u8],
+    /// 1 to 3: the cleanup pass, significance propagation, magnitude refinement.
+    pub passes: u32,
+    /// Bit-planes below the lowest of the cleanup pass.
+    pub plane: u32,
+    /// The largest exponent that a sample may have: the cleanup pass's bit-planes and one.
+    pub most: u32,
+}
+
+/// Buffers that a thread keeps.
+pub(super) struct Workspace {
+    lanes: [Lane; TOGETHER],
+    magnitudes: Magnitudes,
+    wide_bottoms: Bottoms<u32>,
+    narrow_bottoms: Bottoms<u16>,
+    wide: Vec<u32>,
+    narrow: Vec<i16>,
+}
+
+/// A block's coefficients, in rows of so many.
+#[derive(Clone, Copy)]
+pub(super) enum Coefficients<'a> {
+    /// None of them further from zero than [`NARROW`].
+    Narrow(&'a [i16], usize),
+    /// Magnitude and sign (bit 31).
+    Wide(&'a [u32], usize),
+}
+
+/// Largest exponent of a block that is decoded in 16 bits.
+pub(super) const NARROW_EXPONENT: u32 = 14;
+
+impl Workspace {
+    pub fn new() -> Self {
+        Self {
+            lanes: std::array::from_fn(|_| Lane::new()),
+            magnitudes: Magnitudes::new(),
+            wide_bottoms: Bottoms::new(),
+            narrow_bottoms: Bottoms::new(),
+            wide: Vec::new(),
+            narrow: vec![0; MOST_SAMPLES],
+        }
+    }
+
+    /// Decodes blocks of one shape, and hands each to `take` with its number.
+    #[inline(always)]
+    pub fn decode<const N: usize>(
+        &mut self,
+        instructions: Instructions,
+        blocks: [Coded<'_>; N],
+        shape: Shape,
+        mut take: impl FnMut(usize, Coefficients<'_>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let mut starts = [0; N];
+        for ((start, block), lane) in starts.iter_mut().zip(&blocks).zip(&mut self.lanes) {
+            *start = segment::suffix_start(block.cleanup)?;
+            instructions.codewords(&block.cleanup[*start..], &mut lane.codes)?;
+        }
+        let suffixes = std::array::from_fn(|n| &blocks[n].cleanup[starts[n]..]);
+        let Some(lanes) = self.lanes.first_chunk_mut::<N>() else { return Ok(()) };
+        let taken = instructions.quads(lanes, suffixes, shape);
+        for (n, block) in blocks.iter().enumerate() {
+            if taken[n] > self.lanes[n].codes.bits {
+                return Err(Fault("a code-block has fewer codewords than quads"));
+            }
+            self.check_sides(n, shape)?;
+            instructions.magnitudes(&block.cleanup[..starts[n]], &mut self.magnitudes)?;
+            take(n, self.coefficients(instructions, n, block, shape)?)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses samples outside a block whose sides are odd.
+    fn check_sides(&self, n: usize, shape: Shape) -> Result<(), Fault> {
+        let quads = &self.lanes[n].quads;
+        let (columns, rows) = (shape.quads(), shape.rows());
+        let mut outside = false;
+        if shape.width & 1 == 1 {
+            outside |= (0..rows).any(|row| quads.row(row, &shape).0[columns - 1] & 0b1100 != 0);
+        }
+        if shape.height & 1 == 1 {
+            outside |= quads.row(rows - 1, &shape).0[..columns].iter().any(|q| q & 0b1010 != 0);
+        }
+        if outside { Err(Fault("a code-block has samples outside it")) } else { Ok(()) }
+    }
+
+    fn coefficients(
+        &mut self,
+        instructions: Instructions,
+        n: usize,
+        block: &Coded<'_>,
+        shape: Shape,
+    ) -> Result<Coefficients<'_>, Fault> {
+        let stride = shape.width.next_multiple_of(WIDTH);
+        let (quads, flat) = (&self.lanes[n].quads, &self.magnitudes);
+        // An encoder may have left out a last byte of ones.
+        let enough = |taken: usize| if taken > flat.bits + 8 { Err(MISSING) } else { Ok(()) };
+        if block.plane == 0 && block.passes == 1 {
+            let (bottoms, out) = (&mut self.narrow_bottoms, &mut self.narrow[..]);
+            let most = block.most.min(NARROW_EXPONENT);
+            match instructions.narrow(quads, shape, flat, most, bottoms, out, stride) {
+                Some(Ok(taken)) => {
+                    enough(taken)?;
+                    return Ok(Coefficients::Narrow(&self.narrow, stride));
+                }
+                Some(Err(fault)) if block.most <= NARROW_EXPONENT => return Err(fault),
+                _ => {}
+            }
+        }
+        self.wide.resize(MOST_SAMPLES, 0);
+        let (bottoms, out) = (&mut self.wide_bottoms, &mut self.wide[..]);
+        enough(instructions.wide(quads, shape, flat, block.most, bottoms, out, stride)?)?;
+        if block.plane > 0 {
+            scale(out, shape, stride, block.plane);
+        }
+        if block.passes > 1 {
+            refine(out, shape, stride, block.plane, block.refinement, block.passes > 2);
+        }
+        Ok(Coefficients::Wide(&self.wide, stride))
+    }
+}
+
+const MISSING: Fault = Fault("a code-block has fewer magnitudes than samples");
+
+/// Moves magnitudes up to their bit-plane, in the middle of what they may be.
+fn scale(samples: &mut [u32], shape: Shape, stride: usize, plane: u32) {
+    for row in samples.chunks_mut(stride).take(shape.height) {
+        for sample in row.iter_mut().filter(|s| **s != 0) {
+            let magnitude = (*sample & 0x7FFF_FFFF) << plane | 1 << (plane - 1);
+            *sample = *sample & 0x8000_0000 | magnitude;
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Magnitudes and signs of the cleanup pass (ISO/IEC 15444-15 sections 7.3.7 and 7.3.8), portably: what the
+//! kernels for certain processors are compared with.
+
+use super::Fault;
+use super::segment::{MAGNITUDE_BYTES, Magnitudes};
+use super::vlc::{Quads, Shape};
+
+pub(super) const EXPONENT: Fault = Fault("a code-block has an exponent out of range");
+
+/// Bottom samples of a row of quads, as the exponents of the row below need them: v | 1 where a sample
+/// is significant, else 0. There is one sample before the first and some after the last.
+pub(super) struct Bottoms<T> {
+    values: Vec<T>,
+}
+
+/// Samples before the first of a row of bottom samples.
+pub(super) const BEFORE: usize = 1;
+/// Samples of the widest block, and what a kernel may write beyond them.
+const MOST_BOTTOMS: usize = BEFORE + 1024 + 64;
+
+impl<T: Copy + Default> Bottoms<T> {
+    pub fn new() -> Self {
+        Self { values: vec![T::default(); MOST_BOTTOMS] }
+    }
+
+    pub fn clear(&mut self) {
+        self.values.fill(T::default());
+    }
+
+    pub fn values(&mut self) -> &mut [T] {
+        &mut self.values
+    }
+}
+
+/// Magnitudes in bits 0 to 30 and the sign in bit 31, row by row of `stride` (even) samples, whole quads also
+/// where the block's sides are odd. `most` is the largest
+/// exponent there can be, 31 at most. Returns the number of bits taken, which may be more than there are.
+#[inline(always)]
+pub(super) fn decode(
+    quads: &Quads,
+    shape: Shape,
+    flat: &Magnitudes,
+    most: u32,
+    bottoms: &mut Bottoms<u32>,
+    out: &mut [u32],
+    stride: usize,
+) -> Result<usize, Fault> {
+    bottoms.clear();
+    let mut position = 0;
+    for row in 0..shape.rows() {
+        let (patterns, residuals) = quads.row(row, &shape);
+        let (top, bottom) = out[2 * row * stride..][..2 * stride].split_at_mut(stride);
+        // Bottom sample at the left, which the row has overwritten.
+        let mut left = 0;
+        for quad in 0..shape.quads() {
+            let (pattern, residual) = (u32::from(patterns[quad]), u32::from(residuals[quad]));
+            let rho = pattern & 0xF;
+            let below = &mut bottoms.values[BEFORE + 2 * quad..BEFORE + 2 * quad + 3];
+            let around = left | below[0] | below[1] | below[2];
+            left = below[1];
+            let kappa = if row > 0 && rho & rho.wrapping_sub(1) != 0 {
+                (31 - (around | 1).leading_zeros()).max(1)
+            } else {
+                1
+            };
+            let exponent = residual + kappa;
+            if exponent > most && rho != 0 {
+                return Err(EXPONENT);
+            }
+            let mut values = [0; 4];
+            for (n, value) in values.iter_mut().enumerate() {
+                if rho >> n & 1 == 1 {
+                    let length = exponent - (pattern >> (4 + n) & 1);
+                    let bits = load(flat, position) & ((1_u64 << length) - 1);
+                    position += length as usize;
+                    *value = 1 | (bits as u32 | (pattern >> (8 + n) & 1) << length) << 1;
+                }
+            }
+            // Bit 0: significant; bit 1: the sign; above: the magnitude less 1.
+            let sample = |v: u32| if v == 0 { 0 } else { (v >> 2) + 1 | (v & 2) << 30 };
+            let x = 2 * quad;
+            (top[x], bottom[x]) = (sample(values[0]), sample(values[1]));
+            (top[x + 1], bottom[x + 1]) = (sample(values[2]), sample(values[3]));
+            (below[0], below[1]) = (values[1] >> 1 | values[1] & 1, values[3] >> 1 | values[3] & 1);
+        }
+    }
+    Ok(position)
+}
+
+#[inline(always)]
+fn load(flat: &Magnitudes, position: usize) -> u64 {
+    let at = (position >> 3) & (MAGNITUDE_BYTES - 1);
+    let bytes = flat.bytes[at..at + 8].first_chunk().copied().unwrap_or_default();
+    u64::from_le_bytes(bytes) >> (position & 7)
+}

@@ -1,0 +1,251 @@
+//! The bytes of a code-block's cleanup pass (ISO/IEC 15444-15 section 7.1): three bit streams, two of
+//! which are copied to flat buffers without their stuffing, so that the bits at any position are one
+//! load away.
+
+use super::Fault;
+
+/// Bytes of the flat stream of codewords, a power of two; a suffix has at most 4079 bytes.
+pub(super) const CODE_BYTES: usize = 4096;
+/// Bytes of the flat stream of magnitudes and signs, a power of two: 4096 samples of 31 bits, and some.
+pub(super) const MAGNITUDE_BYTES: usize = 16_384;
+/// Bytes that a load may reach beyond the last of a flat stream.
+pub(super) const SLACK: usize = 64;
+/// The flat stream of codewords.
+pub(super) type Codes = Flat<{ CODE_BYTES + SLACK }>;
+/// The flat stream of magnitudes and signs.
+pub(super) type Magnitudes = Flat<{ MAGNITUDE_BYTES + SLACK }>;
+/// Bytes of a prefix that holds 4096 samples of 31 bits, each seven bits with a stuffed one.
+const MOST_PREFIX: usize = 4096 * 31 / 7 + 2;
+
+/// Bits without stuffing, the first in the lowest bit of the first byte.
+pub(super) struct Flat<const BYTES: usize> {
+    pub bytes: Box<[u8; BYTES]>,
+    /// How many bits there are.
+    pub bits: usize,
+}
+
+impl<const BYTES: usize> Flat<BYTES> {
+    pub fn new() -> Self {
+        Self { bytes: Box::new([0; BYTES]), bits: 0 }
+    }
+}
+
+/// Collects bits, 64 at a time.
+struct Sink<'a> {
+    bytes: &'a mut [u8],
+    at: usize,
+    pending: u64,
+    /// Bits of `pending`, 0 to 63.
+    count: u32,
+}
+
+impl<'a> Sink<'a> {
+    fn new(bytes: &'a mut [u8]) -> Self {
+        Self { bytes, at: 0, pending: 0, count: 0 }
+    }
+
+    /// Appends the lowest `count` (1 to 64) bits of `word`, whose other bits are zero.
+    #[inline(always)]
+    fn push(&mut self, word: u64, count: u32) -> Result<(), Fault> {
+        self.pending |= word << self.count;
+        let sum = self.count + count;
+        if sum >= 64 {
+            let place = self.bytes.get_mut(self.at..self.at + 8).ok_or(LENGTH)?;
+            place.copy_from_slice(&self.pending.to_le_bytes());
+            self.at += 8;
+            // Shifted in two steps: by 64 bits where nothing was pending.
+            self.pending = word >> 1 >> (63 - self.count);
+        }
+        self.count = sum & 63;
+        Ok(())
+    }
+
+    /// Writes what is pending and 64 bits of ones; the number of bits before those.
+    fn finish(mut self) -> Result<usize, Fault> {
+        let bits = self.at * 8 + self.count as usize;
+        self.push(u64::MAX, 64)?;
+        self.push(u64::MAX, 64)?;
+        Ok(bits)
+    }
+}
+
+const LENGTH: Fault = Fault("a code-block has a segment of impossible length");
+const STUFFING: Fault = Fault("a code-block has a marker inside");
+
+/// Bit 7 of every byte.
+const TOPS: u64 = 0x8080_8080_8080_8080;
+const ONES: u64 = 0x0101_0101_0101_0101;
+
+/// Where the suffix of a cleanup segment begins, from its last 12 bits.
+pub(super) fn suffix_start(cleanup: &[u8]) -> Result<usize, Fault> {
+    let Some(&[.., low, high]) = cleanup.get(..) else { return Err(LENGTH) };
+    let suffix = usize::from(high) << 4 | usize::from(low & 0x0F);
+    if !(2..=cleanup.len().min(4079)).contains(&suffix) {
+        return Err(LENGTH);
+    }
+    Ok(cleanup.len() - suffix)
+}
+
+/// Words of eight bytes, the first in the lowest bits, and what is left at the end.
+fn words(bytes: &[u8]) -> (impl Iterator<Item = u64>, &[u8]) {
+    let (words, rest) = bytes.as_chunks::<8>();
+    (words.iter().map(|&w| u64::from_le_bytes(w)), rest)
+}
+
+/// Copies the magnitudes and signs: a byte after FF has seven bits (section 7.1.2).
+#[inline(always)]
+pub(super) fn magnitudes(prefix: &[u8], flat: &mut Magnitudes) -> Result<(), Fault> {
+    if prefix.len() > MOST_PREFIX {
+        return Err(LENGTH);
+    }
+    let mut sink = Sink::new(&mut flat.bytes[..]);
+    let (words, rest) = words(prefix);
+    // 80 where the last byte was FF.
+    let mut carried = 0;
+    for word in words {
+        let inverse = !word;
+        // Bit 7 of every byte that is FF.
+        let full = !(((inverse & !TOPS) + !TOPS) | inverse) & TOPS;
+        let stuffed = full << 8 | carried;
+        carried = full >> 56;
+        append(&mut sink, word, stuffed)?;
+    }
+    for &byte in rest {
+        let stuffed = carried as u8;
+        if byte & stuffed != 0 {
+            return Err(STUFFING);
+        }
+        sink.push(byte.into(), 8 - u32::from(stuffed >> 7))?;
+        carried = if byte == 0xFF { 0x80 } else { 0 };
+    }
+    flat.bits = sink.finish()?;
+    Ok(())
+}
+
+/// Copies the codewords, which run backwards: a byte of seven ones after one above 8F has no
+/// eighth bit (section 7.1.4).
+#[inline(always)]
+pub(super) fn codewords(suffix: &[u8], flat: &mut Codes) -> Result<(), Fault> {
+    let Some(&[ref bytes @ .., low, _]) = suffix.get(..) else { return Err(LENGTH) };
+    let mut sink = Sink::new(&mut flat.bytes[..]);
+    // The last 12 bits are the length; codewords begin in the upper half of the last byte but one.
+    let first = u64::from(low >> 4);
+    let (first, count) = if first & 7 == 7 { (first & 7, 3) } else { (first, 4) };
+    sink.push(first, count)?;
+    let mut carried = if low | 0x0F > 0x8F { 0x80 } else { 0 };
+    let (rest, words) = bytes.as_rchunks::<8>();
+    for &word in words.iter().rev() {
+        let word = u64::from_be_bytes(word);
+        let low = word & !TOPS;
+        let above = (low + 0x70 * ONES) & word & TOPS;
+        let stuffed = (low + ONES) & TOPS & (above << 8 | carried);
+        carried = above >> 56;
+        append(&mut sink, word, stuffed)?;
+    }
+    for &byte in rest.iter().rev() {
+        let stuffed = byte & 0x7F == 0x7F && carried != 0;
+        if stuffed && byte & 0x80 != 0 {
+            return Err(STUFFING);
+        }
+        sink.push(byte.into(), 8 - u32::from(stuffed))?;
+        carried = if byte > 0x8F { 0x80 } else { 0 };
+    }
+    flat.bits = sink.finish()?;
+    Ok(())
+}
+
+/// Appends a word without its stuffed bits, which are zero.
+#[inline(always)]
+fn append(sink: &mut Sink<'_>, word: u64, stuffed: u64) -> Result<(), Fault> {
+    if stuffed == 0 {
+        return sink.push(word, 64);
+    }
+    if word & stuffed != 0 {
+        return Err(STUFFING);
+    }
+    // From the top: each stuffed bit is closed up by what is above it.
+    let (mut word, mut left) = (word, stuffed);
+    while left != 0 {
+        let bit = 63 - left.leading_zeros();
+        let below = (1 << bit) - 1;
+        word = word & below | (word >> 1) & !below;
+        left &= below;
+    }
+    sink.push(word, 64 - stuffed.count_ones())
+}
+
+/// The adaptive run-length code of which quads of an empty context are significant (section 7.3.3).
+pub(super) struct Mel<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    /// Bits not yet decoded, the next one on top.
+    window: u64,
+    count: u32,
+    full: bool,
+    state: usize,
+    /// Symbols decoded and not yet asked for, the next one in bit 0.
+    pub symbols: u64,
+    pub left: u32,
+}
+
+/// Run length exponents by state (table 2).
+const EXPONENTS: [u32; 13] = [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 4, 5];
+
+impl<'a> Mel<'a> {
+    pub fn new(suffix: &'a [u8]) -> Self {
+        Self {
+            bytes: suffix,
+            at: 0,
+            window: 0,
+            count: 0,
+            full: false,
+            state: 0,
+            symbols: 0,
+            left: 0,
+        }
+    }
+
+    /// Decodes until 32 symbols are there.
+    #[cold]
+    #[inline(never)]
+    pub fn refill(&mut self) {
+        while self.left < 32 {
+            while self.count <= 56 {
+                self.byte();
+            }
+            let exponent = EXPONENTS[self.state.min(12)];
+            if self.window >> 63 == 1 {
+                self.take(1);
+                self.left += 1 << exponent;
+                self.state = (self.state + 1).min(12);
+            } else {
+                // A zero, then the run in `exponent` bits.
+                let run = (self.window >> (63 - exponent)) as u32;
+                self.take(1 + exponent);
+                self.symbols |= 1 << (self.left + run).min(63);
+                self.left += run + 1;
+                self.state = self.state.saturating_sub(1);
+            }
+        }
+    }
+
+    fn take(&mut self, count: u32) {
+        self.window <<= count;
+        self.count -= count;
+    }
+
+    /// The next byte; the last two hold a length in 12 bits that reads as ones, as does what follows.
+    fn byte(&mut self) {
+        let byte = match self.bytes.len().wrapping_sub(self.at) {
+            2 => self.bytes[self.at] | 0x0F,
+            left if left > 2 && self.at < self.bytes.len() => self.bytes[self.at],
+            _ => 0xFF,
+        };
+        self.at += 1;
+        let bits = if self.full { 7 } else { 8 };
+        self.full = byte == 0xFF;
+        let value = u64::from(byte) & ((1 << bits) - 1);
+        self.window |= value << (64 - bits - self.count);
+        self.count += bits;
+    }
+}

@@ -1,0 +1,148 @@
+//! A stripe: one row of code-blocks, of one subband or of several.
+
+use super::super::packets::{Band, Block};
+use super::block::{Coded, Coefficients, TOGETHER, Workspace};
+use super::instructions::Instructions;
+use super::vlc::Shape;
+use super::wavelet::Number;
+use super::{Fault, OVERFLOW};
+
+/// Where a stripe's subbands come from.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    /// Bytes of the packets.
+    pub data: &'a [u8],
+    /// Width and height of code-blocks.
+    pub block: (usize, usize),
+    pub instructions: Instructions,
+}
+
+/// A subband's part of a stripe: rows as wide as the subband.
+pub(super) struct Part<'a, T> {
+    pub band: &'a Band,
+    /// Magnitude bit-planes of the subband.
+    pub bit_planes: u8,
+    pub rows: &'a mut [T],
+}
+
+/// A code-block to decode.
+#[derive(Clone, Copy)]
+struct Item<'a> {
+    coded: Coded<'a>,
+    shape: Shape,
+    part: usize,
+    x: usize,
+}
+
+impl Source<'_> {
+    /// Decodes row `number` of the code-blocks of each part.
+    ///
+    /// # Errors
+    /// [`OVERFLOW`] where a coefficient is beyond the limits of a [`Number`], and faults of the blocks.
+    pub fn decode<T: Number, const N: usize>(
+        &self,
+        number: usize,
+        parts: &mut [Part<'_, T>; N],
+        workspace: &mut Workspace,
+    ) -> Result<(), Fault> {
+        let mut items = Vec::new();
+        for (index, part) in parts.iter_mut().enumerate() {
+            self.collect(number, index, part, &mut items)?;
+        }
+        // Blocks of one shape next to each other: most of them are whole.
+        items.sort_by_key(|item| std::cmp::Reverse((item.shape.width, item.shape.height)));
+        let mut rest = &items[..];
+        while let Some(first) = rest.first() {
+            let alike = rest.iter().take_while(|item| item.shape == first.shape).count();
+            rest = match rest.first_chunk::<TOGETHER>() {
+                Some(some) if alike >= TOGETHER => {
+                    self.blocks(some, parts, workspace)?;
+                    &rest[TOGETHER..]
+                }
+                _ => {
+                    self.blocks(&[*first], parts, workspace)?;
+                    &rest[1..]
+                }
+            };
+        }
+        Ok(())
+    }
+
+    /// The code-blocks of a part that have bytes; where the others are, there are zeros.
+    fn collect<'a, T: Number>(
+        &'a self,
+        number: usize,
+        index: usize,
+        part: &mut Part<'_, T>,
+        items: &mut Vec<Item<'a>>,
+    ) -> Result<(), Fault> {
+        let (width, height) = (part.band.size.0 as usize, part.band.size.1 as usize);
+        let columns = part.band.columns as usize;
+        let Some(blocks) = part.band.blocks.get(number * columns..(number + 1) * columns) else {
+            // This subband has fewer rows of code-blocks than the others.
+            return Ok(());
+        };
+        let rows = self.block.1.min(height - number * self.block.1);
+        for (x, block) in (0..width).step_by(self.block.0).zip(blocks) {
+            let shape = Shape { width: self.block.0.min(width - x), height: rows };
+            if let Some(block) = block {
+                let coded = self.coded(block, part.bit_planes)?;
+                items.push(Item { coded, shape, part: index, x });
+            } else {
+                let rows = part.rows.chunks_mut(width).take(rows);
+                rows.for_each(|row| row[x..x + shape.width].fill(T::default()));
+            }
+        }
+        Ok(())
+    }
+
+    fn coded(&self, block: &Block, bit_planes: u8) -> Result<Coded<'_>, Fault> {
+        const PLANES: Fault = Fault("a code-block has more bit-planes than its subband");
+        let bytes = self.data.get(block.start..block.start + block.cleanup + block.refinement);
+        let (cleanup, refinement) = bytes.ok_or(PLANES)?.split_at(block.cleanup);
+        // Of the bit-planes of the subband, one more than is skipped and those below.
+        let cleaned = block.skipped_bit_planes + 1;
+        let plane = u32::from(bit_planes).checked_sub(cleaned).ok_or(PLANES)?;
+        if block.passes > 1 && plane == 0 {
+            return Err(PLANES);
+        }
+        Ok(Coded { cleanup, refinement, passes: block.passes, plane, most: cleaned + 1 })
+    }
+
+    fn blocks<T: Number, const N: usize>(
+        &self,
+        items: &[Item<'_>; N],
+        parts: &mut [Part<'_, T>],
+        workspace: &mut Workspace,
+    ) -> Result<(), Fault> {
+        let coded = items.map(|item| item.coded);
+        workspace.decode(self.instructions, coded, items[0].shape, |n, coefficients| {
+            let Item { shape, part, x, .. } = items[n];
+            let part = &mut parts[part];
+            let rows = part.rows.chunks_mut(part.band.size.0 as usize).take(shape.height);
+            let rows = rows.map(|row| &mut row[x..x + shape.width]);
+            match coefficients {
+                Coefficients::Narrow(from, stride) => {
+                    rows.zip(from.chunks(stride)).for_each(|(to, from)| T::copy_narrow(from, to));
+                    Ok(())
+                }
+                Coefficients::Wide(from, stride) => {
+                    rows.zip(from.chunks(stride)).try_for_each(|(to, from)| copy_wide(from, to))
+                }
+            }
+        })
+    }
+}
+
+/// Copies coefficients of magnitude and sign.
+fn copy_wide<T: Number>(from: &[u32], to: &mut [T]) -> Result<(), Fault> {
+    let (low, high) = T::LIMITS;
+    let (mut least, mut most) = (0, 0);
+    for (to, &from) in to.iter_mut().zip(from) {
+        let magnitude = (from & 0x7FFF_FFFF) as i32;
+        let value = if from >> 31 == 1 { -magnitude } else { magnitude };
+        (least, most) = (least.min(value), most.max(value));
+        *to = T::wrapped(value);
+    }
+    if least < low || most > high { Err(OVERFLOW) } else { Ok(()) }
+}
