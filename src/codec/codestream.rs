@@ -49,6 +49,8 @@ pub(super) struct Codestream {
     pub signed: bool,
     /// Blocks are coded with the high-throughput coder alone (ISO/IEC 15444-15).
     pub high_throughput: bool,
+    /// Decomposition levels: how often the image can be halved.
+    pub levels: u8,
     /// One tile in one tile-part, one layer, one precinct a resolution, no resolution empty, the
     /// reversible wavelet, and no marker segment that changes any of it, with the high-throughput coder:
     /// the form every HTJ2K encoder for DICOM writes. Where its packets are, and what they depend on.
@@ -83,6 +85,7 @@ pub(super) fn check(data: &[u8], format: &FrameFormat) -> Result<Codestream> {
         precision: siz.precision,
         signed: siz.signed,
         high_throughput: cod.block_style & 0xC0 == 0x40,
+        levels: cod.levels,
         plain: bit_planes.map(|bit_planes| (parts.last, cod.tile(&siz, bit_planes))),
         length: reader.position,
     })
