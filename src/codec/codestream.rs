@@ -17,6 +17,8 @@ const COD: u16 = 0xFF52;
 const COC: u16 = 0xFF53;
 const QCD: u16 = 0xFF5C;
 const TLM: u16 = 0xFF55;
+const PRF: u16 = 0xFF56;
+const CPF: u16 = 0xFF59;
 const COM: u16 = 0xFF64;
 const SOT: u16 = 0xFF90;
 const SOD: u16 = 0xFF93;
@@ -152,7 +154,8 @@ fn main_header(reader: &mut Reader<'_>) -> Result<MainHeader> {
             SIZ if header.siz.is_none() => header.siz = Some(Siz::parse(reader.segment()?)?),
             COD if header.cod.is_none() => header.cod = Some(Cod::parse(reader.segment()?)?),
             QCD => header.bit_planes = bit_planes(reader.segment()?),
-            CAP | TLM | COM => {
+            // PRF and CPF name profiles, which change nothing of what is decoded.
+            CAP | TLM | COM | PRF | CPF => {
                 reader.segment()?;
             }
             // A second one would undo what was checked of the first; an only component needs none.
@@ -163,7 +166,7 @@ fn main_header(reader: &mut Reader<'_>) -> Result<MainHeader> {
             0xFF74 | 0xFF75 | 0xFF77 | 0xFF78 => {
                 return Err(corrupt("codestream transforms components, of which it has one"));
             }
-            // QCC, RGN, POC, PPM, PLM, CRG, PRF and CPF.
+            // QCC, RGN, POC, PPM, PLM and CRG.
             0xFF50..=0xFF7F => {
                 header.unusual = true;
                 reader.segment()?;

@@ -18,6 +18,8 @@ mod jpegxl;
 mod native;
 mod openjp2_ffi;
 mod packets;
+#[doc(hidden)]
+pub mod plain;
 mod plausible;
 mod recycle;
 mod samples;
@@ -237,15 +239,15 @@ pub fn decode_reduced(
     let entry = lookup(transfer_syntax)?;
     if !entry.decoders.contains(&Decoder::OpenJp2) {
         let what = format!("{} has no lower resolutions", entry.name);
-        return Err(Error::new(ErrorKind::UnsupportedPixelData, what)
-            .with("transferSyntaxUID", entry.uid));
+        return Err(
+            Error::new(ErrorKind::UnsupportedPixelData, what).with("transferSyntaxUID", entry.uid)
+        );
     }
     check_width(Decoder::OpenJp2, entry, format)?;
     let stream = codestream::check(data, format)?;
     if entry.decoders.contains(&Decoder::Ht) {
         let best = Instructions::best();
-        let samples =
-            contain(Decoder::Ht, || htj2k::decode(data, &stream, format, reduced, best))?;
+        let samples = contain(Decoder::Ht, || htj2k::decode(data, &stream, format, reduced, best))?;
         if let Some(samples) = samples {
             let side = |side: u32| side.div_ceil(1 << reduced.min(stream.levels));
             let (rows, columns) = (side(format.rows), side(format.columns));
