@@ -1,4 +1,4 @@
-//! Which instructions a processor has, and the steps of the decoder made for each.
+//! Which instructions the processor has, and the steps of the decoder made for each.
 
 use std::sync::LazyLock;
 
@@ -7,36 +7,109 @@ use super::magnitudes::{self, Bottoms};
 use super::segment::{self, Codes, Magnitudes};
 use super::vlc::{self, Lane, Quads, Shape};
 use super::wavelet::{self, Bounds, Number, Pixel};
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
 
-/// Sets of instructions that the decoder has kernels for.
+/// Instructions that the decoder has kernels for. One of these exists only where the processor has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Instructions {
-    /// Those that every processor has.
+pub struct Instructions(Set);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Set {
     Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl std::fmt::Display for Instructions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.0 {
+            Set::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 => "AVX2",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 => "AVX-512",
+        })
+    }
+}
+
+/// Calls a step of the set at hand.
+macro_rules! dispatch {
+    ($self:ident, $portable:expr, $avx2:expr) => {
+        dispatch!($self, $portable, $avx2, $avx2)
+    };
+    ($self:ident, $portable:expr, $avx2:expr, $avx512:expr) => {
+        match $self.0 {
+            Set::Portable => $portable,
+            // SAFETY: `available` makes this value only where the processor has AVX2, BMI1, BMI2, LZCNT and
+            // POPCNT.
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 => unsafe { $avx2 },
+            // SAFETY: `available` makes this value only where the processor has the former and AVX-512 F, BW, VL
+            // and VBMI2.
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 => unsafe { $avx512 },
+        }
+    };
 }
 
 impl Instructions {
     /// The best that this processor has.
     pub fn best() -> Self {
-        static BEST: LazyLock<Instructions> = LazyLock::new(|| Instructions::Portable);
+        static BEST: LazyLock<Instructions> = LazyLock::new(|| {
+            Instructions::available().pop().unwrap_or(Instructions(Set::Portable))
+        });
         *BEST
     }
 
-    /// All that this processor has, the portable ones first.
+    /// All that this processor has: the portable ones first, the best last.
     pub fn available() -> Vec<Self> {
-        vec![Self::Portable]
+        #[allow(unused_mut)]
+        let mut sets = vec![Set::Portable];
+        #[cfg(target_arch = "x86_64")]
+        {
+            let has_avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("bmi1")
+                && is_x86_feature_detected!("bmi2")
+                && is_x86_feature_detected!("lzcnt")
+                && is_x86_feature_detected!("popcnt");
+            let has_avx512 = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512vbmi2");
+            if has_avx2 {
+                sets.push(Set::Avx2);
+            }
+            if has_avx2 && has_avx512 {
+                sets.push(Set::Avx512);
+            }
+        }
+        sets.into_iter().map(Self).collect()
     }
 
+    /// [`segment::codewords`].
     #[inline(always)]
     pub(super) fn codewords(self, suffix: &[u8], codes: &mut Codes) -> Result<(), Fault> {
-        segment::codewords(suffix, codes)
+        dispatch!(
+            self,
+            segment::codewords(suffix, codes, segment::without),
+            avx2::codewords(suffix, codes)
+        )
     }
 
+    /// [`segment::magnitudes`].
     #[inline(always)]
     pub(super) fn magnitudes(self, prefix: &[u8], flat: &mut Magnitudes) -> Result<(), Fault> {
-        segment::magnitudes(prefix, flat)
+        dispatch!(
+            self,
+            segment::magnitudes(prefix, flat, segment::without),
+            avx2::magnitudes(prefix, flat)
+        )
     }
 
+    /// [`vlc::decode`].
     #[inline(always)]
     pub(super) fn quads<const N: usize>(
         self,
@@ -44,24 +117,31 @@ impl Instructions {
         suffixes: [&[u8]; N],
         shape: Shape,
     ) -> [usize; N] {
-        vlc::decode(lanes, suffixes, shape)
+        dispatch!(self, vlc::decode(lanes, suffixes, shape), avx2::quads(lanes, suffixes, shape))
     }
 
+    /// Magnitudes in 16 bits, of exponents up to `most`; `None` where there is no kernel.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
     pub(super) fn narrow(
         self,
-        _quads: &Quads,
-        _shape: Shape,
-        _flat: &Magnitudes,
-        _most: u32,
-        _bottoms: &mut Bottoms<u16>,
-        _out: &mut [i16],
-        _stride: usize,
+        quads: &Quads,
+        shape: Shape,
+        flat: &Magnitudes,
+        most: u32,
+        bottoms: &mut Bottoms<u16>,
+        out: &mut [i16],
+        stride: usize,
     ) -> Option<Result<usize, Fault>> {
-        None
+        dispatch!(
+            self,
+            None,
+            Some(avx2::narrow(quads, shape, flat, most, bottoms, out, stride)),
+            Some(avx512::narrow(quads, shape, flat, most, bottoms, out, stride))
+        )
     }
 
+    /// [`magnitudes::decode`].
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
     pub(super) fn wide(
@@ -74,9 +154,14 @@ impl Instructions {
         out: &mut [u32],
         stride: usize,
     ) -> Result<usize, Fault> {
-        magnitudes::decode(quads, shape, flat, most, bottoms, out, stride)
+        dispatch!(
+            self,
+            magnitudes::decode(quads, shape, flat, most, bottoms, out, stride),
+            avx2::wide(quads, shape, flat, most, bottoms, out, stride)
+        )
     }
 
+    /// [`wavelet::row`].
     #[inline(always)]
     pub(super) fn row<T: Number>(
         self,
@@ -85,9 +170,14 @@ impl Instructions {
         out: &mut [T],
         bounds: &mut Bounds<T>,
     ) {
-        wavelet::row(low, high, scratch, out, bounds);
+        dispatch!(
+            self,
+            wavelet::row(low, high, scratch, out, bounds),
+            avx2::row(low, high, scratch, out, bounds)
+        );
     }
 
+    /// [`wavelet::even_row`].
     #[inline(always)]
     pub(super) fn even_row<T: Number>(
         self,
@@ -97,9 +187,14 @@ impl Instructions {
         out: &mut [T],
         bounds: &mut Bounds<T>,
     ) {
-        wavelet::even_row(low, above, below, out, bounds);
+        dispatch!(
+            self,
+            wavelet::even_row(low, above, below, out, bounds),
+            avx2::even_row(low, above, below, out, bounds)
+        );
     }
 
+    /// [`wavelet::odd_row`].
     #[inline(always)]
     pub(super) fn odd_row<T: Number>(
         self,
@@ -109,12 +204,16 @@ impl Instructions {
         out: &mut [T],
         bounds: &mut Bounds<T>,
     ) {
-        wavelet::odd_row(high, above, below, out, bounds);
+        dispatch!(
+            self,
+            wavelet::odd_row(high, above, below, out, bounds),
+            avx2::odd_row(high, above, below, out, bounds)
+        );
     }
 
-    /// Appends the lowest 16 bits of values and `offset`.
+    /// [`wavelet::finish`].
     #[inline(always)]
     pub(super) fn finish<T: Number, P: Pixel>(self, row: &[T], offset: u16, out: &mut Vec<P>) {
-        wavelet::finish(row, offset, out);
+        dispatch!(self, wavelet::finish(row, offset, out), avx2::finish(row, offset, out));
     }
 }

@@ -12,14 +12,22 @@
 //! Coefficients and the wavelet have 16 bits as long as nothing overflows, which is watched; a frame that
 //! does is decoded again in 32 bits. Nothing is made up: what a segment lacks is an error of its frame.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod block;
 mod codewords;
 mod columns;
+#[cfg(target_arch = "x86_64")]
+mod exponents;
 mod frame;
 mod instructions;
 mod magnitudes;
 mod refine;
 mod segment;
+#[cfg(target_arch = "x86_64")]
+mod simd;
 mod stripe;
 mod tables;
 mod vlc;

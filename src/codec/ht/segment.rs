@@ -92,9 +92,14 @@ fn words(bytes: &[u8]) -> (impl Iterator<Item = u64>, &[u8]) {
     (words.iter().map(|&w| u64::from_le_bytes(w)), rest)
 }
 
-/// Copies the magnitudes and signs: a byte after FF has seven bits (section 7.1.2).
+/// Copies the magnitudes and signs: a byte after FF has seven bits (section 7.1.2). `without` is
+/// [`without`] or as good.
 #[inline(always)]
-pub(super) fn magnitudes(prefix: &[u8], flat: &mut Magnitudes) -> Result<(), Fault> {
+pub(super) fn magnitudes(
+    prefix: &[u8],
+    flat: &mut Magnitudes,
+    without: impl Fn(u64, u64) -> u64,
+) -> Result<(), Fault> {
     if prefix.len() > MOST_PREFIX {
         return Err(LENGTH);
     }
@@ -108,7 +113,7 @@ pub(super) fn magnitudes(prefix: &[u8], flat: &mut Magnitudes) -> Result<(), Fau
         let full = !(((inverse & !TOPS) + !TOPS) | inverse) & TOPS;
         let stuffed = full << 8 | carried;
         carried = full >> 56;
-        append(&mut sink, word, stuffed)?;
+        append(&mut sink, word, stuffed, &without)?;
     }
     for &byte in rest {
         let stuffed = carried as u8;
@@ -125,7 +130,11 @@ pub(super) fn magnitudes(prefix: &[u8], flat: &mut Magnitudes) -> Result<(), Fau
 /// Copies the codewords, which run backwards: a byte of seven ones after one above 8F has no
 /// eighth bit (section 7.1.4).
 #[inline(always)]
-pub(super) fn codewords(suffix: &[u8], flat: &mut Codes) -> Result<(), Fault> {
+pub(super) fn codewords(
+    suffix: &[u8],
+    flat: &mut Codes,
+    without: impl Fn(u64, u64) -> u64,
+) -> Result<(), Fault> {
     let Some(&[ref bytes @ .., low, _]) = suffix.get(..) else { return Err(LENGTH) };
     let mut sink = Sink::new(&mut flat.bytes[..]);
     // The last 12 bits are the length; codewords begin in the upper half of the last byte but one.
@@ -140,7 +149,7 @@ pub(super) fn codewords(suffix: &[u8], flat: &mut Codes) -> Result<(), Fault> {
         let above = (low + 0x70 * ONES) & word & TOPS;
         let stuffed = (low + ONES) & TOPS & (above << 8 | carried);
         carried = above >> 56;
-        append(&mut sink, word, stuffed)?;
+        append(&mut sink, word, stuffed, &without)?;
     }
     for &byte in rest.iter().rev() {
         let stuffed = byte & 0x7F == 0x7F && carried != 0;
@@ -156,22 +165,32 @@ pub(super) fn codewords(suffix: &[u8], flat: &mut Codes) -> Result<(), Fault> {
 
 /// Appends a word without its stuffed bits, which are zero.
 #[inline(always)]
-fn append(sink: &mut Sink<'_>, word: u64, stuffed: u64) -> Result<(), Fault> {
+fn append(
+    sink: &mut Sink<'_>,
+    word: u64,
+    stuffed: u64,
+    without: &impl Fn(u64, u64) -> u64,
+) -> Result<(), Fault> {
     if stuffed == 0 {
         return sink.push(word, 64);
     }
     if word & stuffed != 0 {
         return Err(STUFFING);
     }
-    // From the top: each stuffed bit is closed up by what is above it.
+    sink.push(without(word, stuffed), 64 - stuffed.count_ones())
+}
+
+/// A word without the bits that are set in `stuffed`: what is above each moves down.
+pub(super) fn without(word: u64, stuffed: u64) -> u64 {
     let (mut word, mut left) = (word, stuffed);
     while left != 0 {
+        // From the top, so that the others stay in their places.
         let bit = 63 - left.leading_zeros();
         let below = (1 << bit) - 1;
         word = word & below | (word >> 1) & !below;
         left &= below;
     }
-    sink.push(word, 64 - stuffed.count_ones())
+    word
 }
 
 /// The adaptive run-length code of which quads of an empty context are significant (section 7.3.3).

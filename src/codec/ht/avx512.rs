@@ -1,0 +1,123 @@
+//! Kernels for x86-64 with AVX-512 (F, BW, VL, DQ, CD and VBMI2).
+
+use std::arch::x86_64::*;
+
+use super::Fault;
+use super::exponents::Row;
+use super::magnitudes::{BEFORE, Bottoms, EXPONENT};
+use super::segment::{MAGNITUDE_BYTES, Magnitudes};
+use super::simd::{load_8_words, load_64_bytes, store_16_samples, store_16_words};
+use super::vlc::{Quads, Shape};
+
+/// As [`avx2::narrow`](super::avx2::narrow), eight quads at a time; `stride` is a multiple of 16.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,avx2,bmi1,bmi2,lzcnt,popcnt")]
+pub(super) fn narrow(
+    quads: &Quads,
+    shape: Shape,
+    flat: &Magnitudes,
+    most: u32,
+    bottoms: &mut Bottoms<u16>,
+    out: &mut [i16],
+    stride: usize,
+) -> Result<usize, Fault> {
+    bottoms.clear();
+    let mut position = 0;
+    let mut row_of_quads = Row::new();
+    let mut exponents = _mm256_setzero_si256();
+    for (row, rows) in out.chunks_exact_mut(2 * stride).take(shape.rows()).enumerate() {
+        exponents = row_of_quads.read(quads, &shape, row, bottoms, exponents);
+        let (top, bottom) = rows.split_at_mut(stride);
+        for quad in (0..shape.quads()).step_by(8) {
+            let (samples, below);
+            (samples, below, position) = eight_quads(&row_of_quads, quad, flat, position);
+            store_16_samples(top, 2 * quad, _mm512_castsi512_si256(samples));
+            store_16_samples(bottom, 2 * quad, _mm512_extracti64x4_epi64::<1>(samples));
+            store_16_words(bottoms.values(), BEFORE + 2 * quad, below);
+        }
+    }
+    if _mm256_cmpgt_epu16_mask(exponents, _mm256_set1_epi16(most as i16)) == 0 {
+        Ok(position)
+    } else {
+        Err(EXPONENT)
+    }
+}
+
+/// A vector of 32 words, from the last.
+macro_rules! words {
+    ($($n:expr),* $(,)?) => { _mm512_set_epi16($($n),*) };
+}
+
+/// The 32 samples of eight quads: those of the top row in the lower half, those of the bottom row in the upper,
+/// the latter as the exponents of the next row need them, and the position after them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,avx2,bmi1,bmi2,lzcnt,popcnt")]
+fn eight_quads(
+    row: &Row,
+    quad: usize,
+    flat: &Magnitudes,
+    position: usize,
+) -> (__m512i, __m256i, usize) {
+    let spread = words!(
+        7, 7, 7, 7, 6, 6, 6, 6, 5, 5, 5, 5, 4, 4, 4, 4, 3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0,
+        0, 0
+    );
+    let of = |words: &[u16]| {
+        _mm512_permutexvar_epi16(spread, _mm512_castsi128_si512(load_8_words(words, quad)))
+    };
+    let (pattern, exponent) = (of(&row.patterns), of(&row.exponents));
+    let has = |bits: i64| _mm512_test_epi16_mask(pattern, _mm512_set1_epi64(bits));
+    let significant = has(0x0008_0004_0002_0001);
+    let known = has(0x0080_0040_0020_0010);
+    let known_one = has(0x0800_0400_0200_0100);
+    let one = _mm512_set1_epi16(1);
+    let length = _mm512_mask_sub_epi16(exponent, known, exponent, one);
+    let length = _mm512_maskz_mov_epi16(significant, length);
+    let sum = sums(length);
+    let total = _mm_extract_epi16::<7>(_mm512_extracti32x4_epi32::<3>(sum)) as usize;
+    let at = (position >> 3) & (MAGNITUDE_BYTES - 1);
+    let bits = load_64_bytes(&flat.bytes[..], at);
+    let before = _mm512_set1_epi16((position & 7) as i16);
+    let offset = _mm512_add_epi16(_mm512_sub_epi16(sum, length), before);
+    // 32 bits from the word where each sample begins, less what is before it: the count is taken modulo 16.
+    let index = _mm512_srli_epi16::<4>(offset);
+    let first = _mm512_permutexvar_epi16(index, bits);
+    let next = _mm512_permutexvar_epi16(_mm512_add_epi16(index, one), bits);
+    let value = _mm512_shrdv_epi16(first, next, offset);
+    let power = _mm512_sllv_epi16(one, length);
+    let value = _mm512_and_si512(value, _mm512_sub_epi16(power, one));
+    let value = _mm512_or_si512(value, _mm512_maskz_mov_epi16(known_one, power));
+    // Bit 0 is the sign, the rest the magnitude less 1.
+    let magnitude = _mm512_add_epi16(_mm512_srli_epi16::<1>(value), one);
+    let negative = _mm512_test_epi16_mask(value, one);
+    let zero = _mm512_setzero_si512();
+    let sample = _mm512_mask_sub_epi16(magnitude, negative, zero, magnitude);
+    let sample = _mm512_maskz_mov_epi16(significant, sample);
+    let below = _mm512_maskz_mov_epi16(significant, _mm512_or_si512(value, one));
+    let rows = words!(
+        31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1, 30, 28, 26, 24, 22, 20, 18, 16,
+        14, 12, 10, 8, 6, 4, 2, 0
+    );
+    let samples = _mm512_permutexvar_epi16(rows, sample);
+    let below = _mm512_extracti64x4_epi64::<1>(_mm512_permutexvar_epi16(rows, below));
+    (samples, below, position + total)
+}
+
+/// Of each word the sum of all up to it.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn sums(words: __m512i) -> __m512i {
+    let sum = _mm512_add_epi16(words, _mm512_bslli_epi128::<2>(words));
+    let sum = _mm512_add_epi16(sum, _mm512_bslli_epi128::<4>(sum));
+    let sum = _mm512_add_epi16(sum, _mm512_bslli_epi128::<8>(sum));
+    // The last word of the quarter before, and of the one before that.
+    let one = words!(
+        23, 23, 23, 23, 23, 23, 23, 23, 15, 15, 15, 15, 15, 15, 15, 15, 7, 7, 7, 7, 7, 7, 7, 7, 0,
+        0, 0, 0, 0, 0, 0, 0
+    );
+    let two = words!(
+        15, 15, 15, 15, 15, 15, 15, 15, 7, 7, 7, 7, 7, 7, 7, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        0, 0, 0, 0
+    );
+    let sum = _mm512_add_epi16(sum, _mm512_maskz_permutexvar_epi16(0xFFFF_FF00, one, sum));
+    _mm512_add_epi16(sum, _mm512_maskz_permutexvar_epi16(0xFFFF_0000, two, sum))
+}
