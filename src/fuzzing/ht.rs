@@ -53,8 +53,9 @@ pub fn compare(data: &[u8], stream: &Plain, reduced: u8) -> bool {
     true
 }
 
-/// A codestream's description, its packets where they are given, and how often its sides are halved.
-fn parse(input: &[u8]) -> Option<(Plain, Option<&[u8]>, u8)> {
+/// What an input stands for: a codestream, its packets where they are given as they are, and how often its
+/// sides are halved.
+pub fn parse(input: &[u8]) -> Option<(Plain, Option<&[u8]>, u8)> {
     let (&[width, height, levels, flags, block, depth], rest) = input.split_first_chunk::<6>()?;
     let size = (u32::from(width % MOST_SIDE) + 1, u32::from(height % MOST_SIDE) + 1);
     let (levels, reduced) = (levels & 7, levels >> 3 & 3);

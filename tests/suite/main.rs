@@ -10,6 +10,7 @@ mod emulator;
 mod end_to_end;
 mod goldens;
 mod hostile_dicom;
+mod ht;
 mod inversion;
 mod monai_chains;
 mod p10;
