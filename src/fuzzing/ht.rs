@@ -48,9 +48,22 @@ pub fn compare(data: &[u8], stream: &Plain, reduced: u8) -> bool {
     let Some(samples) = first else { return false };
     let reference: Result<(_, Samples)> = decode_reduced(JPEG_2000, data, &format, reduced);
     if let Ok((_, reference)) = reference {
-        assert!(reference == samples, "openjp2 differs");
+        assert!(reference == samples, "openjp2 differs: {}", difference(&samples, &reference));
     }
     true
+}
+
+/// The first pixel that differs.
+fn difference(own: &Samples, other: &Samples) -> String {
+    let bytes = [own.to_le_bytes(16), other.to_le_bytes(16)];
+    let pixels = |bytes: &[u8]| -> Vec<u16> {
+        bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect()
+    };
+    let [own, other] = bytes.map(|bytes| pixels(&bytes));
+    match own.iter().zip(&other).position(|(a, b)| a != b) {
+        Some(at) => format!("pixel {at} of {} is {}, not {}", own.len(), other[at], own[at]),
+        None => format!("{} pixels, not {}", other.len(), own.len()),
+    }
 }
 
 /// What an input stands for: a codestream, its packets where they are given as they are, and how often its

@@ -13,7 +13,7 @@ use std::path::Path;
 use ahi_inference::codec::{
     FrameFormat, Instructions, Samples, decode, decode_htj2k, decode_reduced, encode_htj2k,
 };
-use ahi_inference::dicom::{Attributes, Dataset};
+use ahi_inference::dicom::Dataset;
 use ahi_inference::error::ErrorKind;
 use ahi_inference::phantom::PhantomArgs;
 use dicom_dictionary_std::tags;

@@ -167,7 +167,8 @@ fn codestreams_are_put_together_as_they_were_taken_apart() {
         let again = Plain::read(&changed.write(), &image.format).unwrap();
         prop_assert_eq!(again, Some(changed));
         if stream.size.0.max(stream.size.1) <= 128 {
-            let (parsed, packets, reduced) = parse(&input(&stream, 1).unwrap()).unwrap();
+            let bytes = input(&stream, 1).unwrap();
+            let (parsed, packets, reduced) = parse(&bytes).unwrap();
             let parsed = Plain { progression: stream.progression, ..parsed };
             prop_assert!(parsed == stream && packets.is_none() && reduced == 1);
             let raw = raw_input(&stream, &stream.packets()).unwrap();
