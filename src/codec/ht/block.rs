@@ -7,8 +7,8 @@ use super::refine::refine;
 use super::segment::{self, Magnitudes};
 use super::vlc::{Lane, Shape};
 
-/// Blocks that are decoded in step.
-pub(super) const TOGETHER: usize = 2;
+/// Blocks that are decoded in step, at most: of four, what each is at no longer fits into registers.
+const TOGETHER: usize = 3;
 
 /// What rows of a block are rounded up to: samples that a kernel writes at once.
 pub(super) const WIDTH: usize = 32;
@@ -98,10 +98,12 @@ impl Workspace {
         let (columns, rows) = (shape.quads(), shape.rows());
         let mut outside = false;
         if shape.width & 1 == 1 {
-            outside |= (0..rows).any(|row| quads.row(row, &shape).0[columns - 1] & 0b1100 != 0);
+            let last = |row| quads.pattern(row, columns - 1, &shape);
+            outside |= (0..rows).any(|row| last(row) & 0b1100 != 0);
         }
         if shape.height & 1 == 1 {
-            outside |= quads.row(rows - 1, &shape).0[..columns].iter().any(|q| q & 0b1010 != 0);
+            let last = |quad| quads.pattern(rows - 1, quad, &shape);
+            outside |= (0..columns).any(|quad| last(quad) & 0b1010 != 0);
         }
         if outside { Err(Fault("a code-block has samples outside it")) } else { Ok(()) }
     }

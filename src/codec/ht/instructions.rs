@@ -157,7 +157,8 @@ impl Instructions {
         dispatch!(
             self,
             magnitudes::decode(quads, shape, flat, most, bottoms, out, stride),
-            avx2::wide(quads, shape, flat, most, bottoms, out, stride)
+            avx2::wide(quads, shape, flat, most, bottoms, out, stride),
+            avx512::wide(quads, shape, flat, most, bottoms, out, stride)
         )
     }
 

@@ -1,7 +1,7 @@
 //! A stripe: one row of code-blocks, of one subband or of several.
 
 use super::super::packets::{Band, Block};
-use super::block::{Coded, Coefficients, TOGETHER, Workspace};
+use super::block::{Coded, Coefficients, Workspace};
 use super::instructions::Instructions;
 use super::vlc::Shape;
 use super::wavelet::Number;
@@ -54,12 +54,16 @@ impl Source<'_> {
         let mut rest = &items[..];
         while let Some(first) = rest.first() {
             let alike = rest.iter().take_while(|item| item.shape == first.shape).count();
-            rest = match rest.first_chunk::<TOGETHER>() {
-                Some(some) if alike >= TOGETHER => {
-                    self.blocks(some, parts, workspace)?;
-                    &rest[TOGETHER..]
+            rest = match rest {
+                [a, b, c, rest @ ..] if alike >= 3 => {
+                    self.blocks(&[*a, *b, *c], parts, workspace)?;
+                    rest
                 }
-                _ => {
+                [a, b, rest @ ..] if alike >= 2 => {
+                    self.blocks(&[*a, *b], parts, workspace)?;
+                    rest
+                }
+                rest => {
                     self.blocks(&[*first], parts, workspace)?;
                     &rest[1..]
                 }
