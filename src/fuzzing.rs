@@ -5,6 +5,8 @@
 //! promise is broken: an output larger than its bound, a panic of this crate's own code, a tree
 //! that is deeper than it may be.
 
+pub mod ht;
+
 use std::cell::Cell;
 use std::io::Cursor;
 use std::panic::PanicHookInfo;
@@ -56,6 +58,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "codec_jpegxl", run: codec_jpegxl },
     Target { name: "codec_jpeg2000", run: codec_jpeg2000 },
     Target { name: "codec_htj2k", run: codec_htj2k },
+    Target { name: "codec_ht", run: ht::read },
     Target { name: "ahi_metadata", run: ahi_metadata },
     Target { name: "archive", run: archive },
     Target { name: "request_json", run: request_json },

@@ -17,6 +17,8 @@ const COD: u16 = 0xFF52;
 const COC: u16 = 0xFF53;
 const QCD: u16 = 0xFF5C;
 const TLM: u16 = 0xFF55;
+const PRF: u16 = 0xFF56;
+const CPF: u16 = 0xFF59;
 const COM: u16 = 0xFF64;
 const SOT: u16 = 0xFF90;
 const SOD: u16 = 0xFF93;
@@ -49,6 +51,8 @@ pub(super) struct Codestream {
     pub signed: bool,
     /// Blocks are coded with the high-throughput coder alone (ISO/IEC 15444-15).
     pub high_throughput: bool,
+    /// Decomposition levels: how often the image can be halved.
+    pub levels: u8,
     /// One tile in one tile-part, one layer, one precinct a resolution, no resolution empty, the
     /// reversible wavelet, and no marker segment that changes any of it, with the high-throughput coder:
     /// the form every HTJ2K encoder for DICOM writes. Where its packets are, and what they depend on.
@@ -83,6 +87,7 @@ pub(super) fn check(data: &[u8], format: &FrameFormat) -> Result<Codestream> {
         precision: siz.precision,
         signed: siz.signed,
         high_throughput: cod.block_style & 0xC0 == 0x40,
+        levels: cod.levels,
         plain: bit_planes.map(|bit_planes| (parts.last, cod.tile(&siz, bit_planes))),
         length: reader.position,
     })
@@ -149,7 +154,8 @@ fn main_header(reader: &mut Reader<'_>) -> Result<MainHeader> {
             SIZ if header.siz.is_none() => header.siz = Some(Siz::parse(reader.segment()?)?),
             COD if header.cod.is_none() => header.cod = Some(Cod::parse(reader.segment()?)?),
             QCD => header.bit_planes = bit_planes(reader.segment()?),
-            CAP | TLM | COM => {
+            // PRF and CPF name profiles, which change nothing of what is decoded.
+            CAP | TLM | COM | PRF | CPF => {
                 reader.segment()?;
             }
             // A second one would undo what was checked of the first; an only component needs none.
@@ -160,7 +166,7 @@ fn main_header(reader: &mut Reader<'_>) -> Result<MainHeader> {
             0xFF74 | 0xFF75 | 0xFF77 | 0xFF78 => {
                 return Err(corrupt("codestream transforms components, of which it has one"));
             }
-            // QCC, RGN, POC, PPM, PLM, CRG, PRF and CPF.
+            // QCC, RGN, POC, PPM, PLM and CRG.
             0xFF50..=0xFF7F => {
                 header.unusual = true;
                 reader.segment()?;

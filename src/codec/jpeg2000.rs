@@ -8,15 +8,32 @@ use super::codestream::Codestream;
 use super::openjp2_ffi::InputStream;
 use super::samples::from_integers;
 use super::{FrameFormat, Samples, corrupt};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Decodes a checked codestream, strictly: data that ends early is an error.
 pub(super) fn decode(data: &[u8], stream: &Codestream, format: &FrameFormat) -> Result<Samples> {
-    let failed = |stage: &str| corrupt(format!("codestream does not decode ({stage})"));
+    let (decoded, samples) = decode_reduced(data, stream, format, 0)?;
+    if decoded == *format { Ok(samples) } else { Err(failed("size")) }
+}
+
+fn failed(stage: &str) -> Error {
+    corrupt(format!("codestream does not decode ({stage})"))
+}
+
+/// As [`decode`], with each side halved `reduced` times (as often as there are levels, at most); the format
+/// has the size that this gives.
+pub(super) fn decode_reduced(
+    data: &[u8],
+    stream: &Codestream,
+    format: &FrameFormat,
+    reduced: u8,
+) -> Result<(FrameFormat, Samples)> {
     let mut input = InputStream::new(data.get(..stream.length).unwrap_or(data));
     let mut codec =
         Codec::new_decoder(CODEC_FORMAT::OPJ_CODEC_J2K).ok_or_else(|| failed("set-up"))?;
-    let mut parameters = opj_dparameters_t::default();
+    let reduced = reduced.min(stream.levels);
+    let mut parameters =
+        opj_dparameters_t { cp_reduce: reduced.into(), ..opj_dparameters_t::default() };
     if codec.setup_decoder(&mut parameters) == 0 || codec.decoder_set_strict_mode(1) == 0 {
         return Err(failed("set-up"));
     }
@@ -31,13 +48,20 @@ pub(super) fn decode(data: &[u8], stream: &Codestream, format: &FrameFormat) -> 
         Some([component]) => component,
         _ => return Err(failed("components")),
     };
-    let same_form = component.w == format.columns
-        && component.h == format.rows
+    // Of an image that does not begin at the origin, a side may be one less than rounded up.
+    let is_halved = |side: u32, whole: u32| {
+        let (whole, unit) = (u64::from(whole), 1_u64 << reduced);
+        side > 0 && (whole / unit..=whole.div_ceil(unit)).contains(&side.into())
+    };
+    let same_form = is_halved(component.w, format.columns)
+        && is_halved(component.h, format.rows)
         && component.prec == stream.precision
         && (component.sgnd != 0) == stream.signed;
     if !same_form {
         return Err(failed("size"));
     }
+    let format = FrameFormat { rows: component.h, columns: component.w, ..*format };
     let values = component.data().ok_or_else(|| failed("no pixels"))?;
-    from_integers(values, stream.precision, stream.signed, format)
+    let samples = from_integers(values, stream.precision, stream.signed, &format)?;
+    Ok((format, samples))
 }

@@ -18,6 +18,8 @@ mod jpegxl;
 mod native;
 mod openjp2_ffi;
 mod packets;
+#[doc(hidden)]
+pub mod plain;
 mod plausible;
 mod recycle;
 mod samples;
@@ -218,6 +220,60 @@ pub fn decode_with(
         ));
     }
     attempt(decoder, entry, data, format)?.ok_or_else(|| unreadable_form(entry))
+}
+
+/// Decodes a frame of JPEG 2000, HTJ2K included, with each side halved `reduced` times (as often as the frame
+/// has decomposition levels, at most), for previews. Returns the format of what was decoded, whose rows and
+/// columns are the halved ones, each rounded up (of a codestream that does not begin at the origin of its
+/// grid, one less may come out), and its pixels: averages, in about the range of the whole frame's.
+///
+/// # Errors
+/// As [`decode`], and [`UnsupportedPixelData`](ErrorKind::UnsupportedPixelData) of a transfer syntax that
+/// has no lower resolutions.
+pub fn decode_reduced(
+    transfer_syntax: &str,
+    data: &[u8],
+    format: &FrameFormat,
+    reduced: u8,
+) -> Result<(FrameFormat, Samples)> {
+    let entry = lookup(transfer_syntax)?;
+    if !entry.decoders.contains(&Decoder::OpenJp2) {
+        let what = format!("{} has no lower resolutions", entry.name);
+        return Err(
+            Error::new(ErrorKind::UnsupportedPixelData, what).with("transferSyntaxUID", entry.uid)
+        );
+    }
+    check_width(Decoder::OpenJp2, entry, format)?;
+    let stream = codestream::check(data, format)?;
+    if entry.decoders.contains(&Decoder::Ht) {
+        let best = Instructions::best();
+        let samples = contain(Decoder::Ht, || htj2k::decode(data, &stream, format, reduced, best))?;
+        if let Some(samples) = samples {
+            let side = |side: u32| side.div_ceil(1 << reduced.min(stream.levels));
+            let (rows, columns) = (side(format.rows), side(format.columns));
+            return Ok((FrameFormat { rows, columns, ..*format }, samples));
+        }
+    }
+    contain(Decoder::OpenJp2, || jpeg2000::decode_reduced(data, &stream, format, reduced))
+}
+
+/// As [`decode`], of a frame of HTJ2K by this crate's own decoder alone, with the instructions named and each
+/// side halved `reduced` times as by [`decode_reduced`]: for tests that compare them and for measuring them.
+/// `Ok(None)` where the codestream is not of the form that it reads.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_htj2k(
+    data: &[u8],
+    format: &FrameFormat,
+    reduced: u8,
+    instructions: Instructions,
+) -> Result<Option<Samples>> {
+    check_width(Decoder::Ht, lookup("1.2.840.10008.1.2.4.203")?, format)?;
+    contain(Decoder::Ht, || {
+        let stream = codestream::check(data, format)?;
+        htj2k::decode(data, &stream, format, reduced, instructions)
+    })
 }
 
 /// `Ok(None)` where the frame is sound but of a form this decoder cannot read.

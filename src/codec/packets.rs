@@ -271,7 +271,7 @@ mod tests {
             (state >> 20) as u16
         });
         let data = encode_htj2k(&Samples::U16(noise.collect()), &format).unwrap();
-        let (range, tile) = codestream::check(&data, &format).unwrap().packets.unwrap();
+        let (range, tile) = codestream::check(&data, &format).unwrap().plain.unwrap();
         (data[range].to_vec(), tile)
     }
 

@@ -9,27 +9,12 @@ use ahi_inference::codec::{
 use ahi_inference::error::ErrorKind;
 use proptest::prelude::*;
 
-use crate::common::shared;
+use crate::common::{format_of, shared};
 
 const HTJ2K: &str = "1.2.840.10008.1.2.4.201";
 const HTJ2K_RPCL: &str = "1.2.840.10008.1.2.4.202";
 const JPEG_2000: &str = "1.2.840.10008.1.2.4.90";
 const BOTH: [Decoder; 2] = [Decoder::Ht, Decoder::OpenJp2];
-
-/// What SIZ says of a codestream that starts with it (ISO/IEC 15444-1 A.5.1).
-fn format_of(codestream: &[u8]) -> FrameFormat {
-    let be32 = |at: usize| u32::from_be_bytes(codestream[at..at + 4].try_into().unwrap());
-    assert_eq!(codestream[..4], [0xFF, 0x4F, 0xFF, 0x51], "SOC and SIZ");
-    let depth = codestream[42];
-    FrameFormat {
-        rows: be32(12),
-        columns: be32(8),
-        bits_allocated: 16,
-        bits_stored: u16::from(depth & 0x7F) + 1,
-        signed: depth & 0x80 != 0,
-        float: false,
-    }
-}
 
 /// Reference codestreams with the pixels they decode to.
 fn references(folder: &Path) -> Vec<(PathBuf, Vec<u8>, Vec<u8>)> {

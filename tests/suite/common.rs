@@ -4,6 +4,8 @@
 
 use std::path::PathBuf;
 
+use ahi_inference::codec::FrameFormat;
+
 /// A file or folder of the reference material beside the checkout (`../shared`, or where
 /// `AHI_SHARED` points); prints why a test is skipped and returns `None` where it is not there.
 pub fn shared(relative: &str) -> Option<PathBuf> {
@@ -18,4 +20,19 @@ pub fn shared(relative: &str) -> Option<PathBuf> {
         path.display()
     );
     None
+}
+
+/// What SIZ says of a codestream that starts with it (ISO/IEC 15444-1 A.5.1).
+pub fn format_of(codestream: &[u8]) -> FrameFormat {
+    let be32 = |at: usize| u32::from_be_bytes(codestream[at..at + 4].try_into().unwrap());
+    assert_eq!(codestream[..4], [0xFF, 0x4F, 0xFF, 0x51], "SOC and SIZ");
+    let depth = codestream[42];
+    FrameFormat {
+        rows: be32(12),
+        columns: be32(8),
+        bits_allocated: 16,
+        bits_stored: u16::from(depth & 0x7F) + 1,
+        signed: depth & 0x80 != 0,
+        float: false,
+    }
 }

@@ -11,6 +11,7 @@ mod end_to_end;
 mod frames;
 mod goldens;
 mod hostile_dicom;
+mod ht;
 mod inversion;
 mod monai_chains;
 mod p10;

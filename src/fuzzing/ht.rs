@@ -1,0 +1,151 @@
+//! Code-blocks of HTJ2K, in codestreams that are sound but for them: bytes at random would not get past a header.
+
+use crate::codec::plain::{Plain, PlainBlock};
+use crate::codec::{Instructions, Samples, decode_htj2k, decode_reduced};
+use crate::error::{ErrorKind, Result};
+
+/// JPEG 2000 in general, which is `openjp2`'s alone.
+const JPEG_2000: &str = "1.2.840.10008.1.2.4.90";
+
+/// Bits of the fourth header byte: the packets are given as they are; the last bytes of a cleanup pass are
+/// made to hold a length that there is.
+const RAW: u8 = 0x80;
+const REPAIR: u8 = 0x40;
+
+/// Largest width and height.
+const MOST_SIDE: u8 = 128;
+
+/// Exponents of all code-blocks that there are.
+fn block_sizes() -> Vec<(u8, u8)> {
+    (2..=10).flat_map(|x| (2..=10).map(move |y| (x, y))).filter(|(x, y)| x + y <= 12).collect()
+}
+
+/// Decodes what an input says, by every set of instructions and by `openjp2`.
+pub(super) fn read(input: &[u8]) {
+    let Some((stream, packets, reduced)) = parse(input) else { return };
+    let data = packets.map_or_else(|| stream.write(), |packets| stream.write_around(packets));
+    compare(&data, &stream, reduced);
+}
+
+/// Decodes a codestream; whether it was.
+///
+/// # Panics
+/// Where two sets of instructions do not agree, or `openjp2` decodes to other pixels.
+pub fn compare(data: &[u8], stream: &Plain, reduced: u8) -> bool {
+    let format = stream.format();
+    let decoded = |instructions| match decode_htj2k(data, &format, reduced, instructions) {
+        Ok(samples) => samples,
+        Err(e) => {
+            assert_eq!(e.kind(), ErrorKind::CorruptFrame, "{e}");
+            None
+        }
+    };
+    let all = Instructions::available();
+    let first = decoded(all[0]);
+    for &other in &all[1..] {
+        assert!(decoded(other) == first, "{other:?} differs from {:?}", all[0]);
+    }
+    let Some(samples) = first else { return false };
+    let reference: Result<(_, Samples)> = decode_reduced(JPEG_2000, data, &format, reduced);
+    if let Ok((_, reference)) = reference {
+        assert!(reference == samples, "openjp2 differs");
+    }
+    true
+}
+
+/// What an input stands for: a codestream, its packets where they are given as they are, and how often its
+/// sides are halved.
+pub fn parse(input: &[u8]) -> Option<(Plain, Option<&[u8]>, u8)> {
+    let (&[width, height, levels, flags, block, depth], rest) = input.split_first_chunk::<6>()?;
+    let size = (u32::from(width % MOST_SIDE) + 1, u32::from(height % MOST_SIDE) + 1);
+    let (levels, reduced) = (levels & 7, levels >> 3 & 3);
+    let levels = levels.min(size.0.min(size.1).ilog2() as u8);
+    let sizes = block_sizes();
+    let (planes, rest) = rest.split_at_checked(3 * usize::from(levels) + 1)?;
+    let mut stream = Plain {
+        size,
+        levels,
+        block: sizes[usize::from(block) % sizes.len()],
+        precision: (depth & 15) + 1,
+        signed: depth & 0x80 != 0,
+        progression: (flags & 7) % 5,
+        bit_planes: planes.iter().map(|planes| planes % 31).collect(),
+        blocks: Vec::new(),
+    };
+    if flags & RAW != 0 {
+        return Some((stream, Some(rest), reduced));
+    }
+    let mut rest = rest;
+    let mut block = || take_block(&mut rest, flags & REPAIR != 0);
+    stream.blocks = stream.shapes().iter().map(|_| block()).collect();
+    Some((stream, None, reduced))
+}
+
+/// The next code-block: passes and bit-planes, two lengths, bytes (of the last block, as many as there are).
+fn take_block(rest: &mut &[u8], repair: bool) -> Option<PlainBlock> {
+    let (&[control, low, high, more], bytes) = rest.split_first_chunk::<4>()?;
+    let passes = u32::from(control >> 5 & 3);
+    if passes == 0 {
+        *rest = &rest[1..];
+        return None;
+    }
+    let cleanup = usize::from(u16::from_le_bytes([low, high])).min(bytes.len());
+    let (cleanup, bytes) = bytes.split_at(cleanup);
+    let refinement = if passes > 1 { usize::from(more).min(bytes.len()) } else { 0 };
+    let (refinement, bytes) = bytes.split_at(refinement);
+    *rest = bytes;
+    let mut cleanup = cleanup.to_vec();
+    if repair {
+        repair_suffix(&mut cleanup);
+    }
+    let refinement = refinement.to_vec();
+    Some(PlainBlock { passes, skipped: u32::from(control & 31), cleanup, refinement })
+}
+
+/// Makes the length in the last 12 bits one that there is.
+fn repair_suffix(cleanup: &mut [u8]) {
+    let most = cleanup.len().min(4079);
+    let [.., low, high] = cleanup else { return };
+    let length = usize::from(*high) << 4 | usize::from(*low & 15);
+    let length = if (2..=most).contains(&length) { length } else { 2 + length % (most - 1) };
+    *low = *low & 0xF0 | (length & 15) as u8;
+    *high = (length >> 4) as u8;
+}
+
+/// The input that stands for a codestream; `None` where none does: an image that is too large.
+pub fn input(stream: &Plain, reduced: u8) -> Option<Vec<u8>> {
+    let side = |side: u32| u8::try_from(side - 1).ok().filter(|&s| s < MOST_SIDE);
+    let block = block_sizes().iter().position(|&size| size == stream.block)?;
+    let mut input = vec![
+        side(stream.size.0)?,
+        side(stream.size.1)?,
+        stream.levels | reduced << 3,
+        stream.progression,
+        block as u8,
+        (stream.precision - 1) | u8::from(stream.signed) << 7,
+    ];
+    input.extend(&stream.bit_planes);
+    for block in &stream.blocks {
+        let Some(block) = block else {
+            input.push(0);
+            continue;
+        };
+        input.push((block.passes << 5 | block.skipped) as u8);
+        input.extend(u16::try_from(block.cleanup.len()).ok()?.to_le_bytes());
+        input.push(u8::try_from(block.refinement.len()).ok()?);
+        input.extend(&block.cleanup);
+        input.extend(&block.refinement);
+    }
+    // What is left of a header of a block that is absent.
+    input.extend([0; 3]);
+    Some(input)
+}
+
+/// As [`input`], with the packets as they are.
+pub fn raw_input(stream: &Plain, packets: &[u8]) -> Option<Vec<u8>> {
+    let mut raw = input(&Plain { blocks: Vec::new(), ..stream.clone() }, 0)?;
+    raw.truncate(raw.len() - 3);
+    raw[3] |= RAW;
+    raw.extend(packets);
+    Some(raw)
+}

@@ -1,0 +1,88 @@
+//! Random images of every depth, sign, level count and block size.
+
+use std::cell::Cell;
+
+use ahi_inference::codec::{Instructions, decode, decode_htj2k, decode_reduced};
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+
+use super::JPEG_2000;
+use super::images::{Image, images};
+
+const CASES: u32 = 600;
+
+/// What became of a case.
+#[derive(Default)]
+struct Counts {
+    /// `openjp2` gives the image, and it has the form read here.
+    exact: Cell<u32>,
+    /// Likewise, of another form.
+    other_form: Cell<u32>,
+    /// The encoder gave up, or wrote what nobody reads.
+    unreadable: Cell<u32>,
+}
+
+fn count(counter: &Cell<u32>) {
+    counter.set(counter.get() + 1);
+}
+
+/// Decodes an image by every set of instructions and by `openjp2`; they must agree wherever both decode it.
+fn check(image: &Image, counts: &Counts) -> Result<(), TestCaseError> {
+    let Some(data) = image.encode() else {
+        count(&counts.unreadable);
+        return Ok(());
+    };
+    let truth = image.samples();
+    let reference = decode(JPEG_2000, &data, &image.format);
+    let is_sound = reference.as_ref().is_ok_and(|reference| *reference == truth);
+    for instructions in Instructions::available() {
+        let decoded = decode_htj2k(&data, &image.format, 0, instructions);
+        if is_sound && image.is_plain() {
+            let decoded =
+                decoded.map_err(|e| TestCaseError::fail(format!("{instructions}: {e}")))?;
+            if decoded.as_ref() != Some(&truth) {
+                return Err(TestCaseError::fail(format!("{instructions}: not the image")));
+            }
+        } else if let (Ok(Some(decoded)), Ok(reference)) = (&decoded, &reference)
+            && decoded != reference
+        {
+            return Err(TestCaseError::fail(format!("{instructions}: not openjp2's")));
+        }
+    }
+    if !is_sound {
+        count(&counts.unreadable);
+        return Ok(());
+    }
+    count(if image.is_plain() { &counts.exact } else { &counts.other_form });
+    check_reduced(image, &data)
+}
+
+fn check_reduced(image: &Image, data: &[u8]) -> Result<(), TestCaseError> {
+    let reduced = 1 + (image.seed >> 8) as u8 % 4;
+    let Ok((size, reference)) = decode_reduced(JPEG_2000, data, &image.format, reduced) else {
+        return Ok(());
+    };
+    assert_eq!(size.pixels(), reference.len());
+    for instructions in Instructions::available() {
+        let decoded = decode_htj2k(data, &image.format, reduced, instructions);
+        if image.is_plain() && !decoded.as_ref().is_ok_and(|d| d.as_ref() == Some(&reference)) {
+            let of = decoded.map(|d| d.is_some());
+            return Err(TestCaseError::fail(format!("{instructions} / {reduced}: {of:?}")));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn random_images_are_exact() {
+    let counts = Counts::default();
+    let config = Config { cases: CASES, source_file: Some(file!()), ..Config::default() };
+    let mut runner = TestRunner::new(config);
+    let result = runner.run(&images(200), |image| check(&image, &counts));
+    let [exact, other, unreadable] =
+        [&counts.exact, &counts.other_form, &counts.unreadable].map(Cell::get);
+    println!("{exact} exact, {other} of another form, {unreadable} that nobody reads");
+    if let Err(e) = result {
+        panic!("{e}");
+    }
+    assert!(exact > CASES * 2 / 3, "{exact} of {CASES} were read");
+}
