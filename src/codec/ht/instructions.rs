@@ -1,5 +1,7 @@
 //! Which instructions the processor has, and the steps of the decoder made for each.
 
+#![allow(unsafe_code)]
+
 use std::sync::LazyLock;
 
 use super::Fault;

@@ -1,5 +1,7 @@
 //! Loads and stores of vectors, from and to slices: the only places where a kernel touches memory.
 
+#![allow(unsafe_code)]
+
 use std::arch::x86_64::{
     __m128i, __m256i, __m512i, _mm_loadl_epi64, _mm_loadu_si128, _mm_storeu_si128,
     _mm256_loadu_si256, _mm256_storeu_si256, _mm512_loadu_si512,

@@ -12,8 +12,6 @@ use super::{Fault, OVERFLOW};
 pub(super) struct Source<'a> {
     /// Bytes of the packets.
     pub data: &'a [u8],
-    /// Width and height of code-blocks.
-    pub block: (usize, usize),
     pub instructions: Instructions,
 }
 
@@ -82,13 +80,18 @@ impl Source<'_> {
     ) -> Result<(), Fault> {
         let (width, height) = (part.band.size.0 as usize, part.band.size.1 as usize);
         let columns = part.band.columns as usize;
+        if columns == 0 {
+            return Ok(());
+        }
+        let block_width = 1 << part.band.block.0;
+        let block_height = 1 << part.band.block.1;
         let Some(blocks) = part.band.blocks.get(number * columns..(number + 1) * columns) else {
             // This subband has fewer rows of code-blocks than the others.
             return Ok(());
         };
-        let rows = self.block.1.min(height - number * self.block.1);
-        for (x, block) in (0..width).step_by(self.block.0).zip(blocks) {
-            let shape = Shape { width: self.block.0.min(width - x), height: rows };
+        let rows = block_height.min(height - number * block_height);
+        for (x, block) in (0..width).step_by(block_width).zip(blocks) {
+            let shape = Shape { width: block_width.min(width - x), height: rows };
             if let Some(block) = block {
                 let coded = self.coded(block, part.bit_planes)?;
                 items.push(Item { coded, shape, part: index, x });
