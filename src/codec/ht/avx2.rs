@@ -30,6 +30,11 @@ pub(super) fn quads<const N: usize>(
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+pub(super) fn copy_wide<T: Number>(from: &[u32], to: &mut [T]) -> bool {
+    wavelet::copy_wide(from, to)
+}
+
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
 pub(super) fn row<T: Number>(
     low: &[T],
     high: &[T],

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use super::Fault;
 use super::avx2;
 use super::exponents::{Row, are_within, below_narrow, below_wide};
-use super::magnitudes::{self, BEFORE, Bottoms, EXPONENT};
+use super::magnitudes::{self as portable, BEFORE, Bottoms, EXPONENT};
 use super::segment::{MAGNITUDE_BYTES, Magnitudes};
 use super::simd::{
     load_4_words, load_8_words, load_64_bytes, store_8_values, store_16_samples, store_16_words,
@@ -138,7 +138,7 @@ pub(super) fn wide(
     stride: usize,
 ) -> Result<usize, Fault> {
     if most > avx2::WIDE_EXPONENT {
-        return magnitudes::decode(quads, shape, flat, most, bottoms, out, stride);
+        return portable::decode(quads, shape, flat, most, bottoms, out, stride);
     }
     bottoms.clear();
     let mut position = 0;

@@ -38,7 +38,12 @@ pub(super) struct Workspace {
     narrow_bottoms: Bottoms<u16>,
     wide: Vec<u32>,
     narrow: Vec<i16>,
+    /// Blocks that are not tried in 16 bits: the one before needed more.
+    untried: u32,
 }
+
+/// How many blocks are not tried in 16 bits after one that needed more.
+const UNTRIED: u32 = 8;
 
 /// A block's coefficients, in rows of so many.
 #[derive(Clone, Copy)]
@@ -61,6 +66,7 @@ impl Workspace {
             narrow_bottoms: Bottoms::new(),
             wide: Vec::new(),
             narrow: vec![0; MOST_SAMPLES],
+            untried: 0,
         }
     }
 
@@ -119,7 +125,9 @@ impl Workspace {
         let (quads, flat) = (&self.lanes[n].quads, &self.magnitudes);
         // An encoder may have left out a last byte of ones.
         let enough = |taken: usize| if taken > flat.bits + 8 { Err(MISSING) } else { Ok(()) };
-        if block.plane == 0 && block.passes == 1 {
+        self.untried = self.untried.saturating_sub(1);
+        let is_narrow = block.most <= NARROW_EXPONENT || self.untried == 0;
+        if block.plane == 0 && block.passes == 1 && is_narrow {
             let (bottoms, out) = (&mut self.narrow_bottoms, &mut self.narrow[..]);
             let most = block.most.min(NARROW_EXPONENT);
             match instructions.narrow(quads, shape, flat, most, bottoms, out, stride) {
@@ -128,7 +136,7 @@ impl Workspace {
                     return Ok(Coefficients::Narrow(&self.narrow, stride));
                 }
                 Some(Err(fault)) if block.most <= NARROW_EXPONENT => return Err(fault),
-                _ => {}
+                _ => self.untried = UNTRIED,
             }
         }
         self.wide.resize(MOST_SAMPLES, 0);

@@ -164,6 +164,12 @@ impl Instructions {
         )
     }
 
+    /// [`wavelet::copy_wide`].
+    #[inline(always)]
+    pub(super) fn copy_wide<T: Number>(self, from: &[u32], to: &mut [T]) -> bool {
+        dispatch!(self, wavelet::copy_wide(from, to), avx2::copy_wide(from, to))
+    }
+
     /// [`wavelet::row`].
     #[inline(always)]
     pub(super) fn row<T: Number>(

@@ -93,7 +93,7 @@ fn words(bytes: &[u8]) -> (impl Iterator<Item = u64>, &[u8]) {
 }
 
 /// Copies the magnitudes and signs: a byte after FF has seven bits (section 7.1.2). `without` is
-/// [`without`] or as good.
+/// [`without`], or gives the same.
 #[inline(always)]
 pub(super) fn magnitudes(
     prefix: &[u8],
@@ -171,6 +171,7 @@ fn append(
     stuffed: u64,
     without: &impl Fn(u64, u64) -> u64,
 ) -> Result<(), Fault> {
+    // Most words have none, and positions that do not depend on what is read are known early.
     if stuffed == 0 {
         return sink.push(word, 64);
     }

@@ -134,22 +134,11 @@ impl Source<'_> {
                     Ok(())
                 }
                 Coefficients::Wide(from, stride) => {
-                    rows.zip(from.chunks(stride)).try_for_each(|(to, from)| copy_wide(from, to))
+                    let fit = |to, from| self.instructions.copy_wide::<T>(from, to);
+                    let do_fit = rows.zip(from.chunks(stride)).all(|(to, from)| fit(to, from));
+                    if do_fit { Ok(()) } else { Err(OVERFLOW) }
                 }
             }
         })
     }
-}
-
-/// Copies coefficients of magnitude and sign.
-fn copy_wide<T: Number>(from: &[u32], to: &mut [T]) -> Result<(), Fault> {
-    let (low, high) = T::LIMITS;
-    let (mut least, mut most) = (0, 0);
-    for (to, &from) in to.iter_mut().zip(from) {
-        let magnitude = (from & 0x7FFF_FFFF) as i32;
-        let value = if from >> 31 == 1 { -magnitude } else { magnitude };
-        (least, most) = (least.min(value), most.max(value));
-        *to = T::wrapped(value);
-    }
-    if least < low || most > high { Err(OVERFLOW) } else { Ok(()) }
 }
