@@ -131,16 +131,21 @@ async fn measure(endpoint: &str, datastore: &str, image_set: &str, numbers: &[us
         AhiSettings { frame_rate: unbounded, max_in_flight, ..AhiSettings::default() },
     );
     let id = ImageSetId::new(datastore, image_set).expect("identifiers");
-    let source = AhiSource::new(client, id, None).expect("a source");
-    let series = Arc::new(source.series().await.expect("the series"));
-    let plan =
-        Arc::new(plan(&series, &Policy::default(), Wanted::Any).expect("a volume").remove(0));
     let (mut alone, mut all, mut stats) = (Vec::new(), Vec::new(), FrameStats::default());
+    let (mut headers, mut slices) = (Vec::new(), 0);
     for run in 0..=runs {
+        let started = Instant::now();
+        let source = AhiSource::new(client.clone(), id.clone(), None).expect("a source");
+        let series = Arc::new(source.series().await.expect("the series"));
+        let volumes = plan(&series, &Policy::default(), Wanted::Any);
+        let plan = Arc::new(volumes.expect("a volume").remove(0));
+        let metadata = started.elapsed().as_secs_f64();
+        slices = plan.slices.len();
         let bytes = bytes_alone(&source, &series, &plan).await;
         let (seconds, took) = fetch_and_decode(&source, &series, &plan).await;
         // The first of each opens connections and fills caches.
         if run > 0 {
+            headers.push(metadata);
             alone.push(bytes);
             all.push(seconds);
             stats += took;
@@ -155,8 +160,9 @@ async fn measure(endpoint: &str, datastore: &str, image_set: &str, numbers: &[us
         .into_iter()
         .collect();
     let report = json!({
-        "frames": plan.slices.len(),
+        "frames": slices,
         "encodedBytes": stats.encoded_bytes / runs as u64,
+        "metadata": median(headers),
         "bytesAlone": alone,
         "fetchAndDecode": all,
         "ratio": all / alone,

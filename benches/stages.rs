@@ -27,6 +27,7 @@ use ahi_inference::writers::seg::{
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use ndarray::{Array3, Array4, Array5, ArrayView3, ArrayView5};
+use rayon::prelude::*;
 
 const HTJ2K: &str = "1.2.840.10008.1.2.4.201";
 
@@ -73,9 +74,11 @@ static CASE: LazyLock<Case> = LazyLock::new(|| {
 impl Case {
     fn image(&self) -> Image {
         let mut volume = Volume::new(self.plan.clone()).expect("the volume's memory");
-        for (index, slice) in self.slices.iter().enumerate() {
-            volume.insert(index, slice.clone()).expect("a slice of its size");
-        }
+        let places = volume.places();
+        self.slices.par_iter().enumerate().for_each(|(index, slice)| {
+            places.put(index, slice.clone()).expect("a slice of its size");
+        });
+        drop(places);
         compute::image_of(volume, &self.plan.geometry).expect("the image")
     }
 

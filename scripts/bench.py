@@ -37,7 +37,21 @@ def ask(address, body, accept):
     return time.perf_counter() - started, content
 
 
-def main(binary, source, model, work, runs):
+def bytes_alone(program, endpoint, image_set, environment, runs):
+    """Medians of fetching frames with and without decoding them, in turns in one process."""
+    command = [program, endpoint, image_set["datastoreId"], image_set["imageSetId"], str(runs)]
+    return json.loads(subprocess.check_output(list(map(str, command)), env=environment))
+
+
+def describe_fetching(found):
+    """Lines about what `bytes_alone` found."""
+    steps = ", ".join(f"{step} {1000 * seconds:.2f}" for step, seconds in found["perFrame"].items())
+    yield (f"{found['frames']} frames, {found['encodedBytes'] / 1e6:.1f} MB: bytes alone {found['bytesAlone']:.3f} s, "
+           f"fetched and decoded {found['fetchAndDecode']:.3f} s, ratio {found['ratio']:.2f}")
+    yield f"of each frame, in ms: {steps}"
+
+
+def main(binary, source, model, work, runs, fetch):
     store = Path(work) / "store"
     made = json.loads(subprocess.check_output([binary, "import", source, "--folder", store], stderr=subprocess.DEVNULL))
     image_set = made["imageSets"][0]
@@ -65,6 +79,9 @@ def main(binary, source, model, work, runs):
                 walls.append(wall)
                 stages.append(json.loads(content)["results"][0])
         report(image_set, walls, stages, peak_mebibytes(server.pid))
+        named = {"datastoreId": made["datastoreId"], "imageSetId": image_set["imageSetId"]}
+        for line in describe_fetching(bytes_alone(fetch, endpoint, named, environment, max(3, int(runs)))):
+            print(line)
     finally:
         for process in filter(None, (server, emulator)):
             process.terminate()

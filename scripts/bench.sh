@@ -5,7 +5,8 @@
 #
 # DICOM is a folder or zip of one series and MODEL a bundle: the demo's phantom and network where not
 # given. Prints the median of RUNS (5) requests after one that is not counted, and the whole request
-# over the time inside the network alone, both from the same requests. EXECUTION_PROVIDERS=openvino
+# over the time inside the network alone, both from the same requests; then fetching and decoding beside
+# fetching the same frames alone (benches/fetch.rs). EXECUTION_PROVIDERS=openvino
 # gets the build of ONNX Runtime with OpenVINO and takes that.
 
 # shellcheck source=scripts/lib.sh
@@ -19,6 +20,7 @@ work=$ROOT/target/bench
 binary=$ROOT/target/release/ahi-inference
 
 cargo build --release --locked --quiet
+fetch=$(bench_program fetch)
 build=()
 [ "${EXECUTION_PROVIDERS:-}" != openvino ] || build=(--openvino)
 ORT_DYLIB_PATH=$(scripts/get-onnxruntime.sh "${build[@]}")
@@ -29,4 +31,4 @@ if [ -z "$input" ]; then
     "$binary" phantom --out "$work/phantom" >/dev/null
     input=$work/phantom/dicom
 fi
-exec python3 scripts/bench.py "$binary" "$input" "$model" "$work" "$runs"
+exec python3 scripts/bench.py "$binary" "$input" "$model" "$work" "$runs" "$fetch"

@@ -51,3 +51,12 @@ wait_until() {
         sleep 0.2
     done
 }
+
+# bench_program NAME: builds benches/NAME.rs and prints the path of its program.
+bench_program() {
+    cargo build --release --locked --quiet --bench "$1" --message-format json | python3 -c '
+import json, sys
+for message in map(json.loads, sys.stdin):
+    if message.get("target", {}).get("name") == sys.argv[1] and message.get("executable"):
+        print(message["executable"])' "$1" | tail -n 1
+}

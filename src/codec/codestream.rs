@@ -3,6 +3,7 @@
 //! image may do neither. [`check`] allocates nothing that the data does not pay for, and accepts a
 //! codestream only if it promises what the DICOM header promises and all its tile-parts are there.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::packets::Tile;
@@ -19,6 +20,9 @@ const QCD: u16 = 0xFF5C;
 const TLM: u16 = 0xFF55;
 const PRF: u16 = 0xFF56;
 const CPF: u16 = 0xFF59;
+const PLM: u16 = 0xFF57;
+const PLT: u16 = 0xFF58;
+const CRG: u16 = 0xFF63;
 const COM: u16 = 0xFF64;
 const SOT: u16 = 0xFF90;
 const SOD: u16 = 0xFF93;
@@ -42,6 +46,9 @@ const MAX_PROGRESSIONS: u64 = 32;
 /// Magnitude bit-planes of a subband beyond which a coefficient and its sign take more than 31 bits.
 const MAX_BIT_PLANES: u8 = 30;
 
+/// Exponent of the smallest code-block's sides.
+const SMALLEST_BLOCK: u8 = 2;
+
 /// What matters of a codestream that passed [`check`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Codestream {
@@ -53,12 +60,30 @@ pub(super) struct Codestream {
     pub high_throughput: bool,
     /// Decomposition levels: how often the image can be halved.
     pub levels: u8,
-    /// One tile in one tile-part, one layer, one precinct a resolution, no resolution empty, the
-    /// reversible wavelet, and no marker segment that changes any of it, with the high-throughput coder:
-    /// the form every HTJ2K encoder for DICOM writes. Where its packets are, and what they depend on.
-    pub plain: Option<(Range<usize>, Tile)>,
+    /// One tile, one layer, the reversible wavelet and the high-throughput coder, and no marker segment that
+    /// changes any of it: the form that HTJ2K encoders for DICOM write.
+    pub plain: Option<Plain>,
     /// Bytes from SOC to EOC, without the padding after it.
     pub length: usize,
+}
+
+/// The only tile of a codestream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Plain {
+    pub tile: Tile,
+    /// Where each tile-part has its packets.
+    parts: Vec<Range<usize>>,
+}
+
+impl Plain {
+    /// The packets of all tile-parts, of the codestream's bytes.
+    pub fn packets<'a>(&self, data: &'a [u8]) -> Cow<'a, [u8]> {
+        let mut parts = self.parts.iter().filter_map(|part| data.get(part.clone()));
+        match self.parts.len() {
+            1 => Cow::Borrowed(parts.next().unwrap_or_default()),
+            _ => Cow::Owned(parts.flatten().copied().collect()),
+        }
+    }
 }
 
 /// Checks a frame against its DICOM header; see the module.
@@ -76,11 +101,8 @@ pub(super) fn check(data: &[u8], format: &FrameFormat) -> Result<Codestream> {
     cod.check_work(&siz, tiles.max(1), header.unusual)?;
     cod.check_packets(&siz, tiles.max(1), data.len())?;
     let parts = tile_parts(&mut reader, tiles)?;
-    let is_plain = parts.count == 1
-        && parts.bare
-        && !header.unusual
-        && siz.offset == (0, 0)
-        && cod.is_plain(&siz);
+    let is_plain =
+        tiles == 1 && parts.bare && !header.unusual && siz.offset == (0, 0) && cod.is_plain();
     let bit_planes = header.bit_planes.filter(|_| is_plain);
     let bit_planes = bit_planes.filter(|b| b.len() > 3 * usize::from(cod.levels));
     Ok(Codestream {
@@ -88,7 +110,8 @@ pub(super) fn check(data: &[u8], format: &FrameFormat) -> Result<Codestream> {
         signed: siz.signed,
         high_throughput: cod.block_style & 0xC0 == 0x40,
         levels: cod.levels,
-        plain: bit_planes.map(|bit_planes| (parts.last, cod.tile(&siz, bit_planes))),
+        plain: bit_planes
+            .map(|bit_planes| Plain { tile: cod.tile(&siz, bit_planes), parts: parts.packets }),
         length: reader.position,
     })
 }
@@ -155,7 +178,7 @@ fn main_header(reader: &mut Reader<'_>) -> Result<MainHeader> {
             COD if header.cod.is_none() => header.cod = Some(Cod::parse(reader.segment()?)?),
             QCD => header.bit_planes = bit_planes(reader.segment()?),
             // PRF and CPF name profiles, which change nothing of what is decoded.
-            CAP | TLM | COM | PRF | CPF => {
+            CAP | TLM | PLM | CRG | COM | PRF | CPF => {
                 reader.segment()?;
             }
             // A second one would undo what was checked of the first; an only component needs none.
@@ -186,18 +209,17 @@ fn bit_planes(body: &[u8]) -> Option<Vec<u8>> {
 }
 
 struct TileParts {
-    count: u64,
-    /// No tile-part header holds a marker segment.
+    /// No tile-part header holds a marker segment that changes how packets are read.
     bare: bool,
-    /// Where the last one has its packets.
-    last: Range<usize>,
+    /// Where each has its packets.
+    packets: Vec<Range<usize>>,
 }
 
 /// Walks all tile-parts to EOC by their lengths; every tile must have its first part and what
 /// follows EOC must be zero.
 fn tile_parts(reader: &mut Reader<'_>, tiles: u64) -> Result<TileParts> {
     let mut seen = vec![false; tiles as usize];
-    let mut parts = TileParts { count: 0, bare: true, last: 0..0 };
+    let mut parts = TileParts { bare: true, packets: Vec::new() };
     loop {
         let start = reader.position;
         match reader.marker()? {
@@ -218,10 +240,9 @@ fn tile_parts(reader: &mut Reader<'_>, tiles: u64) -> Result<TileParts> {
         if end < reader.position {
             return Err(malformed());
         }
-        parts.last = reader.position..end;
+        parts.packets.push(reader.position..end);
         reader.position = end;
-        parts.count += 1;
-        if parts.count > MAX_TILE_PARTS * tiles.max(1) {
+        if parts.packets.len() as u64 > MAX_TILE_PARTS * tiles.max(1) {
             return Err(corrupt("codestream has more tile-parts than its tiles can have"));
         }
     }
@@ -234,7 +255,7 @@ fn tile_parts(reader: &mut Reader<'_>, tiles: u64) -> Result<TileParts> {
     Ok(parts)
 }
 
-/// Leaves the reader after SOD; whether there was no marker segment before it.
+/// Leaves the reader after SOD; whether no marker segment before it changes how packets are read.
 fn skip_tile_part_header(reader: &mut Reader<'_>) -> Result<bool> {
     let mut bare = true;
     loop {
@@ -242,6 +263,9 @@ fn skip_tile_part_header(reader: &mut Reader<'_>) -> Result<bool> {
             SOD => return Ok(bare),
             COD | COC | 0xFF74 | 0xFF75 | 0xFF77 | 0xFF78 => {
                 return Err(corrupt("codestream redefines its coding style in a tile"));
+            }
+            PLT | COM => {
+                reader.segment()?;
             }
             0xFF50..=0xFF7F => {
                 bare = false;
@@ -350,6 +374,8 @@ impl Siz {
 
 struct Cod {
     style: u8,
+    /// LRCP, RLCP, RPCL, PCRL, CPRL (table A.16).
+    progression: u8,
     layers: u16,
     levels: u8,
     /// Code-block width and height exponents.
@@ -379,6 +405,7 @@ impl Cod {
         };
         Ok(Self {
             style: fixed[0],
+            progression: fixed[1],
             layers: u16::from_be_bytes([fixed[2], fixed[3]]),
             levels,
             block: (block.0 + 2, block.1 + 2),
@@ -475,26 +502,31 @@ impl Cod {
         Err(corrupt(format!("{bytes} bytes of codestream cannot hold its {packets} packets")))
     }
 
-    fn is_plain(&self, siz: &Siz) -> bool {
-        let Some((width, height)) = siz.extent() else { return false };
-        let smallest = u64::from(width.min(height));
-        // No SOP or EPH markers, no block style but HT, one layer.
-        self.style & !1 == 0
+    /// No block style but HT, one layer, and precincts that a code-block fits in.
+    fn is_plain(&self) -> bool {
+        let fits = |r: u8| {
+            let (x, y) = self.precinct(r);
+            let halved = u8::from(r > 0);
+            x >= halved + SMALLEST_BLOCK && y >= halved + SMALLEST_BLOCK
+        };
+        self.style & !7 == 0
             && self.block_style == 0x40
             && self.layers == 1
             && self.reversible
-            && smallest >= 1_u64 << self.levels
-            && (0..=self.levels).all(|r| self.precincts_at(r, siz) == 1 && self.blocks_are_whole(r))
-    }
-
-    /// Whether no precinct of resolution `r` cuts code-blocks smaller (annex B.7).
-    fn blocks_are_whole(&self, r: u8) -> bool {
-        let (x, y) = self.precinct(r);
-        let halved = u8::from(r > 0);
-        self.block.0 + halved <= x && self.block.1 + halved <= y
+            && self.progression <= 4
+            && (0..=self.levels).all(fits)
     }
 
     fn tile(&self, siz: &Siz, bit_planes: Vec<u8>) -> Tile {
-        Tile { size: siz.size, levels: self.levels, block: self.block, bit_planes }
+        Tile {
+            size: siz.size,
+            levels: self.levels,
+            block: self.block,
+            precincts: (0..=self.levels).map(|r| self.precinct(r)).collect(),
+            by_position: self.progression >= 3,
+            may_have_sop: self.style & 2 != 0,
+            has_eph: self.style & 4 != 0,
+            bit_planes,
+        }
     }
 }

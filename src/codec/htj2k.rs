@@ -26,8 +26,8 @@ pub(super) fn decode(
     reduced: u8,
     instructions: Instructions,
 ) -> Result<Option<Samples>> {
-    let Some((range, tile)) = &stream.plain else { return Ok(None) };
-    let packets = data.get(range.clone()).unwrap_or_default();
+    let Some(plain) = &stream.plain else { return Ok(None) };
+    let (packets, tile) = (&plain.packets(data)[..], &plain.tile);
     let reduced = reduced.min(tile.levels);
     let resolutions = tile.levels - reduced + 1;
     let Some(bands) = tile.bands(packets, resolutions) else {

@@ -1,17 +1,25 @@
 //! The packets of a plain HTJ2K tile (ISO/IEC 15444-1 annex B.10, with the lengths of part 15): where the
 //! bytes of each code-block are, and whether all of them are there.
 //!
-//! One layer and one precinct a resolution mean one packet a resolution, in any progression order.
+//! One layer and one component mean one packet a precinct.
 
 /// What the packets of a plain tile depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tile {
     /// Width and height in pixels; the origin is zero.
     pub size: (u32, u32),
-    /// Decomposition levels; no resolution is empty.
+    /// Decomposition levels.
     pub levels: u8,
-    /// Exponents of the code-block's width and height.
+    /// Exponents of the code-block's width and height, where no precinct is smaller.
     pub block: (u8, u8),
+    /// Exponents of the precincts' width and height, of each resolution.
+    pub precincts: Vec<(u8, u8)>,
+    /// Packets come by position first, and by resolution where that is the same (PCRL and CPRL).
+    pub by_position: bool,
+    /// Packets may begin with an SOP marker segment (A.8.1).
+    pub may_have_sop: bool,
+    /// Packet headers end with an EPH marker (A.8.2).
+    pub has_eph: bool,
     /// Magnitude bit-planes of each subband (M_b, equation E-2): LL, then HL, LH and HH of each resolution.
     pub bit_planes: Vec<u8>,
 }
@@ -21,7 +29,9 @@ pub(super) struct Tile {
 pub(super) struct Band {
     /// Width and height in samples.
     pub size: (u32, u32),
-    /// Code-blocks along each axis.
+    /// Exponents of its code-blocks' width and height.
+    pub block: (u8, u8),
+    /// Code-blocks along the width.
     pub columns: u32,
     /// Row by row; `None` where a code-block has no bytes, and is zero.
     pub blocks: Vec<Option<Block>>,
@@ -42,70 +52,187 @@ pub(super) struct Block {
     pub skipped_bit_planes: u32,
 }
 
+/// A packet: the code-blocks of one precinct.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Packet {
+    /// Of the precinct on the reference grid, from the top and from the left, where packets come by position.
+    position: (u64, u64),
+    resolution: u8,
+    /// The precinct among those of its resolution.
+    row: u32,
+    column: u32,
+}
+
+const SOP: [u8; 4] = [0xFF, 0x91, 0, 4];
+const EPH: [u8; 2] = [0xFF, 0x92];
+
 impl Tile {
+    /// A tile of one precinct a resolution, without markers in its packets.
+    pub(super) fn simple(
+        size: (u32, u32),
+        levels: u8,
+        block: (u8, u8),
+        bit_planes: Vec<u8>,
+    ) -> Self {
+        Self {
+            size,
+            levels,
+            block,
+            precincts: vec![(15, 15); usize::from(levels) + 1],
+            by_position: false,
+            may_have_sop: false,
+            has_eph: false,
+            bit_planes,
+        }
+    }
+
     /// Subbands of the lowest `resolutions` resolutions (all where there are fewer), of packets that begin
     /// with `data`; `None` where one is malformed or incomplete. Where all are asked for, `data` must hold
     /// nothing else.
     pub(super) fn bands(&self, data: &[u8], resolutions: u8) -> Option<Vec<Band>> {
-        let mut at = 0;
-        let mut bands = Vec::new();
         let last = self.levels.min(resolutions.checked_sub(1)?);
-        for resolution in 0..=last {
-            at = self.packet(resolution, data, at, &mut bands)?;
+        let mut bands: Vec<Band> =
+            (0..=self.levels).flat_map(|resolution| self.empty_bands(resolution)).collect();
+        let mut at = 0;
+        let mut needed = 0;
+        for packet in self.packets()? {
+            // Where packets come by resolution, those of the others are not needed, nor read.
+            if !self.by_position && packet.resolution > last {
+                break;
+            }
+            at = self.packet(packet, data, at, &mut bands)?;
+            if packet.resolution <= last {
+                needed = at;
+            }
         }
-        (last < self.levels || at == data.len()).then_some(bands)
+        let is_all = last == self.levels;
+        bands.truncate(3 * usize::from(last) + 1);
+        (needed <= data.len() && (!is_all || at == data.len())).then_some(bands)
+    }
+
+    /// All packets in their order (annex B.12). Precincts of a resolution follow each other from the top left.
+    fn packets(&self) -> Option<Vec<Packet>> {
+        let mut packets = Vec::new();
+        for resolution in 0..=self.levels {
+            let level = u32::from(self.levels - resolution);
+            let size = self.size_at(level);
+            let (x, y) = *self.precincts.get(usize::from(resolution))?;
+            for row in 0..size.1.div_ceil(1 << y) {
+                for column in 0..size.0.div_ceil(1 << x) {
+                    let at = |n: u32, exponent: u8| u64::from(n) << (u32::from(exponent) + level);
+                    let position =
+                        if self.by_position { (at(row, y), at(column, x)) } else { (0, 0) };
+                    packets.push(Packet { position, resolution, row, column });
+                }
+            }
+        }
+        packets.sort_unstable();
+        Some(packets)
     }
 
     /// Reads the packet that begins at a place; where the next one does.
     fn packet(
         &self,
-        resolution: u8,
+        packet: Packet,
         data: &[u8],
-        at: usize,
-        bands: &mut Vec<Band>,
+        mut at: usize,
+        bands: &mut [Band],
     ) -> Option<usize> {
+        if self.may_have_sop && data.get(at..)?.starts_with(&SOP) {
+            at = at.checked_add(6)?;
+        }
         let mut bits =
             Bits { data: data.get(at..)?, position: 0, byte: 0, left: 0, stuffed: false };
         let is_full = bits.bit()? == 1;
-        let first = bands.len();
-        for size in self.sizes(resolution) {
-            let columns = size.0.div_ceil(1 << self.block.0);
-            let rows = size.1.div_ceil(1 << self.block.1);
-            let blocks = if is_full {
-                subband(&mut bits, (columns, rows))?
-            } else {
-                vec![None; columns as usize * rows as usize]
-            };
-            bands.push(Band { size, columns, blocks });
+        let first = (3 * usize::from(packet.resolution)).saturating_sub(2);
+        let count = if packet.resolution == 0 { 1 } else { 3 };
+        let bands = bands.get_mut(first..first + count)?;
+        let precinct = *self.precincts.get(usize::from(packet.resolution))?;
+        let mut read = Vec::new();
+        if is_full {
+            for (number, band) in bands.iter().enumerate() {
+                let blocks = Blocks::of(band, packet, precinct);
+                subband(&mut bits, number, blocks, &mut read)?;
+            }
         }
-        let mut at = at.checked_add(bits.length())?;
-        for block in bands.iter_mut().skip(first).flat_map(|b| &mut b.blocks).flatten() {
+        at = at.checked_add(bits.length())?;
+        if self.has_eph {
+            data.get(at..)?.starts_with(&EPH).then_some(())?;
+            at += EPH.len();
+        }
+        for (number, index, mut block) in read {
             block.start = at;
             let cleanup = data.get(at..at.checked_add(block.cleanup)?)?;
             at = at.checked_add(block.cleanup)?.checked_add(block.refinement)?;
             if !block.is_sound(cleanup) {
                 return None;
             }
+            *bands.get_mut(number)?.blocks.get_mut(index)? = Some(block);
         }
         (at <= data.len()).then_some(at)
     }
 
+    /// The subbands of a resolution, without code-blocks' bytes.
+    fn empty_bands(&self, resolution: u8) -> Vec<Band> {
+        let (x, y) = self.precincts.get(usize::from(resolution)).copied().unwrap_or((15, 15));
+        // A precinct's side in a subband is half of that in the resolution (annex B.7).
+        let halved = u8::from(resolution > 0);
+        let cut = |block: u8, precinct: u8| block.min(precinct.saturating_sub(halved));
+        let block = (cut(self.block.0, x), cut(self.block.1, y));
+        let band = |size: (u32, u32)| {
+            let columns = size.0.div_ceil(1 << block.0);
+            let rows = size.1.div_ceil(1 << block.1);
+            let blocks = vec![None; columns as usize * rows as usize];
+            Band { size, block, columns, blocks }
+        };
+        self.sizes(resolution).into_iter().map(band).collect()
+    }
+
+    /// Width and height after so many levels.
+    fn size_at(&self, level: u32) -> (u32, u32) {
+        let side = |size: u32| (u64::from(size).div_ceil(1 << level)) as u32;
+        (side(self.size.0), side(self.size.1))
+    }
+
     /// Width and height of each subband of a resolution (annex B.5).
     fn sizes(&self, resolution: u8) -> Vec<(u32, u32)> {
-        let low = |size: u32, level: u32| size.div_ceil(1 << level);
-        let high =
-            |size: u32, level: u32| size.saturating_sub(1 << (level - 1)).div_ceil(1 << level);
-        let (width, height) = self.size;
+        let level = u32::from(self.levels - resolution);
         if resolution == 0 {
-            let level = u32::from(self.levels);
-            return vec![(low(width, level), low(height, level))];
+            return vec![self.size_at(level)];
         }
-        let level = u32::from(self.levels - resolution) + 1;
-        vec![
-            (high(width, level), low(height, level)),
-            (low(width, level), high(height, level)),
-            (high(width, level), high(height, level)),
-        ]
+        let (whole, low) = (self.size_at(level), self.size_at(level + 1));
+        let high = (whole.0 - low.0, whole.1 - low.1);
+        vec![(high.0, low.1), (low.0, high.1), high]
+    }
+}
+
+/// Code-blocks of one precinct in a subband.
+#[derive(Debug, Clone, Copy)]
+struct Blocks {
+    /// The first along each axis, and how many there are.
+    first: (u32, u32),
+    count: (u32, u32),
+    /// Code-blocks of the subband along the width.
+    columns: u32,
+}
+
+impl Blocks {
+    fn of(band: &Band, packet: Packet, precinct: (u8, u8)) -> Self {
+        let halved = u8::from(packet.resolution > 0);
+        let along = |n: u32, size: u32, precinct: u8, block: u8| {
+            // The precinct from sample to sample, in blocks.
+            let side = u32::from(precinct.saturating_sub(halved));
+            let start = (u64::from(n) << side).min(size.into());
+            let end = (u64::from(n + 1) << side).min(size.into());
+            let (first, last) = (start >> block, end.div_ceil(1 << block));
+            (first as u32, last.saturating_sub(first) as u32)
+        };
+        let x = along(packet.column, band.size.0, precinct.0, band.block.0);
+        let y = along(packet.row, band.size.1, precinct.1, band.block.1);
+        // Without samples along one axis there is no block at all.
+        let is_empty = x.1 == 0 || y.1 == 0;
+        let count = if is_empty { (0, 0) } else { (x.1, y.1) };
+        Self { first: (x.0, y.0), count, columns: band.columns }
     }
 }
 
@@ -122,24 +249,29 @@ impl Block {
     }
 }
 
-/// Reads the headers of a subband's code-blocks.
-fn subband(bits: &mut Bits<'_>, (columns, rows): (u32, u32)) -> Option<Vec<Option<Block>>> {
+/// Reads the headers of a subband's code-blocks in a precinct: of those included, the subband's number and the
+/// block's among those of the subband go with it.
+fn subband(
+    bits: &mut Bits<'_>,
+    number: usize,
+    blocks: Blocks,
+    read: &mut Vec<(usize, usize, Block)>,
+) -> Option<()> {
+    let (columns, rows) = blocks.count;
     let mut inclusion = TagTree::new(columns, rows);
     let mut missing = TagTree::new(columns, rows);
-    let mut blocks = Vec::with_capacity(columns as usize * rows as usize);
     for y in 0..rows {
         for x in 0..columns {
             // Of one layer, a block is in it (0) or in none (1 or more).
-            let is_included = inclusion.value(bits, x, y, 1)? == 0;
-            blocks.push(if is_included {
+            if inclusion.value(bits, x, y, 1)? == 0 {
                 let missing_bit_planes = missing.value(bits, x, y, u32::MAX)?;
-                Some(block(bits, missing_bit_planes)?)
-            } else {
-                None
-            });
+                let row = (blocks.first.1 + y) as usize * blocks.columns as usize;
+                let index = row + (blocks.first.0 + x) as usize;
+                read.push((number, index, block(bits, missing_bit_planes)?));
+            }
         }
     }
-    Some(blocks)
+    Some(())
 }
 
 /// Number of passes and lengths of one code-block (annex B.10.6 and B.10.7).
@@ -271,8 +403,8 @@ mod tests {
             (state >> 20) as u16
         });
         let data = encode_htj2k(&Samples::U16(noise.collect()), &format).unwrap();
-        let (range, tile) = codestream::check(&data, &format).unwrap().plain.unwrap();
-        (data[range].to_vec(), tile)
+        let plain = codestream::check(&data, &format).unwrap().plain.unwrap();
+        (plain.packets(&data).to_vec(), plain.tile)
     }
 
     #[test]
@@ -293,7 +425,7 @@ mod tests {
 
     #[test]
     fn empty_packets_are_complete() {
-        let tile = Tile { size: (64, 64), levels: 2, block: (6, 6), bit_planes: vec![12; 7] };
+        let tile = Tile::simple((64, 64), 2, (6, 6), vec![12; 7]);
         let bands = tile.bands(&[0, 0, 0], u8::MAX).unwrap();
         assert_eq!(bands.len(), 7);
         assert!(bands.iter().all(|band| band.blocks == [None]));

@@ -47,8 +47,11 @@ impl Plain {
     /// Where it is not of `format`, or unsound.
     pub fn read(data: &[u8], format: &FrameFormat) -> Result<Option<Self>> {
         let stream = codestream::check(data, format)?;
-        let Some((range, tile)) = stream.plain else { return Ok(None) };
-        let packets = data.get(range).unwrap_or_default();
+        let Some(plain) = stream.plain else { return Ok(None) };
+        let (packets, tile) = (&plain.packets(data)[..], plain.tile.clone());
+        if tile != Tile::simple(tile.size, tile.levels, tile.block, tile.bit_planes.clone()) {
+            return Ok(None);
+        }
         let Some(bands) = tile.bands(packets, u8::MAX) else { return Ok(None) };
         let taken = |block: Block| PlainBlock {
             passes: block.passes,
@@ -82,12 +85,7 @@ impl Plain {
     }
 
     fn bands(&self) -> Vec<Band> {
-        let tile = Tile {
-            size: self.size,
-            levels: self.levels,
-            block: self.block,
-            bit_planes: self.bit_planes.clone(),
-        };
+        let tile = Tile::simple(self.size, self.levels, self.block, self.bit_planes.clone());
         // Packets without blocks: the subbands and how many blocks each has.
         tile.bands(&vec![0; usize::from(self.levels) + 1], u8::MAX).unwrap_or_default()
     }

@@ -48,7 +48,7 @@ pub async fn load(
 ) -> Result<(Volume, FrameStats)> {
     let place: std::collections::HashMap<FrameKey, usize> =
         plan.slices.iter().enumerate().map(|(i, slice)| (slice.key, i)).collect();
-    let keys: Vec<FrameKey> = plan.slices.iter().map(|s| s.key).collect();
+    let keys = largest_first(series, plan);
     let total = keys.len();
     let filling = Filling::begin(series.clone(), plan.clone(), holding.clone())?;
     let mut stats = FrameStats::default();
@@ -73,6 +73,21 @@ pub async fn load(
     }
     drop(decoded);
     Ok((filling.end().await?, stats))
+}
+
+/// The frames of a plan in the order they are asked for. Where their encoded sizes are known, the ones that
+/// take longest are begun first, so that no core waits for the last of them alone.
+fn largest_first(series: &Series, plan: &Plan) -> Vec<FrameKey> {
+    let mut keys: Vec<FrameKey> = plan.slices.iter().map(|s| s.key).collect();
+    let bytes = |key: &FrameKey| {
+        let instance = series.instances.get(key.instance)?;
+        instance.frames.get(key.frame)?.encoded_bytes
+    };
+    if keys.iter().all(|key| bytes(key).is_some()) {
+        // Of equal sizes in the volume's order.
+        keys.sort_by_key(|key| std::cmp::Reverse(bytes(key)));
+    }
+    keys
 }
 
 /// Times that a frame is asked for once more.
@@ -101,4 +116,38 @@ async fn intact(
         frame = once_more;
     }
     Err(Error::internal("a frame without an end"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Policy, Wanted};
+    use crate::source::dicom_files::DicomFiles;
+
+    #[tokio::test]
+    async fn the_largest_frames_are_asked_for_first_where_all_sizes_are_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("p");
+        let phantom = crate::phantom::PhantomArgs {
+            out: out.clone(),
+            seed: 1,
+            size: 32,
+            slices: 4,
+            spacing: 5.0,
+            slice_spacing: 5.0,
+        };
+        phantom.write().unwrap();
+        let mut series = DicomFiles::new(out.join("dicom"), None).series().await.unwrap();
+        let plans = crate::volume::plan(&series, &Policy::default(), Wanted::Any);
+        let plan = plans.unwrap().remove(0);
+        let order: Vec<FrameKey> = plan.slices.iter().map(|slice| slice.key).collect();
+        let sizes = [Some(5), Some(7), Some(5), Some(9)];
+        for (key, bytes) in order.iter().zip(sizes) {
+            series.instances[key.instance].frames[key.frame].encoded_bytes = bytes;
+        }
+        let largest: Vec<FrameKey> = [3, 1, 0, 2].map(|i| order[i]).to_vec();
+        assert_eq!(largest_first(&series, &plan), largest);
+        series.instances[order[2].instance].frames[0].encoded_bytes = None;
+        assert_eq!(largest_first(&series, &plan), order);
+    }
 }

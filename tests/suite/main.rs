@@ -8,6 +8,7 @@ mod codec;
 mod common;
 mod emulator;
 mod end_to_end;
+mod frames;
 mod goldens;
 mod hostile_dicom;
 mod ht;

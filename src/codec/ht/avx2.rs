@@ -3,10 +3,10 @@
 use std::arch::x86_64::*;
 
 use super::Fault;
-use super::exponents::Row;
-use super::magnitudes::{BEFORE, Bottoms, EXPONENT};
+use super::exponents::{Row, are_within, below_narrow, below_wide};
+use super::magnitudes::{self as portable, BEFORE, Bottoms, EXPONENT};
 use super::segment::{self, Codes, MAGNITUDE_BYTES, Magnitudes};
-use super::simd::{load_4_words, load_16_bytes, store_8_samples, store_8_words};
+use super::simd::{load_4_words, load_16_bytes, store_4_values, store_8_samples, store_8_words};
 use super::vlc::{self, Lane, Quads, Shape};
 use super::wavelet::{self, Bounds, Number, Pixel};
 
@@ -30,16 +30,8 @@ pub(super) fn quads<const N: usize>(
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
-pub(super) fn wide(
-    quads: &Quads,
-    shape: Shape,
-    flat: &Magnitudes,
-    most: u32,
-    bottoms: &mut Bottoms<u32>,
-    out: &mut [u32],
-    stride: usize,
-) -> Result<usize, Fault> {
-    super::magnitudes::decode(quads, shape, flat, most, bottoms, out, stride)
+pub(super) fn copy_wide<T: Number>(from: &[u32], to: &mut [T]) -> bool {
+    wavelet::copy_wide(from, to)
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
@@ -97,7 +89,12 @@ pub(super) fn narrow(
     let mut row_of_quads = Row::new();
     let mut exponents = _mm256_setzero_si256();
     for (row, rows) in out.chunks_exact_mut(2 * stride).take(shape.rows()).enumerate() {
-        exponents = row_of_quads.read(quads, &shape, row, bottoms, exponents);
+        let above = bottoms.values();
+        exponents =
+            row_of_quads.read(quads, &shape, row, exponents, |quad| below_narrow(above, quad));
+        if !are_within(exponents, most) {
+            return Err(EXPONENT);
+        }
         let (top, bottom) = rows.split_at_mut(stride);
         for quad in (0..shape.quads()).step_by(4) {
             let (samples, below);
@@ -107,9 +104,7 @@ pub(super) fn narrow(
             store_8_words(bottoms.values(), BEFORE + 2 * quad, below);
         }
     }
-    let limit = _mm256_set1_epi16(most as i16);
-    let beyond = _mm256_subs_epu16(exponents, limit);
-    if _mm256_testz_si256(beyond, beyond) == 1 { Ok(position) } else { Err(EXPONENT) }
+    Ok(position)
 }
 
 /// The 16 samples of four quads: those of the top row in the lower half, those of the bottom row in the upper,
@@ -193,4 +188,100 @@ fn extract(bits: __m256i, offset: __m256i) -> __m256i {
     let low = _mm256_srli_epi16::<7>(_mm256_mullo_epi16(first, power));
     let high = _mm256_slli_epi16::<1>(_mm256_mullo_epi16(next, power));
     _mm256_or_si256(low, _mm256_and_si256(high, _mm256_set1_epi16(-0x100)))
+}
+
+/// Largest exponent of the kernels of 32 bits: what shifts by up to 7 bits leave of 32, and what
+/// [`below_wide`] takes.
+pub(super) const WIDE_EXPONENT: u32 = 24;
+
+/// Magnitudes and signs in 32 bits, two quads at a time, as [`portable::decode`]; `stride` is a multiple of 4.
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+pub(super) fn wide(
+    quads: &Quads,
+    shape: Shape,
+    flat: &Magnitudes,
+    most: u32,
+    bottoms: &mut Bottoms<u32>,
+    out: &mut [u32],
+    stride: usize,
+) -> Result<usize, Fault> {
+    if most > WIDE_EXPONENT {
+        return portable::decode(quads, shape, flat, most, bottoms, out, stride);
+    }
+    bottoms.clear();
+    let mut position = 0;
+    let mut row_of_quads = Row::new();
+    let mut exponents = _mm256_setzero_si256();
+    for (row, rows) in out.chunks_exact_mut(2 * stride).take(shape.rows()).enumerate() {
+        let above = bottoms.values();
+        exponents =
+            row_of_quads.read(quads, &shape, row, exponents, |quad| below_wide(above, quad));
+        if !are_within(exponents, most) {
+            return Err(EXPONENT);
+        }
+        let (top, bottom) = rows.split_at_mut(stride);
+        for quad in (0..shape.quads()).step_by(2) {
+            let (samples, below);
+            (samples, below, position) = two_quads(&row_of_quads, quad, flat, position);
+            store_4_values(top, 2 * quad, _mm256_castsi256_si128(samples));
+            store_4_values(bottom, 2 * quad, _mm256_extracti128_si256::<1>(samples));
+            store_4_values(bottoms.values(), BEFORE + 2 * quad, below);
+        }
+    }
+    Ok(position)
+}
+
+/// As [`four_quads`], of two, with magnitudes and signs (bit 31).
+#[inline]
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+fn two_quads(
+    row: &Row,
+    quad: usize,
+    flat: &Magnitudes,
+    position: usize,
+) -> (__m256i, __m128i, usize) {
+    // 32 bits of each sample; a quad in each half.
+    let of = |words: &[u16]| {
+        let both = u32::from(words[quad]) | u32::from(words[quad + 1]) << 16;
+        let both = _mm256_set1_epi32(both as i32);
+        let halves = _mm256_blend_epi32::<0b1111_0000>(both, _mm256_srli_epi32::<16>(both));
+        _mm256_and_si256(halves, _mm256_set1_epi32(0xFFFF))
+    };
+    let (pattern, exponent) = (of(&row.patterns), of(&row.exponents));
+    let bits = _mm256_setr_epi32(1, 2, 4, 8, 1, 2, 4, 8);
+    let has = |bits: __m256i| _mm256_cmpeq_epi32(_mm256_and_si256(pattern, bits), bits);
+    let significant = has(bits);
+    let known = has(_mm256_slli_epi32::<4>(bits));
+    let known_one = has(_mm256_slli_epi32::<8>(bits));
+    // A mask is -1.
+    let length = _mm256_and_si256(_mm256_add_epi32(exponent, known), significant);
+    let sum = _mm256_add_epi32(length, _mm256_slli_si256::<4>(length));
+    let sum = _mm256_add_epi32(sum, _mm256_slli_si256::<8>(sum));
+    let middle = position + _mm256_extract_epi32::<3>(sum) as usize;
+    let end = middle + _mm256_extract_epi32::<7>(sum) as usize;
+    let at =
+        |position: usize| load_16_bytes(&flat.bytes[..], (position >> 3) & (MAGNITUDE_BYTES - 1));
+    let bits = _mm256_set_m128i(at(middle), at(position));
+    let before = |position: usize| _mm_set1_epi32((position & 7) as i32);
+    let before = _mm256_set_m128i(before(middle), before(position));
+    let offset = _mm256_add_epi32(_mm256_sub_epi32(sum, length), before);
+    // Four bytes from the one where each sample begins.
+    let byte = _mm256_srli_epi32::<3>(offset);
+    let index = _mm256_mullo_epi32(byte, _mm256_set1_epi32(0x0101_0101));
+    let index = _mm256_add_epi32(index, _mm256_set1_epi32(0x0302_0100));
+    let count = _mm256_and_si256(offset, _mm256_set1_epi32(7));
+    let value = _mm256_srlv_epi32(_mm256_shuffle_epi8(bits, index), count);
+    let one = _mm256_set1_epi32(1);
+    let power = _mm256_sllv_epi32(one, length);
+    let value = _mm256_and_si256(value, _mm256_sub_epi32(power, one));
+    let value = _mm256_or_si256(value, _mm256_and_si256(power, known_one));
+    // Bit 0 is the sign, the rest the magnitude less 1.
+    let magnitude = _mm256_add_epi32(_mm256_srli_epi32::<1>(value), one);
+    let sample = _mm256_or_si256(magnitude, _mm256_slli_epi32::<31>(value));
+    let sample = _mm256_and_si256(sample, significant);
+    let below = _mm256_and_si256(_mm256_or_si256(value, one), significant);
+    let rows = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
+    let in_rows = |samples: __m256i| _mm256_permutevar8x32_epi32(samples, rows);
+    let below = _mm256_extracti128_si256::<1>(in_rows(below));
+    (in_rows(sample), below, end)
 }

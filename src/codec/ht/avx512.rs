@@ -3,10 +3,13 @@
 use std::arch::x86_64::*;
 
 use super::Fault;
-use super::exponents::Row;
-use super::magnitudes::{BEFORE, Bottoms, EXPONENT};
+use super::avx2;
+use super::exponents::{Row, are_within, below_narrow, below_wide};
+use super::magnitudes::{self as portable, BEFORE, Bottoms, EXPONENT};
 use super::segment::{MAGNITUDE_BYTES, Magnitudes};
-use super::simd::{load_8_words, load_64_bytes, store_16_samples, store_16_words};
+use super::simd::{
+    load_4_words, load_8_words, load_64_bytes, store_8_values, store_16_samples, store_16_words,
+};
 use super::vlc::{Quads, Shape};
 
 /// As [`avx2::narrow`](super::avx2::narrow), eight quads at a time; `stride` is a multiple of 16.
@@ -25,7 +28,12 @@ pub(super) fn narrow(
     let mut row_of_quads = Row::new();
     let mut exponents = _mm256_setzero_si256();
     for (row, rows) in out.chunks_exact_mut(2 * stride).take(shape.rows()).enumerate() {
-        exponents = row_of_quads.read(quads, &shape, row, bottoms, exponents);
+        let above = bottoms.values();
+        exponents =
+            row_of_quads.read(quads, &shape, row, exponents, |quad| below_narrow(above, quad));
+        if !are_within(exponents, most) {
+            return Err(EXPONENT);
+        }
         let (top, bottom) = rows.split_at_mut(stride);
         for quad in (0..shape.quads()).step_by(8) {
             let (samples, below);
@@ -35,11 +43,7 @@ pub(super) fn narrow(
             store_16_words(bottoms.values(), BEFORE + 2 * quad, below);
         }
     }
-    if _mm256_cmpgt_epu16_mask(exponents, _mm256_set1_epi16(most as i16)) == 0 {
-        Ok(position)
-    } else {
-        Err(EXPONENT)
-    }
+    Ok(position)
 }
 
 /// A vector of 32 words, from the last.
@@ -120,4 +124,100 @@ fn sums(words: __m512i) -> __m512i {
     );
     let sum = _mm512_add_epi16(sum, _mm512_maskz_permutexvar_epi16(0xFFFF_FF00, one, sum));
     _mm512_add_epi16(sum, _mm512_maskz_permutexvar_epi16(0xFFFF_0000, two, sum))
+}
+
+/// As [`avx2::wide`], four quads at a time; `stride` is a multiple of 8.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,avx2,bmi1,bmi2,lzcnt,popcnt")]
+pub(super) fn wide(
+    quads: &Quads,
+    shape: Shape,
+    flat: &Magnitudes,
+    most: u32,
+    bottoms: &mut Bottoms<u32>,
+    out: &mut [u32],
+    stride: usize,
+) -> Result<usize, Fault> {
+    if most > avx2::WIDE_EXPONENT {
+        return portable::decode(quads, shape, flat, most, bottoms, out, stride);
+    }
+    bottoms.clear();
+    let mut position = 0;
+    let mut row_of_quads = Row::new();
+    let mut exponents = _mm256_setzero_si256();
+    for (row, rows) in out.chunks_exact_mut(2 * stride).take(shape.rows()).enumerate() {
+        let above = bottoms.values();
+        exponents =
+            row_of_quads.read(quads, &shape, row, exponents, |quad| below_wide(above, quad));
+        if !are_within(exponents, most) {
+            return Err(EXPONENT);
+        }
+        let (top, bottom) = rows.split_at_mut(stride);
+        for quad in (0..shape.quads()).step_by(4) {
+            let (samples, below);
+            (samples, below, position) = four_quads(&row_of_quads, quad, flat, position);
+            store_8_values(top, 2 * quad, _mm512_castsi512_si256(samples));
+            store_8_values(bottom, 2 * quad, _mm512_extracti64x4_epi64::<1>(samples));
+            store_8_values(bottoms.values(), BEFORE + 2 * quad, below);
+        }
+    }
+    Ok(position)
+}
+
+/// As [`eight_quads`], of four, with magnitudes and signs (bit 31).
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,avx2,bmi1,bmi2,lzcnt,popcnt")]
+fn four_quads(
+    row: &Row,
+    quad: usize,
+    flat: &Magnitudes,
+    position: usize,
+) -> (__m512i, __m256i, usize) {
+    let spread = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
+    let of = |words: &[u16]| {
+        let four = _mm_cvtepu16_epi32(load_4_words(words, quad));
+        _mm512_permutexvar_epi32(spread, _mm512_castsi128_si512(four))
+    };
+    let (pattern, exponent) = (of(&row.patterns), of(&row.exponents));
+    let bits = _mm512_set_epi32(8, 4, 2, 1, 8, 4, 2, 1, 8, 4, 2, 1, 8, 4, 2, 1);
+    let significant = _mm512_test_epi32_mask(pattern, bits);
+    let known = _mm512_test_epi32_mask(pattern, _mm512_slli_epi32::<4>(bits));
+    let known_one = _mm512_test_epi32_mask(pattern, _mm512_slli_epi32::<8>(bits));
+    let one = _mm512_set1_epi32(1);
+    let length = _mm512_mask_sub_epi32(exponent, known, exponent, one);
+    let length = _mm512_maskz_mov_epi32(significant, length);
+    let sum = sums_of_32(length);
+    let total = _mm_extract_epi32::<3>(_mm512_extracti32x4_epi32::<3>(sum)) as usize;
+    let at = (position >> 3) & (MAGNITUDE_BYTES - 1);
+    let bits = load_64_bytes(&flat.bytes[..], at);
+    let before = _mm512_set1_epi32((position & 7) as i32);
+    let offset = _mm512_add_epi32(_mm512_sub_epi32(sum, length), before);
+    // 64 bits from the 32 where each sample begins, less what is before it: the count is taken modulo 32.
+    let index = _mm512_srli_epi32::<5>(offset);
+    let first = _mm512_permutexvar_epi32(index, bits);
+    let next = _mm512_permutexvar_epi32(_mm512_add_epi32(index, one), bits);
+    let value = _mm512_shrdv_epi32(first, next, offset);
+    let power = _mm512_sllv_epi32(one, length);
+    let value = _mm512_and_si512(value, _mm512_sub_epi32(power, one));
+    let value = _mm512_or_si512(value, _mm512_maskz_mov_epi32(known_one, power));
+    // Bit 0 is the sign, the rest the magnitude less 1.
+    let magnitude = _mm512_add_epi32(_mm512_srli_epi32::<1>(value), one);
+    let sample = _mm512_or_si512(magnitude, _mm512_slli_epi32::<31>(value));
+    let sample = _mm512_maskz_mov_epi32(significant, sample);
+    let below = _mm512_maskz_mov_epi32(significant, _mm512_or_si512(value, one));
+    let rows = _mm512_set_epi32(15, 13, 11, 9, 7, 5, 3, 1, 14, 12, 10, 8, 6, 4, 2, 0);
+    let samples = _mm512_permutexvar_epi32(rows, sample);
+    let below = _mm512_extracti64x4_epi64::<1>(_mm512_permutexvar_epi32(rows, below));
+    (samples, below, position + total)
+}
+
+/// As [`sums`], of 32 bits each.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn sums_of_32(values: __m512i) -> __m512i {
+    let sum = _mm512_add_epi32(values, _mm512_bslli_epi128::<4>(values));
+    let sum = _mm512_add_epi32(sum, _mm512_bslli_epi128::<8>(sum));
+    let one = _mm512_set_epi32(11, 11, 11, 11, 7, 7, 7, 7, 3, 3, 3, 3, 0, 0, 0, 0);
+    let two = _mm512_set_epi32(7, 7, 7, 7, 3, 3, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0);
+    let sum = _mm512_add_epi32(sum, _mm512_maskz_permutexvar_epi32(0xFFF0, one, sum));
+    _mm512_add_epi32(sum, _mm512_maskz_permutexvar_epi32(0xFF00, two, sum))
 }

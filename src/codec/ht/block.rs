@@ -7,8 +7,8 @@ use super::refine::refine;
 use super::segment::{self, Magnitudes};
 use super::vlc::{Lane, Shape};
 
-/// Blocks that are decoded in step.
-pub(super) const TOGETHER: usize = 2;
+/// Blocks that are decoded in step, at most: of four, what each is at no longer fits into registers.
+const TOGETHER: usize = 3;
 
 /// What rows of a block are rounded up to: samples that a kernel writes at once.
 pub(super) const WIDTH: usize = 32;
@@ -38,7 +38,12 @@ pub(super) struct Workspace {
     narrow_bottoms: Bottoms<u16>,
     wide: Vec<u32>,
     narrow: Vec<i16>,
+    /// Blocks that are not tried in 16 bits: the one before needed more.
+    untried: u32,
 }
+
+/// How many blocks are not tried in 16 bits after one that needed more.
+const UNTRIED: u32 = 8;
 
 /// A block's coefficients, in rows of so many.
 #[derive(Clone, Copy)]
@@ -61,6 +66,7 @@ impl Workspace {
             narrow_bottoms: Bottoms::new(),
             wide: Vec::new(),
             narrow: vec![0; MOST_SAMPLES],
+            untried: 0,
         }
     }
 
@@ -98,10 +104,12 @@ impl Workspace {
         let (columns, rows) = (shape.quads(), shape.rows());
         let mut outside = false;
         if shape.width & 1 == 1 {
-            outside |= (0..rows).any(|row| quads.row(row, &shape).0[columns - 1] & 0b1100 != 0);
+            let last = |row| quads.pattern(row, columns - 1, &shape);
+            outside |= (0..rows).any(|row| last(row) & 0b1100 != 0);
         }
         if shape.height & 1 == 1 {
-            outside |= quads.row(rows - 1, &shape).0[..columns].iter().any(|q| q & 0b1010 != 0);
+            let last = |quad| quads.pattern(rows - 1, quad, &shape);
+            outside |= (0..columns).any(|quad| last(quad) & 0b1010 != 0);
         }
         if outside { Err(Fault("a code-block has samples outside it")) } else { Ok(()) }
     }
@@ -117,7 +125,9 @@ impl Workspace {
         let (quads, flat) = (&self.lanes[n].quads, &self.magnitudes);
         // An encoder may have left out a last byte of ones.
         let enough = |taken: usize| if taken > flat.bits + 8 { Err(MISSING) } else { Ok(()) };
-        if block.plane == 0 && block.passes == 1 {
+        self.untried = self.untried.saturating_sub(1);
+        let is_narrow = block.most <= NARROW_EXPONENT || self.untried == 0;
+        if block.plane == 0 && block.passes == 1 && is_narrow {
             let (bottoms, out) = (&mut self.narrow_bottoms, &mut self.narrow[..]);
             let most = block.most.min(NARROW_EXPONENT);
             match instructions.narrow(quads, shape, flat, most, bottoms, out, stride) {
@@ -126,7 +136,7 @@ impl Workspace {
                     return Ok(Coefficients::Narrow(&self.narrow, stride));
                 }
                 Some(Err(fault)) if block.most <= NARROW_EXPONENT => return Err(fault),
-                _ => {}
+                _ => self.untried = UNTRIED,
             }
         }
         self.wide.resize(MOST_SAMPLES, 0);

@@ -2,8 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::magnitudes::{BEFORE, Bottoms};
-use super::simd::{load_16_bytes, load_16_words, store_16_words};
+use super::magnitudes::BEFORE;
+use super::simd::{load_8_pairs, load_8_words, load_16_words, store_16_words};
 use super::vlc::{Quads, Shape};
 
 /// Quads of a row of the widest block, and what is written beyond them.
@@ -22,7 +22,8 @@ impl Row {
         Self { patterns: [0; MOST], exponents: [0; MOST] }
     }
 
-    /// Reads row `row`, whose samples above are in `bottoms`; what `most` becomes with its exponents.
+    /// Reads row `row`; what `most` becomes with its exponents. `below` gives of eight quads from the one it is
+    /// asked for, in 32 bits each, the largest exponent of the four samples above, less 1, or 0.
     #[inline]
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
     pub fn read(
@@ -30,23 +31,20 @@ impl Row {
         quads: &Quads,
         shape: &Shape,
         row: usize,
-        bottoms: &mut Bottoms<u16>,
         mut most: __m256i,
+        below: impl Fn(usize) -> __m256i,
     ) -> __m256i {
         let (patterns, residuals) = quads.row(row, shape);
-        let bottoms = bottoms.values();
         let one = _mm256_set1_epi16(1);
         let places = _mm256_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
         for first in (0..shape.quads()).step_by(16) {
             let left = _mm256_set1_epi16((shape.quads() - first) as i16);
             let there = _mm256_cmpgt_epi16(left, places);
-            let pattern = _mm256_and_si256(load_16_words(patterns, first), there);
-            let residual = _mm256_cvtepu8_epi16(load_16_bytes(residuals, first));
+            let pattern = _mm256_and_si256(load_8_pairs(patterns, first / 2), there);
+            let residual = _mm256_cvtepu8_epi16(load_8_words(residuals, first / 2));
             let mut kappa = one;
             if row > 0 {
-                let low = below(bottoms, 2 * first);
-                let high = below(bottoms, 2 * first + 16);
-                let bound = _mm256_packus_epi32(low, high);
+                let bound = _mm256_packus_epi32(below(first), below(first + 8));
                 let bound = _mm256_permute4x64_epi64::<0b11_01_10_00>(bound);
                 // Only of quads with two significant samples or more.
                 let rho = _mm256_and_si256(pattern, _mm256_set1_epi16(0xF));
@@ -63,17 +61,46 @@ impl Row {
     }
 }
 
-/// Of eight quads in 32 bits each: the largest exponent of the four samples above, less 1, or 0.
+/// What [`Row::read`] asks for, of samples of 16 bits.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn below(bottoms: &[u16], at: usize) -> __m256i {
+pub(super) fn below_narrow(bottoms: &[u16], quad: usize) -> __m256i {
     const { assert!(BEFORE == 1) };
     // The sample above at the left and that above, and the next two.
-    let pairs = _mm256_or_si256(load_16_words(bottoms, at), load_16_words(bottoms, at + 2));
+    let (left, right) = (load_16_words(bottoms, 2 * quad), load_16_words(bottoms, 2 * quad + 2));
+    let pairs = _mm256_or_si256(left, right);
     let any = _mm256_or_si256(pairs, _mm256_srli_epi32::<16>(pairs));
-    let any = _mm256_and_si256(any, _mm256_set1_epi32(0xFFFF));
-    // The exponent of a floating-point number is the number of bits less 1, which is what is asked for.
-    let float = _mm256_castps_si256(_mm256_cvtepi32_ps(any));
+    exponents(_mm256_and_si256(any, _mm256_set1_epi32(0xFFFF)))
+}
+
+/// What [`Row::read`] asks for, of samples of up to 24 bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn below_wide(bottoms: &[u32], quad: usize) -> __m256i {
+    let four = |at: usize| {
+        let pairs = _mm256_or_si256(load_8_pairs(bottoms, at), load_8_pairs(bottoms, at + 2));
+        let any = _mm256_or_si256(pairs, _mm256_srli_epi64::<32>(pairs));
+        // The lower halves of 64 bits to the lower 128.
+        let order = _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
+        _mm256_permutevar8x32_epi32(any, order)
+    };
+    exponents(_mm256_blend_epi32::<0b1111_0000>(four(2 * quad), four(2 * quad + 8)))
+}
+
+/// The number of bits of each value of up to 24 bits, less 1, or 0.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn exponents(values: __m256i) -> __m256i {
+    // A floating-point number's exponent.
+    let float = _mm256_castps_si256(_mm256_cvtepi32_ps(values));
     let exponent = _mm256_sub_epi32(_mm256_srli_epi32::<23>(float), _mm256_set1_epi32(127));
     _mm256_max_epi32(exponent, _mm256_setzero_si256())
+}
+
+/// Whether no exponent is larger than `limit`.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn are_within(exponents: __m256i, limit: u32) -> bool {
+    let beyond = _mm256_subs_epu16(exponents, _mm256_set1_epi16(limit as i16));
+    _mm256_testz_si256(beyond, beyond) == 1
 }

@@ -86,8 +86,7 @@ pub(in super::super) fn decode<P: Pixel>(
     instructions: Instructions,
     out: &mut Vec<P>,
 ) -> Result<(), Fault> {
-    let block = (1 << tile.block.0, 1 << tile.block.1);
-    let frame = Frame { tile, bands, source: Source { data, block, instructions }, pixels };
+    let frame = Frame { tile, bands, source: Source { data, instructions }, pixels };
     BUFFERS.with_borrow_mut(|buffers| {
         let (blocks, lowest) = (&mut buffers.blocks, &mut buffers.lowest);
         let bias = frame.lowest(lowest, blocks)?;
@@ -120,11 +119,11 @@ impl Frame<'_> {
     /// Decodes the lowest subband; about what it is on the average. What is added to it is added to every pixel
     /// (the other subbands have no mean), so that coefficients about zero will do.
     fn lowest(&self, out: &mut Vec<i32>, workspace: &mut Workspace) -> Result<i32, Fault> {
-        let (width, height) = self.part::<i32>(0, &mut [])?.band.size;
+        let Band { size: (width, height), block, .. } = *self.part::<i32>(0, &mut [])?.band;
         out.clear();
         reserve(out, width as usize * height as usize)?;
         out.resize(width as usize * height as usize, 0);
-        for (number, rows) in out.chunks_mut(width as usize * self.source.block.1).enumerate() {
+        for (number, rows) in out.chunks_mut((width as usize) << block.1).enumerate() {
             self.source.decode(number, &mut [self.part(0, rows)?], workspace)?;
         }
         let low = out.iter().min().copied().unwrap_or(0);
@@ -200,11 +199,12 @@ impl Frame<'_> {
         mut emit: impl FnMut(&[T]),
     ) -> Result<Bounds<T>, Fault> {
         let first = 3 * usize::from(resolution) - 2;
-        let sizes = [0, 1].map(|n| self.part::<T>(first + n, &mut []).map(|part| part.band.size));
-        let [(high_width, low_height), (low_width, high_height)] = [sizes[0]?, sizes[1]?];
+        let [hl, lh] = [0, 1].map(|n| self.part::<T>(first + n, &mut []).map(|part| part.band));
+        let Band { size: (high_width, low_height), block, .. } = *hl?;
+        let (low_width, high_height) = lh?.size;
         let (high_width, low_height) = (high_width as usize, low_height as usize);
         let (low_width, high_height) = (low_width as usize, high_height as usize);
-        let height = self.source.block.1.min(low_height);
+        let height = low_height.min(1 << block.1);
         for (stripe, width) in stripes.iter_mut().zip([high_width, low_width, high_width]) {
             if stripe.len() < width * height {
                 reserve(stripe, width * height)?;

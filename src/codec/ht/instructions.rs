@@ -1,5 +1,7 @@
 //! Which instructions the processor has, and the steps of the decoder made for each.
 
+#![allow(unsafe_code)]
+
 use std::sync::LazyLock;
 
 use super::Fault;
@@ -157,8 +159,15 @@ impl Instructions {
         dispatch!(
             self,
             magnitudes::decode(quads, shape, flat, most, bottoms, out, stride),
-            avx2::wide(quads, shape, flat, most, bottoms, out, stride)
+            avx2::wide(quads, shape, flat, most, bottoms, out, stride),
+            avx512::wide(quads, shape, flat, most, bottoms, out, stride)
         )
+    }
+
+    /// [`wavelet::copy_wide`].
+    #[inline(always)]
+    pub(super) fn copy_wide<T: Number>(self, from: &[u32], to: &mut [T]) -> bool {
+        dispatch!(self, wavelet::copy_wide(from, to), avx2::copy_wide(from, to))
     }
 
     /// [`wavelet::row`].

@@ -53,7 +53,8 @@ pub(super) fn decode(
         // Bottom sample at the left, which the row has overwritten.
         let mut left = 0;
         for quad in 0..shape.quads() {
-            let (pattern, residual) = (u32::from(patterns[quad]), u32::from(residuals[quad]));
+            let pattern = patterns[quad / 2] >> (16 * (quad & 1));
+            let residual = u32::from(residuals[quad / 2]) >> (8 * (quad & 1)) & 0xFF;
             let rho = pattern & 0xF;
             let below = &mut bottoms.values[BEFORE + 2 * quad..BEFORE + 2 * quad + 3];
             let around = left | below[0] | below[1] | below[2];

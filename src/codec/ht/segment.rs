@@ -93,7 +93,7 @@ fn words(bytes: &[u8]) -> (impl Iterator<Item = u64>, &[u8]) {
 }
 
 /// Copies the magnitudes and signs: a byte after FF has seven bits (section 7.1.2). `without` is
-/// [`without`] or as good.
+/// [`without`], or gives the same.
 #[inline(always)]
 pub(super) fn magnitudes(
     prefix: &[u8],
@@ -171,6 +171,7 @@ fn append(
     stuffed: u64,
     without: &impl Fn(u64, u64) -> u64,
 ) -> Result<(), Fault> {
+    // Most words have none, and positions that do not depend on what is read are known early.
     if stuffed == 0 {
         return sink.push(word, 64);
     }
@@ -202,9 +203,6 @@ pub(super) struct Mel<'a> {
     count: u32,
     full: bool,
     state: usize,
-    /// Symbols decoded and not yet asked for, the next one in bit 0.
-    pub symbols: u64,
-    pub left: u32,
 }
 
 /// Run length exponents by state (table 2).
@@ -212,40 +210,42 @@ const EXPONENTS: [u32; 13] = [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 4, 5];
 
 impl<'a> Mel<'a> {
     pub fn new(suffix: &'a [u8]) -> Self {
-        Self {
-            bytes: suffix,
-            at: 0,
-            window: 0,
-            count: 0,
-            full: false,
-            state: 0,
-            symbols: 0,
-            left: 0,
+        Self { bytes: suffix, at: 0, window: 0, count: 0, full: false, state: 0 }
+    }
+
+    /// Ensures that there are `count` symbols, 32 at most: the next one in bit 0, and a bit that is set after
+    /// the last.
+    #[inline(always)]
+    pub fn ensure(&mut self, symbols: &mut u64, count: u32) {
+        if *symbols >> count == 0 {
+            self.refill(symbols);
         }
     }
 
-    /// Decodes until 32 symbols are there.
-    #[cold]
+    /// Decodes until 32 symbols are there, 63 at most.
     #[inline(never)]
-    pub fn refill(&mut self) {
-        while self.left < 32 {
+    fn refill(&mut self, symbols: &mut u64) {
+        let mut left = symbols.checked_ilog2().unwrap_or(0);
+        let mut list = *symbols & !(1 << left);
+        while left < 32 {
             while self.count <= 56 {
                 self.byte();
             }
             let exponent = EXPONENTS[self.state.min(12)];
             if self.window >> 63 == 1 {
                 self.take(1);
-                self.left += 1 << exponent;
+                left += 1 << exponent;
                 self.state = (self.state + 1).min(12);
             } else {
                 // A zero, then the run in `exponent` bits.
                 let run = (self.window >> (63 - exponent)) as u32;
                 self.take(1 + exponent);
-                self.symbols |= 1 << (self.left + run).min(63);
-                self.left += run + 1;
+                list |= 1 << ((left + run) & 63);
+                left += run + 1;
                 self.state = self.state.saturating_sub(1);
             }
         }
+        *symbols = list | 1 << (left & 63);
     }
 
     fn take(&mut self, count: u32) {

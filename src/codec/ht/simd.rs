@@ -1,5 +1,7 @@
 //! Loads and stores of vectors, from and to slices: the only places where a kernel touches memory.
 
+#![allow(unsafe_code)]
+
 use std::arch::x86_64::{
     __m128i, __m256i, __m512i, _mm_loadl_epi64, _mm_loadu_si128, _mm_storeu_si128,
     _mm256_loadu_si256, _mm256_storeu_si256, _mm512_loadu_si512,
@@ -35,7 +37,10 @@ load!(load_16_bytes, "avx2", u8, 16, __m128i, _mm_loadu_si128);
 load!(load_64_bytes, "avx512f", u8, 64, __m512i, _mm512_loadu_si512);
 load!(load_4_words, "avx2", u16, 4, __m128i, _mm_loadl_epi64);
 load!(load_8_words, "avx2", u16, 8, __m128i, _mm_loadu_si128);
+load!(load_8_pairs, "avx2", u32, 8, __m256i, _mm256_loadu_si256);
 load!(load_16_words, "avx2", u16, 16, __m256i, _mm256_loadu_si256);
+store!(store_4_values, "avx2", u32, 4, __m128i, _mm_storeu_si128);
+store!(store_8_values, "avx2", u32, 8, __m256i, _mm256_storeu_si256);
 store!(store_8_words, "avx2", u16, 8, __m128i, _mm_storeu_si128);
 store!(store_16_words, "avx2", u16, 16, __m256i, _mm256_storeu_si256);
 store!(store_8_samples, "avx2", i16, 8, __m128i, _mm_storeu_si128);

@@ -1,7 +1,7 @@
 //! A stripe: one row of code-blocks, of one subband or of several.
 
 use super::super::packets::{Band, Block};
-use super::block::{Coded, Coefficients, TOGETHER, Workspace};
+use super::block::{Coded, Coefficients, Workspace};
 use super::instructions::Instructions;
 use super::vlc::Shape;
 use super::wavelet::Number;
@@ -12,8 +12,6 @@ use super::{Fault, OVERFLOW};
 pub(super) struct Source<'a> {
     /// Bytes of the packets.
     pub data: &'a [u8],
-    /// Width and height of code-blocks.
-    pub block: (usize, usize),
     pub instructions: Instructions,
 }
 
@@ -54,12 +52,16 @@ impl Source<'_> {
         let mut rest = &items[..];
         while let Some(first) = rest.first() {
             let alike = rest.iter().take_while(|item| item.shape == first.shape).count();
-            rest = match rest.first_chunk::<TOGETHER>() {
-                Some(some) if alike >= TOGETHER => {
-                    self.blocks(some, parts, workspace)?;
-                    &rest[TOGETHER..]
+            rest = match rest {
+                [a, b, c, rest @ ..] if alike >= 3 => {
+                    self.blocks(&[*a, *b, *c], parts, workspace)?;
+                    rest
                 }
-                _ => {
+                [a, b, rest @ ..] if alike >= 2 => {
+                    self.blocks(&[*a, *b], parts, workspace)?;
+                    rest
+                }
+                rest => {
                     self.blocks(&[*first], parts, workspace)?;
                     &rest[1..]
                 }
@@ -78,13 +80,18 @@ impl Source<'_> {
     ) -> Result<(), Fault> {
         let (width, height) = (part.band.size.0 as usize, part.band.size.1 as usize);
         let columns = part.band.columns as usize;
+        if columns == 0 {
+            return Ok(());
+        }
+        let block_width = 1 << part.band.block.0;
+        let block_height = 1 << part.band.block.1;
         let Some(blocks) = part.band.blocks.get(number * columns..(number + 1) * columns) else {
             // This subband has fewer rows of code-blocks than the others.
             return Ok(());
         };
-        let rows = self.block.1.min(height - number * self.block.1);
-        for (x, block) in (0..width).step_by(self.block.0).zip(blocks) {
-            let shape = Shape { width: self.block.0.min(width - x), height: rows };
+        let rows = block_height.min(height - number * block_height);
+        for (x, block) in (0..width).step_by(block_width).zip(blocks) {
+            let shape = Shape { width: block_width.min(width - x), height: rows };
             if let Some(block) = block {
                 let coded = self.coded(block, part.bit_planes)?;
                 items.push(Item { coded, shape, part: index, x });
@@ -127,22 +134,11 @@ impl Source<'_> {
                     Ok(())
                 }
                 Coefficients::Wide(from, stride) => {
-                    rows.zip(from.chunks(stride)).try_for_each(|(to, from)| copy_wide(from, to))
+                    let fit = |to, from| self.instructions.copy_wide::<T>(from, to);
+                    let do_fit = rows.zip(from.chunks(stride)).all(|(to, from)| fit(to, from));
+                    if do_fit { Ok(()) } else { Err(OVERFLOW) }
                 }
             }
         })
     }
-}
-
-/// Copies coefficients of magnitude and sign.
-fn copy_wide<T: Number>(from: &[u32], to: &mut [T]) -> Result<(), Fault> {
-    let (low, high) = T::LIMITS;
-    let (mut least, mut most) = (0, 0);
-    for (to, &from) in to.iter_mut().zip(from) {
-        let magnitude = (from & 0x7FFF_FFFF) as i32;
-        let value = if from >> 31 == 1 { -magnitude } else { magnitude };
-        (least, most) = (least.min(value), most.max(value));
-        *to = T::wrapped(value);
-    }
-    if least < low || most > high { Err(OVERFLOW) } else { Ok(()) }
 }

@@ -2,15 +2,16 @@
 
 use super::codewords::{FIRST, OTHERS};
 
-/// Bits of an entry that hold the length of its codeword.
-pub(super) const LENGTH: u32 = 0x07;
-/// Bit of an entry: u_off, a residual of the exponent follows.
-pub(super) const U_OFF: u32 = 0x40;
+/// Bits of an entry that hold the length of its codeword. The three bits above are zero, so that a shift by an
+/// entry is one by its length, and the lengths of two add up.
+pub(super) const LENGTH: u32 = 0x3F;
 /// Bits of an index that hold the context; an entry has there what its quad adds to the context of the
 /// next one.
 pub(super) const CONTEXT: u32 = 0x380;
 /// Bits of an index that hold the bits to decode.
 pub(super) const CODE: u64 = 0x7F;
+/// Bit of an entry: u_off, a residual of the exponent follows.
+pub(super) const U_OFF: u32 = 0x400;
 /// Shift of an entry to the quad's patterns: ρ in bits 0 to 3, ε^k in bits 4 to 7, ε^1 in bits 8 to 11.
 pub(super) const PATTERNS: u32 = 16;
 
@@ -31,7 +32,7 @@ const fn codewords<const N: usize>(list: &[u32; N], first: bool) -> [u32; 1024] 
         let (tl, bl, tr, br) = (rho & 1, rho >> 1 & 1, rho >> 2 & 1, rho >> 3 & 1);
         // Equations 1 and 2 of section 7.3.5: what the quad at the left gives to the context.
         let right = if first { tl | bl | tr << 1 | br << 2 } else { (tr | br) << 1 };
-        let value = length | u_off << 6 | right << 7 | (rho | e_k << 4 | e_1 << 8) << PATTERNS;
+        let value = length | right << 7 | u_off << 10 | (rho | e_k << 4 | e_1 << 8) << PATTERNS;
         // Every index whose lowest bits are the codeword.
         let mut rest = 0;
         while rest < 1 << (7 - length) {
@@ -48,20 +49,20 @@ pub(super) const RESIDUAL_LENGTH: u32 = 0x0F;
 /// Bit of an entry: a residual is longer than the table sees.
 pub(super) const RESIDUAL_LONG: u16 = 0x8000;
 
-/// Residuals u of a pair of quads by the next eight bits, the u_off of the first quad (bit 8) and of the
-/// second (bit 9): that of the first in bits 4 to 6, of the second in bits 12 to 14.
-pub(super) static RESIDUALS: [u16; 1024] = residuals();
+/// Residuals u of a pair of quads by the next eight bits, the u_off of the first quad (bit 10, as it has it in
+/// its entry) and of the second (bit 11): that of the first in bits 4 to 6, of the second in bits 12 to 14.
+pub(super) static RESIDUALS: [u16; 4096] = residuals();
 
-const fn residuals() -> [u16; 1024] {
-    let mut table = [0; 1024];
+const fn residuals() -> [u16; 4096] {
+    let mut table = [0; 4096];
     let mut i = 0;
-    while i < 1024 {
+    while i < 4096 {
         let mut bits = i as u32 & 0xFF;
         let mut length = 0;
         let mut prefixes = [0_u32; 2];
         let mut q = 0;
         while q < 2 {
-            if i >> (8 + q) & 1 == 1 {
+            if i >> (10 + q) & 1 == 1 {
                 let (prefix, taken) = prefix(bits);
                 prefixes[q] = prefix;
                 bits >>= taken;

@@ -28,33 +28,57 @@ impl Shape {
     }
 }
 
-/// Quads of the largest block with the empty ones at the ends of rows: two quads in each of 512 rows.
-const MOST_QUADS: usize = 2048;
-/// Quads that a load may reach beyond the last.
-const SLACK: usize = 32;
-/// Quads before the first, so that there is one at its left.
-const BEFORE: usize = 2;
+/// Pairs of quads of the largest block, with an empty one before the first and those at the ends of rows: two
+/// pairs in each of 512 rows.
+const PAIRS: usize = 2048 / 2;
+/// Pairs that a load may reach beyond the last.
+const SLACK: usize = 16;
+const BEFORE: usize = 1;
+const ALL: usize = BEFORE + PAIRS + SLACK;
 
-/// What codewords say of each quad.
+/// What codewords say of each pair of quads, the first in the lower half.
 pub(super) struct Quads {
-    /// ρ, ε^k and ε^1 in bits 0 to 3, 4 to 7 and 8 to 11.
-    patterns: Vec<u16>,
+    /// ρ, ε^k and ε^1 of a quad in bits 0 to 3, 4 to 7 and 8 to 11.
+    patterns: Box<[u32; ALL]>,
     /// Residuals u.
-    residuals: Vec<u8>,
+    residuals: Box<[u16; ALL]>,
+    /// What the row above adds to the contexts of a row, in its place of an index.
+    above: Box<[u32; 512 / 2 + SLACK]>,
 }
 
 impl Quads {
     pub fn new() -> Self {
         Self {
-            patterns: vec![0; BEFORE + MOST_QUADS + SLACK],
-            residuals: vec![0; BEFORE + MOST_QUADS + SLACK],
+            patterns: Box::new([0; ALL]),
+            residuals: Box::new([0; ALL]),
+            above: Box::new([0; 512 / 2 + SLACK]),
         }
     }
 
-    /// Patterns and residuals of a row, and of some quads after it.
-    pub fn row(&self, row: usize, shape: &Shape) -> (&[u16], &[u8]) {
-        let start = BEFORE + row * shape.stride();
+    /// Pairs of patterns and residuals of a row, and some after it.
+    pub fn row(&self, row: usize, shape: &Shape) -> (&[u32], &[u16]) {
+        let start = BEFORE + row * shape.stride() / 2;
         (&self.patterns[start..], &self.residuals[start..])
+    }
+
+    /// Patterns of one quad.
+    pub fn pattern(&self, row: usize, quad: usize, shape: &Shape) -> u32 {
+        self.row(row, shape).0[quad / 2] >> (16 * (quad & 1)) & 0xFFFF
+    }
+
+    /// Prepares the contexts of the row below that which begins with pair `start`.
+    #[inline(always)]
+    fn look_below(&mut self, start: usize, pairs: usize) {
+        let row = &self.patterns[start - 1..=start + pairs];
+        let (before, this, after) = (&row[..pairs], &row[1..=pairs], &row[2..]);
+        for (i, above) in self.above[..pairs].iter_mut().enumerate() {
+            // Bottom samples at the left and at the right of each quad.
+            let (left, right) = (this[i] >> 1 & 0x0001_0001, this[i] >> 3 & 0x0001_0001);
+            // The two that meet where a quad begins, and where it ends.
+            let begin = left | right << 16 | before[i] >> 19 & 1;
+            let end = right | left >> 16 | (after[i] >> 1 & 1) << 16;
+            *above = begin << 7 | end << 9;
+        }
     }
 }
 
@@ -74,11 +98,14 @@ impl Lane {
 #[derive(Clone, Copy)]
 struct Cursor {
     position: usize,
+    /// MEL symbols, the next one in bit 0, and a bit that is set after the last.
     symbols: u64,
-    left: u32,
     /// Entry of the quad at the left.
     last: u32,
 }
+
+/// Pairs of quads that MEL symbols are decoded for at once: three symbols each at most.
+const CHUNK: usize = 8;
 
 /// Decodes all quads, of blocks whose codewords are in `lanes` and whose suffixes hold their MEL symbols; the
 /// number of bits each block took, which may be more than there are.
@@ -88,37 +115,50 @@ pub(super) fn decode<const N: usize>(
     suffixes: [&[u8]; N],
     shape: Shape,
 ) -> [usize; N] {
-    let (quads, stride) = (shape.quads(), shape.stride());
-    let mut cursors = [Cursor { position: 0, symbols: 0, left: 0, last: 0 }; N];
+    let (whole, is_odd) = (shape.quads() / 2, shape.quads() & 1 == 1);
+    let pairs = shape.quads().div_ceil(2);
+    let mut cursors = [Cursor { position: 0, symbols: 1, last: 0 }; N];
     let mut mels = suffixes.map(Mel::new);
-    for lane in lanes.iter_mut() {
-        lane.quads.patterns[..BEFORE].fill(0);
-    }
-    let whole = quads & !1;
     for row in 0..shape.rows() {
-        let start = BEFORE + row * stride;
-        cursors.iter_mut().for_each(|cursor| cursor.last = 0);
-        if row == 0 {
-            for pair in (start..start + whole).step_by(2) {
-                for n in 0..N {
-                    first::<false>(&mut lanes[n], &mut mels[n], &mut cursors[n], pair);
-                }
+        let start = BEFORE + row * shape.stride() / 2;
+        for lane in lanes.iter_mut() {
+            // No quad is at the left of the first; those at the end of a row were cleared.
+            lane.quads.patterns[start - 1] = 0;
+            if row > 0 {
+                lane.quads.look_below(start - shape.stride() / 2, pairs);
             }
-        } else {
-            for pair in (start..start + whole).step_by(2) {
-                for n in 0..N {
-                    others::<false>(&mut lanes[n], &mut mels[n], &mut cursors[n], pair, stride);
+        }
+        cursors.iter_mut().for_each(|cursor| cursor.last = 0);
+        for chunk in (0..whole).step_by(CHUNK) {
+            for (cursor, mel) in cursors.iter_mut().zip(&mut mels) {
+                mel.ensure(&mut cursor.symbols, 3 * CHUNK as u32);
+            }
+            let chunk = chunk..whole.min(chunk + CHUNK);
+            if row == 0 {
+                for pair in chunk {
+                    for n in 0..N {
+                        first::<false>(&mut lanes[n], &mut cursors[n], pair);
+                    }
+                }
+            } else {
+                for pair in chunk {
+                    for n in 0..N {
+                        others::<false>(&mut lanes[n], &mut cursors[n], start, pair);
+                    }
                 }
             }
         }
         for n in 0..N {
-            let (lane, mel, cursor) = (&mut lanes[n], &mut mels[n], &mut cursors[n]);
-            if quads != whole && row == 0 {
-                first::<true>(lane, mel, cursor, start + whole);
-            } else if quads != whole {
-                others::<true>(lane, mel, cursor, start + whole, stride);
+            let (lane, cursor) = (&mut lanes[n], &mut cursors[n]);
+            if is_odd {
+                mels[n].ensure(&mut cursor.symbols, 3);
+                if row == 0 {
+                    first::<true>(lane, cursor, whole);
+                } else {
+                    others::<true>(lane, cursor, start, whole);
+                }
             }
-            lane.quads.patterns[start + quads..start + stride].fill(0);
+            lane.quads.patterns[start + pairs] = 0;
         }
     }
     cursors.map(|c| c.position)
@@ -132,16 +172,6 @@ fn load(codes: &Codes, position: usize) -> u64 {
     u64::from_le_bytes(bytes) >> (position & 7)
 }
 
-/// Ensures that there are MEL symbols for a pair of quads: three at most.
-#[inline(always)]
-fn ensure_symbols(mel: &mut Mel<'_>, cursor: &mut Cursor) {
-    if cursor.left < 3 {
-        (mel.symbols, mel.left) = (cursor.symbols, cursor.left);
-        mel.refill();
-        (cursor.symbols, cursor.left) = (mel.symbols, mel.left);
-    }
-}
-
 /// The entry of one quad. A quad of an empty context has a codeword only where a MEL symbol says so.
 #[inline(always)]
 fn quad(table: &[u32; 1024], above: u32, window: &mut u64, cursor: &mut Cursor) -> u32 {
@@ -152,23 +182,29 @@ fn quad(table: &[u32; 1024], above: u32, window: &mut u64, cursor: &mut Cursor) 
     let absent = empty & !(cursor.symbols as u32);
     let entry = entry & absent.wrapping_sub(1);
     cursor.symbols >>= empty;
-    cursor.left -= empty;
     *window >>= entry & LENGTH;
     cursor.last = entry;
     entry
 }
 
+/// Keeps a pair of quads, and moves past its codewords and the `length` bits of its residuals.
 #[inline(always)]
-fn store(quads: &mut Quads, pair: usize, entries: [u32; 2], residuals: u16) {
-    let patterns = [(entries[0] >> PATTERNS) as u16, (entries[1] >> PATTERNS) as u16];
-    quads.patterns[pair..pair + 2].copy_from_slice(&patterns);
-    quads.residuals[pair..pair + 2].copy_from_slice(&residuals.to_le_bytes());
+fn store(
+    quads: &mut Quads,
+    cursor: &mut Cursor,
+    pair: usize,
+    [a, b]: [u32; 2],
+    residuals: u16,
+    length: u32,
+) {
+    quads.patterns[pair] = a >> PATTERNS | b & !((1 << PATTERNS) - 1);
+    quads.residuals[pair] = residuals;
+    cursor.position += (((a + b) & LENGTH) + length) as usize;
 }
 
 /// A pair of quads of the first row; of a lone one, the second is empty.
 #[inline(always)]
-fn first<const LONE: bool>(lane: &mut Lane, mel: &mut Mel<'_>, cursor: &mut Cursor, pair: usize) {
-    ensure_symbols(mel, cursor);
+fn first<const LONE: bool>(lane: &mut Lane, cursor: &mut Cursor, pair: usize) {
     let mut window = load(&lane.codes, cursor.position);
     let table = &tables::FIRST_LINES;
     let a = quad(table, 0, &mut window, cursor);
@@ -178,48 +214,27 @@ fn first<const LONE: bool>(lane: &mut Lane, mel: &mut Mel<'_>, cursor: &mut Curs
         // Both have residuals: a symbol says whether both are above 2 (section 7.3.6).
         raised = cursor.symbols & 1 == 1;
         cursor.symbols >>= 1;
-        cursor.left -= 1;
     }
     let (residuals, length) = long_residuals(a & U_OFF != 0, b & U_OFF != 0, window, Some(raised));
-    store(&mut lane.quads, pair, [a, b], residuals);
-    cursor.position += (a & LENGTH) as usize + (b & LENGTH) as usize + length as usize;
+    store(&mut lane.quads, cursor, BEFORE + pair, [a, b], residuals, length);
 }
 
-/// A pair of quads of another row.
+/// A pair of quads of another row, which begins with pair `start`.
 #[inline(always)]
-fn others<const LONE: bool>(
-    lane: &mut Lane,
-    mel: &mut Mel<'_>,
-    cursor: &mut Cursor,
-    pair: usize,
-    stride: usize,
-) {
-    ensure_symbols(mel, cursor);
+fn others<const LONE: bool>(lane: &mut Lane, cursor: &mut Cursor, start: usize, pair: usize) {
     let mut window = load(&lane.codes, cursor.position);
-    // The bottom samples of the quads above, from the one at the left of the pair to the one at its right:
-    // bit 0 of every 16 is set where one of the two that meet there is significant.
-    let above = pair - stride - 1;
-    let around = lane.quads.patterns[above..above + 4].first_chunk::<4>().copied();
-    let around = around.unwrap_or_default();
-    let around = u64::from(around[0])
-        | u64::from(around[1]) << 16
-        | u64::from(around[2]) << 32
-        | u64::from(around[3]) << 48;
-    let edges = around >> 3 | around >> 17;
+    let above = lane.quads.above[pair];
     let table = &tables::OTHER_LINES;
-    let above = ((edges << 7) as u32 & 0x80) | ((edges >> 7) as u32 & 0x200);
-    let a = quad(table, above, &mut window, cursor);
-    let above = ((edges >> 9) as u32 & 0x80) | ((edges >> 23) as u32 & 0x200);
-    let b = if LONE { 0 } else { quad(table, above, &mut window, cursor) };
-    let index = (a & U_OFF) << 2 | (b & U_OFF) << 3 | (window & 0xFF) as u32;
+    let a = quad(table, above & CONTEXT, &mut window, cursor);
+    let b = if LONE { 0 } else { quad(table, above >> 16 & CONTEXT, &mut window, cursor) };
+    let index = (a & U_OFF) | (b & U_OFF) << 1 | (window & 0xFF) as u32;
     let entry = tables::RESIDUALS[index as usize];
     let (mut residuals, mut length) =
         (entry >> 4 & 0x0707, u32::from(entry) & tables::RESIDUAL_LENGTH);
     if entry & tables::RESIDUAL_LONG != 0 {
         (residuals, length) = long_residuals(a & U_OFF != 0, b & U_OFF != 0, window, None);
     }
-    store(&mut lane.quads, pair, [a, b], residuals);
-    cursor.position += (a & LENGTH) as usize + (b & LENGTH) as usize + length as usize;
+    store(&mut lane.quads, cursor, start + pair, [a, b], residuals, length);
 }
 
 /// Residuals of any length (section 7.3.6), that of the first quad in the lower byte, and the bits they

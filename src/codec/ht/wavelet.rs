@@ -214,3 +214,16 @@ pub(super) fn odd_row<T: Number>(
 pub(super) fn finish<T: Number, P: Pixel>(row: &[T], offset: u16, out: &mut Vec<P>) {
     out.extend(row.iter().map(|v| P::from_bits((v.wide() as u16).wrapping_add(offset))));
 }
+
+/// Copies coefficients of magnitude and sign (bit 31); whether all of them are within the [limits](Number::LIMITS).
+#[inline(always)]
+pub(super) fn copy_wide<T: Number>(from: &[u32], to: &mut [T]) -> bool {
+    let (mut least, mut most) = (0, 0);
+    for (to, &from) in to.iter_mut().zip(from) {
+        let (magnitude, sign) = ((from & 0x7FFF_FFFF) as i32, (from as i32) >> 31);
+        let value = (magnitude ^ sign) - sign;
+        (least, most) = (least.min(value), most.max(value));
+        *to = T::wrapped(value);
+    }
+    least >= T::LIMITS.0 && most <= T::LIMITS.1
+}

@@ -1,5 +1,6 @@
 //! Series that are clean stacks, and series that are not.
 
+mod filling;
 mod pixels;
 mod several;
 mod stacks;
