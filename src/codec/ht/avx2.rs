@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::Fault;
 use super::exponents::{Row, are_within, below_narrow, below_wide};
-use super::magnitudes::{self as portable, BEFORE, Bottoms, EXPONENT};
+use super::magnitudes::{self as portable, BEFORE, Bottoms, Coded, EXPONENT};
 use super::segment::{self, Codes, MAGNITUDE_BYTES, Magnitudes};
 use super::simd::{load_4_words, load_16_bytes, store_4_values, store_8_samples, store_8_words};
 use super::vlc::{self, Lane, Quads, Shape};
@@ -76,14 +76,12 @@ pub(super) fn finish<T: Number, P: Pixel>(row: &[T], offset: u16, out: &mut Vec<
 /// `most` is 14 at most, so that eight samples and the bits before them fit in a vector.
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
 pub(super) fn narrow(
-    quads: &Quads,
-    shape: Shape,
-    flat: &Magnitudes,
-    most: u32,
+    coded: Coded<'_>,
     bottoms: &mut Bottoms<u16>,
     out: &mut [i16],
     stride: usize,
 ) -> Result<usize, Fault> {
+    let Coded { quads, shape, flat, most } = coded;
     bottoms.clear();
     let mut position = 0;
     let mut row_of_quads = Row::new();
@@ -197,17 +195,15 @@ pub(super) const WIDE_EXPONENT: u32 = 24;
 /// Magnitudes and signs in 32 bits, two quads at a time, as [`portable::decode`]; `stride` is a multiple of 4.
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
 pub(super) fn wide(
-    quads: &Quads,
-    shape: Shape,
-    flat: &Magnitudes,
-    most: u32,
+    coded: Coded<'_>,
     bottoms: &mut Bottoms<u32>,
     out: &mut [u32],
     stride: usize,
 ) -> Result<usize, Fault> {
-    if most > WIDE_EXPONENT {
-        return portable::decode(quads, shape, flat, most, bottoms, out, stride);
+    if coded.most > WIDE_EXPONENT {
+        return portable::decode(coded, bottoms, out, stride);
     }
+    let Coded { quads, shape, flat, most } = coded;
     bottoms.clear();
     let mut position = 0;
     let mut row_of_quads = Row::new();

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use super::Fault;
 use super::avx2;
 use super::exponents::{Row, are_within, below_narrow, below_wide};
-use super::magnitudes::{self as portable, BEFORE, Bottoms, EXPONENT};
+use super::magnitudes::{self as portable, BEFORE, Bottoms, Coded, EXPONENT};
 use super::segment::{MAGNITUDE_BYTES, Magnitudes};
 use super::simd::{
     load_4_words, load_8_words, load_64_bytes, store_8_values, store_16_samples, store_16_words,
@@ -15,14 +15,12 @@ use super::vlc::{Quads, Shape};
 /// As [`avx2::narrow`](super::avx2::narrow), eight quads at a time; `stride` is a multiple of 16.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,avx2,bmi1,bmi2,lzcnt,popcnt")]
 pub(super) fn narrow(
-    quads: &Quads,
-    shape: Shape,
-    flat: &Magnitudes,
-    most: u32,
+    coded: Coded<'_>,
     bottoms: &mut Bottoms<u16>,
     out: &mut [i16],
     stride: usize,
 ) -> Result<usize, Fault> {
+    let Coded { quads, shape, flat, most } = coded;
     bottoms.clear();
     let mut position = 0;
     let mut row_of_quads = Row::new();
@@ -129,17 +127,15 @@ fn sums(words: __m512i) -> __m512i {
 /// As [`avx2::wide`], four quads at a time; `stride` is a multiple of 8.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,avx2,bmi1,bmi2,lzcnt,popcnt")]
 pub(super) fn wide(
-    quads: &Quads,
-    shape: Shape,
-    flat: &Magnitudes,
-    most: u32,
+    coded: Coded<'_>,
     bottoms: &mut Bottoms<u32>,
     out: &mut [u32],
     stride: usize,
 ) -> Result<usize, Fault> {
-    if most > avx2::WIDE_EXPONENT {
-        return portable::decode(quads, shape, flat, most, bottoms, out, stride);
+    if coded.most > avx2::WIDE_EXPONENT {
+        return portable::decode(coded, bottoms, out, stride);
     }
+    let Coded { quads, shape, flat, most } = coded;
     bottoms.clear();
     let mut position = 0;
     let mut row_of_quads = Row::new();

@@ -2,7 +2,7 @@
 
 use super::Fault;
 use super::instructions::Instructions;
-use super::magnitudes::Bottoms;
+use super::magnitudes::{self, Bottoms};
 use super::refine::refine;
 use super::segment::{self, Magnitudes};
 use super::vlc::{Lane, Shape};
@@ -48,7 +48,7 @@ const UNTRIED: u32 = 8;
 /// A block's coefficients, in rows of so many.
 #[derive(Clone, Copy)]
 pub(super) enum Coefficients<'a> {
-    /// None of them further from zero than [`NARROW`].
+    /// Magnitudes of at most 2^13: of exponents up to [`NARROW_EXPONENT`].
     Narrow(&'a [i16], usize),
     /// Magnitude and sign (bit 31).
     Wide(&'a [u32], usize),
@@ -123,14 +123,15 @@ impl Workspace {
     ) -> Result<Coefficients<'_>, Fault> {
         let stride = shape.width.next_multiple_of(WIDTH);
         let (quads, flat) = (&self.lanes[n].quads, &self.magnitudes);
+        let coded = magnitudes::Coded { quads, shape, flat, most: block.most };
         // An encoder may have left out a last byte of ones.
         let enough = |taken: usize| if taken > flat.bits + 8 { Err(MISSING) } else { Ok(()) };
         self.untried = self.untried.saturating_sub(1);
         let is_narrow = block.most <= NARROW_EXPONENT || self.untried == 0;
         if block.plane == 0 && block.passes == 1 && is_narrow {
             let (bottoms, out) = (&mut self.narrow_bottoms, &mut self.narrow[..]);
-            let most = block.most.min(NARROW_EXPONENT);
-            match instructions.narrow(quads, shape, flat, most, bottoms, out, stride) {
+            let coded = magnitudes::Coded { most: block.most.min(NARROW_EXPONENT), ..coded };
+            match instructions.narrow(coded, bottoms, out, stride) {
                 Some(Ok(taken)) => {
                     enough(taken)?;
                     return Ok(Coefficients::Narrow(&self.narrow, stride));
@@ -141,7 +142,7 @@ impl Workspace {
         }
         self.wide.resize(MOST_SAMPLES, 0);
         let (bottoms, out) = (&mut self.wide_bottoms, &mut self.wide[..]);
-        enough(instructions.wide(quads, shape, flat, block.most, bottoms, out, stride)?)?;
+        enough(instructions.wide(coded, bottoms, out, stride)?)?;
         if block.plane > 0 {
             scale(out, shape, stride, block.plane);
         }

@@ -25,7 +25,7 @@ pub(in super::super) struct Pixels {
 }
 
 /// Samples of a level's buffer that a thread keeps when a frame is done.
-const MOST_KEPT: usize = 4 << 20;
+const MOST_KEPT: usize = 1 << 20;
 
 thread_local! {
     static BUFFERS: RefCell<Buffers> = RefCell::new(Buffers {
@@ -167,7 +167,7 @@ impl Frame<'_> {
         }
         let (least, most) = self.pixels.range();
         let offset = bias + self.pixels.level_shift();
-        let is_within = |v: T| (least..=most).contains(&(v.wide() + offset));
+        let is_within = |v: T| (least..=most).contains(&v.wide().saturating_add(offset));
         if self.pixels.reduced == 0 && !(is_within(bounds.low) && is_within(bounds.high)) {
             return Err(Fault("a pixel is outside the codestream's bits"));
         }
@@ -182,7 +182,7 @@ impl Frame<'_> {
         } else {
             // A low resolution may overshoot.
             let (least, most) = self.pixels.range();
-            let pixel = |v: i32| P::from_bits((v + offset).clamp(least, most) as u16);
+            let pixel = |v: i32| P::from_bits(v.saturating_add(offset).clamp(least, most) as u16);
             out.extend(row.iter().map(|v| pixel(v.wide())));
         }
     }

@@ -5,7 +5,7 @@
 use std::sync::LazyLock;
 
 use super::Fault;
-use super::magnitudes::{self, Bottoms};
+use super::magnitudes::{self, Bottoms, Coded};
 use super::segment::{self, Codes, Magnitudes};
 use super::vlc::{self, Lane, Quads, Shape};
 use super::wavelet::{self, Bounds, Number, Pixel};
@@ -124,13 +124,9 @@ impl Instructions {
 
     /// Magnitudes in 16 bits, of exponents up to `most`; `None` where there is no kernel.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn narrow(
         self,
-        quads: &Quads,
-        shape: Shape,
-        flat: &Magnitudes,
-        most: u32,
+        coded: Coded<'_>,
         bottoms: &mut Bottoms<u16>,
         out: &mut [i16],
         stride: usize,
@@ -138,29 +134,25 @@ impl Instructions {
         dispatch!(
             self,
             None,
-            Some(avx2::narrow(quads, shape, flat, most, bottoms, out, stride)),
-            Some(avx512::narrow(quads, shape, flat, most, bottoms, out, stride))
+            Some(avx2::narrow(coded, bottoms, out, stride)),
+            Some(avx512::narrow(coded, bottoms, out, stride))
         )
     }
 
     /// [`magnitudes::decode`].
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn wide(
         self,
-        quads: &Quads,
-        shape: Shape,
-        flat: &Magnitudes,
-        most: u32,
+        coded: Coded<'_>,
         bottoms: &mut Bottoms<u32>,
         out: &mut [u32],
         stride: usize,
     ) -> Result<usize, Fault> {
         dispatch!(
             self,
-            magnitudes::decode(quads, shape, flat, most, bottoms, out, stride),
-            avx2::wide(quads, shape, flat, most, bottoms, out, stride),
-            avx512::wide(quads, shape, flat, most, bottoms, out, stride)
+            magnitudes::decode(coded, bottoms, out, stride),
+            avx2::wide(coded, bottoms, out, stride),
+            avx512::wide(coded, bottoms, out, stride)
         )
     }
 

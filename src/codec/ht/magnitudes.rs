@@ -32,19 +32,26 @@ impl<T: Copy + Default> Bottoms<T> {
     }
 }
 
+/// What magnitudes and signs are read from.
+#[derive(Clone, Copy)]
+pub(super) struct Coded<'a> {
+    pub quads: &'a Quads,
+    pub shape: Shape,
+    pub flat: &'a Magnitudes,
+    /// The largest exponent there can be, 31 at most.
+    pub most: u32,
+}
+
 /// Magnitudes in bits 0 to 30 and the sign in bit 31, row by row of `stride` (even) samples, whole quads also
-/// where the block's sides are odd. `most` is the largest
-/// exponent there can be, 31 at most. Returns the number of bits taken, which may be more than there are.
+/// where the block's sides are odd. Returns the number of bits taken, which may be more than there are.
 #[inline(always)]
 pub(super) fn decode(
-    quads: &Quads,
-    shape: Shape,
-    flat: &Magnitudes,
-    most: u32,
+    coded: Coded<'_>,
     bottoms: &mut Bottoms<u32>,
     out: &mut [u32],
     stride: usize,
 ) -> Result<usize, Fault> {
+    let Coded { quads, shape, flat, most } = coded;
     bottoms.clear();
     let mut position = 0;
     for row in 0..shape.rows() {

@@ -21,12 +21,12 @@ pub(super) fn refine(
     if with_magnitudes {
         let mut bits = Backward::new(segment);
         let half = 1 << (plane - 1) >> 1;
+        // The middle of the interval gives way to the bit and a new middle.
         let keep = !(3 << (plane - 1) >> 1);
         for (x, y) in scan(shape) {
             if significant[place(x, y, shape)] {
                 let sample = &mut samples[y * stride + x];
-                // The middle of the interval gives way to the bit and a new middle.
-                *sample = *sample & keep & !(1 << (plane - 1)) | bits.bit() << (plane - 1) | half;
+                *sample = *sample & keep | bits.bit() << (plane - 1) | half;
             }
         }
     }

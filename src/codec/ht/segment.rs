@@ -268,3 +268,136 @@ impl<'a> Mel<'a> {
         self.count += bits;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Bytes among which those that are stuffed, or cause it, are frequent.
+    fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
+        let byte = prop_oneof![3 => any::<u8>(), 1 => Just(0xFF), 1 => Just(0x7F), 1 => Just(0x90)];
+        prop::collection::vec(byte, 0..most)
+    }
+
+    fn bit(flat: &[u8], n: usize) -> u8 {
+        flat[n / 8] >> (n % 8) & 1
+    }
+
+    proptest! {
+        /// As procedure importMagSgnBit reads them, one by one.
+        #[test]
+        fn magnitudes_are_what_is_read_bit_by_bit(bytes in bytes(300)) {
+            let mut expected = Some(Vec::new());
+            let mut last = 0;
+            for &byte in &bytes {
+                let count = if last == 0xFF { 7 } else { 8 };
+                if count == 7 && byte & 0x80 != 0 {
+                    expected = None;
+                }
+                if let Some(bits) = &mut expected {
+                    bits.extend((0..count).map(|n| byte >> n & 1));
+                }
+                last = byte;
+            }
+            let mut flat = Magnitudes::new();
+            let result = super::magnitudes(&bytes, &mut flat, without);
+            prop_assert_eq!(result.is_ok(), expected.is_some());
+            if let Some(expected) = expected {
+                prop_assert_eq!(flat.bits, expected.len());
+                prop_assert!(expected.iter().enumerate().all(|(n, &b)| bit(&flat.bytes[..], n) == b));
+                // An encoder may leave out a last byte of ones.
+                prop_assert!((0..64).all(|n| bit(&flat.bytes[..], flat.bits + n) == 1));
+            }
+        }
+
+        /// As procedure importVLCBit reads them, one by one from the end.
+        #[test]
+        fn codewords_are_what_is_read_bit_by_bit(bytes in bytes(300), end: [u8; 2]) {
+            let suffix = [&bytes[..], &end].concat();
+            let mut last = end[0] | 0x0F;
+            let first = last >> 4;
+            let count = if first & 7 == 7 { 3 } else { 4 };
+            let mut expected = Some((0..count).map(|n| first >> n & 1).collect::<Vec<_>>());
+            for &byte in bytes.iter().rev() {
+                let count = if last > 0x8F && byte & 0x7F == 0x7F { 7 } else { 8 };
+                if count == 7 && byte & 0x80 != 0 {
+                    expected = None;
+                }
+                if let Some(bits) = &mut expected {
+                    bits.extend((0..count).map(|n| byte >> n & 1));
+                }
+                last = byte;
+            }
+            let mut flat = Codes::new();
+            let result = super::codewords(&suffix, &mut flat, without);
+            prop_assert_eq!(result.is_ok(), expected.is_some());
+            if let Some(expected) = expected {
+                prop_assert_eq!(flat.bits, expected.len());
+                prop_assert!(expected.iter().enumerate().all(|(n, &b)| bit(&flat.bytes[..], n) == b));
+            }
+        }
+
+        /// As procedure decodeMELSym decodes them, one by one.
+        #[test]
+        fn runs_are_what_is_decoded_symbol_by_symbol(suffix in prop::collection::vec(any::<u8>(), 2..40)) {
+            let mut bits = {
+                let (mut at, mut last) = (0, 0);
+                let length = suffix.len();
+                let suffix = suffix.clone();
+                std::iter::from_fn(move || {
+                    let byte = match suffix.get(at) {
+                        Some(byte) if at + 2 == length => byte | 0x0F,
+                        Some(_) if at + 1 == length => 0xFF,
+                        Some(&byte) => byte,
+                        None => 0xFF,
+                    };
+                    let count = if last == 0xFF { 7 } else { 8 };
+                    (at, last) = (at + 1, byte);
+                    Some((0..count).rev().map(move |n| byte >> n & 1))
+                })
+                .flatten()
+            };
+            let mut mel = Mel::new(&suffix);
+            let mut symbols = 1;
+            let (mut state, mut run, mut one) = (0_usize, 0, false);
+            for _ in 0..500 {
+                if run == 0 && !one {
+                    let exponent = EXPONENTS[state];
+                    if bits.next() == Some(1) {
+                        run = 1 << exponent;
+                        state = (state + 1).min(12);
+                    } else {
+                        run = (0..exponent).fold(0, |n, _| 2 * n + u32::from(bits.next().unwrap()));
+                        one = true;
+                        state = state.saturating_sub(1);
+                    }
+                }
+                let expected = if run > 0 {
+                    run -= 1;
+                    0
+                } else {
+                    one = false;
+                    1
+                };
+                mel.ensure(&mut symbols, 3);
+                prop_assert_eq!(symbols & 1, expected);
+                symbols >>= 1;
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_that_cannot_be_are_refused() {
+        assert_eq!(suffix_start(&[0, 0, 3, 0]), Ok(1));
+        for cleanup in [&[][..], &[2], &[1, 0], &[0, 5, 0], &[0xFF; 6]] {
+            assert_eq!(suffix_start(cleanup), Err(LENGTH), "{cleanup:?}");
+        }
+        let mut flat = Magnitudes::new();
+        assert_eq!(super::magnitudes(&vec![0; MOST_PREFIX + 1], &mut flat, without), Err(LENGTH));
+        assert_eq!(super::magnitudes(&vec![0; MOST_PREFIX], &mut flat, without), Err(LENGTH));
+        assert_eq!(super::magnitudes(&[0; 4096 * 31 / 8], &mut flat, without), Ok(()));
+        assert_eq!(super::codewords(&[0; 4079], &mut Codes::new(), without), Ok(()));
+    }
+}

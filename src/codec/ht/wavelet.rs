@@ -227,3 +227,68 @@ pub(super) fn copy_wide<T: Number>(from: &[u32], to: &mut [T]) -> bool {
     }
     least >= T::LIMITS.0 && most <= T::LIMITS.1
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The forward transform of a signal (equations F-9 and F-10), as it is written there.
+    fn halves(signal: &[i32]) -> (Vec<i32>, Vec<i32>) {
+        let n = signal.len() as i64;
+        let mirrored = |at: i64| {
+            let at = if at < 0 { -at } else { at };
+            (if at >= n { 2 * (n - 1) - at } else { at }) as usize
+        };
+        let x = |at: i64| signal[mirrored(at)];
+        let odd = |k: i64| x(2 * k + 1) - ((x(2 * k) + x(2 * k + 2)) >> 1);
+        // An odd place beyond an end is the mirror image of one that there is.
+        let high = |k: i64| odd((mirrored(2 * k + 1) as i64 - 1) / 2);
+        let low = |k: i64| x(2 * k) + ((high(k - 1) + high(k) + 2) >> 2);
+        if n == 1 {
+            return (signal.to_vec(), Vec::new());
+        }
+        ((0..(n + 1) / 2).map(low).collect(), (0..n / 2).map(odd).collect())
+    }
+
+    fn inverse<T: Number>(low: &[i32], high: &[i32]) -> (Vec<i32>, Bounds<T>) {
+        let [low, high] = [low, high].map(|h| h.iter().map(|&v| T::wrapped(v)).collect::<Vec<_>>());
+        let mut out = vec![T::default(); low.len() + high.len()];
+        let mut scratch = vec![T::default(); low.len()];
+        let mut bounds = Bounds::new();
+        row(&low, &high, &mut scratch, &mut out, &mut bounds);
+        (out.iter().map(|v| v.wide()).collect(), bounds)
+    }
+
+    proptest! {
+        #[test]
+        fn rows_come_back(signal in prop::collection::vec(-4000..4000i32, 1..200)) {
+            let (low, high) = halves(&signal);
+            let (back, bounds) = inverse::<i32>(&low, &high);
+            prop_assert_eq!(&back, &signal);
+            prop_assert!(bounds.hold());
+            let (back, bounds) = inverse::<i16>(&low, &high);
+            prop_assert_eq!(&back, &signal);
+            prop_assert!(bounds.hold());
+        }
+
+        /// What 16 bits give is right wherever the bounds hold.
+        #[test]
+        fn bounds_show_what_wrapped_around(
+            low in prop::collection::vec(i16::LIMITS.0..=i16::LIMITS.1, 1..60),
+            high in prop::collection::vec(i16::LIMITS.0..=i16::LIMITS.1, 60),
+            odd: bool,
+        ) {
+            let high = &high[..low.len() - usize::from(odd)];
+            let (wide, _) = inverse::<i32>(&low, high);
+            let (narrow, bounds) = inverse::<i16>(&low, high);
+            let (least, most) = i16::LIMITS;
+            let fits = wide.iter().all(|v| (least..=most).contains(v));
+            prop_assert_eq!(bounds.hold(), fits || high.is_empty());
+            if fits {
+                prop_assert_eq!(narrow, wide);
+            }
+        }
+    }
+}
