@@ -72,7 +72,6 @@ pub fn parse(input: &[u8]) -> Option<(Plain, Option<&[u8]>, u8)> {
     let (&[width, height, levels, flags, block, depth], rest) = input.split_first_chunk::<6>()?;
     let size = (u32::from(width % MOST_SIDE) + 1, u32::from(height % MOST_SIDE) + 1);
     let (levels, reduced) = (levels & 7, levels >> 3 & 3);
-    let levels = levels.min(size.0.min(size.1).ilog2() as u8);
     let sizes = block_sizes();
     let (planes, rest) = rest.split_at_checked(3 * usize::from(levels) + 1)?;
     let mut stream = Plain {

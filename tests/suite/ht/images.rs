@@ -16,6 +16,10 @@ pub struct Image {
     /// Exponents of the code-blocks' sides.
     pub block: (u32, u32),
     pub progression: &'static str,
+    /// Exponents of the precincts' sides, where they are not all of a resolution.
+    pub precincts: Option<(u32, u32)>,
+    /// A tile-part for each resolution, and a list of their lengths.
+    pub is_divided: bool,
     pub content: Content,
     pub seed: u32,
 }
@@ -86,11 +90,6 @@ impl Image {
         }
     }
 
-    /// Whether the codestream has the form that the decoder reads: no resolution is empty.
-    pub fn is_plain(&self) -> bool {
-        self.format.rows.min(self.format.columns) >= 1 << self.levels
-    }
-
     /// The codestream; `None` where the encoder gives up.
     pub fn encode(&self) -> Option<Vec<u8>> {
         self.encode_pixels(&self.pixels())
@@ -115,7 +114,15 @@ impl Image {
         cod.set_reversible(true);
         cod.set_color_transform(false);
         cod.set_progression_order(self.progression)?;
+        if let Some((x, y)) = self.precincts {
+            let sizes = vec![Size::new(1 << x, 1 << y); self.levels as usize + 1];
+            cod.set_precinct_size(sizes.len() as i32, &sizes);
+        }
         coder.set_planar(0);
+        if self.is_divided {
+            coder.set_tilepart_divisions(1);
+            coder.request_tlm_marker(true);
+        }
         let mut file = MemOutfile::new();
         coder.write_headers(&mut file, &[])?;
         for line in pixels.chunks(columns as usize) {
@@ -147,19 +154,19 @@ pub fn images(most: u32) -> impl Strategy<Value = Image> {
     let depth = prop_oneof![3 => 8_u16..=16, 1 => 1_u16..8, 1 => Just(16_u16)];
     let progression = prop::sample::select(vec!["RPCL", "LRCP", "RLCP", "PCRL", "CPRL"]);
     let form = (side(), side(), depth, any::<bool>());
-    (form, 0_u32..=6, blocks(), progression, contents(), any::<u32>()).prop_map(
-        |((rows, columns, bits_stored, signed), levels, block, progression, content, seed)| {
-            // Now and then a level more than the sides have.
-            let levels = levels.min(rows.min(columns).ilog2() + u32::from(seed.is_multiple_of(16)));
-            let format = FrameFormat {
-                rows,
-                columns,
-                bits_allocated: 16,
-                bits_stored,
-                signed,
-                float: false,
-            };
-            Image { format, levels, block, progression, content, seed }
-        },
-    )
+    let coding = (0_u32..=6, blocks(), progression, precincts(), prop::bool::weighted(0.2));
+    (form, coding, contents(), any::<u32>()).prop_map(|(form, coding, content, seed)| {
+        let (rows, columns, bits_stored, signed) = form;
+        let (levels, block, progression, precincts, is_divided) = coding;
+        // Now and then a level more than the sides have.
+        let levels = levels.min(rows.min(columns).ilog2() + u32::from(seed.is_multiple_of(16)));
+        let format =
+            FrameFormat { rows, columns, bits_allocated: 16, bits_stored, signed, float: false };
+        Image { format, levels, block, progression, precincts, is_divided, content, seed }
+    })
+}
+
+/// Sides of precincts, most often those of the whole image.
+fn precincts() -> impl Strategy<Value = Option<(u32, u32)>> {
+    prop_oneof![3 => Just(None), 1 => (4_u32..9, 4_u32..9).prop_map(Some)]
 }
