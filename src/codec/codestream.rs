@@ -46,8 +46,8 @@ const MAX_PROGRESSIONS: u64 = 32;
 /// Magnitude bit-planes of a subband beyond which a coefficient and its sign take more than 31 bits.
 const MAX_BIT_PLANES: u8 = 30;
 
-/// Exponent of the smallest code-block's sides.
-const SMALLEST_BLOCK: u8 = 2;
+/// Packets of a codestream that are listed, to be read in their order.
+const MAX_PLAIN_PACKETS: u64 = 1 << 16;
 
 /// What matters of a codestream that passed [`check`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +60,8 @@ pub(super) struct Codestream {
     pub high_throughput: bool,
     /// Decomposition levels: how often the image can be halved.
     pub levels: u8,
-    /// One tile, one layer, the reversible wavelet and the high-throughput coder, and no marker segment that
-    /// changes any of it: the form that HTJ2K encoders for DICOM write.
+    /// One tile, the reversible wavelet and the high-throughput coder, and no marker segment that changes any
+    /// of it: the form that HTJ2K encoders for DICOM write.
     pub plain: Option<Plain>,
     /// Bytes from SOC to EOC, without the padding after it.
     pub length: usize,
@@ -102,7 +102,7 @@ pub(super) fn check(data: &[u8], format: &FrameFormat) -> Result<Codestream> {
     cod.check_packets(&siz, tiles.max(1), data.len())?;
     let parts = tile_parts(&mut reader, tiles)?;
     let is_plain =
-        tiles == 1 && parts.bare && !header.unusual && siz.offset == (0, 0) && cod.is_plain();
+        tiles == 1 && parts.bare && !header.unusual && siz.offset == (0, 0) && cod.is_plain(&siz);
     let bit_planes = header.bit_planes.filter(|_| is_plain);
     let bit_planes = bit_planes.filter(|b| b.len() > 3 * usize::from(cod.levels));
     Ok(Codestream {
@@ -502,19 +502,18 @@ impl Cod {
         Err(corrupt(format!("{bytes} bytes of codestream cannot hold its {packets} packets")))
     }
 
-    /// No block style but HT, one layer, and precincts that a code-block fits in.
-    fn is_plain(&self) -> bool {
-        let fits = |r: u8| {
-            let (x, y) = self.precinct(r);
-            let halved = u8::from(r > 0);
-            x >= halved + SMALLEST_BLOCK && y >= halved + SMALLEST_BLOCK
-        };
+    /// No block style but HT, and packets that are few enough to be listed.
+    fn is_plain(&self, siz: &Siz) -> bool {
+        let precincts = (0..=self.levels).map(|r| self.precincts_at(r, siz));
+        let precincts = precincts.fold(0, u64::saturating_add);
+        // Half of a precinct's side is its side in a subband (annex B.7).
+        let halves = |r: u8| r == 0 || (self.precinct(r).0 > 0 && self.precinct(r).1 > 0);
         self.style & !7 == 0
             && self.block_style == 0x40
-            && self.layers == 1
             && self.reversible
             && self.progression <= 4
-            && (0..=self.levels).all(fits)
+            && (0..=self.levels).all(halves)
+            && precincts.saturating_mul(self.layers.into()) <= MAX_PLAIN_PACKETS
     }
 
     fn tile(&self, siz: &Siz, bit_planes: Vec<u8>) -> Tile {
@@ -523,7 +522,8 @@ impl Cod {
             levels: self.levels,
             block: self.block,
             precincts: (0..=self.levels).map(|r| self.precinct(r)).collect(),
-            by_position: self.progression >= 3,
+            layers: self.layers,
+            progression: self.progression,
             may_have_sop: self.style & 2 != 0,
             has_eph: self.style & 4 != 0,
             bit_planes,

@@ -27,15 +27,15 @@ pub(super) fn decode(
     instructions: Instructions,
 ) -> Result<Option<Samples>> {
     let Some(plain) = &stream.plain else { return Ok(None) };
-    let (packets, tile) = (&plain.packets(data)[..], &plain.tile);
+    let (mut packets, tile) = (plain.packets(data), &plain.tile);
     let reduced = reduced.min(tile.levels);
     let resolutions = tile.levels - reduced + 1;
-    let Some(bands) = tile.bands(packets, resolutions) else {
+    let Some(bands) = tile.bands(&mut packets, resolutions) else {
         // Malformed or incomplete; the reference decoder says which.
         return Ok(None);
     };
     let pixels = Pixels { precision: stream.precision, signed: stream.signed, reduced };
-    let side = |pixels: u32| pixels.div_ceil(1 << reduced) as usize;
+    let side = |pixels: u32| u64::from(pixels).div_ceil(1 << reduced) as usize;
     let count = side(format.rows) * side(format.columns);
     let failed = |fault: ht::Fault| match fault {
         ht::NO_MEMORY => Error::new(ErrorKind::OutOfMemory, fault.0),
@@ -43,11 +43,11 @@ pub(super) fn decode(
     };
     let samples = if format.signed {
         let mut out = room_in(buffer_i16(count), count)?;
-        ht::decode(tile, &bands, packets, pixels, instructions, &mut out).map_err(failed)?;
+        ht::decode(tile, &bands, &packets, pixels, instructions, &mut out).map_err(failed)?;
         Samples::I16(out)
     } else {
         let mut out = room_in(buffer_u16(count), count)?;
-        ht::decode(tile, &bands, packets, pixels, instructions, &mut out).map_err(failed)?;
+        ht::decode(tile, &bands, &packets, pixels, instructions, &mut out).map_err(failed)?;
         Samples::U16(out)
     };
     Ok(Some(reinterpreted(samples, stream.precision, stream.signed)))

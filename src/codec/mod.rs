@@ -6,6 +6,7 @@
 //! Decoding is plain computation on the caller's thread; callers decode frames in parallel.
 
 mod codestream;
+mod contributions;
 mod ht;
 mod htj2k;
 mod jpeg;
@@ -17,6 +18,7 @@ mod jpegls_header;
 mod jpegxl;
 mod native;
 mod openjp2_ffi;
+mod packet_bits;
 mod packets;
 #[doc(hidden)]
 pub mod plain;

@@ -2,7 +2,8 @@
 //! fuzzing, which change a block's bytes and want everything around it sound.
 
 use super::codestream;
-use super::packets::{Band, Block, Tile};
+use super::contributions::Block;
+use super::packets::{Band, Tile};
 use super::{FrameFormat, Result};
 
 /// A codestream of one tile, one component and one layer, with the high-throughput coder and the reversible
@@ -48,11 +49,13 @@ impl Plain {
     pub fn read(data: &[u8], format: &FrameFormat) -> Result<Option<Self>> {
         let stream = codestream::check(data, format)?;
         let Some(plain) = stream.plain else { return Ok(None) };
-        let (packets, tile) = (&plain.packets(data)[..], plain.tile.clone());
-        if tile != Tile::simple(tile.size, tile.levels, tile.block, tile.bit_planes.clone()) {
+        let (mut packets, tile) = (plain.packets(data), plain.tile.clone());
+        // With one packet a resolution, all orders are one.
+        let simple = Tile::simple(tile.size, tile.levels, tile.block, tile.bit_planes.clone());
+        if tile != (Tile { progression: tile.progression, ..simple }) {
             return Ok(None);
         }
-        let Some(bands) = tile.bands(packets, u8::MAX) else { return Ok(None) };
+        let Some(bands) = tile.bands(&mut packets, u8::MAX) else { return Ok(None) };
         let taken = |block: Block| PlainBlock {
             passes: block.passes,
             skipped: block.skipped_bit_planes,
@@ -87,7 +90,7 @@ impl Plain {
     fn bands(&self) -> Vec<Band> {
         let tile = Tile::simple(self.size, self.levels, self.block, self.bit_planes.clone());
         // Packets without blocks: the subbands and how many blocks each has.
-        tile.bands(&vec![0; usize::from(self.levels) + 1], u8::MAX).unwrap_or_default()
+        tile.bands(&mut vec![0; usize::from(self.levels) + 1].into(), u8::MAX).unwrap_or_default()
     }
 
     /// Width and height of every code-block, in the order of `blocks`.

@@ -1,6 +1,7 @@
 //! A stripe: one row of code-blocks, of one subband or of several.
 
-use super::super::packets::{Band, Block};
+use super::super::contributions::Block;
+use super::super::packets::Band;
 use super::block::{Coded, Coefficients, Workspace};
 use super::instructions::Instructions;
 use super::vlc::Shape;

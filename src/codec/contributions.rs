@@ -1,0 +1,187 @@
+//! What packets say of one code-block (ISO/IEC 15444-1 annex B.10.6 and B.10.7, and ISO/IEC 15444-15): coding
+//! passes and the lengths of their segments, which may come in several quality layers.
+
+use std::borrow::Cow;
+
+use super::packet_bits::Bits;
+
+/// A code-block that packets include.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Block {
+    /// Where its bytes begin.
+    pub start: usize,
+    /// Bytes of the cleanup pass.
+    pub cleanup: usize,
+    /// Bytes of the significance propagation and magnitude refinement passes, which follow.
+    pub refinement: usize,
+    /// 1 to 3.
+    pub passes: u32,
+    /// Bit-planes above the lowest of the cleanup pass.
+    pub skipped_bit_planes: u32,
+}
+
+/// A code-block while packets are read.
+#[derive(Debug)]
+pub(super) struct Growing {
+    missing_bit_planes: u32,
+    /// Lblock, which lengths have bits of.
+    length_bits: u32,
+    /// Coding passes so far, placeholders among them: sets of a cleanup pass and two of refinement.
+    passes: u32,
+    segments: Vec<Segment>,
+    /// Segments whose bytes were not found yet are those from here on.
+    placed: usize,
+}
+
+/// Bytes of one pass or two in one packet.
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    set: u32,
+    passes: u32,
+    is_refinement: bool,
+    start: usize,
+    length: usize,
+}
+
+impl Growing {
+    pub fn new(missing_bit_planes: u32) -> Self {
+        let segments = Vec::with_capacity(2);
+        Self { missing_bit_planes, length_bits: 3, passes: 0, segments, placed: 0 }
+    }
+
+    /// Reads what a packet header says of the block.
+    pub fn read(&mut self, bits: &mut Bits<'_>) -> Option<()> {
+        let mut new = passes(bits)?;
+        while bits.bit()? == 1 {
+            self.length_bits += 1;
+        }
+        if self.segments.is_empty() {
+            new = self.begin(bits, new)?;
+        }
+        while new > 0 {
+            // The cleanup pass has a segment, and so have those after it together.
+            let (set, kind) = (self.passes / 3, self.passes % 3);
+            let is_refinement = kind > 0;
+            let passes = if is_refinement { new.min(3 - kind) } else { 1 };
+            let length = bits.number(self.length_bits + passes.ilog2())? as usize;
+            self.segments.push(Segment { set, passes, is_refinement, start: 0, length });
+            self.passes = self.passes.checked_add(passes)?;
+            new -= passes;
+        }
+        Some(())
+    }
+
+    /// Reads `new` passes of a block that has no bytes so far, up to the first cleanup pass that has: those
+    /// before it are placeholders and share its length. How many passes are left.
+    fn begin(&mut self, bits: &mut Bits<'_>, new: u32) -> Option<u32> {
+        let last = self.passes.checked_add(new)?;
+        // Passes of refinement at the end, after the last cleanup pass.
+        let refining = (last - 1) % 3;
+        let (mut shared, mut length) = (0, 0);
+        if let Some(first) = new.checked_sub(refining).filter(|&first| first > 0) {
+            shared = first.ilog2();
+            length = bits.number(self.length_bits + shared)? as usize;
+            if length > 0 {
+                let set = (last - refining - 1) / 3;
+                self.segments.push(Segment {
+                    set,
+                    passes: 1,
+                    is_refinement: false,
+                    start: 0,
+                    length,
+                });
+                self.passes = last - refining;
+                return Some(refining);
+            }
+        } else {
+            length = bits.number(self.length_bits)? as usize;
+        }
+        // Placeholders all: a length of nothing, with as many bits as all of them call for.
+        (length == 0 && bits.number(new.ilog2() - shared)? == 0).then_some(())?;
+        self.passes = last;
+        Some(0)
+    }
+
+    /// Takes note that the new segments' bytes begin at a place; where the next block's do.
+    pub fn place(&mut self, mut at: usize) -> Option<usize> {
+        for segment in self.segments.iter_mut().skip(self.placed) {
+            segment.start = at;
+            at = at.checked_add(segment.length)?;
+        }
+        self.placed = self.segments.len();
+        Some(at)
+    }
+
+    /// The block, of the last set of passes that there is; its bytes are brought together at the end of
+    /// `data` where they are apart. `Some(None)` where all passes are placeholders, `None` where it is
+    /// unsound.
+    pub fn end(&self, data: &mut Cow<'_, [u8]>) -> Option<Option<Block>> {
+        if self.segments.is_empty() {
+            return Some(None);
+        }
+        let sets = self.segments.iter().filter(|s| !s.is_refinement && s.length > 0);
+        let set = sets.last()?.set;
+        let of = |is_refinement: bool| {
+            let segments = self.segments.iter().filter(move |s| s.set == set);
+            segments.filter(move |s| s.is_refinement == is_refinement)
+        };
+        let length = |is_refinement: bool| of(is_refinement).map(|s| s.length).sum::<usize>();
+        let mut next = None;
+        let mut is_whole = true;
+        for segment in of(false).chain(of(true)) {
+            is_whole &= next.is_none_or(|next| next == segment.start);
+            next = Some(segment.start + segment.length);
+        }
+        let mut block = Block {
+            start: of(false).next()?.start,
+            cleanup: length(false),
+            refinement: length(true),
+            passes: 1 + of(true).map(|s| s.passes).sum::<u32>(),
+            skipped_bit_planes: self.missing_bit_planes.checked_add(set)?,
+        };
+        if !is_whole {
+            let mut bytes = Vec::new();
+            for segment in of(false).chain(of(true)) {
+                bytes.extend_from_slice(data.get(segment.start..)?.get(..segment.length)?);
+            }
+            block.start = data.len();
+            data.to_mut().extend(bytes);
+        }
+        block.is_sound(data).then_some(Some(block))
+    }
+}
+
+impl Block {
+    /// Whether the block decoder reads it in full (ISO/IEC 15444-15 section 7.1.1: the last two
+    /// bytes of the cleanup pass say how long its suffix is).
+    fn is_sound(&self, data: &[u8]) -> bool {
+        let last_plane = if self.passes > 1 { 28 } else { 29 };
+        let Some(bytes) = data.get(self.start..) else { return false };
+        let Some((cleanup, rest)) = bytes.split_at_checked(self.cleanup) else { return false };
+        if rest.len() < self.refinement {
+            return false;
+        }
+        let &[.., low, high] = cleanup else { return false };
+        let suffix = usize::from(high) << 4 | usize::from(low & 0x0F);
+        self.skipped_bit_planes <= last_plane
+            && (self.passes == 1 || self.refinement > 0)
+            && (2..=self.cleanup.min(4079)).contains(&suffix)
+    }
+}
+
+/// Number of coding passes (annex B.10.6, table B.4).
+fn passes(bits: &mut Bits<'_>) -> Option<u32> {
+    if bits.bit()? == 0 {
+        return Some(1);
+    }
+    if bits.bit()? == 0 {
+        return Some(2);
+    }
+    Some(match bits.number(2)? {
+        3 => match bits.number(5)? {
+            31 => 37 + bits.number(7)?,
+            n => 6 + n,
+        },
+        n => 3 + n,
+    })
+}
