@@ -139,7 +139,10 @@ pub(super) fn codewords(
     let mut sink = Sink::new(&mut flat.bytes[..]);
     // The last 12 bits are the length; codewords begin in the upper half of the last byte but one.
     let first = u64::from(low >> 4);
-    let (first, count) = if first & 7 == 7 { (first & 7, 3) } else { (first, 4) };
+    if first == 0xF {
+        return Err(STUFFING);
+    }
+    let count = if first == 7 { 3 } else { 4 };
     sink.push(first, count)?;
     let mut carried = if low | 0x0F > 0x8F { 0x80 } else { 0 };
     let (rest, words) = bytes.as_rchunks::<8>();
@@ -319,7 +322,8 @@ mod tests {
             let mut last = end[0] | 0x0F;
             let first = last >> 4;
             let count = if first & 7 == 7 { 3 } else { 4 };
-            let mut expected = Some((0..count).map(|n| first >> n & 1).collect::<Vec<_>>());
+            let sound = first != 0xF;
+            let mut expected = sound.then(|| (0..count).map(|n| first >> n & 1).collect::<Vec<_>>());
             for &byte in bytes.iter().rev() {
                 let count = if last > 0x8F && byte & 0x7F == 0x7F { 7 } else { 8 };
                 if count == 7 && byte & 0x80 != 0 {
