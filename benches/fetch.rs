@@ -21,6 +21,8 @@ use ahi_inference::progress::Silent;
 use ahi_inference::source::ahi::{AhiClient, AhiSettings, AhiSource, ImageSetId};
 use ahi_inference::source::{ImageSource, aws};
 use ahi_inference::volume::{Plan, plan};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
 use futures::TryStreamExt;
 use serde_json::json;
 
@@ -124,6 +126,12 @@ async fn measure(endpoint: &str, datastore: &str, image_set: &str, numbers: &[us
         ..aws::AwsSettings::default()
     };
     let config = aws::sdk_config(&settings).await.expect("the settings");
+    // The emulator takes any credentials, and whoever runs this may have none.
+    let credentials = Credentials::from_keys("emulator", "emulator", None);
+    let config = config
+        .into_builder()
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .build();
     // The service's rate is no property of this program.
     let unbounded = Rate { per_second: 1_000_000, burst: 1_000_000 };
     let client = AhiClient::new(

@@ -24,9 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("AHI_SHARED", ROOT.parent / "shared"))
 BINARY = Path(os.environ.get("AHI_INFERENCE_BIN", ROOT / "target/release/ahi-inference"))
 LISTENING = r"listening on (http://\S+)"
-FETCH = os.environ["AHI_FETCH_BENCH"]
+FETCH = os.environ["FETCH_BENCH"]
 # What names the programs is no setting of the program, which refuses unknown ones.
-OWN = ("AHI_INFERENCE_BIN", "AHI_FETCH_BENCH")
+OWN = ("AHI_INFERENCE_BIN", "FETCH_BENCH")
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in OWN}
 KEYS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1"}

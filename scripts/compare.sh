@@ -13,8 +13,8 @@ cd "$ROOT"
 
 python=$(scripts/setup-compare.sh)
 cargo build --release --locked --quiet
-AHI_FETCH_BENCH=$(bench_program fetch)
-export AHI_FETCH_BENCH
+FETCH_BENCH=$(bench_program fetch)
+export FETCH_BENCH
 ORT_DYLIB_PATH=$(scripts/get-onnxruntime.sh)
 export ORT_DYLIB_PATH
 exec "$python" scripts/compare.py "$@"

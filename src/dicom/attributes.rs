@@ -60,7 +60,8 @@ pub trait Attributes {
 
 impl Attributes for Dataset {
     fn texts(&self, tag: Tag) -> Vec<String> {
-        let Ok(Some(element)) = self.element_opt(tag) else { return Vec::new() };
+        // Not `element_opt`, which makes an error with a backtrace of what is absent, and drops it.
+        let Some(element) = self.get(tag) else { return Vec::new() };
         let Some(value) = element.value().primitive() else { return Vec::new() };
         let trimmed = |s: &str| s.trim_matches(|c: char| c == '\0' || c.is_whitespace()).to_owned();
         match value {

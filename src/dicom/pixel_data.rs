@@ -44,7 +44,7 @@ pub fn mark(dataset: &mut Dataset, tag: Tag) {
 
 /// The element that held the pixels, where they are floating-point numbers.
 pub fn float_pixels(dataset: &Dataset) -> Option<FloatPixels> {
-    let has = |tag| matches!(dataset.element_opt(tag), Ok(Some(_)));
+    let has = |tag| dataset.get(tag).is_some();
     FLOATS.into_iter().find(|(tag, _, _)| has(*tag)).and_then(|(tag, _, _)| float_element(tag))
 }
 
@@ -52,7 +52,7 @@ pub fn float_pixels(dataset: &Dataset) -> Option<FloatPixels> {
 /// Bits Stored, High Bit and Pixel Representation (type 1 in PS3.3 C.7.6.3), those of floating-point
 /// numbers have none of the three.
 pub fn infer(dataset: &mut Dataset) {
-    let has = |tag| matches!(dataset.element_opt(tag), Ok(Some(_)));
+    let has = |tag| dataset.get(tag).is_some();
     let integers = [tags::BITS_STORED, tags::HIGH_BIT, tags::PIXEL_REPRESENTATION];
     if integers.into_iter().any(has) || float_pixels(dataset).is_some() {
         return;

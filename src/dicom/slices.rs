@@ -150,11 +150,11 @@ fn no_slice(instance: &Instance) -> Option<NoSlice> {
 /// of those of any frame (PS3.3 C.7.6.16).
 fn has_somewhere(dataset: &Dataset, group: Tag, tag: Tag) -> bool {
     let items = |sequence| -> &[Dataset] {
-        let element = dataset.element_opt(sequence).ok().flatten();
+        let element = dataset.get(sequence);
         element.and_then(|e| e.items()).unwrap_or_default()
     };
     let in_macro = |item: &Dataset| {
-        let group = item.element_opt(group).ok().flatten();
+        let group = item.get(group);
         group.and_then(|e| e.items()?.first()).is_some_and(|item| item.text(tag).is_some())
     };
     dataset.text(tag).is_some()

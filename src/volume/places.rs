@@ -15,8 +15,8 @@ pub(super) struct Places<'a> {
 impl<'a> Places<'a> {
     pub fn new(dataset: &'a Dataset, frame: usize, macro_sequence: Tag) -> Self {
         let group = |sequence: Tag, item: usize| -> Option<&'a Dataset> {
-            let groups = dataset.element_opt(sequence).ok()??.items()?;
-            groups.get(item)?.element_opt(macro_sequence).ok()??.items()?.first()
+            let groups = dataset.get(sequence)?.items()?;
+            groups.get(item)?.get(macro_sequence)?.items()?.first()
         };
         let candidates = [
             group(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, frame),
@@ -31,7 +31,7 @@ impl<'a> Places<'a> {
     fn holding(&self, tag: Tag) -> &'a Dataset {
         self.candidates
             .iter()
-            .find(|d| d.element_opt(tag).ok().flatten().is_some())
+            .find(|d| d.get(tag).is_some())
             .or(self.candidates.last())
             .copied()
             .unwrap_or_else(|| unreachable!("the top level is always a candidate"))
@@ -47,7 +47,7 @@ impl<'a> Places<'a> {
 
     /// The first item of a sequence that stands there.
     pub fn item(&self, sequence: Tag) -> Option<&'a Dataset> {
-        self.holding(sequence).element_opt(sequence).ok()??.items()?.first()
+        self.holding(sequence).get(sequence)?.items()?.first()
     }
 
     /// All values as text; empty where none has the attribute.

@@ -120,7 +120,7 @@ pub(super) fn refuse_mosaic(dataset: &Dataset) -> Result<()> {
 }
 
 fn sequence_is_there(dataset: &Dataset, tag: Tag) -> bool {
-    let element = dataset.element_opt(tag).ok().flatten();
+    let element = dataset.get(tag);
     element.is_some_and(|element| element.items().is_some_and(|items| !items.is_empty()))
 }
 

@@ -77,7 +77,7 @@ fn a_ct_series_is_read_with_its_frames() {
         // As text, since undefined lengths equal nothing.
         assert_eq!(format!("{:?}", header.dataset), format!("{:?}", instance.dataset));
         assert_eq!(instance.frames.len(), 1);
-        assert!(instance.dataset.element_opt(tags::PIXEL_DATA).unwrap().is_none());
+        assert!(instance.dataset.get(tags::PIXEL_DATA).is_none());
         let format = FrameFormat::from_dataset(&instance.dataset).unwrap();
         let samples = decode(&instance.transfer_syntax, &instance.frames[0], &format).unwrap();
         let (low, high) = samples.min_max().unwrap();

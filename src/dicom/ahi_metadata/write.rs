@@ -141,9 +141,7 @@ struct Levels {
 impl Levels {
     fn of(instances: &[InstanceEntry]) -> Self {
         let shared = |tags: &[Tag]| -> Vec<Tag> {
-            let value = |entry: &InstanceEntry, tag| {
-                entry.dataset.element_opt(tag).ok().flatten().map(json_value)
-            };
+            let value = |entry: &InstanceEntry, tag| entry.dataset.get(tag).map(json_value);
             let same = |tag: &&Tag| {
                 let first = value(&instances[0], **tag);
                 first.is_some() && instances[1..].iter().all(|i| value(i, **tag) == first)
@@ -159,7 +157,7 @@ impl Levels {
 }
 
 fn level(dataset: &Dataset, tags: &[Tag]) -> Map<String, Value> {
-    let elements = tags.iter().filter_map(|tag| dataset.element_opt(*tag).ok().flatten());
+    let elements = tags.iter().filter_map(|tag| dataset.get(*tag));
     let dicom: Map<String, Value> =
         elements.filter_map(|e| Some((key(e.header().tag)?, json_value(e)))).collect();
     Map::from_iter([("DICOM".to_owned(), Value::Object(dicom))])
