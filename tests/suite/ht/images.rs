@@ -16,7 +16,7 @@ pub struct Image {
     /// Exponents of the code-blocks' sides.
     pub block: (u32, u32),
     pub progression: &'static str,
-    /// Exponents of the precincts' sides, where they are not all of a resolution.
+    /// Exponents of the precincts' sides, where they are stated.
     pub precincts: Option<(u32, u32)>,
     /// A tile-part for each resolution, and a list of their lengths.
     pub is_divided: bool,
@@ -166,7 +166,8 @@ pub fn images(most: u32) -> impl Strategy<Value = Image> {
     })
 }
 
-/// Sides of precincts, most often those of the whole image.
+/// Sides of precincts that hold the whole of an image of 256 pixels: `openjph-core` 0.1.0 writes the packets of no
+/// other ones.
 fn precincts() -> impl Strategy<Value = Option<(u32, u32)>> {
-    prop_oneof![3 => Just(None), 1 => (4_u32..9, 4_u32..9).prop_map(Some)]
+    prop_oneof![3 => Just(None), 1 => (8_u32..12, 8_u32..12).prop_map(Some)]
 }
