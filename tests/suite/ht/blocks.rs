@@ -103,7 +103,7 @@ fn apply(stream: &mut Plain, at: Index, change: &Change) {
 
 #[test]
 fn damaged_blocks_are_the_same_to_all_instructions_and_to_openjp2() {
-    const CASES: u32 = 4000;
+    const CASES: u32 = 8000;
     let (tried, accepted) = (Cell::new(0), Cell::new(0));
     let damage = prop::collection::vec((any::<Index>(), changes()), 1..4);
     let config = Config { cases: CASES, source_file: Some(file!()), ..Config::default() };
@@ -130,7 +130,7 @@ fn damaged_blocks_are_the_same_to_all_instructions_and_to_openjp2() {
 #[test]
 fn damaged_packets_are_the_same_to_all_instructions_and_to_openjp2() {
     let edits = prop::collection::vec((any::<Index>(), any::<u8>(), 0_u8..4), 1..4);
-    let config = Config { cases: 1500, source_file: Some(file!()), ..Config::default() };
+    let config = Config { cases: 4000, source_file: Some(file!()), ..Config::default() };
     let result = TestRunner::new(config).run(&(images(40), edits), |(image, edits)| {
         let Some(stream) = parts(&image) else { return Ok(()) };
         let mut packets = stream.packets();
