@@ -147,7 +147,7 @@ impl Workspace {
             scale(out, shape, stride, block.plane);
         }
         if block.passes > 1 {
-            refine(out, shape, stride, block.plane, block.refinement, block.passes > 2);
+            refine(out, shape, stride, block.plane, block.refinement, block.passes > 2)?;
         }
         Ok(Coefficients::Wide(&self.wide, stride))
     }

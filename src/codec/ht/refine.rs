@@ -1,6 +1,8 @@
 //! The significance propagation and magnitude refinement passes (ISO/IEC 15444-15 sections 7.4 and
 //! 7.5), portably: encoders of lossless images do not write them.
 
+use super::Fault;
+use super::segment::STUFFING;
 use super::vlc::Shape;
 
 /// Rows of a stripe, and columns of a group within it.
@@ -15,9 +17,9 @@ pub(super) fn refine(
     plane: u32,
     segment: &[u8],
     with_magnitudes: bool,
-) {
+) -> Result<(), Fault> {
     let significant: Vec<bool> = padded(samples, shape, stride);
-    propagate(samples, &significant, shape, stride, plane, segment);
+    let mut is_sound = propagate(samples, &significant, shape, stride, plane, segment);
     if with_magnitudes {
         let mut bits = Backward::new(segment);
         let half = 1 << (plane - 1) >> 1;
@@ -29,7 +31,9 @@ pub(super) fn refine(
                 *sample = *sample & keep | bits.bit() << (plane - 1) | half;
             }
         }
+        is_sound &= bits.is_sound;
     }
+    if is_sound { Ok(()) } else { Err(STUFFING) }
 }
 
 /// Where a sample is in a list with a border of one.
@@ -54,6 +58,7 @@ fn scan(shape: Shape) -> impl Iterator<Item = (usize, usize)> {
     })
 }
 
+/// Whether no stuffed bit is set in what is read.
 fn propagate(
     samples: &mut [u32],
     significant: &[bool],
@@ -61,8 +66,9 @@ fn propagate(
     stride: usize,
     plane: u32,
     segment: &[u8],
-) {
-    let mut bits = Forward { bytes: segment.iter(), window: 0, left: 0, full: false };
+) -> bool {
+    let mut bits =
+        Forward { bytes: segment.iter(), window: 0, left: 0, full: false, is_sound: true };
     let mut known = significant.to_vec();
     let value = 1 << (plane - 1) | 1 << (plane - 1) >> 1;
     let row = shape.width + 2;
@@ -86,6 +92,7 @@ fn propagate(
             }
         }
     }
+    bits.is_sound
 }
 
 /// Bits of the significance propagation pass, from the lowest of the first byte; zeros follow the last.
@@ -94,6 +101,8 @@ struct Forward<'a> {
     window: u8,
     left: u32,
     full: bool,
+    /// No stuffed bit was set so far.
+    is_sound: bool,
 }
 
 impl Forward<'_> {
@@ -101,6 +110,7 @@ impl Forward<'_> {
         if self.left == 0 {
             self.window = self.bytes.next().copied().unwrap_or(0);
             self.left = if self.full { 7 } else { 8 };
+            self.is_sound &= !(self.full && self.window > 0x7F);
             self.full = self.window == 0xFF;
         }
         let bit = self.window & 1;
@@ -116,17 +126,20 @@ struct Backward<'a> {
     window: u8,
     left: u32,
     above: bool,
+    /// No stuffed bit was set so far.
+    is_sound: bool,
 }
 
 impl<'a> Backward<'a> {
     fn new(segment: &'a [u8]) -> Self {
-        Self { bytes: segment.iter().rev(), window: 0, left: 0, above: true }
+        Self { bytes: segment.iter().rev(), window: 0, left: 0, above: true, is_sound: true }
     }
 
     fn bit(&mut self) -> u32 {
         if self.left == 0 {
             let byte = self.bytes.next().copied().unwrap_or(0);
             self.left = if self.above && byte & 0x7F == 0x7F { 7 } else { 8 };
+            self.is_sound &= !(self.left == 7 && byte > 0x7F);
             self.above = byte > 0x8F;
             self.window = byte;
         }

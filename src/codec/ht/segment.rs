@@ -70,7 +70,7 @@ impl<'a> Sink<'a> {
 }
 
 const LENGTH: Fault = Fault("a code-block has a segment of impossible length");
-const STUFFING: Fault = Fault("a code-block has a marker inside");
+pub(super) const STUFFING: Fault = Fault("a code-block has a marker inside");
 
 /// Bit 7 of every byte.
 const TOPS: u64 = 0x8080_8080_8080_8080;
