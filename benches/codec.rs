@@ -25,7 +25,7 @@ impl Frame {
     fn read(path: &str) -> Self {
         let data = std::fs::read(path).unwrap_or_else(|e| panic!("{path}: {e}"));
         assert!(data.len() > 43 && data[..4] == [0xFF, 0x4F, 0xFF, 0x51], "{path}: no codestream");
-        let be32 = |at: usize| data[at..at + 4].iter().fold(0, |n, &b| n << 8 | u32::from(b));
+        let be32 = |at: usize| data[at..at + 4].iter().fold(0, |n, &b| (n << 8) | u32::from(b));
         let format = FrameFormat {
             rows: be32(12),
             columns: be32(8),

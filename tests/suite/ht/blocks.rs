@@ -73,7 +73,7 @@ fn change_block(block: &mut PlainBlock, change: &Change) {
         Change::Truncate(at) => bytes.truncate(at.index(length)),
         Change::Suffix(to) => {
             let to = to.index(length.min(4080));
-            bytes[length - 2] = bytes[length - 2] & 0xF0 | (to & 15) as u8;
+            bytes[length - 2] = (bytes[length - 2] & 0xF0) | (to & 15) as u8;
             bytes[length - 1] = (to >> 4) as u8;
         }
         Change::Skipped(by) => block.skipped = block.skipped.saturating_add_signed(*by),
