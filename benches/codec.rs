@@ -75,14 +75,18 @@ fn openjph_core(data: &[u8], format: &FrameFormat) -> Option<Samples> {
     let mut coder = Codestream::new();
     coder.read_headers(&mut file).ok()?;
     coder.create(&mut file).ok()?;
-    let mut lines = (0..format.rows).map(|_| coder.pull(0));
+    let lines = (0..format.rows).map(|_| coder.pull(0));
     if format.signed {
         let mut out = Vec::with_capacity(format.pixels());
-        lines.try_for_each(|line| Some(out.extend(line?.iter().map(|&v| v as i16))))?;
+        for line in lines {
+            out.extend(line?.iter().map(|&v| v as i16));
+        }
         Some(Samples::I16(out))
     } else {
         let mut out = Vec::with_capacity(format.pixels());
-        lines.try_for_each(|line| Some(out.extend(line?.iter().map(|&v| v as u16))))?;
+        for line in lines {
+            out.extend(line?.iter().map(|&v| v as u16));
+        }
         Some(Samples::U16(out))
     }
 }
