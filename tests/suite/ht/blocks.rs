@@ -256,13 +256,13 @@ fn seeds_of_fuzzing_are_decoded() {
         let (columns, rows) = ([8, 13, 32, 20][n as usize % 4], [8, 9, 16, 33][n as usize % 4]);
         let mut image = block_image(columns, rows, content, n);
         image.format.bits_stored = [8, 12, 16, 10][n as usize / 4 % 4];
-        image.format.signed = n % 3 == 0;
+        image.format.signed = n.is_multiple_of(3);
         image.levels = n / 2 % 5;
         image.block = [(6, 6), (3, 3), (2, 2), (4, 2), (10, 2)][n as usize / 3 % 5];
         let Some(stream) = parts(&image) else { continue };
         assert!(compare(&stream.write(), &stream, 0), "{image:?}");
         seeds.push(input(&stream, (n % 2) as u8).unwrap());
-        if n % 5 == 0 {
+        if n.is_multiple_of(5) {
             seeds.push(raw_input(&stream, &stream.packets()).unwrap());
         }
     }

@@ -67,7 +67,7 @@ impl Image {
                 let ramp = x * slope + y * (self.seed % 5) + random.next() % 3;
                 (ramp * span.div_ceil(512) % span) as i32
             }
-            Content::Sparse if random.next() % 50 == 0 => anything,
+            Content::Sparse if random.next().is_multiple_of(50) => anything,
             Content::Extremes(side) if (x / side + y / side).is_multiple_of(2) => high - low,
             Content::Extremes(_) => 0,
             Content::Sparse | Content::Constant => (self.seed % span) as i32,
