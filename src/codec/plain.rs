@@ -122,7 +122,7 @@ impl Plain {
         for field in [width, height, 0, 0, width, height, 0, 0] {
             siz.extend(field.to_be_bytes());
         }
-        siz.extend([0, 1, self.precision - 1 | u8::from(self.signed) << 7, 1, 1]);
+        siz.extend([0, 1, (self.precision - 1) | (u8::from(self.signed) << 7), 1, 1]);
         segment(&mut out, 0x51, &siz);
         segment(&mut out, 0x50, &[0, 2, 0, 0, 0, 0]);
         let block = (self.block.0 - 2, self.block.1 - 2);
@@ -207,11 +207,13 @@ fn write_subband(bits: &mut BitWriter, columns: u32, blocks: &[Option<PlainBlock
     }
 }
 
+/// Of a node of a tag tree: its value, how far that is written, and whether in full.
+type Node = (u32, u32, bool);
+
 /// A tag tree to write (annex B.10.2).
 struct TagTree {
-    /// From the leaves to the root: width, and of each node its value, how far that is written, and whether in
-    /// full.
-    levels: Vec<(u32, Vec<(u32, u32, bool)>)>,
+    /// From the leaves to the root: width and nodes.
+    levels: Vec<(u32, Vec<Node>)>,
 }
 
 impl TagTree {
@@ -266,7 +268,7 @@ struct BitWriter {
 impl BitWriter {
     fn number(&mut self, value: u32, bits: u32) {
         for n in (0..bits).rev() {
-            self.byte = self.byte << 1 | (value >> n & 1) as u8;
+            self.byte = (self.byte << 1) | (value >> n & 1) as u8;
             self.count += 1;
             let stuffed = self.bytes.last() == Some(&0xFF);
             if self.count == if stuffed { 7 } else { 8 } {

@@ -118,9 +118,9 @@ fn take_block(rest: &mut &[u8], repair: bool) -> Option<PlainBlock> {
 fn repair_suffix(cleanup: &mut [u8]) {
     let most = cleanup.len().min(4079);
     let [.., low, high] = cleanup else { return };
-    let length = usize::from(*high) << 4 | usize::from(*low & 15);
+    let length = (usize::from(*high) << 4) | usize::from(*low & 15);
     let length = if (2..=most).contains(&length) { length } else { 2 + length % (most - 1) };
-    *low = *low & 0xF0 | (length & 15) as u8;
+    *low = (*low & 0xF0) | (length & 15) as u8;
     *high = (length >> 4) as u8;
 }
 
@@ -131,10 +131,10 @@ pub fn input(stream: &Plain, reduced: u8) -> Option<Vec<u8>> {
     let mut input = vec![
         side(stream.size.0)?,
         side(stream.size.1)?,
-        stream.levels | reduced << 3,
+        stream.levels | (reduced << 3),
         stream.progression,
         block as u8,
-        (stream.precision - 1) | u8::from(stream.signed) << 7,
+        (stream.precision - 1) | (u8::from(stream.signed) << 7),
     ];
     input.extend(&stream.bit_planes);
     for block in &stream.blocks {
@@ -142,7 +142,7 @@ pub fn input(stream: &Plain, reduced: u8) -> Option<Vec<u8>> {
             input.push(0);
             continue;
         };
-        input.push((block.passes << 5 | block.skipped) as u8);
+        input.push(((block.passes << 5) | block.skipped) as u8);
         input.extend(u16::try_from(block.cleanup.len()).ok()?.to_le_bytes());
         input.push(u8::try_from(block.refinement.len()).ok()?);
         input.extend(&block.cleanup);

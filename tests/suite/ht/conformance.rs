@@ -75,7 +75,7 @@ fn reversible_conformance_streams_are_exact() {
                     assert!(decoded.is_none_or(|d| d == truth), "{name} by {instructions}");
                 }
                 let by_openjp2 = decode(JPEG_2000, &data, &format);
-                // What openjp2 does not read, as ROI, nobody does: an error, and no other pixels.
+                // What openjp2 does not read (several layers) nobody does: an error, and no other pixels.
                 assert!(
                     by_openjp2.as_ref().is_ok_and(|d| *d == truth) || !is_own,
                     "{name} by openjp2"
@@ -92,5 +92,8 @@ fn reversible_conformance_streams_are_exact() {
         }
     }
     println!("by the own decoder: {own:#?}\nby openjp2: {others:#?}\nby none: {refused:#?}");
-    assert!(own.len() >= 3 && own.len() + others.len() >= 4, "{own:?} {others:?}");
+    assert!(own.len() >= 2 && !others.is_empty(), "{own:?} {others:?}");
+    // Several quality layers, which openjp2 0.6.1 does not read of HTJ2K.
+    let layers = ["ds0_ht_03", "ds0_ht_15", "ds0_ht_16"];
+    assert!(refused.iter().all(|name| layers.iter().any(|l| name.contains(l))), "{refused:?}");
 }

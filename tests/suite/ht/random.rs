@@ -8,7 +8,7 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use super::JPEG_2000;
 use super::images::{Image, images};
 
-const CASES: u32 = 600;
+const CASES: u32 = 1500;
 
 /// What became of a case.
 #[derive(Default)]

@@ -35,7 +35,7 @@ pub fn expected(coefficients: &[i32], width: usize, plane: u32, passes: u32) -> 
             return 0;
         };
         let middle = if known > 0 { 1 << (known - 1) } else { 0 };
-        (magnitude >> known << known | middle) as i16 * coefficient.signum() as i16
+        (((magnitude >> known) << known) | middle) as i16 * coefficient.signum() as i16
     };
     Samples::I16((0..coefficients.len()).map(value).collect())
 }
@@ -106,7 +106,7 @@ fn pack(bits: &[u8], first: u8, is_short: impl Fn(u8, u8) -> bool) -> Vec<u8> {
     let (mut bytes, mut rest, mut last) = (Vec::new(), bits, first);
     while !rest.is_empty() {
         let take = |count: usize| {
-            rest.iter().take(count).enumerate().fold(0, |byte, (n, bit)| byte | bit << n)
+            rest.iter().take(count).enumerate().fold(0, |byte, (n, bit)| byte | (bit << n))
         };
         let count = if is_short(last, take(7)) { 7 } else { 8 };
         last = take(count);

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# HTJ2K decoders beside each other, frame by frame, in one run on one core.
+#
+#   scripts/bench-codec.sh [ROUNDS]
+#
+# The own decoder by each set of instructions that the processor has, openjph-core, openjp2, and OpenJPH (C++) by
+# imagecodecs' wheel take turns for ROUNDS (15) rounds. Frames are those of ../shared (AHI_SHARED) where they are
+# there, and a phantom's. Prints medians, the ratio of each to OpenJPH's, and megabytes of pixels per second; ends
+# with an error where two decoders do not give the same pixels.
+
+# shellcheck source=scripts/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+cd "$ROOT"
+
+python=$(scripts/setup-python.sh)
+ORT_DYLIB_PATH=$(scripts/get-onnxruntime.sh)
+export ORT_DYLIB_PATH
+cargo build --release --locked --quiet
+helper=$(cargo bench --locked --no-run --bench codec --message-format=json 2>/dev/null |
+    sed -n 's/.*"name":"codec".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+[ -x "$helper" ] || die "the bench target codec was not built"
+exec "$python" scripts/bench-codec.py "$helper" target/release/ahi-inference "${AHI_SHARED:-$ROOT/../shared}" "${1:-15}"
