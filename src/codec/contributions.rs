@@ -77,27 +77,17 @@ impl Growing {
         let last = self.passes.checked_add(new)?;
         // Passes of refinement at the end, after the last cleanup pass.
         let refining = (last - 1) % 3;
-        let (mut shared, mut length) = (0, 0);
-        if let Some(first) = new.checked_sub(refining).filter(|&first| first > 0) {
-            shared = first.ilog2();
-            length = bits.number(self.length_bits + shared)? as usize;
-            if length > 0 {
-                let set = (last - refining - 1) / 3;
-                self.segments.push(Segment {
-                    set,
-                    passes: 1,
-                    is_refinement: false,
-                    start: 0,
-                    length,
-                });
-                self.passes = last - refining;
-                return Some(refining);
-            }
-        } else {
-            length = bits.number(self.length_bits)? as usize;
+        let first = new.checked_sub(refining).filter(|&first| first > 0).unwrap_or(1);
+        let length = bits.number(self.length_bits + first.ilog2())? as usize;
+        if length > 0 {
+            let cleaned = last.checked_sub(refining).filter(|&cleaned| cleaned > self.passes)?;
+            let set = (cleaned - 1) / 3;
+            self.segments.push(Segment { set, passes: 1, is_refinement: false, start: 0, length });
+            self.passes = cleaned;
+            return Some(refining);
         }
         // Placeholders all: a length of nothing, with as many bits as all of them call for.
-        (length == 0 && bits.number(new.ilog2() - shared)? == 0).then_some(())?;
+        (bits.number(new.ilog2() - first.ilog2())? == 0).then_some(())?;
         self.passes = last;
         Some(0)
     }
@@ -119,8 +109,8 @@ impl Growing {
         if self.segments.is_empty() {
             return Some(None);
         }
-        let sets = self.segments.iter().filter(|s| !s.is_refinement && s.length > 0);
-        let set = sets.last()?.set;
+        let mut sets = self.segments.iter().filter(|s| !s.is_refinement && s.length > 0);
+        let set = sets.next_back()?.set;
         let of = |is_refinement: bool| {
             let segments = self.segments.iter().filter(move |s| s.set == set);
             segments.filter(move |s| s.is_refinement == is_refinement)

@@ -7,7 +7,7 @@ use super::exponents::{Row, are_within, below_narrow, below_wide};
 use super::magnitudes::{self as portable, BEFORE, Bottoms, Coded, EXPONENT};
 use super::segment::{self, Codes, MAGNITUDE_BYTES, Magnitudes};
 use super::simd::{load_4_words, load_16_bytes, store_4_values, store_8_samples, store_8_words};
-use super::vlc::{self, Lane, Quads, Shape};
+use super::vlc::{self, Lane, Shape};
 use super::wavelet::{self, Bounds, Number, Pixel};
 
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]

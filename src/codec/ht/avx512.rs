@@ -10,7 +10,6 @@ use super::segment::{MAGNITUDE_BYTES, Magnitudes};
 use super::simd::{
     load_4_words, load_8_words, load_64_bytes, store_8_values, store_16_samples, store_16_words,
 };
-use super::vlc::{Quads, Shape};
 
 /// As [`avx2::narrow`](super::avx2::narrow), eight quads at a time; `stride` is a multiple of 16.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,avx2,bmi1,bmi2,lzcnt,popcnt")]

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use super::Fault;
 use super::magnitudes::{self, Bottoms, Coded};
 use super::segment::{self, Codes, Magnitudes};
-use super::vlc::{self, Lane, Quads, Shape};
+use super::vlc::{self, Lane, Shape};
 use super::wavelet::{self, Bounds, Number, Pixel};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};

@@ -85,7 +85,7 @@ pub(super) fn decode(
                 }
             }
             // Bit 0: significant; bit 1: the sign; above: the magnitude less 1.
-            let sample = |v: u32| if v == 0 { 0 } else { (v >> 2) + 1 | (v & 2) << 30 };
+            let sample = |v: u32| if v == 0 { 0 } else { ((v >> 2) + 1) | ((v & 2) << 30) };
             let x = 2 * quad;
             (top[x], bottom[x]) = (sample(values[0]), sample(values[1]));
             (top[x + 1], bottom[x + 1]) = (sample(values[2]), sample(values[3]));

@@ -75,11 +75,8 @@ fn reversible_conformance_streams_are_exact() {
                     assert!(decoded.is_none_or(|d| d == truth), "{name} by {instructions}");
                 }
                 let by_openjp2 = decode(JPEG_2000, &data, &format);
-                // What openjp2 does not read (several layers) nobody does: an error, and no other pixels.
-                assert!(
-                    by_openjp2.as_ref().is_ok_and(|d| *d == truth) || !is_own,
-                    "{name} by openjp2"
-                );
+                // What it does not read is an error, and no other pixels.
+                assert!(by_openjp2.as_ref().is_ok_and(|d| *d == truth) || by_openjp2.is_err());
                 match (is_own, by_openjp2) {
                     (true, _) => own.push(name),
                     (false, Ok(decoded)) => {
@@ -92,8 +89,11 @@ fn reversible_conformance_streams_are_exact() {
         }
     }
     println!("by the own decoder: {own:#?}\nby openjp2: {others:#?}\nby none: {refused:#?}");
-    assert!(own.len() >= 2 && !others.is_empty(), "{own:?} {others:?}");
-    // Several quality layers, which openjp2 0.6.1 does not read of HTJ2K.
-    let layers = ["ds0_ht_03", "ds0_ht_15", "ds0_ht_16"];
-    assert!(refused.iter().all(|name| layers.iter().any(|l| name.contains(l))), "{refused:?}");
+    for number in ["01", "11", "12", "16"] {
+        assert!(own.iter().any(|name| name.contains(&format!("_ht_{number}_"))), "{own:?}");
+    }
+    // Regions of interest (RGN) in tiles with changes of progression (POC): openjp2 0.6.1 has no regions of
+    // interest in HTJ2K either, and DICOM no use for them.
+    let regions = ["ds0_ht_03", "ds0_ht_15"];
+    assert!(refused.iter().all(|name| regions.iter().any(|r| name.contains(r))), "{refused:?}");
 }
