@@ -45,17 +45,17 @@ pub(super) struct Band {
 
 /// A packet: one layer of the code-blocks of one precinct.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Packet {
+pub(super) struct Packet {
     /// What packets are sorted by.
     key: [u64; 4],
-    precinct: Precinct,
+    pub precinct: Precinct,
     layer: u16,
 }
 
 /// A precinct: its place among those of its resolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Precinct {
-    resolution: u8,
+pub(super) struct Precinct {
+    pub resolution: u8,
     row: u32,
     column: u32,
 }
@@ -131,7 +131,7 @@ impl Tile {
     }
 
     /// All packets in their order (annex B.12.1). Precincts of a resolution follow each other from the top left.
-    fn packets(&self) -> Option<Vec<Packet>> {
+    pub(super) fn packets(&self) -> Option<Vec<Packet>> {
         let mut packets = Vec::new();
         for resolution in 0..=self.levels {
             let level = u32::from(self.levels - resolution);
@@ -255,16 +255,16 @@ impl Tile {
 
 /// Code-blocks of one precinct in a subband.
 #[derive(Debug, Clone, Copy)]
-struct Blocks {
+pub(super) struct Blocks {
     /// The first along each axis, and how many there are.
     first: (u32, u32),
-    count: (u32, u32),
+    pub count: (u32, u32),
     /// Code-blocks of the subband along the width.
     columns: u32,
 }
 
 impl Blocks {
-    fn of(band: &Band, precinct: Precinct, size: (u8, u8)) -> Self {
+    pub fn of(band: &Band, precinct: Precinct, size: (u8, u8)) -> Self {
         let halved = u8::from(precinct.resolution > 0);
         let along = |n: u32, length: u32, exponent: u8, block: u8| {
             // The precinct from sample to sample, in blocks.
@@ -283,6 +283,16 @@ impl Blocks {
     }
 }
 
+impl Blocks {
+    /// Numbers of the code-blocks in the subband, row by row.
+    pub fn numbers(&self) -> impl Iterator<Item = usize> {
+        let Self { first, count, columns } = *self;
+        (first.1..first.1 + count.1).flat_map(move |y| {
+            (first.0..first.0 + count.0).map(move |x| (y * columns + x) as usize)
+        })
+    }
+}
+
 /// Reads what a packet header says of a subband's code-blocks in a precinct; which are included.
 fn subband(
     bits: &mut Bits<'_>,
@@ -292,28 +302,24 @@ fn subband(
     blocks: &mut [Option<Growing>],
 ) -> Option<Vec<usize>> {
     let mut included = Vec::new();
-    let (columns, rows) = place.count;
-    for y in 0..rows {
-        for x in 0..columns {
-            let row = (place.first.1 + y) as usize * place.columns as usize;
-            let index = row + (place.first.0 + x) as usize;
-            let block = blocks.get_mut(index)?;
-            if let Some(block) = block {
-                // It was included before: one bit says whether it is again.
-                if bits.bit()? == 0 {
-                    continue;
-                }
-                block.read(bits)?;
-            } else {
-                let first = inclusion.value(bits, x, y, u32::from(layer) + 1)?;
-                if first > u32::from(layer) {
-                    continue;
-                }
-                let missing_bit_planes = missing.value(bits, x, y, u32::MAX)?;
-                block.insert(Growing::new(missing_bit_planes)).read(bits)?;
+    let (columns, layer) = (place.count.0, u32::from(layer));
+    for (n, index) in (0..).zip(place.numbers()) {
+        let (x, y) = (n % columns, n / columns);
+        let block = blocks.get_mut(index)?;
+        if let Some(block) = block {
+            // It was included before: one bit says whether it is again.
+            if bits.bit()? == 0 {
+                continue;
             }
-            included.push(index);
+            block.read(bits)?;
+        } else {
+            if inclusion.value(bits, x, y, layer + 1)? > layer {
+                continue;
+            }
+            let missing_bit_planes = missing.value(bits, x, y, u32::MAX)?;
+            block.insert(Growing::new(missing_bit_planes)).read(bits)?;
         }
+        included.push(index);
     }
     Some(included)
 }

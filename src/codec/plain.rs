@@ -3,7 +3,7 @@
 
 use super::codestream;
 use super::contributions::Block;
-use super::packets::{Band, Tile};
+use super::packets::{Band, Blocks, Tile};
 use super::{FrameFormat, Result};
 
 /// A codestream of one tile, one component and one layer, with the high-throughput coder and the reversible
@@ -115,6 +115,53 @@ impl Plain {
 
     /// The codestream with other packets.
     pub fn write_around(&self, packets: &[u8]) -> Vec<u8> {
+        self.write_with(0, &[], packets)
+    }
+
+    /// The codestream with precincts of 2^`exponent` pixels along each axis, larger than code-blocks, and
+    /// with the markers that packets may have.
+    pub fn write_in_precincts(&self, exponent: u8, marked: bool) -> Vec<u8> {
+        let simple = Tile::simple(self.size, self.levels, self.block, self.bit_planes.clone());
+        let precincts = vec![(exponent, exponent); usize::from(self.levels) + 1];
+        let tile = Tile { precincts, progression: self.progression, ..simple };
+        let bands = self.bands();
+        let mut firsts = vec![0];
+        firsts.extend(bands.iter().scan(0, |end, band| {
+            *end += band.blocks.len();
+            Some(*end)
+        }));
+        let mut out = Vec::new();
+        for (number, packet) in tile.packets().unwrap_or_default().into_iter().enumerate() {
+            if marked {
+                segment(&mut out, 0x91, &(number as u16).to_be_bytes());
+            }
+            let (mut bits, mut body) = (BitWriter::default(), Vec::new());
+            bits.number(1, 1);
+            let resolution = usize::from(packet.precinct.resolution);
+            let first = (3 * resolution).saturating_sub(2);
+            for band in first..first + if resolution == 0 { 1 } else { 3 } {
+                let place = Blocks::of(&bands[band], packet.precinct, (exponent, exponent));
+                let block = |number: usize| self.blocks[firsts[band] + number].clone();
+                let blocks: Vec<_> = place.numbers().map(block).collect();
+                if !blocks.is_empty() {
+                    write_subband(&mut bits, place.count.0, &blocks);
+                }
+                for block in blocks.into_iter().flatten() {
+                    body.extend(block.cleanup);
+                    body.extend(block.refinement);
+                }
+            }
+            out.extend(bits.end());
+            if marked {
+                out.extend([0xFF, 0x92]);
+            }
+            out.extend(body);
+        }
+        let sizes = vec![exponent << 4 | exponent; usize::from(self.levels) + 1];
+        self.write_with(if marked { 7 } else { 1 }, &sizes, &out)
+    }
+
+    fn write_with(&self, style: u8, precincts: &[u8], packets: &[u8]) -> Vec<u8> {
         let mut out = vec![0xFF, 0x4F];
         let (width, height) = self.size;
         // Rsiz with the bit of part 15; the tile is the image.
@@ -126,8 +173,8 @@ impl Plain {
         segment(&mut out, 0x51, &siz);
         segment(&mut out, 0x50, &[0, 2, 0, 0, 0, 0]);
         let block = (self.block.0 - 2, self.block.1 - 2);
-        let cod = [0, self.progression, 0, 1, 0, self.levels, block.0, block.1, 0x40, 1];
-        segment(&mut out, 0x52, &cod);
+        let cod = [style, self.progression, 0, 1, 0, self.levels, block.0, block.1, 0x40, 1];
+        segment(&mut out, 0x52, &[&cod[..], precincts].concat());
         // One guard bit, so that exponents are the numbers of bit-planes.
         let mut qcd = vec![1 << 5];
         qcd.extend(self.bit_planes.iter().map(|planes| planes << 3));

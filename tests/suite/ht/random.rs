@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use ahi_inference::codec::plain::Plain;
 use ahi_inference::codec::{Instructions, decode, decode_htj2k, decode_reduced};
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
@@ -84,4 +85,45 @@ fn random_images_are_exact() {
         panic!("{e}");
     }
     assert!(exact > CASES * 2 / 3, "{exact} of {CASES} were read");
+}
+
+/// Packets of several precincts in every order, with and without markers: as one precinct has it, and as `openjp2`
+/// reads it.
+#[test]
+fn precincts_in_every_order_are_exact() {
+    let written = Cell::new(0);
+    let mut runner = TestRunner::new(Config { cases: 150, ..Config::default() });
+    let cases = (images(120), 0..5_u8, 0..3_u8, proptest::bool::ANY);
+    let result = runner.run(&cases, |(image, progression, larger, marked)| {
+        let image = Image { precincts: None, is_divided: false, ..image };
+        let truth = image.samples();
+        let Some(stream) = image.encode().and_then(|d| Plain::read(&d, &image.format).ok()?) else {
+            return Ok(());
+        };
+        let Ok(reference) = decode(JPEG_2000, &stream.write(), &image.format) else {
+            return Ok(());
+        };
+        if reference != truth {
+            return Ok(());
+        }
+        let stream = Plain { progression, ..stream };
+        let exponent = stream.block.0.max(stream.block.1) + 1 + larger;
+        let data = stream.write_in_precincts(exponent, marked);
+        for instructions in Instructions::available() {
+            let decoded = decode_htj2k(&data, &image.format, 0, instructions);
+            let decoded = decoded.map_err(|e| TestCaseError::fail(e.to_string()))?;
+            if decoded.as_ref() != Some(&truth) {
+                return Err(TestCaseError::fail(format!("{instructions}: {progression}")));
+            }
+        }
+        let reference = decode(JPEG_2000, &data, &image.format);
+        if reference.as_ref().ok() != Some(&truth) {
+            return Err(TestCaseError::fail(format!("openjp2: {reference:?}")));
+        }
+        check_reduced(&image, &data)?;
+        count(&written);
+        Ok(())
+    });
+    assert!(result.is_ok(), "{result:?}");
+    assert!(written.get() > 100, "{}", written.get());
 }
