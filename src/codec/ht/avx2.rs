@@ -2,8 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::Fault;
 use super::exponents::{Row, are_within, below_narrow, below_wide};
+use super::fault::Fault;
 use super::magnitudes::{self as portable, BEFORE, Bottoms, Coded, EXPONENT};
 use super::segment::{self, Codes, MAGNITUDE_BYTES, Magnitudes};
 use super::simd::{load_4_words, load_16_bytes, store_4_values, store_8_samples, store_8_words};

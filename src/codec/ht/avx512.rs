@@ -2,9 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use super::Fault;
 use super::avx2;
 use super::exponents::{Row, are_within, below_narrow, below_wide};
+use super::fault::Fault;
 use super::magnitudes::{self as portable, BEFORE, Bottoms, Coded, EXPONENT};
 use super::segment::{MAGNITUDE_BYTES, Magnitudes};
 use super::simd::{

@@ -1,6 +1,6 @@
 //! One code-block, or several of one shape: from the bytes of its passes to coefficients.
 
-use super::Fault;
+use super::fault::Fault;
 use super::instructions::Instructions;
 use super::magnitudes::{self, Bottoms};
 use super::refine::refine;

@@ -8,10 +8,10 @@ use std::cell::RefCell;
 use super::super::packets::{Band, Tile};
 use super::block::Workspace;
 use super::columns::{Columns, Rows};
+use super::fault::{Fault, OVERFLOW, reserve};
 use super::instructions::Instructions;
 use super::stripe::{Part, Source};
 use super::wavelet::{Bounds, Number, Pixel};
-use super::{Fault, OVERFLOW, reserve};
 
 /// What pixels are.
 #[derive(Debug, Clone, Copy)]

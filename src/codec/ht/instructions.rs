@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use super::Fault;
+use super::fault::Fault;
 use super::magnitudes::{self, Bottoms, Coded};
 use super::segment::{self, Codes, Magnitudes};
 use super::vlc::{self, Lane, Shape};

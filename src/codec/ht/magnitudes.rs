@@ -1,7 +1,7 @@
 //! Magnitudes and signs of the cleanup pass (ISO/IEC 15444-15 sections 7.3.7 and 7.3.8), portably: what the
 //! kernels for certain processors are compared with.
 
-use super::Fault;
+use super::fault::Fault;
 use super::segment::{MAGNITUDE_BYTES, Magnitudes};
 use super::vlc::{Quads, Shape};
 
@@ -27,6 +27,7 @@ impl<T: Copy + Default> Bottoms<T> {
         self.values.fill(T::default());
     }
 
+    #[cfg(target_arch = "x86_64")]
     pub fn values(&mut self) -> &mut [T] {
         &mut self.values
     }

@@ -1,7 +1,7 @@
 //! The significance propagation and magnitude refinement passes (ISO/IEC 15444-15 sections 7.4 and
 //! 7.5), portably: encoders of lossless images do not write them.
 
-use super::Fault;
+use super::fault::Fault;
 use super::segment::STUFFING;
 use super::vlc::Shape;
 

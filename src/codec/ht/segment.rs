@@ -2,7 +2,7 @@
 //! which are copied to flat buffers without their stuffing, so that the bits at any position are one
 //! load away.
 
-use super::Fault;
+use super::fault::Fault;
 
 /// Bytes of the flat stream of codewords, a power of two; a suffix has at most 4079 bytes.
 pub(super) const CODE_BYTES: usize = 4096;

@@ -3,10 +3,10 @@
 use super::super::contributions::Block;
 use super::super::packets::Band;
 use super::block::{Coded, Coefficients, Workspace};
+use super::fault::{Fault, OVERFLOW};
 use super::instructions::Instructions;
 use super::vlc::Shape;
 use super::wavelet::Number;
-use super::{Fault, OVERFLOW};
 
 /// Where a stripe's subbands come from.
 #[derive(Clone, Copy)]
