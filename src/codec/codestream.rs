@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::packets::Tile;
-use super::plausible::{self, Family};
+use super::plausible::{self, Family, room};
 use super::{FrameFormat, corrupt};
 use crate::error::Result;
 
@@ -77,12 +77,14 @@ pub(super) struct Plain {
 
 impl Plain {
     /// The packets of all tile-parts, of the codestream's bytes.
-    pub fn packets<'a>(&self, data: &'a [u8]) -> Cow<'a, [u8]> {
+    pub fn packets<'a>(&self, data: &'a [u8]) -> Result<Cow<'a, [u8]>> {
         let mut parts = self.parts.iter().filter_map(|part| data.get(part.clone()));
-        match self.parts.len() {
-            1 => Cow::Borrowed(parts.next().unwrap_or_default()),
-            _ => Cow::Owned(parts.flatten().copied().collect()),
+        if self.parts.len() == 1 {
+            return Ok(Cow::Borrowed(parts.next().unwrap_or_default()));
         }
+        let mut packets = room(self.parts.iter().map(ExactSizeIterator::len).sum())?;
+        parts.for_each(|part| packets.extend_from_slice(part));
+        Ok(Cow::Owned(packets))
     }
 }
 

@@ -130,12 +130,12 @@ impl Growing {
             skipped_bit_planes: self.missing_bit_planes.checked_add(set)?,
         };
         if !is_whole {
-            let mut bytes = Vec::new();
-            for segment in of(false).chain(of(true)) {
-                bytes.extend_from_slice(data.get(segment.start..)?.get(..segment.length)?);
-            }
             block.start = data.len();
-            data.to_mut().extend(bytes);
+            for segment in of(false).chain(of(true)) {
+                let end = segment.start.checked_add(segment.length)?;
+                data.get(segment.start..end)?;
+                own(data, segment.length)?.extend_from_within(segment.start..end);
+            }
         }
         block.is_sound(data).then_some(Some(block))
     }
@@ -157,6 +157,19 @@ impl Block {
             && (self.passes == 1 || self.refinement > 0)
             && (2..=self.cleanup.min(4079)).contains(&suffix)
     }
+}
+
+/// The bytes as a list with room for `more`; `None` where there is no memory for it.
+fn own<'a>(data: &'a mut Cow<'_, [u8]>, more: usize) -> Option<&'a mut Vec<u8>> {
+    if let Cow::Borrowed(bytes) = data {
+        let mut list = Vec::new();
+        list.try_reserve_exact(bytes.len().checked_add(more)?).ok()?;
+        list.extend_from_slice(bytes);
+        *data = Cow::Owned(list);
+    }
+    let list = data.to_mut();
+    list.try_reserve(more).ok()?;
+    Some(list)
 }
 
 /// Number of coding passes (annex B.10.6, table B.4).

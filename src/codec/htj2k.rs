@@ -27,7 +27,7 @@ pub(super) fn decode(
     instructions: Instructions,
 ) -> Result<Option<Samples>> {
     let Some(plain) = &stream.plain else { return Ok(None) };
-    let (mut packets, tile) = (plain.packets(data), &plain.tile);
+    let (mut packets, tile) = (plain.packets(data)?, &plain.tile);
     let reduced = reduced.min(tile.levels);
     let resolutions = tile.levels - reduced + 1;
     let Some(bands) = tile.bands(&mut packets, resolutions) else {

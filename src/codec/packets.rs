@@ -346,7 +346,7 @@ mod tests {
         });
         let data = encode_htj2k(&Samples::U16(noise.collect()), &format).unwrap();
         let plain = codestream::check(&data, &format).unwrap().plain.unwrap();
-        (plain.packets(&data).to_vec(), plain.tile)
+        (plain.packets(&data).unwrap().to_vec(), plain.tile)
     }
 
     fn bands(tile: &Tile, data: &[u8], resolutions: u8) -> Option<Vec<Band>> {

@@ -49,7 +49,7 @@ impl Plain {
     pub fn read(data: &[u8], format: &FrameFormat) -> Result<Option<Self>> {
         let stream = codestream::check(data, format)?;
         let Some(plain) = stream.plain else { return Ok(None) };
-        let (mut packets, tile) = (plain.packets(data), plain.tile.clone());
+        let (mut packets, tile) = (plain.packets(data)?, plain.tile.clone());
         // With one packet a resolution, all orders are one.
         let simple = Tile::simple(tile.size, tile.levels, tile.block, tile.bit_planes.clone());
         if tile != (Tile { progression: tile.progression, ..simple }) {
