@@ -212,6 +212,10 @@ def test_every_line_about_a_request_names_it(images, ahi, tmp_path):
     with multi_model(ahi.address, LOG_LEVEL="trace") as server:
         identifier = {"X-Amzn-SageMaker-Inference-Id": "study-7"}
         assert load_model(server, "m", tmp_path / "m").status == 200
+        # Lines are read by a thread of their own: those of loading must be there to be left out.
+        until = time.monotonic() + 10
+        while not any('"model ready"' in line for line in server.log) and time.monotonic() < until:
+            time.sleep(0.05)
         mark = len(server.log)
         answer = ask(server.address, "POST", "/models/m/invoke", images.request, **identifier)
         assert answer.status == 200
