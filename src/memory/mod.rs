@@ -2,6 +2,7 @@
 //! giving back what is not used.
 
 mod charged;
+mod kept;
 pub mod parachute;
 mod pool;
 mod shares;
@@ -13,6 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 pub use charged::charged;
+pub use kept::{keep_voxels, release_voxels, take_voxels};
 pub use pool::{Grant, Pool};
 pub use shares::{Account, usual_inputs, usual_work};
 pub use shelf::Shelf;

@@ -5,6 +5,7 @@ use ndarray::{Array4, ArrayView3, Axis};
 use super::timings::Timings;
 use crate::error::Result;
 use crate::inference::{PlaneSink, WindowStats, standard_layout};
+use crate::memory::keep_voxels;
 use crate::postprocess::{Segmentation, Segmenter};
 use crate::progress::{Progress, Stage};
 use crate::registry::Model;
@@ -67,11 +68,15 @@ pub fn segment(
     // Here, so that the image as it was is given up before the network runs.
     let data = match data.is_standard_layout() {
         true => data,
-        false => standard_layout(data.view())?.into_owned(),
+        false => {
+            let copy = standard_layout(data.view())?.into_owned();
+            keep_voxels(data.into_raw_vec_and_offset().0);
+            copy
+        }
     };
     let mut sink = Timed { segmenter, seconds: 0.0 };
     let windows = run_network(model, &data, &mut sink, progress)?;
-    drop(data);
+    keep_voxels(data.into_raw_vec_and_offset().0);
     timings.end(Stage::Inference);
     timings.add("network", windows.network_seconds);
     let started = std::time::Instant::now();

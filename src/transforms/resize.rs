@@ -9,6 +9,7 @@ use super::spacing::stack;
 use super::{Applied, AxisTaps, Extent, GridMap, Image, Transform};
 use crate::bundle::Args;
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory::keep_voxels;
 use crate::volume::Affine;
 
 /// How a resized voxel is made (`mode` of `torch.nn.functional.interpolate`).
@@ -166,7 +167,9 @@ impl Transform for Resized {
         let to = self.checked(from)?;
         let map = self.mode.grid_map(from, to);
         let channels = image.data.axis_iter(Axis(0)).map(|c| map.apply(c));
-        image.data = stack(channels.collect::<Result<_>>()?)?;
+        let resized = stack(channels.collect::<Result<_>>()?)?;
+        let source = std::mem::replace(&mut image.data, resized);
+        keep_voxels(source.into_raw_vec_and_offset().0);
         image.affine = image.affine.mul(&self.affine(from, to));
         image.applied.push(Applied::Resize { mode: self.mode, from, to });
         Ok(image)

@@ -28,7 +28,7 @@ pub use stack::Resampling;
 
 use crate::codec::{Samples, recycle};
 use crate::error::{Error, Result};
-use crate::memory::zeroed;
+use crate::memory::{take_voxels, zeroed};
 
 /// The grid of a volume: size and place in patient space.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,7 +81,8 @@ impl Volume {
     /// [`OutOfMemory`](crate::error::ErrorKind::OutOfMemory) where the memory is not to be had.
     pub fn new(plan: Arc<Plan>) -> Result<Self> {
         let voxels = match plan.resampling {
-            None => zeroed::<f32>(voxels_of(&plan), "the volume")?,
+            // All of them are written before they are read: a slice that never came is an error.
+            None => take_voxels(voxels_of(&plan), "the volume")?,
             Some(_) => Vec::new(),
         };
         let slots = plan.slices.iter().map(|_| Slot::default()).collect();
@@ -122,11 +123,13 @@ impl Volume {
         if let Some(index) = missing {
             return Err(Error::internal(format!("slice {index} is missing")));
         }
+        let [nx, ny, nz] = plan.geometry.dims;
         let voxels = match &plan.resampling {
-            None => voxels,
+            // Each slice was written, and there is nothing but slices.
+            None if slots.len() == nz => voxels,
+            None => return Err(Error::internal("the volume has more planes than slices")),
             Some(resampling) => interpolated(&plan, resampling, &slots)?,
         };
-        let [nx, ny, nz] = plan.geometry.dims;
         Array3::from_shape_vec((nx, ny, nz).f(), voxels)
             .map_err(|e| Error::internal("the volume's shape does not match").caused_by(e))
     }
