@@ -5,6 +5,7 @@
 //! early is an error and never zeros, and a decoder's panic is an error of that frame alone.
 //! Decoding is plain computation on the caller's thread; callers decode frames in parallel.
 
+mod cod;
 mod codestream;
 mod contributions;
 mod ht;
@@ -25,6 +26,7 @@ pub mod plain;
 mod plausible;
 mod recycle;
 mod samples;
+mod siz;
 mod table;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
