@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::exponents::{Row, are_within, below_narrow, below_wide};
+use super::exponents::{Row, are_within, below_narrow, below_wide, by_rows};
 use super::fault::Fault;
 use super::magnitudes::{self as portable, BEFORE, Bottoms, Coded, EXPONENT};
 use super::segment::{self, Codes, MAGNITUDE_BYTES, Magnitudes};
@@ -81,32 +81,11 @@ pub(super) fn narrow(
     out: &mut [i16],
     stride: usize,
 ) -> Result<usize, Fault> {
-    let Coded { quads, shape, flat, most } = coded;
-    bottoms.clear();
-    let mut position = 0;
-    let mut row_of_quads = Row::new();
-    let mut exponents = _mm256_setzero_si256();
-    for (row, rows) in out.chunks_exact_mut(2 * stride).take(shape.rows()).enumerate() {
-        let above = bottoms.values();
-        exponents =
-            row_of_quads.read(quads, &shape, row, exponents, |quad| below_narrow(above, quad));
-        if !are_within(exponents, most) {
-            return Err(EXPONENT);
-        }
-        let (top, bottom) = rows.split_at_mut(stride);
-        for quad in (0..shape.quads()).step_by(4) {
-            let (samples, below);
-            (samples, below, position) = four_quads(&row_of_quads, quad, flat, position);
-            store_8_samples(top, 2 * quad, _mm256_castsi256_si128(samples));
-            store_8_samples(bottom, 2 * quad, _mm256_extracti128_si256::<1>(samples));
-            store_8_words(bottoms.values(), BEFORE + 2 * quad, below);
-        }
-    }
-    Ok(position)
+    by_rows!(coded, bottoms, out, stride, below_narrow, 4, four_quads)
 }
 
-/// The 16 samples of four quads: those of the top row in the lower half, those of the bottom row in the upper,
-/// the latter as the exponents of the next row need them, and the position after them.
+/// Writes the 16 samples of four quads, and those of the bottom row as the exponents of the next row need them; the
+/// position after them.
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
 fn four_quads(
@@ -114,7 +93,9 @@ fn four_quads(
     quad: usize,
     flat: &Magnitudes,
     position: usize,
-) -> (__m256i, __m128i, usize) {
+    [top, bottom]: [&mut [i16]; 2],
+    bottoms: &mut [u16],
+) -> usize {
     // A word of each sample; two quads in each half.
     let spread = _mm256_setr_epi8(
         0, 1, 0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3, 2, 3, 4, 5, 4, 5, 4, 5, 4, 5, 6, 7, 6, 7, 6, 7,
@@ -164,7 +145,11 @@ fn four_quads(
         _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_shuffle_epi8(samples, rows))
     };
     let below = _mm256_extracti128_si256::<1>(in_rows(below));
-    (in_rows(sample), below, end)
+    let samples = in_rows(sample);
+    store_8_samples(top, 2 * quad, _mm256_castsi256_si128(samples));
+    store_8_samples(bottom, 2 * quad, _mm256_extracti128_si256::<1>(samples));
+    store_8_words(bottoms, BEFORE + 2 * quad, below);
+    end
 }
 
 /// The 16 bits from each offset (0 to 127) in its half of `bits`, as far as there are.
@@ -203,28 +188,7 @@ pub(super) fn wide(
     if coded.most > WIDE_EXPONENT {
         return portable::decode(coded, bottoms, out, stride);
     }
-    let Coded { quads, shape, flat, most } = coded;
-    bottoms.clear();
-    let mut position = 0;
-    let mut row_of_quads = Row::new();
-    let mut exponents = _mm256_setzero_si256();
-    for (row, rows) in out.chunks_exact_mut(2 * stride).take(shape.rows()).enumerate() {
-        let above = bottoms.values();
-        exponents =
-            row_of_quads.read(quads, &shape, row, exponents, |quad| below_wide(above, quad));
-        if !are_within(exponents, most) {
-            return Err(EXPONENT);
-        }
-        let (top, bottom) = rows.split_at_mut(stride);
-        for quad in (0..shape.quads()).step_by(2) {
-            let (samples, below);
-            (samples, below, position) = two_quads(&row_of_quads, quad, flat, position);
-            store_4_values(top, 2 * quad, _mm256_castsi256_si128(samples));
-            store_4_values(bottom, 2 * quad, _mm256_extracti128_si256::<1>(samples));
-            store_4_values(bottoms.values(), BEFORE + 2 * quad, below);
-        }
-    }
-    Ok(position)
+    by_rows!(coded, bottoms, out, stride, below_wide, 2, two_quads)
 }
 
 /// As [`four_quads`], of two, with magnitudes and signs (bit 31).
@@ -235,7 +199,9 @@ fn two_quads(
     quad: usize,
     flat: &Magnitudes,
     position: usize,
-) -> (__m256i, __m128i, usize) {
+    [top, bottom]: [&mut [u32]; 2],
+    bottoms: &mut [u32],
+) -> usize {
     // 32 bits of each sample; a quad in each half.
     let of = |words: &[u16]| {
         let both = u32::from(words[quad]) | u32::from(words[quad + 1]) << 16;
@@ -279,5 +245,9 @@ fn two_quads(
     let rows = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
     let in_rows = |samples: __m256i| _mm256_permutevar8x32_epi32(samples, rows);
     let below = _mm256_extracti128_si256::<1>(in_rows(below));
-    (in_rows(sample), below, end)
+    let samples = in_rows(sample);
+    store_4_values(top, 2 * quad, _mm256_castsi256_si128(samples));
+    store_4_values(bottom, 2 * quad, _mm256_extracti128_si256::<1>(samples));
+    store_4_values(bottoms, BEFORE + 2 * quad, below);
+    end
 }

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::avx2;
-use super::exponents::{Row, are_within, below_narrow, below_wide};
+use super::exponents::{Row, are_within, below_narrow, below_wide, by_rows};
 use super::fault::Fault;
 use super::magnitudes::{self as portable, BEFORE, Bottoms, Coded, EXPONENT};
 use super::segment::{MAGNITUDE_BYTES, Magnitudes};
@@ -19,28 +19,7 @@ pub(super) fn narrow(
     out: &mut [i16],
     stride: usize,
 ) -> Result<usize, Fault> {
-    let Coded { quads, shape, flat, most } = coded;
-    bottoms.clear();
-    let mut position = 0;
-    let mut row_of_quads = Row::new();
-    let mut exponents = _mm256_setzero_si256();
-    for (row, rows) in out.chunks_exact_mut(2 * stride).take(shape.rows()).enumerate() {
-        let above = bottoms.values();
-        exponents =
-            row_of_quads.read(quads, &shape, row, exponents, |quad| below_narrow(above, quad));
-        if !are_within(exponents, most) {
-            return Err(EXPONENT);
-        }
-        let (top, bottom) = rows.split_at_mut(stride);
-        for quad in (0..shape.quads()).step_by(8) {
-            let (samples, below);
-            (samples, below, position) = eight_quads(&row_of_quads, quad, flat, position);
-            store_16_samples(top, 2 * quad, _mm512_castsi512_si256(samples));
-            store_16_samples(bottom, 2 * quad, _mm512_extracti64x4_epi64::<1>(samples));
-            store_16_words(bottoms.values(), BEFORE + 2 * quad, below);
-        }
-    }
-    Ok(position)
+    by_rows!(coded, bottoms, out, stride, below_narrow, 8, eight_quads)
 }
 
 /// A vector of 32 words, from the last.
@@ -48,8 +27,8 @@ macro_rules! words {
     ($($n:expr),* $(,)?) => { _mm512_set_epi16($($n),*) };
 }
 
-/// The 32 samples of eight quads: those of the top row in the lower half, those of the bottom row in the upper,
-/// the latter as the exponents of the next row need them, and the position after them.
+/// Writes the 32 samples of eight quads, and those of the bottom row as the exponents of the next row need them; the
+/// position after them.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,avx2,bmi1,bmi2,lzcnt,popcnt")]
 fn eight_quads(
@@ -57,7 +36,9 @@ fn eight_quads(
     quad: usize,
     flat: &Magnitudes,
     position: usize,
-) -> (__m512i, __m256i, usize) {
+    [top, bottom]: [&mut [i16]; 2],
+    bottoms: &mut [u16],
+) -> usize {
     let spread = words!(
         7, 7, 7, 7, 6, 6, 6, 6, 5, 5, 5, 5, 4, 4, 4, 4, 3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0,
         0, 0
@@ -100,7 +81,10 @@ fn eight_quads(
     );
     let samples = _mm512_permutexvar_epi16(rows, sample);
     let below = _mm512_extracti64x4_epi64::<1>(_mm512_permutexvar_epi16(rows, below));
-    (samples, below, position + total)
+    store_16_samples(top, 2 * quad, _mm512_castsi512_si256(samples));
+    store_16_samples(bottom, 2 * quad, _mm512_extracti64x4_epi64::<1>(samples));
+    store_16_words(bottoms, BEFORE + 2 * quad, below);
+    position + total
 }
 
 /// Of each word the sum of all up to it.
@@ -134,28 +118,7 @@ pub(super) fn wide(
     if coded.most > avx2::WIDE_EXPONENT {
         return portable::decode(coded, bottoms, out, stride);
     }
-    let Coded { quads, shape, flat, most } = coded;
-    bottoms.clear();
-    let mut position = 0;
-    let mut row_of_quads = Row::new();
-    let mut exponents = _mm256_setzero_si256();
-    for (row, rows) in out.chunks_exact_mut(2 * stride).take(shape.rows()).enumerate() {
-        let above = bottoms.values();
-        exponents =
-            row_of_quads.read(quads, &shape, row, exponents, |quad| below_wide(above, quad));
-        if !are_within(exponents, most) {
-            return Err(EXPONENT);
-        }
-        let (top, bottom) = rows.split_at_mut(stride);
-        for quad in (0..shape.quads()).step_by(4) {
-            let (samples, below);
-            (samples, below, position) = four_quads(&row_of_quads, quad, flat, position);
-            store_8_values(top, 2 * quad, _mm512_castsi512_si256(samples));
-            store_8_values(bottom, 2 * quad, _mm512_extracti64x4_epi64::<1>(samples));
-            store_8_values(bottoms.values(), BEFORE + 2 * quad, below);
-        }
-    }
-    Ok(position)
+    by_rows!(coded, bottoms, out, stride, below_wide, 4, four_quads)
 }
 
 /// As [`eight_quads`], of four, with magnitudes and signs (bit 31).
@@ -166,7 +129,9 @@ fn four_quads(
     quad: usize,
     flat: &Magnitudes,
     position: usize,
-) -> (__m512i, __m256i, usize) {
+    [top, bottom]: [&mut [u32]; 2],
+    bottoms: &mut [u32],
+) -> usize {
     let spread = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
     let of = |words: &[u16]| {
         let four = _mm_cvtepu16_epi32(load_4_words(words, quad));
@@ -202,7 +167,10 @@ fn four_quads(
     let rows = _mm512_set_epi32(15, 13, 11, 9, 7, 5, 3, 1, 14, 12, 10, 8, 6, 4, 2, 0);
     let samples = _mm512_permutexvar_epi32(rows, sample);
     let below = _mm512_extracti64x4_epi64::<1>(_mm512_permutexvar_epi32(rows, below));
-    (samples, below, position + total)
+    store_8_values(top, 2 * quad, _mm512_castsi512_si256(samples));
+    store_8_values(bottom, 2 * quad, _mm512_extracti64x4_epi64::<1>(samples));
+    store_8_values(bottoms, BEFORE + 2 * quad, below);
+    position + total
 }
 
 /// As [`sums`], of 32 bits each.

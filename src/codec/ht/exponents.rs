@@ -104,3 +104,28 @@ pub(super) fn are_within(exponents: __m256i, limit: u32) -> bool {
     let beyond = _mm256_subs_epu16(exponents, _mm256_set1_epi16(limit as i16));
     _mm256_testz_si256(beyond, beyond) == 1
 }
+
+/// Decodes all rows of quads of a block, a group of `$quads` at a time, by `$group`: it writes the group's samples
+/// and what the row below needs of them, and returns the position after it.
+macro_rules! by_rows {
+    ($coded:ident, $bottoms:ident, $out:ident, $stride:ident, $below:ident, $quads:literal, $group:ident) => {{
+        let Coded { quads, shape, flat, most } = $coded;
+        $bottoms.clear();
+        let mut position = 0;
+        let mut row = Row::new();
+        let mut exponents = _mm256_setzero_si256();
+        for (number, rows) in $out.chunks_exact_mut(2 * $stride).take(shape.rows()).enumerate() {
+            let above = $bottoms.values();
+            exponents = row.read(quads, &shape, number, exponents, |quad| $below(above, quad));
+            if !are_within(exponents, most) {
+                return Err(EXPONENT);
+            }
+            let (top, bottom) = rows.split_at_mut($stride);
+            for quad in (0..shape.quads()).step_by($quads) {
+                position = $group(&row, quad, flat, position, [top, bottom], $bottoms.values());
+            }
+        }
+        Ok(position)
+    }};
+}
+pub(super) use by_rows;
