@@ -46,7 +46,11 @@ pub fn compare(data: &[u8], stream: &Plain, reduced: u8) -> bool {
         assert!(decoded(other) == first, "{other:?} differs from {:?}", all[0]);
     }
     let Some(samples) = first else { return false };
-    let reference: Result<(_, Samples)> = decode_reduced(JPEG_2000, data, &format, reduced);
+    // openjp2 knows no placeholder passes, and takes a length of nothing for a cleanup pass without bytes: it gets
+    // the same code-blocks in packets without them.
+    let Ok(Some(plain)) = Plain::read(data, &format) else { return true };
+    let reference: Result<(_, Samples)> =
+        decode_reduced(JPEG_2000, &plain.write(), &format, reduced);
     if let Ok((_, reference)) = reference {
         assert!(reference == samples, "openjp2 differs: {}", difference(&samples, &reference));
     }
