@@ -16,7 +16,6 @@ python=$(scripts/setup-python.sh)
 ORT_DYLIB_PATH=$(scripts/get-onnxruntime.sh)
 export ORT_DYLIB_PATH
 cargo build --release --locked --quiet
-helper=$(cargo bench --locked --no-run --bench codec --message-format=json 2>/dev/null |
-    sed -n 's/.*"name":"codec".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+helper=$(bench_program codec)
 [ -x "$helper" ] || die "the bench target codec was not built"
 exec "$python" scripts/bench-codec.py "$helper" target/release/ahi-inference "${AHI_SHARED:-$ROOT/../shared}" "${1:-15}"

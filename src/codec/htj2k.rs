@@ -35,8 +35,7 @@ pub(super) fn decode(
         return Ok(None);
     };
     let pixels = Pixels { precision: stream.precision, signed: stream.signed, reduced };
-    let side = |pixels: u32| u64::from(pixels).div_ceil(1 << reduced) as usize;
-    let count = side(format.rows) * side(format.columns);
+    let count = format.halved(reduced).pixels();
     let failed = |fault: ht::Fault| match fault {
         ht::NO_MEMORY => Error::new(ErrorKind::OutOfMemory, fault.0),
         fault => corrupt(format!("codestream does not decode: {}", fault.0)),

@@ -34,9 +34,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub use ht::Instructions;
 pub use htj2k::encode_htj2k;
 pub use recycle::recycle;
-// For the decoders, whose frames come back by `recycle`.
-#[allow(unused_imports)]
-pub(crate) use recycle::{buffer_i16, buffer_u16};
 pub use table::{Decoder, TransferSyntaxEntry, transfer_syntaxes};
 
 use crate::dicom::attributes::keyword;
@@ -146,6 +143,13 @@ impl FrameFormat {
         self.rows as usize * self.columns as usize
     }
 
+    /// The same with each side halved `times` times and rounded up.
+    fn halved(&self, times: u8) -> Self {
+        // Sides have 32 bits at most: beyond that, they stay 1.
+        let side = |side: u32| u64::from(side).div_ceil(1 << times.min(32)) as u32;
+        Self { rows: side(self.rows), columns: side(self.columns), ..*self }
+    }
+
     /// Whether pixels are integers of at most 16 bits, all that most transfer syntaxes are read with.
     fn is_narrow(&self) -> bool {
         !self.float && self.bits_allocated <= 16
@@ -253,9 +257,7 @@ pub fn decode_reduced(
         let best = Instructions::best();
         let samples = contain(Decoder::Ht, || htj2k::decode(data, &stream, format, reduced, best))?;
         if let Some(samples) = samples {
-            let side = |side: u32| side.div_ceil(1 << reduced.min(stream.levels));
-            let (rows, columns) = (side(format.rows), side(format.columns));
-            return Ok((FrameFormat { rows, columns, ..*format }, samples));
+            return Ok((format.halved(reduced.min(stream.levels)), samples));
         }
     }
     contain(Decoder::OpenJp2, || jpeg2000::decode_reduced(data, &stream, format, reduced))
@@ -375,6 +377,22 @@ mod tests {
         let e = contain("a codec", || -> Result<()> { panic!("index out of bounds") }).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::CorruptFrame);
         assert!(e.message().contains("a codec"), "{e}");
+    }
+
+    #[test]
+    fn sides_are_halved_as_often_as_a_codestream_can_have_levels() {
+        let format = FrameFormat {
+            rows: 65_535,
+            columns: 3,
+            bits_allocated: 16,
+            bits_stored: 16,
+            signed: false,
+            float: false,
+        };
+        for (times, rows, columns) in [(0, 65_535, 3), (1, 32_768, 2), (16, 1, 1), (32, 1, 1)] {
+            let halved = format.halved(times);
+            assert_eq!((halved.rows, halved.columns), (rows, columns), "{times}");
+        }
     }
 
     #[test]

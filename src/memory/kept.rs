@@ -3,14 +3,14 @@
 //! Memory that comes fresh from the system is mapped and cleared when it is first touched; a virtual machine that
 //! gives freed memory back to its host gets it from there again. Of a volume this can take longer than
 //! decoding it. One buffer of voxels is kept, no more than the account leaves aside for what is in no account,
-//! and only while requests follow each other: see [`release`].
+//! and only while requests follow each other: see [`release_voxels`].
 
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use super::zeroed::zeroed;
 use crate::error::Result;
 
-static KEPT: Mutex<Vec<f32>> = Mutex::new(Vec::new());
+static KEPT: Kept = Kept(Mutex::new(Vec::new()));
 
 /// Bytes that are kept at most: a quarter of what is set aside of the memory.
 static MOST: LazyLock<u64> =
@@ -26,54 +26,80 @@ const TOO_LARGE: usize = 2;
 /// # Errors
 /// [`OutOfMemory`](crate::error::ErrorKind::OutOfMemory) where the memory is not to be had.
 pub fn take_voxels(count: usize, what: &str) -> Result<Vec<f32>> {
-    let mut kept = std::mem::take(&mut *KEPT.lock().unwrap_or_else(PoisonError::into_inner));
-    if (count..=count.saturating_mul(TOO_LARGE)).contains(&kept.len()) {
-        kept.truncate(count);
-        return Ok(kept);
+    match KEPT.take(count) {
+        Some(buffer) => Ok(buffer),
+        None => zeroed(count, what),
     }
-    // Of another size: its memory is given up before more is asked for.
-    drop(kept);
-    zeroed(count, what)
 }
 
 /// Keeps the buffer of an image that is no longer needed, if it is the largest and not too large.
-pub fn keep_voxels(mut buffer: Vec<f32>) {
-    let bytes = buffer.capacity().saturating_mul(size_of::<f32>()) as u64;
-    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-    if bytes <= *MOST && buffer.len() > kept.len() {
-        std::mem::swap(&mut *kept, &mut buffer);
-    }
-    // Memory goes back to the system without the lock.
-    drop(kept);
-    drop(buffer);
+pub fn keep_voxels(buffer: Vec<f32>) {
+    KEPT.put(buffer, *MOST);
 }
 
 /// Gives back what is kept: no request follows.
 pub fn release_voxels() {
-    drop(std::mem::take(&mut *KEPT.lock().unwrap_or_else(PoisonError::into_inner)));
+    drop(KEPT.take(0));
+}
+
+/// One buffer, or none.
+struct Kept(Mutex<Vec<f32>>);
+
+impl Kept {
+    fn buffer(&self) -> MutexGuard<'_, Vec<f32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `count` of what is kept. If it is of another size, it is given up before more memory is asked for.
+    fn take(&self, count: usize) -> Option<Vec<f32>> {
+        let mut kept = std::mem::take(&mut *self.buffer());
+        let fits = (count..=count.saturating_mul(TOO_LARGE)).contains(&kept.len());
+        kept.truncate(count);
+        fits.then_some(kept)
+    }
+
+    fn put(&self, mut buffer: Vec<f32>, most: u64) {
+        let bytes = buffer.capacity().saturating_mul(size_of::<f32>()) as u64;
+        let mut kept = self.buffer();
+        if bytes <= most && buffer.len() > kept.len() {
+            std::mem::swap(&mut *kept, &mut buffer);
+        }
+        // Memory goes back to the system without the lock.
+        drop(kept);
+        drop(buffer);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// One test, for what is kept is the process's.
     #[test]
     fn one_buffer_is_kept_and_used_where_it_fits() {
-        let count = 1 << 20;
-        keep_voxels(vec![1.0; count]);
-        keep_voxels(vec![2.0; count / 2]);
-        let taken = take_voxels(count - 7, "a test").unwrap();
-        assert_eq!(taken.len(), count - 7);
-        assert!(taken.iter().all(|&v| v == 1.0), "the larger one");
-        assert!(take_voxels(count, "a test").unwrap().iter().all(|&v| v == 0.0), "a fresh one");
-        keep_voxels(taken);
-        let small = take_voxels(count / 4, "a test").unwrap();
-        assert!(small.iter().all(|&v| v == 0.0), "far too large a one is not used");
-        keep_voxels(vec![3.0; count]);
+        const COUNT: usize = 1000;
+        const MOST: u64 = 4 * COUNT as u64;
+        let kept = Kept(Mutex::new(Vec::new()));
+        kept.put(vec![1.0; COUNT], MOST);
+        kept.put(vec![2.0; COUNT / 2], MOST);
+        assert_eq!(kept.take(COUNT - 7), Some(vec![1.0; COUNT - 7]), "the larger one");
+        assert_eq!(kept.take(COUNT), None, "it was taken");
+        kept.put(vec![3.0; COUNT], MOST);
+        assert_eq!(kept.take(COUNT / 4), None, "far too large a one is not used");
+        assert_eq!(kept.take(COUNT), None, "and was given up");
+        kept.put(vec![4.0; COUNT], MOST);
+        drop(kept.take(0));
+        assert_eq!(kept.take(COUNT), None, "it was released");
+        kept.put(vec![5.0; COUNT + 1], MOST);
+        assert!(kept.buffer().is_empty(), "larger than all that is kept");
+    }
+
+    #[test]
+    fn voxels_that_are_taken_are_as_many_as_asked_for() {
+        for count in [0, 1, 5000, 4000, 100] {
+            let voxels = take_voxels(count, "a test").unwrap();
+            assert_eq!(voxels.len(), count);
+            keep_voxels(voxels);
+        }
         release_voxels();
-        assert!(take_voxels(count, "a test").unwrap().iter().all(|&v| v == 0.0));
-        keep_voxels(vec![4.0; (CEILING / 4) as usize + 1]);
-        assert!(KEPT.lock().unwrap().is_empty(), "larger than all that is kept");
     }
 }

@@ -85,6 +85,7 @@ impl Workspace {
             instructions.codewords(&block.cleanup[*start..], &mut lane.codes)?;
         }
         let suffixes = std::array::from_fn(|n| &blocks[n].cleanup[starts[n]..]);
+        const { assert!(N <= TOGETHER) };
         let Some(lanes) = self.lanes.first_chunk_mut::<N>() else { return Ok(()) };
         let taken = instructions.quads(lanes, suffixes, shape);
         for (n, block) in blocks.iter().enumerate() {

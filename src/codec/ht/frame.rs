@@ -57,7 +57,8 @@ struct Levels<T> {
 
 impl<T> Levels<T> {
     fn is_large(&self) -> bool {
-        self.low.capacity().max(self.next.capacity()) > MOST_KEPT
+        let buffers = [&self.low, &self.next].into_iter().chain(&self.stripes);
+        buffers.into_iter().any(|buffer| buffer.capacity() > MOST_KEPT)
     }
 }
 

@@ -5,10 +5,10 @@
 use super::segment::{CODE_BYTES, Codes, Mel};
 use super::tables::{self, CODE, CONTEXT, LENGTH, PATTERNS, U_OFF};
 
-/// Rows and columns of quads of a code-block.
+/// Size of a code-block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shape {
-    /// Samples.
+    /// Samples along each axis.
     pub width: usize,
     pub height: usize,
 }
