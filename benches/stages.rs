@@ -20,10 +20,10 @@ use ahi_inference::source::ImageSource;
 use ahi_inference::source::dicom_files::DicomFiles;
 use ahi_inference::transforms::{Image, Preprocessing};
 use ahi_inference::volume::{Plan, Volume, plan};
-use ahi_inference::writers::nifti;
 use ahi_inference::writers::seg::{
-    self, Algorithm, Code, SegOptions, SegRequest, SegmentDescription, SourceSlice, Voxels,
+    self, Algorithm, Code, Identity, SegOptions, SegRequest, SegmentDescription, SourceSlice,
 };
+use ahi_inference::writers::{Voxels, nifti};
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use ndarray::{Array3, Array4, Array5, ArrayView3, ArrayView5};
@@ -228,11 +228,13 @@ fn write_dicom_seg(bencher: Bencher) {
     let segments: Vec<SegmentDescription> = (1..=4).map(organ).collect();
     let algorithm = Algorithm::new("bench", "1");
     let options = SegOptions::default();
+    let identity = Identity::fresh();
     let request = SegRequest {
         voxels: Voxels::Labels(labels.view()),
         slices: &slices,
         segments: &segments,
         algorithm: &algorithm,
+        identity: &identity,
         options: &options,
     };
     bencher

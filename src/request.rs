@@ -18,6 +18,8 @@ pub struct InferenceRequest {
     pub model: Option<String>,
     /// Outputs wanted; empty means the model package's own list (DICOM SEG by default).
     pub outputs: Vec<OutputKind>,
+    /// Labels of the segments wanted; empty means all of the model's.
+    pub segments: Vec<String>,
     /// Where outputs go instead of into the answer: `s3://bucket/prefix` or a `file://` folder.
     pub output_uri: Option<String>,
     /// How series that are not clean stacks are treated, as far as the request says it.
@@ -117,6 +119,22 @@ impl OutputKind {
         match self {
             Self::DicomSeg => "dicom-seg",
             Self::Nifti => "nifti",
+        }
+    }
+
+    /// The media type of its files.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::DicomSeg => "application/dicom",
+            Self::Nifti => "application/gzip",
+        }
+    }
+
+    /// What names of its files end in, without the dot before it.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::DicomSeg => "dcm",
+            Self::Nifti => "nii.gz",
         }
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::Allowance;
-use crate::config::{ComputeArgs, PolicyArgs};
+use crate::config::{ComputeArgs, PolicyArgs, ResultArgs};
 use crate::error::{Error, Result};
 use crate::memory::{self, Account};
 use crate::pipeline::{self, Job};
@@ -42,6 +42,12 @@ pub struct RunArgs {
     /// Which volume, where the series holds several: its number, or its name in the list of them.
     #[arg(long, env = "VOLUME", value_name = "VOLUME")]
     pub volume: Option<VolumeChoice>,
+    /// The segments wanted, by their labels; all where not given.
+    #[arg(long, env = "SEGMENTS", value_name = "LABEL", value_delimiter = ',')]
+    pub segment: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub results: ResultArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub policy: PolicyArgs,
@@ -81,6 +87,8 @@ pub async fn run(args: RunArgs) -> Result<()> {
     let job = Job {
         model: Lease::unregistered(model),
         outputs: args.output,
+        segments: args.segment,
+        fresh_uids: args.results.fresh_uids,
         policy,
         request_id: uuid::Uuid::new_v4().to_string(),
         progress: bar.clone(),

@@ -160,6 +160,7 @@ async fn build_service(settings: &ServeSettings) -> Result<Service> {
         sink: Sink::new(s3, access),
         access: access.clone(),
         output_uri: settings.http.output_uri.clone(),
+        fresh_uids: settings.fresh_uids,
         policy: settings.policy,
         metrics: Arc::clone(&metrics),
         account: account.clone(),

@@ -15,6 +15,7 @@ mod environment;
 mod log;
 mod parse;
 mod policy;
+mod results;
 mod serve;
 
 pub use access::{AccessArgs, AccessSettings, Allowed, Place};
@@ -25,6 +26,7 @@ pub use endpoint::EndpointUrl;
 pub use environment::refuse_unknown_variables;
 pub use log::{LogArgs, LogFormat};
 pub use policy::PolicyArgs;
+pub use results::ResultArgs;
 pub use serve::{
     AdmissionSettings, HttpSettings, MOST_INPUTS, MemorySettings, ModelSettings, ServeArgs,
     ServeSettings,

@@ -10,7 +10,7 @@ use clap::{ArgAction, Args};
 use super::parse::{bounded, seconds};
 use super::{
     AccessArgs, AccessSettings, AwsArgs, AwsSettings, ComputeArgs, ComputeSettings, ConnectionArgs,
-    ConnectionSettings, PolicyArgs, wrong,
+    ConnectionSettings, PolicyArgs, ResultArgs, wrong,
 };
 use crate::error::Result;
 use crate::memory;
@@ -98,6 +98,9 @@ pub struct ServeArgs {
     pub connections: ConnectionArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
+    pub results: ResultArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub policy: PolicyArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -123,6 +126,8 @@ pub struct ServeSettings {
     pub admission: AdmissionSettings,
     /// Time that running requests get to finish at shutdown.
     pub drain_timeout: Duration,
+    /// Whether the DICOM objects of every request have UIDs of their own.
+    pub fresh_uids: bool,
     /// How series that are not clean stacks are treated.
     pub policy: PolicyChoice,
     /// Computing.
@@ -248,6 +253,7 @@ impl ServeArgs {
             },
             admission: AdmissionSettings { max_concurrent, queue: self.queue },
             drain_timeout: self.drain_timeout,
+            fresh_uids: self.results.fresh_uids,
             policy: self.policy.choice(),
             compute,
             aws: self.aws.settings()?,

@@ -5,6 +5,16 @@ pub fn generate() -> String {
     format!("2.25.{}", uuid::Uuid::new_v4().as_u128())
 }
 
+/// An identifier below `2.25` made of a digest: a UUID of version 8 (RFC 9562 5.8), whose bits are the
+/// digest's first.
+pub fn from_digest(digest: &[u8; 32]) -> String {
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    bytes[6] = bytes[6] & 0x0f | 0x80;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    format!("2.25.{}", u128::from_be_bytes(bytes))
+}
+
 /// Whether `uid` has the form of a UID (PS3.5 section 9.1): at most 64 characters, components of
 /// digits without leading zeros separated by single periods.
 pub fn is_valid(uid: &str) -> bool {

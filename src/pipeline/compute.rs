@@ -3,19 +3,21 @@
 use ndarray::{Array4, ArrayView3, Axis};
 
 use super::timings::Timings;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::inference::{PlaneSink, WindowStats, standard_layout};
 use crate::memory::keep_voxels;
 use crate::postprocess::{Segmentation, Segmenter};
 use crate::progress::{Progress, Stage};
 use crate::registry::Model;
 use crate::transforms::{Image, stack};
-use crate::volume::{Geometry, Volume};
+use crate::volume::{Geometry, Physical, Plan, Volume};
 
 /// A segmentation on the source's grid, and what making it took.
 pub struct Computed {
     /// The result.
     pub segmentation: Segmentation,
+    /// The values of the first image, for what is measured on them.
+    pub physical: Physical,
     /// The sliding window's statistics.
     pub windows: WindowStats,
     /// Size of the image as the network saw it.
@@ -44,10 +46,11 @@ pub fn preprocess(model: &Model, images: Vec<Image>, progress: &dyn Progress) ->
 }
 
 /// From decoded volumes, in the order of [`Model::images`], to a segmentation on the grid of the
-/// first.
+/// first, which `plan` made.
 pub fn segment(
     model: &Model,
     volumes: Vec<(Volume, Geometry)>,
+    plan: &Plan,
     timings: &mut Timings,
     progress: &dyn Progress,
 ) -> Result<Computed> {
@@ -59,6 +62,8 @@ pub fn segment(
         .into_iter()
         .map(|(volume, geometry)| image_of(volume, &geometry))
         .collect::<Result<Vec<_>>>()?;
+    let first = images.first().ok_or_else(|| Error::internal("an input of no image"))?;
+    let physical = Physical::keep(first.data.index_axis(Axis(0), 0), plan)?;
     let image = preprocess(model, images, progress)?;
     timings.end(Stage::Preprocess);
     let network_dims = image.dims();
@@ -83,7 +88,7 @@ pub fn segment(
     let segmentation = sink.segmenter.finish()?;
     timings.add(Stage::Postprocess.name(), sink.seconds + started.elapsed().as_secs_f64());
     timings.skip();
-    Ok(Computed { segmentation, windows, network_dims })
+    Ok(Computed { segmentation, physical, windows, network_dims })
 }
 
 fn run_network(

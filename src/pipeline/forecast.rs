@@ -15,7 +15,7 @@ use crate::registry::Model;
 use crate::request::OutputKind;
 use crate::source::{BYTES_IN_FLIGHT, FRAMES_IN_FLIGHT};
 use crate::transforms::{Extent, voxels};
-use crate::volume::Plan;
+use crate::volume::{Physical, Plan};
 
 /// Bytes of a voxel.
 const F32: u64 = size_of::<f32>() as u64;
@@ -70,9 +70,12 @@ pub fn need(model: &Model, plans: &[(&Series, &Plan)], outputs: &[OutputKind]) -
     let windows = model.inferer.forecast(image.channels, image.dims, classes, &model.network);
     let running = total([image.bytes(), windows, after.running]);
     let written = after.result.saturating_add(written(model, first, outputs));
-    let stages =
-        [decoding, physical, preprocessing.peak, laid_out, running, after.finishing, written];
-    let peak = stages.into_iter().max().unwrap_or(0);
+    // The first image's values are kept from its decoding to the end.
+    let kept = voxels(first.geometry.dims).saturating_mul(Physical::voxel_bytes(first));
+    let beside = [physical, preprocessing.peak, laid_out, running, after.finishing, written];
+    let beside = beside.into_iter().max().unwrap_or(0).saturating_add(kept);
+    let peak = decoding.max(beside);
+    let written = written.saturating_add(kept);
     Ok(Need {
         bytes: peak.saturating_add(BESIDE),
         result: written.saturating_add(BESIDE),

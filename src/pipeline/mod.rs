@@ -2,15 +2,18 @@
 
 mod access;
 mod audit;
+mod chosen;
 pub mod compute;
 mod decoding;
 pub mod fetch;
 mod forecast;
 pub mod frames;
 mod holding;
+mod identity;
 mod images;
 pub mod outputs;
 mod placing;
+mod report;
 mod service;
 mod suited;
 pub mod timings;
@@ -19,7 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 pub use forecast::{Need, need};
@@ -28,16 +30,18 @@ pub use service::Service;
 
 use crate::cpu;
 use crate::dicom::Series;
+use crate::dicom::segment::SegmentDescription;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Account;
 use crate::policy::{Policy, VolumeChoice, Wanted};
-use crate::progress::{Progress, Stage};
+use crate::progress::{Progress, Silent, Stage};
 use crate::registry::{Lease, Model};
 use crate::request::{InferenceRequest, InputOutcome, Outcome, OutputKind};
-use crate::source::ImageSource;
-use crate::volume::{self, Plan, Volume, VolumeId};
+use crate::source::{ImageSource, Origin};
+use crate::volume::{self, Plan, Volume};
+use crate::writers::dicom::Identity;
 use frames::FrameStats;
-use outputs::{Finished, geometry_report};
+use outputs::Finished;
 use timings::Timings;
 
 /// What a request holds from its admission to its end; `None` only in stand-ins without models.
@@ -82,6 +86,10 @@ pub struct Job {
     pub model: Lease<Model>,
     /// What to make; empty means the model's own list.
     pub outputs: Vec<OutputKind>,
+    /// Labels of the segments wanted; empty means all of the model's.
+    pub segments: Vec<String>,
+    /// Whether the DICOM objects made have UIDs of their own, instead of derived ones.
+    pub fresh_uids: bool,
     /// How series that are not clean stacks are treated.
     pub policy: Policy,
     /// For names of outputs: that of the request, with the input's number where it has several.
@@ -96,6 +104,25 @@ pub struct Job {
     pub patience: Option<Duration>,
     /// Whether the answer has room for one result only.
     pub single: bool,
+}
+
+impl Job {
+    /// What `model` makes of an input by default, bound by nothing and watched by nobody.
+    pub fn of(model: Lease<Model>) -> Self {
+        Self {
+            model,
+            outputs: Vec::new(),
+            segments: Vec::new(),
+            fresh_uids: false,
+            policy: Policy::default(),
+            request_id: String::new(),
+            progress: Arc::new(Silent),
+            account: Account::unbounded(),
+            places: Arc::new(()),
+            patience: None,
+            single: false,
+        }
+    }
 }
 
 /// One image of an input, or a place where images are.
@@ -225,106 +252,133 @@ async fn plan_all<'s>(ordered: Vec<images::Read<'s>>, job: &Job) -> Result<Vec<V
     })
 }
 
+/// One image with its voxels.
+struct Loaded {
+    series: Arc<Series>,
+    plan: Arc<Plan>,
+    origin: Option<Origin>,
+    volume: Volume,
+}
+
 /// Segments one volume of each image.
 async fn segment(
     planned: Vec<Planned<'_>>,
     job: Job,
     mut timings: Timings,
 ) -> Result<InputOutcome> {
-    let progress = job.progress.clone();
-    let total = planned.len();
-    {
-        let kinds = if job.outputs.is_empty() { &job.model.outputs } else { &job.outputs };
-        let (_, series, plan) =
-            planned.first().ok_or_else(|| Error::internal("an input of no image"))?;
-        outputs::check_writable(series, plan, kinds)?;
-    }
+    let kinds = if job.outputs.is_empty() { &job.model.outputs } else { &job.outputs };
+    let segments = chosen::segments(&job.model.segments, &job.segments)?;
+    let (_, series, plan) =
+        planned.first().ok_or_else(|| Error::internal("an input of no image"))?;
+    outputs::check_writable(series, plan, kinds)?;
     let (holding, need) = acquire(&job, &planned).await?;
     timings.end(Stage::Memory);
-    let mut loaded: Vec<(Arc<Series>, Arc<Plan>, Volume)> = Vec::with_capacity(total);
     let mut stats = FrameStats::default();
     let mut beside: Vec<String> = Vec::new();
+    let mut loaded = Vec::with_capacity(planned.len());
     for (source, series, plan) in planned {
         // Images of one place have what lay beside them in common.
         let more: Vec<String> =
             source.warnings().into_iter().filter(|warning| !beside.contains(warning)).collect();
         beside.extend(more);
-        let (volume, took) = frames::load(source, &series, &plan, &*progress, &holding).await?;
+        let (volume, took) = frames::load(source, &series, &plan, &*job.progress, &holding).await?;
         stats += took;
         timings.end(Stage::Frames);
-        progress.decoded(took.frames, took.encoded_bytes, timings.latest());
-        progress.spent(&took.work.steps());
-        loaded.push((series, plan, volume));
+        job.progress.decoded(took.frames, took.encoded_bytes, timings.latest());
+        job.progress.spent(&took.work.steps());
+        loaded.push(Loaded { series, plan, origin: source.origin(), volume });
     }
 
     // The whole computation is one piece of blocking work of its own: it uses the CPU pool inside,
     // and must not sit on one of its threads while it waits for the network's.
     let work = move || {
-        // Held until the work has really ended, whether or not anybody still waits for it.
-        let holding = holding;
-        let model = &*job.model;
-        let mut described = Vec::with_capacity(loaded.len());
-        let mut volumes = Vec::with_capacity(loaded.len());
-        for (series, plan, volume) in loaded {
-            volumes.push((volume, plan.geometry.clone()));
-            described.push((series, plan));
-        }
-        let computed = compute::segment(model, volumes, &mut timings, &*job.progress)?;
-        let (series, plan) =
-            described.first().cloned().ok_or_else(|| Error::internal("an input of no image"))?;
-        job.progress.check()?;
-        let kinds = if job.outputs.is_empty() { &model.outputs } else { &job.outputs };
-        let finished = Finished {
-            model,
-            series: &series,
-            plan: &plan,
-            segmentation: &computed.segmentation,
-            request_id: &job.request_id,
-        };
-        holding.keep(need.result);
-        let written = finished.write(kinds)?;
-        timings.end(Stage::Write);
-        job.progress.advance(Stage::Write, 1, 1);
-        timings.tell(&*job.progress);
-
-        let mut warnings = beside;
-        warnings.extend(described.iter().flat_map(|(_, plan)| plan.warnings.clone()));
-        warnings.extend(model.postprocessing.warnings());
-        warnings.extend(written.warnings);
-        let mut report = Map::new();
-        report.insert("studyInstanceUID".to_owned(), json!(series.study_instance_uid));
-        report.insert("seriesInstanceUID".to_owned(), json!(series.series_instance_uid));
-        if described.len() > 1 {
-            let uids = described.iter().map(|(series, _)| json!(series.series_instance_uid));
-            let images: Map<String, Value> = model.images.iter().cloned().zip(uids).collect();
-            report.insert("images".to_owned(), Value::Object(images));
-        }
-        if let Some(volume) = &plan.volume {
-            let VolumeId { number, of, name } = volume;
-            report.insert("volume".to_owned(), json!({"number": number, "of": of, "name": name}));
-        }
-        report.insert("geometry".to_owned(), geometry_report(&plan, computed.network_dims));
-        if let Some(units) = &plan.units {
-            report.insert("units".to_owned(), json!(units));
-        }
-        report.insert("segments".to_owned(), written.segments);
-        report.extend(model.network.describe());
-        report.insert(
-            "frames".to_owned(),
-            json!({"count": stats.frames, "encodedBytes": stats.encoded_bytes}),
-        );
-        report.insert("windows".to_owned(), json!(computed.windows.windows));
-        report.insert("timings".to_owned(), timings.to_json());
-        report.insert("warnings".to_owned(), Value::from(warnings));
-        let mut artifacts = written.artifacts;
-        let bytes = artifacts.iter_mut().map(|one| std::mem::take(&mut one.bytes)).collect();
-        for (artifact, bytes) in artifacts.iter_mut().zip(holding.outputs(bytes)) {
-            artifact.bytes = bytes;
-        }
-        Ok(InputOutcome { report, artifacts })
+        let work = Work { job, segments, holding, need, stats, beside, timings };
+        work.run(loaded)
     };
     let span = tracing::Span::current();
     tokio::task::spawn_blocking(move || span.in_scope(|| cpu::contained(work)))
         .await
         .unwrap_or_else(|_| Err(Error::internal("the computation was stopped from outside")))
+}
+
+/// The computation of one input, once its images are there.
+struct Work {
+    job: Job,
+    segments: Vec<SegmentDescription>,
+    /// Held until the work has really ended, whether or not anybody still waits for it.
+    holding: Holding,
+    need: Need,
+    stats: FrameStats,
+    /// Warnings of the sources.
+    beside: Vec<String>,
+    timings: Timings,
+}
+
+impl Work {
+    fn run(mut self, loaded: Vec<Loaded>) -> Result<InputOutcome> {
+        let model = &*self.job.model;
+        let mut described = Vec::with_capacity(loaded.len());
+        let mut volumes = Vec::with_capacity(loaded.len());
+        for Loaded { series, plan, origin, volume } in loaded {
+            volumes.push((volume, plan.geometry.clone()));
+            described.push((series, plan, origin));
+        }
+        let (series, plan, _) =
+            described.first().ok_or_else(|| Error::internal("an input of no image"))?;
+        let progress = &*self.job.progress;
+        let mut computed = compute::segment(model, volumes, plan, &mut self.timings, progress)?;
+        progress.check()?;
+        chosen::restrict(&mut computed.segmentation, &model.segments, &self.segments);
+        let finished = Finished {
+            model,
+            series,
+            plan,
+            segmentation: &computed.segmentation,
+            segments: &self.segments,
+            physical: &computed.physical,
+            identity: &self.identity(&described),
+            request_id: &self.job.request_id,
+        };
+        self.holding.keep(self.need.result);
+        let kinds = if self.job.outputs.is_empty() { &model.outputs } else { &self.job.outputs };
+        let mut written = finished.write(kinds)?;
+        self.timings.end(Stage::Write);
+        progress.advance(Stage::Write, 1, 1);
+        self.timings.tell(progress);
+
+        let mut warnings = std::mem::take(&mut self.beside);
+        warnings.extend(described.iter().flat_map(|(_, plan, _)| plan.warnings.clone()));
+        warnings.extend(model.postprocessing.warnings());
+        warnings.append(&mut written.warnings);
+        let images: Vec<(&Series, &Plan)> =
+            described.iter().map(|(series, plan, _)| (&**series, &**plan)).collect();
+        let report = report::Report {
+            model,
+            images: &images,
+            computed: &computed,
+            segments: std::mem::take(&mut written.segments),
+            frames: &self.stats,
+            timings: &self.timings,
+            warnings,
+        };
+        let report = report.to_json();
+        let mut artifacts = written.artifacts;
+        let bytes = artifacts.iter_mut().map(|one| std::mem::take(&mut one.bytes)).collect();
+        for (artifact, bytes) in artifacts.iter_mut().zip(self.holding.outputs(bytes)) {
+            artifact.bytes = bytes;
+        }
+        Ok(InputOutcome { report, artifacts })
+    }
+
+    fn identity(&self, described: &[(Arc<Series>, Arc<Plan>, Option<Origin>)]) -> Identity {
+        if self.job.fresh_uids {
+            return Identity::fresh();
+        }
+        let images: Vec<identity::Read> = described
+            .iter()
+            .map(|(series, plan, origin)| identity::Read { series, plan, origin: origin.as_ref() })
+            .collect();
+        let labels: Vec<String> = self.segments.iter().map(|one| one.label.clone()).collect();
+        identity::derived(&self.job.model, &images, &self.job.policy, &labels)
+    }
 }

@@ -5,13 +5,15 @@ use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
 use crate::dicom::Series;
+use crate::dicom::segment::{Code, SegmentDescription};
 use crate::error::{Error, ErrorKind, Result};
 use crate::postprocess::{ClassSets, Segmentation};
 use crate::registry::Model;
 use crate::request::{Artifact, OutputKind};
-use crate::volume::Plan;
-use crate::writers::seg::{self, Seg, SegOptions, SegRequest, SourceSlice, Voxels};
-use crate::writers::{Label, nifti};
+use crate::volume::{Physical, Plan};
+use crate::writers::dicom::{Identity, SourceSlice};
+use crate::writers::seg::{self, Seg, SegOptions, SegRequest};
+use crate::writers::{Label, Voxels, nifti};
 
 /// Finished outputs and what the report says of them.
 pub struct Written {
@@ -33,6 +35,12 @@ pub struct Finished<'a> {
     pub plan: &'a Plan,
     /// The result.
     pub segmentation: &'a Segmentation,
+    /// The segments wanted; nothing of others is in the result.
+    pub segments: &'a [SegmentDescription],
+    /// The source's values.
+    pub physical: &'a Physical,
+    /// What UIDs are made from.
+    pub identity: &'a Identity,
     /// For names of files.
     pub request_id: &'a str,
 }
@@ -61,7 +69,7 @@ impl Finished<'_> {
 
     /// Channels of the segments' masks: their values count from 1.
     fn channels(&self) -> impl Iterator<Item = usize> {
-        self.model.segments.iter().map(|segment| usize::from(segment.value).saturating_sub(1))
+        self.segments.iter().map(|segment| usize::from(segment.value).saturating_sub(1))
     }
 
     fn count_masks(&self, masks: &Array4<u8>) -> Result<Vec<u64>> {
@@ -83,7 +91,7 @@ impl Finished<'_> {
     }
 
     fn segment_of(&self, value: usize) -> Option<usize> {
-        self.model.segments.iter().position(|segment| usize::from(segment.value) == value)
+        self.segments.iter().position(|segment| usize::from(segment.value) == value)
     }
 
     /// Voxels of each segment; a label that no segment describes is the model's fault.
@@ -93,7 +101,7 @@ impl Finished<'_> {
         if let Some(value) = (1..256).find(|&v| by_value[v] > 0 && !described(v)) {
             return Err(undescribed(value));
         }
-        Ok(self.model.segments.iter().map(|s| by_value[usize::from(s.value) & 255]).collect())
+        Ok(self.segments.iter().map(|s| by_value[usize::from(s.value) & 255]).collect())
     }
 
     /// Where a segment is found in an output: its Segment Number in DICOM SEG; in NIfTI its voxels'
@@ -120,13 +128,13 @@ impl Finished<'_> {
             return Err(undescribed(value));
         }
         let count = |value: u16| by_value.get(usize::from(value)).copied().unwrap_or(0);
-        Ok(self.model.segments.iter().map(|segment| count(segment.value)).collect())
+        Ok(self.segments.iter().map(|segment| count(segment.value)).collect())
     }
 
     fn segments(&self, voxels: &[u64], kinds: &[OutputKind]) -> Value {
         let millilitres = self.plan.geometry.voxel_volume() / 1000.0;
-        let code = |c: &crate::dicom::segment::Code| json!({"value": c.value, "scheme": c.scheme, "meaning": c.meaning});
-        let segments = self.model.segments.iter().zip(voxels).enumerate();
+        let code = |c: &Code| json!({"value": c.value, "scheme": c.scheme, "meaning": c.meaning});
+        let segments = self.segments.iter().zip(voxels).enumerate();
         segments
             .map(|(index, (segment, &voxels))| {
                 let volume = voxels as f64 * millilitres;
@@ -192,8 +200,7 @@ impl Finished<'_> {
             warnings.extend(object.summary.warnings);
             artifacts.push(self.artifact(
                 OutputKind::DicomSeg,
-                "application/dicom",
-                format!("{}.dcm", object.summary.sop_instance_uid),
+                &object.summary.sop_instance_uid,
                 object.bytes,
             ));
         }
@@ -209,8 +216,9 @@ impl Finished<'_> {
         seg::write(&SegRequest {
             voxels,
             slices,
-            segments: &self.model.segments,
+            segments: self.segments,
             algorithm: &self.model.algorithm,
+            identity: self.identity,
             options,
         })
     }
@@ -233,7 +241,7 @@ impl Finished<'_> {
             Segmentation::Labels(labels) => nifti::write(labels.view(), affine)?,
             Segmentation::Masks(masks) => nifti::write_masks(masks.view(), affine)?,
             Segmentation::Sets(sets) => {
-                let segments = self.model.segments.iter();
+                let segments = self.segments.iter();
                 let masks = segments.map(|segment| sets.class_mask(segment.value));
                 nifti::write_each(self.plan.geometry.dims, masks, affine)?
             }
@@ -249,21 +257,15 @@ impl Finished<'_> {
             self.plan.volume.as_ref().map_or(String::new(), |v| format!("-volume{}", v.number));
         Ok(self.artifact(
             OutputKind::Nifti,
-            "application/gzip",
-            format!("{}{volume}.nii.gz", self.series.series_instance_uid),
+            &format!("{}{volume}", self.series.series_instance_uid),
             file.bytes,
         ))
     }
 
-    fn artifact(
-        &self,
-        kind: OutputKind,
-        media_type: &'static str,
-        name: String,
-        bytes: Vec<u8>,
-    ) -> Artifact {
-        let file_name = format!("{}-{name}", self.request_id);
-        Artifact { kind, media_type, file_name, bytes: bytes.into(), uri: None }
+    /// An output whose file is called `name`, after the request and before its extension.
+    fn artifact(&self, kind: OutputKind, name: &str, bytes: Vec<u8>) -> Artifact {
+        let file_name = format!("{}-{name}.{}", self.request_id, kind.extension());
+        Artifact { kind, media_type: kind.media_type(), file_name, bytes: bytes.into(), uri: None }
     }
 }
 
@@ -335,17 +337,6 @@ fn histogram(labels: &Array3<u8>) -> [u64; 256] {
         Some(labels) => labels.par_chunks(PIECE).fold(|| [0; 256], count).reduce(|| [0; 256], sum),
         None => labels.iter().fold([0; 256], |counts, label| count(counts, &[*label])),
     }
-}
-
-/// `geometry` of the report.
-pub fn geometry_report(plan: &Plan, network_dims: [usize; 3]) -> Value {
-    let geometry = &plan.geometry;
-    let mut map = Map::new();
-    map.insert("dimensions".to_owned(), json!(geometry.dims));
-    map.insert("spacing".to_owned(), json!(geometry.affine.spacing()));
-    map.insert("affineRAS".to_owned(), json!(geometry.affine.0));
-    map.insert("networkDimensions".to_owned(), json!(network_dims));
-    Value::Object(map)
 }
 
 #[cfg(test)]

@@ -40,6 +40,8 @@ pub struct Service {
     pub access: AccessSettings,
     /// Where outputs go when a request does not say; into the answer where absent.
     pub output_uri: Option<String>,
+    /// Whether the DICOM objects of every request have UIDs of their own.
+    pub fresh_uids: bool,
     /// How series that are not clean stacks are treated.
     pub policy: PolicyChoice,
     /// What is counted and measured.
@@ -87,6 +89,8 @@ impl Invoke for Service {
             let job = Job {
                 model: model.clone(),
                 outputs: request.outputs.clone(),
+                segments: request.segments.clone(),
+                fresh_uids: self.fresh_uids,
                 policy: request.policy.or(model.policy).or(self.policy).decided(),
                 request_id: match request.inputs.len() {
                     1 => request.request_id.clone(),

@@ -236,6 +236,17 @@ impl ClassSets {
         Ok(())
     }
 
+    /// Takes classes out of all sets.
+    pub(crate) fn forget(&mut self, classes: &[u16]) {
+        for set in &mut self.members {
+            set.retain(|class| !classes.contains(class));
+        }
+        self.index.clear();
+        for (set, code) in self.members.iter().zip(0_u16..) {
+            self.index.entry(set.clone()).or_insert(code);
+        }
+    }
+
     /// The masks of one class after another, X running fastest as in the codes.
     pub fn class_mask(&self, class: u16) -> Result<Array3<u8>> {
         let (x, y, z) = self.codes.dim();

@@ -11,6 +11,7 @@
 mod budget;
 pub mod catalog;
 mod check;
+mod digest;
 mod dynamic;
 mod fit;
 mod host;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ndarray::Array4;
 
+use super::digest::digest;
 use super::fit;
 use crate::bundle::serving::Serving;
 use crate::bundle::{Bundle, BundleConfig, Execution, ResultForm, segment_descriptions};
@@ -82,6 +83,8 @@ pub struct Model {
     pub postprocessing: PostPlan,
     /// The network.
     pub network: OnnxNetwork,
+    /// SHA-256 of everything in the package that a result depends on, in hexadecimal.
+    pub digest: String,
     /// What the voxels of a result say.
     pub form: ResultForm,
     /// One for each foreground class.
@@ -153,6 +156,7 @@ impl Model {
             if serving.outputs.is_empty() { vec![OutputKind::DicomSeg] } else { serving.outputs };
         Ok(Self {
             name: name.to_owned(),
+            digest: digest(dir, network.sha256())?,
             preprocessing,
             images,
             selections,

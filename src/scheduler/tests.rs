@@ -54,6 +54,7 @@ fn request(id: &str) -> InferenceRequest {
         }],
         model: None,
         outputs: Vec::new(),
+        segments: Vec::new(),
         output_uri: None,
         policy: crate::policy::PolicyChoice::default(),
         single: false,

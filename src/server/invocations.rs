@@ -177,6 +177,7 @@ impl Call<'_> {
                 None => model_name::requested(self.headers, body.model)?,
             },
             outputs,
+            segments: body.segments,
             output_uri: body.output_uri.or_else(|| self.app.http.output_uri.clone()),
             policy: body.policy,
             single: false,

@@ -10,7 +10,7 @@ use crate::dicom::uid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::PolicyChoice;
 use crate::request::{Input, OutputKind, is_s3_uri};
-use fields::{Fields, Image, Images, List, Object, Output, Text};
+use fields::{Fields, Image, Images, Label, List, Object, Text};
 
 /// Longest JSON path repeated in an error: its last part may be a field the client made up.
 const LONGEST_PATH: usize = 120;
@@ -24,6 +24,8 @@ pub(super) struct Body {
     pub model: Option<String>,
     /// Field `outputs`, without repetitions; empty where absent.
     pub outputs: Vec<OutputKind>,
+    /// Field `segments`; empty where absent.
+    pub segments: Vec<String>,
     /// Field `outputS3Uri`.
     pub output_uri: Option<String>,
     /// Field `policy`.
@@ -37,6 +39,7 @@ impl Body {
             inputs: vec![Input::Body(bytes)],
             model: None,
             outputs: Vec::new(),
+            segments: Vec::new(),
             output_uri: None,
             policy: PolicyChoice::default(),
         }
@@ -58,6 +61,7 @@ impl Body {
             inputs: inner.inputs,
             model: self.model.or(inner.model),
             outputs: if self.outputs.is_empty() { inner.outputs } else { self.outputs },
+            segments: if self.segments.is_empty() { inner.segments } else { self.segments },
             output_uri: self.output_uri.or(inner.output_uri),
             policy: self.policy.or(inner.policy),
         }
@@ -113,6 +117,7 @@ pub(super) fn parse(body: &[u8], most_inputs: usize) -> Result<Body> {
         inputs,
         model: plain(fields.model),
         outputs: outputs(fields.outputs)?,
+        segments: segments(fields.segments)?,
         output_uri,
         policy: fields.policy.map(|Object(policy)| policy).unwrap_or_default(),
     })
@@ -255,23 +260,28 @@ fn check_id(path: &str, field: &str, id: &str) -> Result<()> {
     Err(invalid(&below(path, field), "must be 32 characters of 0-9 and a-z"))
 }
 
-fn outputs<const MOST: usize>(wanted: Option<List<Output, MOST>>) -> Result<Vec<OutputKind>> {
+fn outputs<const MOST: usize>(wanted: Option<List<OutputKind, MOST>>) -> Result<Vec<OutputKind>> {
     let Some(List(wanted)) = wanted else { return Ok(Vec::new()) };
     if wanted.is_empty() {
         return Err(invalid("outputs", "lists nothing; leave it out for the model's own outputs"));
     }
     let mut kinds = Vec::new();
-    for (i, output) in wanted.into_iter().enumerate() {
-        let kind = match output {
-            Output::DicomSeg => OutputKind::DicomSeg,
-            Output::Nifti => OutputKind::Nifti,
-        };
+    for (i, kind) in wanted.into_iter().enumerate() {
         if kinds.contains(&kind) {
             return Err(invalid(&format!("outputs[{i}]"), "is there twice"));
         }
         kinds.push(kind);
     }
     Ok(kinds)
+}
+
+/// The labels of segments; which ones there are, the model says.
+fn segments<const MOST: usize>(wanted: Option<List<Label, MOST>>) -> Result<Vec<String>> {
+    let Some(List(wanted)) = wanted else { return Ok(Vec::new()) };
+    if wanted.is_empty() {
+        return Err(invalid("segments", "lists nothing; leave it out for all of the model's"));
+    }
+    Ok(wanted.into_iter().map(|Text(label)| label).collect())
 }
 
 /// What is wrong at `path`, in words of serde's error that do not come from the body.

@@ -6,6 +6,7 @@
 pub mod affine;
 mod apart;
 mod candidates;
+mod physical;
 mod places;
 mod plan;
 mod rescale;
@@ -23,6 +24,7 @@ use rayon::prelude::*;
 
 pub use affine::Affine;
 pub use candidates::VolumeId;
+pub use physical::Physical;
 pub use plan::{Plan, Slice, plan};
 pub use stack::Resampling;
 

@@ -23,7 +23,7 @@ pub(super) fn mix(samples: &Samples, slice: &Slice, weight: f32, target: &mut [f
 
 /// Slope and intercept, where they are whole numbers and so small that 16-bit pixels give whole numbers
 /// that f32 holds exactly: then 32-bit integers give the very same values, in a quarter of the time.
-fn whole(slice: &Slice) -> Option<(i32, i32)> {
+pub(super) fn whole(slice: &Slice) -> Option<(i32, i32)> {
     let (slope, intercept) = slice.rescale;
     let most = slope.abs() * f64::from(u16::MAX) + intercept.abs();
     // An intercept of minus zero could leave a minus zero, which no integer has.

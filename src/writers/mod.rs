@@ -1,9 +1,13 @@
 //! Label maps to DICOM SEG and other results.
 
+pub mod dicom;
 mod layout;
 pub mod nifti;
 pub mod seg;
 pub mod sink;
+mod voxels;
+
+pub use voxels::{Bounds, Voxels};
 
 /// A value of a label map: 0 is background, every other value a class. `u8` holds 255 classes,
 /// `u16` holds 65535.

@@ -9,7 +9,6 @@ use std::time::Duration;
 use ahi_inference::error::ErrorKind;
 use ahi_inference::memory::Account;
 use ahi_inference::pipeline::{self, Job};
-use ahi_inference::policy::Policy;
 use ahi_inference::progress::{Progress, Silent, Stage};
 use ahi_inference::registry::{Lease, LoadOptions, Model};
 use ahi_inference::source::dicom_files::DicomFiles;
@@ -23,15 +22,11 @@ fn model() -> Lease<Model> {
 
 fn job(account: &Account, places: &Arc<()>, progress: Arc<dyn Progress>) -> Job {
     Job {
-        model: model(),
-        outputs: Vec::new(),
-        policy: Policy::default(),
         request_id: "test".to_owned(),
         progress,
         account: account.clone(),
         places: places.clone(),
-        patience: None,
-        single: false,
+        ..Job::of(model())
     }
 }
 

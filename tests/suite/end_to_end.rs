@@ -8,7 +8,6 @@ use std::time::Duration;
 use ahi_inference::dicom::{FrameKey, Series};
 use ahi_inference::error::{ErrorKind, Result};
 use ahi_inference::inference::ProviderChoice;
-use ahi_inference::memory::Account;
 use ahi_inference::pipeline::timings::Timings;
 use ahi_inference::pipeline::{Holding, compute, frames};
 use ahi_inference::policy::{Policy, Wanted};
@@ -72,9 +71,14 @@ async fn cranium_equals_monai() {
         frames::load(&source, &series, &plan, &Silent, &Holding::nothing()).await.unwrap();
     assert_eq!(stats.frames, 108);
     let mut timings = Timings::default();
-    let computed =
-        compute::segment(&model, vec![(volume, plan.geometry.clone())], &mut timings, &Silent)
-            .unwrap();
+    let computed = compute::segment(
+        &model,
+        vec![(volume, plan.geometry.clone())],
+        &plan,
+        &mut timings,
+        &Silent,
+    )
+    .unwrap();
     let Segmentation::Labels(labels) = computed.segmentation else { panic!("masks") };
     let shape: Array1<i64> = golden.array("label_shape");
     assert_eq!(labels.shape().iter().map(|&n| n as i64).collect::<Vec<_>>(), shape.to_vec());
@@ -192,15 +196,9 @@ async fn a_cancelled_request_stops() {
         Lease::unregistered(Model::load("phantom", &bundle, &LoadOptions::default()).unwrap());
     for stage in [Stage::Frames, Stage::Preprocess, Stage::Inference] {
         let job = ahi_inference::pipeline::Job {
-            model: model.clone(),
-            outputs: Vec::new(),
-            policy: Policy::default(),
             request_id: "test".to_owned(),
             progress: Arc::new(StopAt(stage, Mutex::new(false))),
-            account: Account::unbounded(),
-            places: Arc::new(()),
-            patience: None,
-            single: false,
+            ..ahi_inference::pipeline::Job::of(model.clone())
         };
         let source = DicomFiles::new(folder.path().join("p/dicom"), None);
         let run = ahi_inference::pipeline::run(&source, None, job);

@@ -6,10 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use ahi_inference::dicom::{Dataset, FrameKey, Series};
 use ahi_inference::error::{Error, ErrorKind, Result};
-use ahi_inference::memory::Account;
 use ahi_inference::pipeline::{self, Job};
 use ahi_inference::policy::{Mismatch, Policy};
-use ahi_inference::progress::Silent;
 use ahi_inference::registry::{Lease, LoadOptions, Model};
 use ahi_inference::request::{InputOutcome, OutputKind};
 use ahi_inference::source::dicom_files::DicomFiles;
@@ -65,17 +63,12 @@ async fn run(
     let files = DicomFiles::new(files, None);
     let source = Changed { files, change, asked: AtomicUsize::new(0), own: Mutex::default() };
     let job = Job {
-        model: Lease::unregistered(
-            Model::load("phantom", bundle, &LoadOptions::default()).unwrap(),
-        ),
         outputs: vec![OutputKind::DicomSeg, OutputKind::Nifti],
         policy,
         request_id: "test".to_owned(),
-        progress: Arc::new(Silent),
-        account: Account::unbounded(),
-        places: Arc::new(()),
-        patience: None,
-        single: false,
+        ..Job::of(Lease::unregistered(
+            Model::load("phantom", bundle, &LoadOptions::default()).unwrap(),
+        ))
     };
     let result = pipeline::run(&source, None, job).await;
     (result, source.asked.load(Ordering::SeqCst))

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use ahi_inference::dicom::segment::{Algorithm, Code, SegmentDescription};
 use ahi_inference::dicom::{Attributes, Dataset, FrameDescriptor, Instance};
 use ahi_inference::error::ErrorKind;
-use ahi_inference::writers::seg::{Seg, SegOptions, SegRequest, SourceSlice, Voxels, write};
+use ahi_inference::writers::Voxels;
+use ahi_inference::writers::seg::{Identity, Seg, SegOptions, SegRequest, SourceSlice, write};
 use ahi_inference::writers::{Label, nifti};
 use dicom_core::value::DataSetSequence;
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
@@ -207,6 +208,7 @@ fn write_seg<L: Label>(
         slices,
         segments,
         algorithm: &algorithm,
+        identity: &Identity::fresh(),
         options,
     };
     let mut objects = write(&request).unwrap();
@@ -574,6 +576,7 @@ fn what_does_not_belong_together_is_refused() {
             slices: &slices,
             segments: &segments,
             algorithm: &algorithm,
+            identity: &Identity::fresh(),
             options: &options,
         };
         write(&request).unwrap_err()
@@ -612,6 +615,7 @@ fn what_does_not_belong_together_is_refused() {
         slices: &wrong_frame,
         segments: &segments,
         algorithm: &algorithm,
+        identity: &Identity::fresh(),
         options: &options,
     };
     assert_eq!(write(&request).unwrap_err().kind(), ErrorKind::Internal);
@@ -686,6 +690,7 @@ fn pixel_data_beyond_one_element_goes_into_further_objects() {
         slices: &slices,
         segments: &segments,
         algorithm: &algorithm,
+        identity: &Identity::fresh(),
         options: &options,
     };
     let objects = write(&request).unwrap();

@@ -10,12 +10,16 @@ use serde::{Deserialize, Deserializer};
 
 use crate::config::MOST_INPUTS;
 use crate::policy::{PolicyChoice, VolumeChoice};
+use crate::request::OutputKind;
 
 /// Images of an input.
 const MOST_IMAGES: usize = 64;
 
 /// Names of outputs, of which there are fewer.
 const MOST_OUTPUTS: usize = 16;
+
+/// Segments of a model, of which a label map of 8 bits has fewer.
+const MOST_SEGMENTS: usize = 256;
 
 /// A DICOM UID; its form is checked later.
 pub(super) type Uid = Text<64>;
@@ -25,6 +29,8 @@ pub(super) type AhiId = Text<32>;
 pub(super) type Version = Text<20>;
 /// `s3://`, a bucket of 63 characters, and a key of 1024 bytes.
 pub(super) type Uri = Text<1100>;
+/// The label of a segment: 64 characters of up to four bytes.
+pub(super) type Label = Text<256>;
 /// The name of a model or of an image of one.
 pub(super) type Name = Text<1024>;
 
@@ -86,7 +92,8 @@ beside_an_image! {
         inputs: Option<List<Object<InputFields>, MOST_INPUTS>>,
         images: Option<Images>,
         model: Option<Name>,
-        outputs: Option<List<Output, MOST_OUTPUTS>>,
+        outputs: Option<List<OutputKind, MOST_OUTPUTS>>,
+        segments: Option<List<Label, MOST_SEGMENTS>>,
         #[serde(rename = "outputS3Uri")]
         output_uri: Option<Uri>,
         policy: Option<Object<PolicyChoice>>,
@@ -98,13 +105,6 @@ beside_an_image! {
     InputFields {
         images: Option<Images>,
     }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Output {
-    DicomSeg,
-    Nifti,
 }
 
 /// Text of at most `MOST` bytes.

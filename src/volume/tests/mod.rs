@@ -1,6 +1,7 @@
 //! Series that are clean stacks, and series that are not.
 
 mod filling;
+mod physical;
 mod pixels;
 mod several;
 mod stacks;

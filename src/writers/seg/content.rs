@@ -1,15 +1,15 @@
 //! What the attributes of a segmentation are made of, for all modules that are written.
 
+use super::SegRequest;
 use super::frames::PlannedFrame;
-use super::source::Plane;
-use super::{Identity, SegRequest};
 use crate::dicom::Instance;
+use crate::writers::dicom::Plane;
 
 /// Everything the attributes are made of.
 pub(super) struct Content<'a, 'r, L> {
     pub request: &'a SegRequest<'r, L>,
     pub sop_instance_uid: &'a str,
-    pub identity: &'a Identity,
+    pub series_instance_uid: &'a str,
     /// Number of the object in its series, from 1.
     pub number: usize,
     /// The source instances, each once, at least one.

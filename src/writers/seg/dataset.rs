@@ -1,25 +1,18 @@
 //! The attributes of a segmentation, module by module, all but its pixel data.
 
-use dicom_core::{Tag, VR};
+use dicom_core::VR;
 use dicom_dictionary_std::{tags, uids};
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
-use time::{OffsetDateTime, UtcOffset};
 
-use super::charset::set_character_set;
 use super::content::Content;
-use super::elements::{Put, code_item, reference};
-use super::source::{copy_context, copy_lossy_compression};
-use super::{Algorithm, SegmentDescription, color, functional_groups};
+use super::{Algorithm, SegmentDescription, functional_groups};
 use crate::dicom::{Attributes, Dataset};
 use crate::error::{Error, Result};
+use crate::writers::dicom::{
+    Put, SeriesHead, algorithm_item, code_item, color, copy_context, copy_lossy_compression,
+    put_equipment, put_frame_of_reference, put_series, put_times, reference, set_character_set,
+};
 
-/// Who made the object (Enhanced General Equipment Module, PS3.3 C.7.5.2).
-const MANUFACTURER: &str = "ahi-inference";
-/// No device with a serial number is involved; the attribute must not be empty.
-const DEVICE_SERIAL_NUMBER: &str = "0";
-/// The series is numbered this far after the one it was made from, so that viewers list both
-/// together and scanners, which count from 1, do not use the number.
+/// How far the series is numbered after its source's.
 const SERIES_NUMBER_OFFSET: i64 = 1000;
 
 impl<L> Content<'_, '_, L> {
@@ -30,7 +23,7 @@ impl<L> Content<'_, '_, L> {
         let mut to = Dataset::new_empty();
         copy_context(source, &mut to)?;
         copy_lossy_compression(self.instances, &mut to);
-        self.put_frame_of_reference(source, &mut to, warnings);
+        put_frame_of_reference(source, self.request.identity, &mut to, warnings);
         self.put_series(source, &mut to)?;
         put_equipment(self.request.algorithm, &mut to);
         put_times(source, &mut to)?;
@@ -41,36 +34,16 @@ impl<L> Content<'_, '_, L> {
         Ok(to)
     }
 
-    /// Frame of Reference Module (PS3.3 C.7.4.1).
-    fn put_frame_of_reference(
-        &self,
-        source: &Dataset,
-        to: &mut Dataset,
-        warnings: &mut Vec<String>,
-    ) {
-        let frame_of_reference = source.text(tags::FRAME_OF_REFERENCE_UID).unwrap_or_else(|| {
-            warnings.push(
-                "the source has no FrameOfReferenceUID; the segmentation has one of its own, and \
-                 viewers relate it to the images by their references alone"
-                    .to_owned(),
-            );
-            self.identity.frame_of_reference_uid.clone()
-        });
-        to.put_text(tags::FRAME_OF_REFERENCE_UID, VR::UI, &frame_of_reference);
-    }
-
     /// General Series, Segmentation Series (PS3.3 C.7.3.1, C.8.20.1) and Common Instance Reference
     /// (C.12.2) modules.
     fn put_series(&self, source: &Dataset, to: &mut Dataset) -> Result<()> {
-        let number = source.integer(tags::SERIES_NUMBER).unwrap_or(0);
-        let number = Some(number.saturating_add(SERIES_NUMBER_OFFSET))
-            .filter(|&number| i32::try_from(number).is_ok())
-            .unwrap_or(SERIES_NUMBER_OFFSET);
-        to.put_text(tags::MODALITY, VR::CS, "SEG");
-        to.put_text(tags::SERIES_INSTANCE_UID, VR::UI, &self.identity.series_instance_uid);
-        to.put_text(tags::SERIES_NUMBER, VR::IS, &number.to_string());
-        let description = &self.request.options.series_description;
-        to.put_text(tags::SERIES_DESCRIPTION, VR::LO, description);
+        let head = SeriesHead {
+            modality: "SEG",
+            uid: self.series_instance_uid,
+            description: &self.request.options.series_description,
+            offset: SERIES_NUMBER_OFFSET,
+        };
+        put_series(&head, source, to);
 
         let mut series = Dataset::new_empty();
         let series_uid = source.required_text(tags::SERIES_INSTANCE_UID)?;
@@ -110,9 +83,9 @@ impl<L> Content<'_, '_, L> {
 
     fn put_segments(&self, to: &mut Dataset) {
         let algorithm = self.request.algorithm;
-        let segments = self.request.segments.iter().zip(&self.identity.tracking).zip(0_u16..);
-        let items = segments.map(|((segment, tracking_uid), index)| {
-            segment_item(segment, index, algorithm, tracking_uid)
+        let identity = self.request.identity;
+        let items = self.request.segments.iter().zip(0_u16..).map(|(segment, index)| {
+            segment_item(segment, index, algorithm, &identity.tracking(usize::from(index)))
         });
         to.put_items(tags::SEGMENT_SEQUENCE, items.collect());
     }
@@ -149,67 +122,4 @@ fn segment_item(
     item.put_text(tags::TRACKING_ID, VR::UT, &segment.label);
     item.put_text(tags::TRACKING_UID, VR::UI, tracking_uid);
     item
-}
-
-/// Algorithm Identification Macro (PS3.3 10.16, Table 10-19).
-fn algorithm_item(algorithm: &Algorithm) -> Dataset {
-    let mut item = Dataset::new_empty();
-    item.put_code(tags::ALGORITHM_FAMILY_CODE_SEQUENCE, &algorithm.family);
-    item.put_text(tags::ALGORITHM_NAME, VR::LO, &algorithm.name);
-    item.put_text(tags::ALGORITHM_VERSION, VR::LO, &algorithm.version);
-    if let Some(parameters) = &algorithm.parameters {
-        item.put_text(tags::ALGORITHM_PARAMETERS, VR::LT, parameters);
-    }
-    item
-}
-
-/// General and Enhanced General Equipment modules (PS3.3 C.7.5.1, C.7.5.2): the software that wrote
-/// the object and the model it ran.
-fn put_equipment(algorithm: &Algorithm, to: &mut Dataset) {
-    to.put_text(tags::MANUFACTURER, VR::LO, MANUFACTURER);
-    to.put_text(tags::MANUFACTURER_MODEL_NAME, VR::LO, &algorithm.name);
-    to.put_text(tags::DEVICE_SERIAL_NUMBER, VR::LO, DEVICE_SERIAL_NUMBER);
-    let versions = [env!("CARGO_PKG_VERSION").to_owned(), algorithm.version.clone()];
-    to.put_texts(tags::SOFTWARE_VERSIONS, VR::LO, &versions);
-}
-
-/// Dates and times of series, content and instance: now, on the clock of the source's Timezone
-/// Offset From UTC or else in UTC.
-fn put_times(source: &Dataset, to: &mut Dataset) -> Result<()> {
-    const DATE: &[BorrowedFormatItem] = format_description!("[year][month][day]");
-    const TIME: &[BorrowedFormatItem] = format_description!("[hour][minute][second]");
-    let defect = |e| Error::internal("the current time cannot be written").caused_by(e);
-    let now = now_at(source.text(tags::TIMEZONE_OFFSET_FROM_UTC).as_deref());
-    let date = now.format(DATE).map_err(|e| defect(Box::new(e)))?;
-    let time = now.format(TIME).map_err(|e| defect(Box::new(e)))?;
-    let dates: [Tag; 3] = [tags::SERIES_DATE, tags::CONTENT_DATE, tags::INSTANCE_CREATION_DATE];
-    for tag in dates {
-        to.put_text(tag, VR::DA, &date);
-    }
-    for tag in [tags::SERIES_TIME, tags::CONTENT_TIME, tags::INSTANCE_CREATION_TIME] {
-        to.put_text(tag, VR::TM, &time);
-    }
-    Ok(())
-}
-
-/// The present on the clock of an offset such as `+0100` (PS3.3 C.12.1.1.8), UTC where there is
-/// none.
-fn now_at(offset: Option<&str>) -> OffsetDateTime {
-    const OFFSET: &[BorrowedFormatItem] =
-        format_description!("[offset_hour sign:mandatory][offset_minute]");
-    let offset = offset.and_then(|text| UtcOffset::parse(text, OFFSET).ok());
-    OffsetDateTime::now_utc().to_offset(offset.unwrap_or(UtcOffset::UTC))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_follow_the_sources_offset() {
-        assert_eq!(now_at(Some("+0130")).offset().whole_minutes(), 90);
-        assert_eq!(now_at(Some("-0500")).offset().whole_minutes(), -300);
-        assert_eq!(now_at(Some("nonsense")).offset(), UtcOffset::UTC);
-        assert_eq!(now_at(None).offset(), UtcOffset::UTC);
-    }
 }

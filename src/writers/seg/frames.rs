@@ -8,11 +8,10 @@ use std::ops::Range;
 use ndarray::{ArrayView3, Axis};
 use rayon::prelude::*;
 
-use super::Voxels;
 use crate::dicom::segment::SegmentDescription;
 use crate::error::{Error, ErrorKind, Result};
-use crate::writers::Label;
 use crate::writers::layout::slice_order;
+use crate::writers::{Label, Voxels};
 
 /// A label map with its slices one after the other, each row by row.
 pub(super) struct LabelMap<'a, L: Clone> {

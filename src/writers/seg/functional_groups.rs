@@ -7,15 +7,14 @@ use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom_dictionary_std::tags;
 
 use super::content::Content;
-use super::elements::{Put, decimal_string, reference};
 use super::frames::PlannedFrame;
-use super::source::Plane;
-use super::{Code, SourceSlice};
-use crate::dicom::{Dataset, uid};
+use crate::dicom::Dataset;
+use crate::dicom::segment::Code;
+use crate::writers::dicom::{Plane, Put, SourceSlice, decimal_string, reference};
 
 /// Adds both modules.
 pub(super) fn put<L>(content: &Content<'_, '_, L>, to: &mut Dataset) {
-    put_dimensions(to);
+    put_dimensions(&content.request.identity.uid("dimensions"), to);
 
     let spacing = content.request.options.spacing_between_slices.map(decimal_string);
     let groups = Groups {
@@ -40,15 +39,14 @@ pub(super) fn put<L>(content: &Content<'_, '_, L>, to: &mut Dataset) {
 }
 
 /// Frames are told apart by their segment, then by their position.
-fn put_dimensions(to: &mut Dataset) {
-    let organization = uid::generate();
+fn put_dimensions(organization: &str, to: &mut Dataset) {
     let mut item = Dataset::new_empty();
-    item.put_text(tags::DIMENSION_ORGANIZATION_UID, VR::UI, &organization);
+    item.put_text(tags::DIMENSION_ORGANIZATION_UID, VR::UI, organization);
     to.put_items(tags::DIMENSION_ORGANIZATION_SEQUENCE, vec![item]);
 
     let index = |pointer: Tag, group: Tag, label: &str| {
         let mut item = Dataset::new_empty();
-        item.put_text(tags::DIMENSION_ORGANIZATION_UID, VR::UI, &organization);
+        item.put_text(tags::DIMENSION_ORGANIZATION_UID, VR::UI, organization);
         item.put(DataElement::new(
             tags::DIMENSION_INDEX_POINTER,
             VR::AT,

@@ -19,68 +19,23 @@
 //!   would give a new meaning to the copied Study Time too.
 //! - The character set is the source's where it can carry every text, else UTF-8 (`ISO_IR 192`).
 
-mod charset;
-mod color;
 mod content;
 mod dataset;
-mod elements;
 mod frames;
 mod functional_groups;
-mod source;
 
 use std::collections::HashSet;
 
-use dicom_core::Tag;
-use dicom_dictionary_std::{tags, uids};
-use dicom_object::FileMetaTableBuilder;
-use ndarray::{ArrayView3, ArrayView4};
+use dicom_dictionary_std::uids;
 
-use crate::dicom::{Dataset, Instance, uid};
+use crate::dicom::{Instance, uid};
 use crate::error::{Error, ErrorKind, Result};
-use crate::writers::Label;
+use crate::writers::dicom::{self, Part10, Plane};
+use crate::writers::{Label, Voxels};
 
 pub use crate::dicom::segment::{Algorithm, Code, SegmentDescription};
+pub use crate::writers::dicom::{Identity, SourceSlice};
 use frames::{Layers, PlannedFrame, packed_length};
-
-/// One source slice, in volume order.
-#[derive(Debug, Clone, Copy)]
-pub struct SourceSlice<'a> {
-    /// The instance the slice is in.
-    pub instance: &'a Instance,
-    /// The frame within the instance, counted from zero; 0 in a single-frame instance.
-    pub frame: usize,
-}
-
-/// The voxels of a segmentation, any strides: X fastest and Z slowest is read in place, another
-/// layout is copied once.
-#[derive(Debug, Clone)]
-pub enum Voxels<'a, L> {
-    /// A label map, axes (X: columns, Y: rows, Z: slices); 0 is background.
-    Labels(ArrayView3<'a, L>),
-    /// Masks of 0 and 1, axes (segment, X, Y, Z), which may overlap.
-    Masks(ArrayView4<'a, u8>),
-    /// Sets of label values, which may overlap: for each voxel, axes (X, Y, Z), an index into
-    /// `members`; 0 among the members is background.
-    Sets {
-        /// The set of each voxel.
-        codes: ArrayView3<'a, L>,
-        /// The label values of each set.
-        members: &'a [Vec<u16>],
-    },
-}
-
-impl<L> Voxels<'_, L> {
-    /// Columns, rows and slices.
-    fn dim(&self) -> (usize, usize, usize) {
-        match self {
-            Self::Labels(voxels) | Self::Sets { codes: voxels, .. } => voxels.dim(),
-            Self::Masks(masks) => {
-                let (_, columns, rows, slices) = masks.dim();
-                (columns, rows, slices)
-            }
-        }
-    }
-}
 
 /// What to write.
 #[derive(Debug, Clone)]
@@ -94,6 +49,8 @@ pub struct SegRequest<'a, L> {
     pub segments: &'a [SegmentDescription],
     /// What made the label map.
     pub algorithm: &'a Algorithm,
+    /// What the UIDs are made from.
+    pub identity: &'a Identity,
     /// Everything that has a default.
     pub options: &'a SegOptions,
 }
@@ -113,8 +70,8 @@ pub struct SegOptions {
     pub largest_pixel_data: u32,
 }
 
-/// Largest even length below FFFFFFFFH, which means another encoding (PS3.5 7.1.2).
-const LARGEST_VALUE: u32 = u32::MAX - 1;
+/// What UIDs of these objects are derived from beside what the segmentation was made of.
+const KIND: &str = "SEG BINARY";
 
 impl Default for SegOptions {
     fn default() -> Self {
@@ -122,7 +79,7 @@ impl Default for SegOptions {
             series_description: "AI generated Seg, not for clinical use.".to_owned(),
             omit_empty_frames: true,
             spacing_between_slices: None,
-            largest_pixel_data: LARGEST_VALUE,
+            largest_pixel_data: dicom::LARGEST_VALUE,
         }
     }
 }
@@ -141,7 +98,7 @@ pub struct Seg {
 pub struct SegSummary {
     /// Its SOP Instance UID.
     pub sop_instance_uid: String,
-    /// Its Series Instance UID, new for every segmentation.
+    /// Its Series Instance UID.
     pub series_instance_uid: String,
     /// Number of frames.
     pub frames: usize,
@@ -158,17 +115,8 @@ pub struct SegSummary {
 ///
 /// As of [`write`], about the slices.
 pub fn check_slices(slices: &[SourceSlice], columns: usize, rows: usize) -> Result<()> {
-    source::check_consistent(&source::instances(slices), columns, rows)?;
-    slices.iter().try_for_each(|slice| source::Plane::of(slice).map(|_| ()))
-}
-
-/// What the objects of one segmentation share.
-struct Identity {
-    series_instance_uid: String,
-    /// For a source that has none.
-    frame_of_reference_uid: String,
-    /// Tracking UID of each segment.
-    tracking: Vec<String>,
+    dicom::check_consistent(&dicom::instances(slices), columns, rows)?;
+    slices.iter().try_for_each(|slice| Plane::of(slice).map(|_| ()))
 }
 
 /// Writes a label map or masks as DICOM Segmentation objects: one, or several of one series where the
@@ -183,10 +131,9 @@ struct Identity {
 pub fn write<L: Label>(request: &SegRequest<L>) -> Result<Vec<Seg>> {
     check(request)?;
     let (columns, rows, _) = request.voxels.dim();
-    let instances = source::instances(request.slices);
-    source::check_consistent(&instances, columns, rows)?;
-    let planes: Vec<source::Plane> =
-        request.slices.iter().map(source::Plane::of).collect::<Result<_>>()?;
+    let instances = dicom::instances(request.slices);
+    dicom::check_consistent(&instances, columns, rows)?;
+    let planes: Vec<Plane> = request.slices.iter().map(Plane::of).collect::<Result<_>>()?;
     let map = Layers::new(&request.voxels);
     let survey = map.survey(request.segments)?;
     let mut warnings = source_warnings(&instances, &planes);
@@ -194,19 +141,16 @@ pub fn write<L: Label>(request: &SegRequest<L>) -> Result<Vec<Seg>> {
 
     let most = u64::from(request.options.largest_pixel_data) * 8 / (columns * rows) as u64;
     let most = usize::try_from(most).unwrap_or(usize::MAX).max(1);
-    let identity = Identity {
-        series_instance_uid: uid::generate(),
-        frame_of_reference_uid: uid::generate(),
-        tracking: request.segments.iter().map(|_| uid::generate()).collect(),
-    };
+    let identity = request.identity;
+    let series_instance_uid = identity.series(KIND);
     let objects = frames.chunks(most).enumerate().map(|(index, frames)| {
-        let sop_instance_uid = uid::generate();
+        let sop_instance_uid = identity.instance(KIND, index + 1);
         // Those of the whole segmentation are told once.
         let mut warnings = if index == 0 { std::mem::take(&mut warnings) } else { Vec::new() };
         let object = content::Content {
             request,
             sop_instance_uid: &sop_instance_uid,
-            identity: &identity,
+            series_instance_uid: &series_instance_uid,
             number: index + 1,
             instances: &instances,
             planes: &planes,
@@ -214,25 +158,28 @@ pub fn write<L: Label>(request: &SegRequest<L>) -> Result<Vec<Seg>> {
             overlap: map.overlap(),
         }
         .dataset(&mut warnings)?;
-        let mut file = Part10::new(object)?;
-        let pixel_data = file.append_pixel_data(frames.len(), columns * rows)?;
+        let mut file = Part10::new(object, uids::EXPLICIT_VR_LITTLE_ENDIAN)?;
+        let length = packed_length(frames.len(), columns * rows).ok_or_else(|| {
+            Error::internal(format!("{} frames of {columns} × {rows} pixels", frames.len()))
+        })?;
+        let pixel_data = file.append_pixel_data(length)?;
         map.pack(frames, request.segments, pixel_data);
         let summary = SegSummary {
             sop_instance_uid,
-            series_instance_uid: identity.series_instance_uid.clone(),
+            series_instance_uid: series_instance_uid.clone(),
             frames: frames.len(),
             voxels_per_segment: survey.voxels.clone(),
             warnings,
         };
-        Ok(Seg { bytes: file.bytes, summary })
+        Ok(Seg { bytes: file.into_bytes(), summary })
     });
     objects.collect()
 }
 
 /// What is doubtful about the source.
-fn source_warnings(instances: &[&Instance], planes: &[source::Plane]) -> Vec<String> {
+fn source_warnings(instances: &[&Instance], planes: &[Plane]) -> Vec<String> {
     let mut warnings = Vec::new();
-    if planes.iter().any(source::Plane::is_overlong) {
+    if planes.iter().any(Plane::is_overlong) {
         warnings.push(
             "decimal strings of the source's planes are longer than DICOM's 16 characters; they \
              were copied as they are"
@@ -327,41 +274,4 @@ fn with_empty_frames(
                 .unwrap_or(PlannedFrame { segment, slice, rows: 0..0 })
         })
         .collect()
-}
-
-/// A Part 10 file as it grows: everything but the pixel data is encoded by `dicom-object`, then the
-/// pixel data is packed in place, so that it is never held twice.
-struct Part10 {
-    bytes: Vec<u8>,
-}
-
-impl Part10 {
-    fn new(object: Dataset) -> Result<Self> {
-        let defect = |e: Box<dyn std::error::Error + Send + Sync>| {
-            Error::internal("the segmentation object cannot be encoded").caused_by(e)
-        };
-        let meta = FileMetaTableBuilder::new().transfer_syntax(uids::EXPLICIT_VR_LITTLE_ENDIAN);
-        let file = object.with_meta(meta).map_err(|e| defect(e.into()))?;
-        let mut bytes = Vec::new();
-        file.write_all(&mut bytes).map_err(|e| defect(e.into()))?;
-        Ok(Self { bytes })
-    }
-
-    /// Adds Pixel Data (7FE0,0010), the last element of the data set, and returns its zeroed value.
-    fn append_pixel_data(&mut self, frames: usize, pixels: usize) -> Result<&mut [u8]> {
-        let length = packed_length(frames, pixels)
-            .and_then(|length| u32::try_from(length).ok())
-            .filter(|&length| length <= LARGEST_VALUE)
-            .ok_or_else(|| {
-                Error::internal(format!("{frames} frames of {pixels} pixels in one DICOM element"))
-            })?;
-        let Tag(group, element) = tags::PIXEL_DATA;
-        self.bytes.extend(group.to_le_bytes());
-        self.bytes.extend(element.to_le_bytes());
-        self.bytes.extend(b"OB\0\0");
-        self.bytes.extend(length.to_le_bytes());
-        let start = self.bytes.len();
-        self.bytes.resize(start + length as usize, 0);
-        Ok(self.bytes.get_mut(start..).unwrap_or_default())
-    }
 }

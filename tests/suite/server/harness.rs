@@ -127,11 +127,8 @@ fn outcome(request: InferenceRequest, model: String, bytes: &[u8]) -> Outcome {
         artifacts: kinds
             .iter()
             .map(|&kind| {
-                let (media_type, extension) = match kind {
-                    OutputKind::DicomSeg => ("application/dicom", "dcm"),
-                    OutputKind::Nifti => ("application/gzip", "nii.gz"),
-                };
-                let file_name = format!("{index}.{extension}");
+                let media_type = kind.media_type();
+                let file_name = format!("{index}.{}", kind.extension());
                 Artifact {
                     kind,
                     media_type,

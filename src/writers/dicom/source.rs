@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// Where the pixels of one source slice lie, in the strings of the source without their padding:
 /// rounding them would make planes that no longer coincide with those they were drawn on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Plane {
+pub(in crate::writers) struct Plane {
     /// Image Position (Patient) (0020,0032).
     pub position: Vec<String>,
     /// Image Orientation (Patient) (0020,0037).
@@ -59,7 +59,7 @@ impl Plane {
 
 impl SourceSlice<'_> {
     /// Whether the instance has more than one frame.
-    pub(super) fn is_multi_frame(&self) -> bool {
+    pub(in crate::writers) fn is_multi_frame(&self) -> bool {
         self.number_of_frames() > 1
     }
 
@@ -109,7 +109,7 @@ impl SourceSlice<'_> {
 }
 
 /// The instances of the slices, each once, in the order of the slices.
-pub(super) fn instances<'a>(slices: &[SourceSlice<'a>]) -> Vec<&'a Instance> {
+pub(in crate::writers) fn instances<'a>(slices: &[SourceSlice<'a>]) -> Vec<&'a Instance> {
     let mut seen = HashSet::new();
     let instances = slices.iter().map(|slice| slice.instance);
     instances.filter(|instance| seen.insert(instance.sop_instance_uid.as_str())).collect()
@@ -118,7 +118,11 @@ pub(super) fn instances<'a>(slices: &[SourceSlice<'a>]) -> Vec<&'a Instance> {
 /// That the instances belong together and are of `columns` by `rows` pixels. A segmentation refers
 /// to one patient, study, series and frame of reference: mixed ones are refused, and the error says
 /// which attribute differs in which instance but never its value.
-pub(super) fn check_consistent(instances: &[&Instance], columns: usize, rows: usize) -> Result<()> {
+pub(in crate::writers) fn check_consistent(
+    instances: &[&Instance],
+    columns: usize,
+    rows: usize,
+) -> Result<()> {
     const SAME: [Tag; 4] = [
         tags::STUDY_INSTANCE_UID,
         tags::SERIES_INSTANCE_UID,
@@ -223,12 +227,12 @@ const OPTIONAL: [Tag; 44] = [
 ];
 
 /// Whether an attribute is one that [`copy_context`] takes over.
-pub(super) fn is_taken_over(tag: Tag) -> bool {
+pub(in crate::writers) fn is_taken_over(tag: Tag) -> bool {
     REQUIRED.iter().any(|(required, _)| *required == tag) || OPTIONAL.contains(&tag)
 }
 
 /// Copies patient, study and frame of reference into `to`, values as they are.
-pub(super) fn copy_context(from: &Dataset, to: &mut Dataset) -> Result<()> {
+pub(in crate::writers) fn copy_context(from: &Dataset, to: &mut Dataset) -> Result<()> {
     for (tag, vr) in REQUIRED {
         match from.get(tag) {
             Some(element) => {
@@ -267,7 +271,7 @@ fn adopted(element: &InMemElement) -> InMemElement {
 
 /// Says how often and how the sources were compressed with loss (PS3.3 C.7.6.1.1.5): what was lost
 /// there is lost in everything derived from it.
-pub(super) fn copy_lossy_compression(instances: &[&Instance], to: &mut Dataset) {
+pub(in crate::writers) fn copy_lossy_compression(instances: &[&Instance], to: &mut Dataset) {
     let lossy = |instance: &&&Instance| match instance.dataset.text(tags::LOSSY_IMAGE_COMPRESSION) {
         Some(said) => said == "01",
         None => is_lossy(&instance.transfer_syntax),

@@ -18,13 +18,13 @@ const DISTINCT: [[u8; 3]; 12] = [
 ];
 
 /// The colour of the segment of this index, where it has none of its own.
-pub(super) fn distinct(index: usize) -> [u8; 3] {
+pub(in crate::writers) fn distinct(index: usize) -> [u8; 3] {
     DISTINCT[index % DISTINCT.len()]
 }
 
 /// sRGB to the three 16-bit values of Recommended Display CIELab Value (0062,000D): L* 0 to 100,
 /// a* and b* -128 to 127, each over 0 to 65535.
-pub(super) fn cielab([red, green, blue]: [u8; 3]) -> [u16; 3] {
+pub(in crate::writers) fn cielab([red, green, blue]: [u8; 3]) -> [u16; 3] {
     // IEC 61966-2-1, then its primaries adapted to D50 by Bradford's method.
     let linear = |c: u8| {
         let c = f64::from(c) / 255.0;

@@ -9,7 +9,7 @@ use crate::dicom::segment::Code;
 use crate::dicom::{Dataset, Instance};
 
 /// Sets elements of a data set, one line each.
-pub(super) trait Put {
+pub(in crate::writers) trait Put {
     /// Sets a text of one value; an empty one becomes an element of length zero (type 2).
     fn put_text(&mut self, tag: Tag, vr: VR, value: &str);
 
@@ -51,7 +51,7 @@ impl Put for Dataset {
 }
 
 /// An item of a code sequence (PS3.3 section 8.8).
-pub(super) fn code_item(code: &Code) -> Dataset {
+pub(in crate::writers) fn code_item(code: &Code) -> Dataset {
     let mut item = Dataset::new_empty();
     item.put_text(tags::CODE_VALUE, VR::SH, &code.value);
     item.put_text(tags::CODING_SCHEME_DESIGNATOR, VR::SH, &code.scheme);
@@ -60,17 +60,17 @@ pub(super) fn code_item(code: &Code) -> Dataset {
 }
 
 /// The items of a sequence, none where it is absent.
-pub(super) fn items(dataset: &Dataset, tag: Tag) -> &[Dataset] {
+pub(in crate::writers) fn items(dataset: &Dataset, tag: Tag) -> &[Dataset] {
     dataset.get(tag).and_then(|element| element.value().items()).unwrap_or_default()
 }
 
 /// Whether the element is there with a value.
-pub(super) fn has_value(dataset: &Dataset, tag: Tag) -> bool {
+pub(in crate::writers) fn has_value(dataset: &Dataset, tag: Tag) -> bool {
     dataset.get(tag).is_some_and(|element| !element.is_empty())
 }
 
 /// A number as a decimal string (DS) of at most 16 characters (PS3.5 6.2), as exact as they allow.
-pub(super) fn decimal_string(x: f64) -> String {
+pub(in crate::writers) fn decimal_string(x: f64) -> String {
     const LIMIT: usize = 16;
     let shortest = x.to_string();
     if shortest.len() <= LIMIT {
@@ -89,7 +89,7 @@ pub(super) fn decimal_string(x: f64) -> String {
 }
 
 /// An item that names an instance (SOP Instance Reference Macro, PS3.3 10.8).
-pub(super) fn reference(instance: &Instance) -> Dataset {
+pub(in crate::writers) fn reference(instance: &Instance) -> Dataset {
     let mut item = Dataset::new_empty();
     item.put_text(tags::REFERENCED_SOP_CLASS_UID, VR::UI, &instance.sop_class_uid);
     item.put_text(tags::REFERENCED_SOP_INSTANCE_UID, VR::UI, &instance.sop_instance_uid);

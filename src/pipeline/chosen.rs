@@ -1,0 +1,118 @@
+//! Which of a model's segments a request wants.
+
+use ndarray::Array3;
+
+use crate::dicom::segment::SegmentDescription;
+use crate::error::{Error, ErrorKind, Result};
+use crate::postprocess::Segmentation;
+
+/// The segments whose labels are `wanted`, in the model's order; all where nothing is. Capital and small
+/// letters are the same.
+///
+/// # Errors
+/// [`ErrorKind::InvalidRequest`] where a name is no segment's, with the labels that there are.
+pub(super) fn segments(
+    all: &[SegmentDescription],
+    wanted: &[String],
+) -> Result<Vec<SegmentDescription>> {
+    let same = |name: &str, label: &str| name.to_lowercase() == label.to_lowercase();
+    if wanted.is_empty() {
+        return Ok(all.to_vec());
+    }
+    if wanted.iter().any(|name| !all.iter().any(|segment| same(name, &segment.label))) {
+        let labels: Vec<&str> = all.iter().map(|segment| segment.label.as_str()).collect();
+        return Err(Error::new(
+            ErrorKind::InvalidRequest,
+            format!("segments names one that the model has not; it has {}", labels.join(", ")),
+        )
+        .with("field", "segments")
+        .with("segments", labels));
+    }
+    let chosen =
+        |segment: &&SegmentDescription| wanted.iter().any(|name| same(name, &segment.label));
+    Ok(all.iter().filter(chosen).cloned().collect())
+}
+
+/// Takes everything out of a result that is not of `chosen`; `all` are the model's. A label that the model
+/// does not describe stays, for it is an error that writers tell.
+pub(super) fn restrict(
+    segmentation: &mut Segmentation,
+    all: &[SegmentDescription],
+    chosen: &[SegmentDescription],
+) {
+    if all.len() == chosen.len() {
+        return;
+    }
+    let given_up: Vec<u16> = all
+        .iter()
+        .map(|segment| segment.value)
+        .filter(|value| chosen.iter().all(|segment| segment.value != *value))
+        .collect();
+    match segmentation {
+        Segmentation::Labels(labels) => clear(labels, &given_up),
+        // Channels that are not asked for are not looked at.
+        Segmentation::Masks(_) => {}
+        Segmentation::Sets(sets) => sets.forget(&given_up),
+    }
+}
+
+fn clear(labels: &mut Array3<u8>, values: &[u16]) {
+    let mut table: [u8; 256] = std::array::from_fn(|value| value as u8);
+    for &value in values {
+        if let Some(entry) = table.get_mut(usize::from(value)) {
+            *entry = 0;
+        }
+    }
+    labels.par_mapv_inplace(|label| table[usize::from(label)]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dicom::segment::Code;
+    use crate::postprocess::ClassSets;
+
+    fn described(value: u16, label: &str) -> SegmentDescription {
+        SegmentDescription {
+            value,
+            label: label.to_owned(),
+            category: Code::sct("85756007", "Tissue"),
+            property_type: Code::sct("85756007", "Tissue"),
+            type_modifier: None,
+            anatomic_region: None,
+            color: None,
+        }
+    }
+
+    #[test]
+    fn segments_are_named_by_their_labels() {
+        let all = [described(1, "Liver"), described(2, "Spleen"), described(3, "Aorta")];
+        let names =
+            |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let chosen = |wanted: &[&str]| {
+            segments(&all, &names(wanted))
+                .map(|chosen| chosen.iter().map(|s| s.value).collect::<Vec<_>>())
+        };
+        assert_eq!(chosen(&[]).unwrap(), [1, 2, 3]);
+        assert_eq!(chosen(&["aorta", "LIVER"]).unwrap(), [1, 3], "in the model's order");
+        let error = chosen(&["Liver", "Kidney"]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+        assert!(error.message().contains("Liver, Spleen, Aorta"), "{error}");
+        assert!(!error.message().contains("Kidney"), "the client's words are not repeated");
+    }
+
+    #[test]
+    fn what_is_not_asked_for_becomes_background() {
+        let all = [described(1, "a"), described(2, "b")];
+        let labels = Array3::from_shape_fn((3, 2, 2), |(x, _, _)| x as u8);
+        let mut one = Segmentation::Labels(labels.clone());
+        restrict(&mut one, &all, &all[1..]);
+        let Segmentation::Labels(kept) = &one else { unreachable!() };
+        assert_eq!(kept, &labels.mapv(|label| if label == 2 { 2 } else { 0 }));
+        let mut sets = Segmentation::Sets(ClassSets::one_hot(labels.view(), 3).unwrap());
+        restrict(&mut sets, &all, &all[1..]);
+        let Segmentation::Sets(sets) = &sets else { unreachable!() };
+        assert_eq!(sets.class_mask(1).unwrap().iter().filter(|v| **v != 0).count(), 0);
+        assert_eq!(sets.class_mask(2).unwrap().iter().filter(|v| **v != 0).count(), 4);
+    }
+}

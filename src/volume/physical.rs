@@ -1,0 +1,98 @@
+//! The values of an image, kept for what is measured on it once its own voxels have become the network's.
+
+use ndarray::{Array3, ArrayView3, ShapeBuilder, Zip};
+
+use super::{Plan, Slice, rescale};
+use crate::error::{Error, Result};
+use crate::memory::zeroed;
+
+/// The voxels of an image in physical units (Hounsfield for CT), axes (X, Y, Z), X fastest in memory.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Physical {
+    /// Whole numbers, as their distance from the lowest that may be: half the memory.
+    Whole {
+        /// The distances.
+        voxels: Array3<u16>,
+        /// The physical value of a distance of zero.
+        low: i32,
+    },
+    /// Any numbers.
+    Real(Array3<f32>),
+}
+
+impl Physical {
+    /// A copy of `voxels`, axes (X, Y, Z), which `plan` made.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`](crate::error::ErrorKind::OutOfMemory) where the memory is not to be had.
+    pub fn keep(voxels: ArrayView3<f32>, plan: &Plan) -> Result<Self> {
+        if let Some(low) = whole(plan) {
+            let mut kept = array::<u16>(voxels.dim())?;
+            Zip::from(&mut kept)
+                .and(voxels)
+                .par_for_each(|kept, &value| *kept = (value as i32).wrapping_sub(low) as u16);
+            return Ok(Self::Whole { voxels: kept, low });
+        }
+        let mut kept = array::<f32>(voxels.dim())?;
+        Zip::from(&mut kept).and(voxels).par_for_each(|kept, &value| *kept = value);
+        Ok(Self::Real(kept))
+    }
+
+    /// Bytes that the values of an image take for each voxel.
+    pub fn voxel_bytes(plan: &Plan) -> u64 {
+        if whole(plan).is_some() { size_of::<u16>() as u64 } else { size_of::<f32>() as u64 }
+    }
+
+    /// Voxels along X, Y and Z.
+    pub fn dim(&self) -> (usize, usize, usize) {
+        match self {
+            Self::Whole { voxels, .. } => voxels.dim(),
+            Self::Real(voxels) => voxels.dim(),
+        }
+    }
+
+    /// The value of a voxel; `None` outside the image.
+    pub fn at(&self, [x, y, z]: [usize; 3]) -> Option<f32> {
+        match self {
+            Self::Whole { voxels, low } => {
+                voxels.get((x, y, z)).map(|&distance| (low + i32::from(distance)) as f32)
+            }
+            Self::Real(voxels) => voxels.get((x, y, z)).copied(),
+        }
+    }
+}
+
+/// The lowest physical value that the pixels of `plan` may have, where all are whole numbers that 16 bits
+/// tell apart. It follows from the headers alone, so that the memory is known before there are pixels.
+fn whole(plan: &Plan) -> Option<i32> {
+    if plan.resampling.is_some() {
+        return None;
+    }
+    let ranges = plan.slices.iter().map(whole_range);
+    let (low, high) = ranges.reduce(|a, b| {
+        let ((a, b), (c, d)) = (a?, b?);
+        Some((a.min(c), b.max(d)))
+    })??;
+    (high - low <= i32::from(u16::MAX)).then_some(low)
+}
+
+/// The lowest and the highest physical value that the samples of a slice can have, where all are whole.
+fn whole_range(slice: &Slice) -> Option<(i32, i32)> {
+    let format = &slice.format;
+    let stored = match (format.bits_allocated, format.signed, format.float) {
+        (8, false, false) => [0, i32::from(u8::MAX)],
+        (8, true, false) => [i32::from(i8::MIN), i32::from(i8::MAX)],
+        (16, false, false) => [0, i32::from(u16::MAX)],
+        (16, true, false) => [i32::from(i16::MIN), i32::from(i16::MAX)],
+        _ => return None,
+    };
+    let (slope, intercept) = rescale::whole(slice)?;
+    let [a, b] = stored.map(|stored| stored * slope + intercept);
+    Some((a.min(b), a.max(b)))
+}
+
+fn array<T: crate::memory::Zeroed>((x, y, z): (usize, usize, usize)) -> Result<Array3<T>> {
+    let count = x.saturating_mul(y).saturating_mul(z);
+    Array3::from_shape_vec((x, y, z).f(), zeroed::<T>(count, "the kept values")?)
+        .map_err(|e| Error::internal("the kept values' shape does not match").caused_by(e))
+}
