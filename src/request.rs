@@ -1,8 +1,11 @@
 //! What a caller asks for and what it gets back, free of HTTP.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::error::Error;
 use crate::policy::{PolicyChoice, VolumeChoice};
 
 /// One request: what to segment, with which model, and what to make of it.
@@ -162,6 +165,8 @@ pub struct InputOutcome {
     pub report: Map<String, Value>,
     /// The outputs, in the order asked for.
     pub artifacts: Vec<Artifact>,
+    /// Why there are none: one input of several that failed, while others did not.
+    pub failure: Option<Arc<Error>>,
 }
 
 /// The answer to a request: one outcome per input, in their order.

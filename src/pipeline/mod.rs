@@ -367,7 +367,7 @@ impl Work {
         for (artifact, bytes) in artifacts.iter_mut().zip(self.holding.outputs(bytes)) {
             artifact.bytes = bytes;
         }
-        Ok(InputOutcome { report, artifacts })
+        Ok(InputOutcome { report, artifacts, failure: None })
     }
 
     fn identity(&self, described: &[(Arc<Series>, Arc<Plan>, Option<Origin>)]) -> Identity {

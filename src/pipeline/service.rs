@@ -83,7 +83,9 @@ impl Invoke for Service {
         };
         let allowance = Arc::new(Allowance::default());
         let output_uri = request.output_uri.as_deref().or(self.output_uri.as_deref());
+        let several = request.inputs.len() > 1;
         let mut results = Vec::with_capacity(request.inputs.len());
+        let mut failed = 0;
         for (index, input) in request.inputs.iter().enumerate() {
             let record = Record::of(&request, index, Some(&model));
             let job = Job {
@@ -121,10 +123,26 @@ impl Invoke for Service {
             });
             record.ended(&result);
             drop(record);
-            results.extend(result.map_err(|e| {
+            let error = match result {
+                Ok(outcomes) => {
+                    results.extend(outcomes);
+                    continue;
+                }
+                Err(error) if several => error.with("input", index),
+                Err(error) => return Err(error),
+            };
+            if error.kind() == ErrorKind::Cancelled {
                 Record::unread(&request, index + 1, Some(&model), "not_run");
-                if request.inputs.len() > 1 { e.with("input", index) } else { e }
-            })?);
+                return Err(error);
+            }
+            failed += 1;
+            results.push(failure(input, error));
+        }
+        // Where nothing was made, there is nothing that an error would lose.
+        if failed == request.inputs.len()
+            && let Some(first) = results.iter_mut().find_map(|result| result.failure.take())
+        {
+            return Err(Arc::try_unwrap(first).unwrap_or_else(|shared| shared.duplicate()));
         }
         Ok(Outcome {
             request_id: request.request_id,
@@ -263,6 +281,13 @@ fn wanted(series: Vec<DicomSeries>, uid: Option<&str>) -> Result<Vec<Box<dyn Ima
         .with("series", there));
     }
     Ok(chosen.into_iter().map(|series| Box::new(series) as Box<dyn ImageSource>).collect())
+}
+
+/// The result of an input that failed, among others that did not.
+fn failure(input: &Input, error: Error) -> InputOutcome {
+    let mut report = Map::new();
+    report.insert("input".to_owned(), described(input));
+    InputOutcome { report, artifacts: Vec::new(), failure: Some(Arc::new(error)) }
 }
 
 /// An input as the report repeats it.

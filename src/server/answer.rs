@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::status;
 use crate::error::{Error, ErrorKind, Result};
 use crate::request::{Artifact, InputOutcome, Outcome, OutputKind};
 
@@ -29,7 +30,11 @@ pub(super) fn json(outcome: Outcome, max_inline: usize) -> Result<Response> {
 pub(super) fn json_text(outcome: Outcome, max_inline: usize) -> Result<Vec<u8>> {
     let mut results = Vec::with_capacity(outcome.results.len());
     let mut artifacts = Vec::with_capacity(outcome.results.len());
-    for InputOutcome { report, artifacts: outputs } in outcome.results {
+    for InputOutcome { mut report, artifacts: outputs, failure } in outcome.results {
+        if let Some(error) = failure {
+            status::log_one(&error);
+            report.insert("error".to_owned(), status::described(&error));
+        }
         results.push((report, outputs.iter().map(describe).collect::<Vec<_>>()));
         artifacts.push(outputs);
     }

@@ -83,6 +83,11 @@ pub(super) fn log_one(error: &Error) {
 }
 
 fn body(error: &Error, request_id: &str) -> Value {
+    json!({"error": described(error), "requestId": request_id})
+}
+
+/// `error` as an answer says it: `{"code","message","details"}`.
+pub(super) fn described(error: &Error) -> Value {
     let kind = error.kind();
     let private = is_private(kind);
     let details = if private { &Map::new() } else { error.details() };
@@ -91,10 +96,7 @@ fn body(error: &Error, request_id: &str) -> Value {
     } else {
         error.message()
     };
-    json!({
-        "error": { "code": kind.code(), "message": message, "details": Value::from(details.clone()) },
-        "requestId": request_id,
-    })
+    json!({"code": kind.code(), "message": message, "details": Value::from(details.clone())})
 }
 
 fn log(error: &Error, status: StatusCode) {

@@ -135,21 +135,30 @@ def test_every_input_has_its_line_in_the_audit(even, odd, ahi, tmp_path):
                        **{"X-Amzn-SageMaker-Inference-Id": "study-7"})
         good = send(even.request)
         assert good.status == 200
-        failed = send({"inputs": [even.request, odd.request, even.request]})
-        assert failed.status == 422 and failed.json()["error"]["details"]["input"] == 1
+        mixed = send({"inputs": [even.request, odd.request, even.request]})
+        # One that fails does not lose the others'.
+        assert mixed.status == 200
+        first, second, third = mixed.json()["results"]
+        for result in (first, third):
+            assert tiny.check({"results": [result]}, even, 5) is None
+        assert second["error"]["code"] == "invalid_image" and not second["outputs"]
+        assert second["error"]["details"]["input"] == 1
+        assert second["input"] == odd.request
+        failed = send({"inputs": [odd.request, odd.request]})
+        assert failed.status == 422 and failed.json()["error"]["details"]["input"] == 0
         stored = send({"s3Uri": f"s3://{BUCKET}/Doe^Jane/ct.zip", "outputs": ["dicom-seg", "nifti"],
                        "outputS3Uri": f"s3://{BUCKET}/results/Doe^Jane"})
         assert stored.status == 200, stored.body
         absent = send({"s3Uri": f"s3://{BUCKET}/Doe^Jane/nothing.zip"})
         assert absent.status == 404
-        lines = lines_of(server, 6)
+        lines = lines_of(server, 8)
     network = sha256(model / "models/model.onnx")
-    ids = [good.headers["x-request-id"]] + 3 * [failed.headers["x-request-id"]] + [
+    ids = [good.headers["x-request-id"]] + 3 * [mixed.headers["x-request-id"]] + 2 * [failed.headers["x-request-id"]] + [
         stored.headers["x-request-id"], absent.headers["x-request-id"]]
     assert [line["request_id"] for line in lines] == ids
     assert [line["outcome"] for line in lines] == [
-        "ok", "ok", "invalid_image", "not_run", "ok", "not_found"]
-    assert [line["input"] for line in lines] == [0, 0, 1, 2, 0, 0]
+        "ok", "ok", "invalid_image", "ok", "invalid_image", "invalid_image", "ok", "not_found"]
+    assert [line["input"] for line in lines] == [0, 0, 1, 2, 0, 1, 0, 0]
     for line in lines:
         assert (line["message"], line["inference_id"], line["model"], line["network_sha256"]) == (
             "audit", "study-7", "model", network)
@@ -166,10 +175,10 @@ def test_every_input_has_its_line_in_the_audit(even, odd, ahi, tmp_path):
     # What failed was read nevertheless; what was not run was not.
     assert lines[2]["version_id"] == "1" and "output_kind" not in lines[2]
     assert lines[2]["image_set_id"] == odd.request["imageSetId"]
-    assert "version_id" not in lines[3]
+    assert lines[3]["version_id"] == "1" and lines[3]["output_kind"] == "dicom-seg"
     key = hashlib.sha256(b"Doe^Jane/ct.zip").hexdigest()
     outputs = stored.json()["results"][0]["outputs"]
-    assert {key: lines[4][key] for key in (
+    assert {key: lines[6][key] for key in (
         "kind", "bucket", "key_sha256", "e_tag", "output_kind", "output_sha256", "output_to", "output_name")} == {
         "kind": "s3", "bucket": BUCKET, "key_sha256": key, "e_tag": ahi.e_tag,
         "output_kind": "dicom-seg,nifti", "output_sha256": ",".join(o["sha256"] for o in outputs),

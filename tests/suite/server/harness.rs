@@ -124,6 +124,7 @@ fn outcome(request: InferenceRequest, model: String, bytes: &[u8]) -> Outcome {
             .as_object()
             .unwrap()
             .clone(),
+        failure: None,
         artifacts: kinds
             .iter()
             .map(|&kind| {
