@@ -73,6 +73,33 @@ def bundle(folder, number):
     return folder
 
 
+def bands_bundle(folder, numbers):
+    """A bundle whose classes are the values between the thresholds of models `numbers`, ascending.
+
+    Class i gives the sum of x - threshold over the first i of them, which is the largest where x is above
+    all of those and none of the next.
+    """
+    folder = bundle(folder, numbers[0])
+    count = len(numbers) + 1
+    bias = [-sum(threshold(n) for n in numbers[:i]) for i in range(count)]
+    model = network(numbers[0])
+    del model.graph.initializer[:]
+    model.graph.initializer.extend([
+        helper.make_tensor("w", TensorProto.FLOAT, [count, 1, 1, 1, 1], [float(i) for i in range(count)]),
+        helper.make_tensor("b", TensorProto.FLOAT, [count], bias),
+    ])
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = count
+    onnx.checker.check_model(model)
+    onnx.save(model, folder / "models/model.onnx")
+    path = folder / "configs/metadata.json"
+    metadata = json.loads(path.read_text())
+    pred = metadata["network_data_format"]["outputs"]["pred"]
+    pred["num_channels"] = count
+    pred["channel_def"] = {"0": "background"} | {str(i + 1): f"band {n}" for i, n in enumerate(numbers)}
+    path.write_text(json.dumps(metadata))
+    return folder
+
+
 def halving(number):
     """As `network`, but by way of half the size and back, which images of odd sizes do not fit."""
     tensor = lambda name, shape, values: helper.make_tensor(name, TensorProto.FLOAT, shape, values)
