@@ -13,6 +13,7 @@ pub mod codec;
 pub mod config;
 pub mod cpu;
 pub mod dicom;
+mod disjoint;
 pub mod emulator;
 pub mod error;
 #[doc(hidden)]

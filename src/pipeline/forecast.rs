@@ -16,6 +16,7 @@ use crate::request::OutputKind;
 use crate::source::{BYTES_IN_FLIGHT, FRAMES_IN_FLIGHT};
 use crate::transforms::{Extent, voxels};
 use crate::volume::{Physical, Plan};
+use crate::writers::statistics;
 
 /// Bytes of a voxel.
 const F32: u64 = size_of::<f32>() as u64;
@@ -69,7 +70,9 @@ pub fn need(model: &Model, plans: &[(&Series, &Plan)], outputs: &[OutputKind]) -
     let laid_out = image.bytes().saturating_mul(2);
     let windows = model.inferer.forecast(image.channels, image.dims, classes, &model.network);
     let running = total([image.bytes(), windows, after.running]);
-    let written = after.result.saturating_add(written(model, first, outputs));
+    // Segments are measured before anything is written.
+    let measuring = statistics::working_bytes(first.geometry.dims);
+    let written = written(model, first, outputs).max(measuring).saturating_add(after.result);
     // The first image's values are kept from its decoding to the end.
     let kept = voxels(first.geometry.dims).saturating_mul(Physical::voxel_bytes(first));
     let beside = [physical, preprocessing.peak, laid_out, running, after.finishing, written];

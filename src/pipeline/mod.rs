@@ -14,6 +14,7 @@ mod images;
 pub mod outputs;
 mod placing;
 mod report;
+mod segments;
 mod service;
 mod suited;
 pub mod timings;

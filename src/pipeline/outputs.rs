@@ -1,18 +1,19 @@
 //! A segmentation to the outputs asked for, and the report of it.
 
-use ndarray::{Array3, Array4, ArrayView3, Axis, CowArray, Ix3, Ix4, Zip, s};
-use rayon::prelude::*;
-use serde_json::{Map, Value, json};
+use ndarray::{Array4, ArrayView3, Axis, CowArray, Ix3, Ix4, s};
+use serde_json::{Value, json};
 
+use super::segments;
 use crate::dicom::Series;
-use crate::dicom::segment::{Code, SegmentDescription};
+use crate::dicom::segment::SegmentDescription;
 use crate::error::{Error, ErrorKind, Result};
-use crate::postprocess::{ClassSets, Segmentation};
+use crate::postprocess::Segmentation;
 use crate::registry::Model;
 use crate::request::{Artifact, OutputKind};
 use crate::volume::{Physical, Plan};
 use crate::writers::dicom::{Identity, SourceSlice};
 use crate::writers::seg::{self, Seg, SegOptions, SegRequest};
+use crate::writers::statistics::{self, Statistics};
 use crate::writers::{Label, Voxels, nifti};
 
 /// Finished outputs and what the report says of them.
@@ -48,11 +49,7 @@ pub struct Finished<'a> {
 impl Finished<'_> {
     /// Makes every output of `kinds`.
     pub fn write(&self, kinds: &[OutputKind]) -> Result<Written> {
-        let voxels = match self.segmentation {
-            Segmentation::Labels(labels) => self.count(labels)?,
-            Segmentation::Masks(masks) => self.count_masks(masks)?,
-            Segmentation::Sets(sets) => self.count_sets(sets)?,
-        };
+        let statistics = self.measure()?;
         let mut warnings = Vec::new();
         let mut artifacts = Vec::with_capacity(kinds.len());
         for kind in kinds {
@@ -61,10 +58,10 @@ impl Finished<'_> {
                 OutputKind::Nifti => artifacts.push(self.nifti(&mut warnings)?),
             }
         }
-        if voxels.iter().all(|v| *v == 0) && !kinds.contains(&OutputKind::DicomSeg) {
+        if statistics.iter().all(|s| s.voxels == 0) && !kinds.contains(&OutputKind::DicomSeg) {
             warnings.push("no voxel of any segment was found".to_owned());
         }
-        Ok(Written { artifacts, segments: self.segments(&voxels, kinds), warnings })
+        Ok(Written { artifacts, segments: self.segments(&statistics, kinds), warnings })
     }
 
     /// Channels of the segments' masks: their values count from 1.
@@ -72,36 +69,21 @@ impl Finished<'_> {
         self.segments.iter().map(|segment| usize::from(segment.value).saturating_sub(1))
     }
 
-    fn count_masks(&self, masks: &Array4<u8>) -> Result<Vec<u64>> {
-        let channels = masks.dim().0;
-        self.channels()
-            .map(|channel| {
-                if channel >= channels {
-                    return Err(Error::new(
-                        ErrorKind::InvalidModel,
-                        format!(
-                            "channel_def describes channel {channel}, the network gave {channels}"
-                        ),
-                    ));
-                }
-                let mask = masks.index_axis(Axis(0), channel);
-                Ok(Zip::from(&mask).par_fold(|| 0, |n, &v| n + u64::from(v), |a, b| a + b))
-            })
-            .collect()
-    }
-
-    fn segment_of(&self, value: usize) -> Option<usize> {
-        self.segments.iter().position(|segment| usize::from(segment.value) == value)
-    }
-
-    /// Voxels of each segment; a label that no segment describes is the model's fault.
-    fn count(&self, labels: &Array3<u8>) -> Result<Vec<u64>> {
-        let by_value = histogram(labels);
-        let described = |value: usize| self.segment_of(value).is_some();
-        if let Some(value) = (1..256).find(|&v| by_value[v] > 0 && !described(v)) {
-            return Err(undescribed(value));
+    /// What is measured of each segment.
+    fn measure(&self) -> Result<Vec<Statistics>> {
+        match self.segmentation {
+            Segmentation::Labels(labels) => self.measured(&Voxels::Labels(labels.view())),
+            Segmentation::Masks(masks) => {
+                self.measured(&Voxels::<u8>::Masks(self.foreground(masks)?.view()))
+            }
+            Segmentation::Sets(sets) => {
+                self.measured(&Voxels::Sets { codes: sets.codes(), members: sets.members() })
+            }
         }
-        Ok(self.segments.iter().map(|s| by_value[usize::from(s.value) & 255]).collect())
+    }
+
+    fn measured<L: Label>(&self, voxels: &Voxels<L>) -> Result<Vec<Statistics>> {
+        statistics::measure(voxels, self.segments, self.physical, &self.plan.geometry)
     }
 
     /// Where a segment is found in an output: its Segment Number in DICOM SEG; in NIfTI its voxels'
@@ -117,44 +99,16 @@ impl Finished<'_> {
         }
     }
 
-    /// The same where classes overlap.
-    fn count_sets(&self, sets: &ClassSets) -> Result<Vec<u64>> {
-        let mut by_value = vec![0_u64; sets.classes()];
-        for (set, count) in sets.members().iter().zip(sets.histogram()) {
-            set.iter().for_each(|&class| by_value[usize::from(class)] += count);
-        }
-        let described = |value: usize| self.segment_of(value).is_some();
-        if let Some(value) = (1..by_value.len()).find(|&v| by_value[v] > 0 && !described(v)) {
-            return Err(undescribed(value));
-        }
-        let count = |value: u16| by_value.get(usize::from(value)).copied().unwrap_or(0);
-        Ok(self.segments.iter().map(|segment| count(segment.value)).collect())
-    }
-
-    fn segments(&self, voxels: &[u64], kinds: &[OutputKind]) -> Value {
-        let millilitres = self.plan.geometry.voxel_volume() / 1000.0;
-        let code = |c: &Code| json!({"value": c.value, "scheme": c.scheme, "meaning": c.meaning});
-        let segments = self.segments.iter().zip(voxels).enumerate();
-        segments
-            .map(|(index, (segment, &voxels))| {
-                let volume = voxels as f64 * millilitres;
-                let places: Map<String, Value> = kinds
-                    .iter()
-                    .map(|&kind| {
-                        (kind.name().to_owned(), self.place_in(kind, index + 1, segment.value))
-                    })
-                    .collect();
-                json!({
-                    "number": index + 1,
-                    "label": segment.label,
-                    "category": code(&segment.category),
-                    "type": code(&segment.property_type),
-                    "voxels": voxels,
-                    "millilitres": (volume * 1000.0).round() / 1000.0,
-                    "in": places,
-                })
-            })
-            .collect()
+    fn segments(&self, statistics: &[Statistics], kinds: &[OutputKind]) -> Value {
+        let segments = self.segments.iter().zip(statistics).zip(1..);
+        let told = segments.map(|((segment, statistics), number)| {
+            let places = kinds
+                .iter()
+                .map(|&kind| (kind.name().to_owned(), self.place_in(kind, number, segment.value)));
+            let geometry = &self.plan.geometry;
+            segments::to_json(number, segment, statistics, geometry, places.collect())
+        });
+        told.collect()
     }
 
     fn seg(&self, warnings: &mut Vec<String>) -> Result<Vec<Artifact>> {
@@ -175,7 +129,7 @@ impl Finished<'_> {
                 self.written(Voxels::Labels(labels.view()), &slices, &options)
             }
             Segmentation::Masks(all) => {
-                let segments = self.foreground(all);
+                let segments = self.foreground(all)?;
                 let masks = match nearest {
                     None => segments,
                     Some(nearest) => segments.select(Axis(3), nearest).into(),
@@ -224,15 +178,22 @@ impl Finished<'_> {
     }
 
     /// The masks of the segments, in their order.
-    fn foreground<'m>(&self, masks: &'m Array4<u8>) -> CowArray<'m, u8, Ix4> {
+    fn foreground<'m>(&self, masks: &'m Array4<u8>) -> Result<CowArray<'m, u8, Ix4>> {
+        let there = masks.dim().0;
         let channels: Vec<usize> = self.channels().collect();
-        match channels[..] {
+        if let Some(channel) = channels.iter().find(|channel| **channel >= there) {
+            return Err(Error::new(
+                ErrorKind::InvalidModel,
+                format!("channel_def describes channel {channel}, the network gave {there}"),
+            ));
+        }
+        Ok(match channels[..] {
             // Channels follow each other; only a background before them is left out.
             [first, .., last] if last + 1 - first == channels.len() => {
                 masks.slice(s![first..=last, .., .., ..]).into()
             }
             _ => masks.select(Axis(0), &channels).into(),
-        }
+        })
     }
 
     fn nifti(&self, warnings: &mut Vec<String>) -> Result<Artifact> {
@@ -304,57 +265,4 @@ pub fn check_writable(series: &Series, plan: &Plan, kinds: &[OutputKind]) -> Res
         }
     }
     Ok(())
-}
-
-fn undescribed(value: usize) -> Error {
-    Error::new(
-        ErrorKind::InvalidModel,
-        format!("the network gave label {value}, which channel_def does not describe"),
-    )
-}
-
-/// Voxels of each label.
-fn histogram(labels: &Array3<u8>) -> [u64; 256] {
-    // Of runs, since most voxels are like the one before.
-    const PIECE: usize = 1 << 16;
-    let count = |mut counts: [u64; 256], piece: &[u8]| {
-        for row in piece.chunks(512) {
-            if row.iter().fold(0, |bits, label| bits | label) == 0 {
-                counts[0] += row.len() as u64;
-                continue;
-            }
-            for run in row.chunk_by(|a, b| a == b) {
-                counts[usize::from(run[0])] += run.len() as u64;
-            }
-        }
-        counts
-    };
-    let sum = |mut a: [u64; 256], b: [u64; 256]| {
-        a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-        a
-    };
-    match labels.as_slice_memory_order() {
-        Some(labels) => labels.par_chunks(PIECE).fold(|| [0; 256], count).reduce(|| [0; 256], sum),
-        None => labels.iter().fold([0; 256], |counts, label| count(counts, &[*label])),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn labels_are_counted_in_any_memory_order() {
-        let labels = Array3::from_shape_fn((70, 50, 41), |(x, y, z)| match (x / 9, y, z) {
-            (3, 10..30, _) => 7,
-            (_, _, 3) => (x % 3) as u8 * 100,
-            _ => 0,
-        });
-        let mut expected = [0; 256];
-        labels.iter().for_each(|&label| expected[usize::from(label)] += 1);
-        assert_eq!(histogram(&labels), expected);
-        let mut flipped = labels.clone();
-        flipped.invert_axis(Axis(1));
-        assert_eq!(histogram(&flipped.reversed_axes()), expected);
-    }
 }

@@ -5,20 +5,21 @@ use std::borrow::Cow;
 use ndarray::{Array3, ArrayView3, Axis};
 use rayon::prelude::*;
 
-use super::Label;
-
-/// The voxels of `labels`, axes (X, Y, Z), with X fastest and Z slowest: borrowed where they lie so
+/// The voxels of a volume, axes (X, Y, Z), with X fastest and Z slowest: borrowed where they lie so
 /// in memory without gaps, copied into that order otherwise.
-pub(super) fn slice_order<L: Label>(labels: ArrayView3<'_, L>) -> Cow<'_, [L]> {
+pub(super) fn slice_order<T>(voxels: ArrayView3<'_, T>) -> Cow<'_, [T]>
+where
+    T: Copy + Default + Send + Sync,
+{
     // Where Z varies fastest in memory, as in an array of axes (X, Y, Z) in row-major order, a
     // cache line holds a voxel of each of some dozen slices: slices are copied that many together,
     // one row of each after the other.
     const SLICES: usize = 32;
-    let slices_first = labels.reversed_axes();
+    let slices_first = voxels.reversed_axes();
     if let Some(voxels) = slices_first.to_slice() {
         return Cow::Borrowed(voxels);
     }
-    let mut copy = Array3::<L>::default(slices_first.raw_dim());
+    let mut copy = Array3::<T>::default(slices_first.raw_dim());
     copy.axis_chunks_iter_mut(Axis(0), SLICES)
         .into_par_iter()
         .zip(slices_first.axis_chunks_iter(Axis(0), SLICES))

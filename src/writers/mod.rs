@@ -5,6 +5,7 @@ mod layout;
 pub mod nifti;
 pub mod seg;
 pub mod sink;
+pub mod statistics;
 mod voxels;
 
 pub use voxels::{Bounds, Voxels};

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use ndarray::{ArrayView3, Axis};
 
-use super::labelling::Forest;
+use crate::disjoint::Forest;
 use crate::error::Result;
 use crate::postprocess::ClassSets;
 

@@ -7,6 +7,8 @@
 use ndarray::{ArrayView4, ArrayViewMut4, Axis, s};
 use rayon::prelude::*;
 
+use crate::disjoint::Forest;
+
 /// Which voxels belong together: the group of each value, 0 for those of none.
 pub(super) type Groups = [u8; 256];
 
@@ -205,7 +207,8 @@ fn joined(
                         continue;
                     };
                     let other = (c * slow + s) * mid + m;
-                    forest.join_rows(runs, here.clone(), rows[other]..rows[other + 1], slack);
+                    let there = rows[other]..rows[other + 1];
+                    join_rows(&mut forest, runs, here.clone(), there, slack);
                 }
             }
         }
@@ -231,52 +234,25 @@ fn earlier_rows(neighbourhood: Neighbourhood) -> Vec<(isize, isize, isize, u32)>
     offsets
 }
 
-/// Disjoint sets of runs; the root of a set is its smallest run.
-pub(super) struct Forest(Vec<u32>);
-
-impl Forest {
-    /// Every run by itself.
-    pub(super) fn new(runs: usize) -> Self {
-        Self((0..runs as u32).collect())
-    }
-
-    pub(super) fn root(&mut self, mut run: u32) -> u32 {
-        loop {
-            let parent = self.0[run as usize];
-            if parent == run {
-                return run;
-            }
-            let grandparent = self.0[parent as usize];
-            self.0[run as usize] = grandparent;
-            run = grandparent;
+/// Joins the runs of two rows that touch and have the same group.
+fn join_rows(
+    forest: &mut Forest,
+    runs: &[Run],
+    here: std::ops::Range<usize>,
+    mut there: std::ops::Range<usize>,
+    slack: u32,
+) {
+    for a in here {
+        let run = runs[a];
+        while there.start < there.end && runs[there.start].end + slack <= run.start {
+            there.start += 1;
         }
-    }
-
-    pub(super) fn join(&mut self, a: u32, b: u32) {
-        let (a, b) = (self.root(a), self.root(b));
-        self.0[a.max(b) as usize] = a.min(b);
-    }
-
-    /// Joins the runs of two rows that touch and have the same group.
-    fn join_rows(
-        &mut self,
-        runs: &[Run],
-        here: std::ops::Range<usize>,
-        mut there: std::ops::Range<usize>,
-        slack: u32,
-    ) {
-        for a in here {
-            let run = runs[a];
-            while there.start < there.end && runs[there.start].end + slack <= run.start {
-                there.start += 1;
+        for b in there.clone() {
+            if runs[b].start >= run.end + slack {
+                break;
             }
-            for b in there.clone() {
-                if runs[b].start >= run.end + slack {
-                    break;
-                }
-                if runs[b].group == run.group {
-                    self.join(a as u32, b as u32);
-                }
+            if runs[b].group == run.group {
+                forest.join(a as u32, b as u32);
             }
         }
     }

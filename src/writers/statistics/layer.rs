@@ -1,0 +1,160 @@
+//! A segmentation read row by row, as runs of voxels of each segment.
+
+use std::borrow::Cow;
+
+use ndarray::ArrayView3;
+
+use crate::dicom::segment::SegmentDescription;
+use crate::error::{Error, ErrorKind, Result};
+use crate::writers::Label;
+use crate::writers::layout::slice_order;
+
+/// The segments that a voxel of a value belongs to.
+#[derive(Debug, Clone)]
+pub(super) enum Meaning {
+    /// Their positions among the descriptions.
+    Segments(Vec<u16>),
+    /// One has this label, which no description has.
+    Undescribed(u16),
+}
+
+/// Voxels with their slices one after the other, each row by row.
+pub(super) struct Layer<'a, L: Clone> {
+    voxels: Cow<'a, [L]>,
+    /// Columns, rows and slices.
+    pub(super) dims: [usize; 3],
+    /// What each value means; values beyond belong to no segment.
+    meaning: Vec<Meaning>,
+}
+
+/// Voxels `start..end` of a row that belong to a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) segment: u16,
+    pub(super) start: u16,
+    pub(super) end: u16,
+}
+
+/// What the values of a label map mean. 0 is background.
+pub(super) fn labels(segments: &[SegmentDescription]) -> Vec<Meaning> {
+    // Whatever a label can be.
+    let mut meaning: Vec<Meaning> = (0..=u16::MAX).map(Meaning::Undescribed).collect();
+    meaning[0] = Meaning::Segments(Vec::new());
+    for (segment, index) in segments.iter().zip(0..) {
+        meaning[usize::from(segment.value)] = Meaning::Segments(vec![index]);
+    }
+    meaning
+}
+
+/// What the codes of sets of labels mean. 0 among the members is background.
+pub(super) fn sets(members: &[Vec<u16>], segments: &[SegmentDescription]) -> Vec<Meaning> {
+    let position = |label: u16| segments.iter().zip(0..).find(|(s, _)| s.value == label);
+    let meaning = |set: &Vec<u16>| {
+        let labels = set.iter().copied().filter(|label| *label != 0);
+        let found: Result<Vec<u16>, u16> =
+            labels.map(|label| position(label).map(|(_, index)| index).ok_or(label)).collect();
+        found.map_or_else(Meaning::Undescribed, Meaning::Segments)
+    };
+    members.iter().map(meaning).collect()
+}
+
+impl<'a, L: Label> Layer<'a, L> {
+    /// `voxels` has the axes (X, Y, Z).
+    pub(super) fn new(voxels: ArrayView3<'a, L>, meaning: Vec<Meaning>) -> Result<Self> {
+        let (columns, rows, slices) = voxels.dim();
+        if columns > usize::from(u16::MAX) {
+            return Err(Error::internal(format!("an image of {columns} columns")));
+        }
+        Ok(Self { voxels: slice_order(voxels), dims: [columns, rows, slices], meaning })
+    }
+
+    /// The voxels of row `y` of slice `z`; none where there is no such row.
+    pub(super) fn row(&self, y: usize, z: usize) -> &[L] {
+        let [columns, rows, _] = self.dims;
+        let start = (z * rows + y) * columns;
+        self.voxels.get(start..start + columns).unwrap_or_default()
+    }
+
+    /// The runs of a row, by segment and then from left to right.
+    pub(super) fn runs(&self, row: &[L], runs: &mut Vec<Run>) -> Result<()> {
+        runs.clear();
+        let Some(&first) = row.first() else { return Ok(()) };
+        // Most rows are background: this test runs at the speed of memory, the search for runs does not.
+        let first: u16 = first.into();
+        if row.iter().fold(0, |differing, &label| differing | (label.into() ^ first)) == 0 {
+            let end = row.len() as u16;
+            runs.extend(self.segments(first)?.iter().map(|&segment| Run {
+                segment,
+                start: 0,
+                end,
+            }));
+            return Ok(());
+        }
+        let mut open: Vec<Run> = Vec::new();
+        let mut at = 0;
+        for part in row.chunk_by(|a, b| a == b) {
+            let segments = self.segments(part.first().map_or(0, |&label| label.into()))?;
+            open.retain(|run| {
+                let stays = segments.contains(&run.segment);
+                if !stays {
+                    runs.push(Run { end: at, ..*run });
+                }
+                stays
+            });
+            for &segment in segments {
+                if !open.iter().any(|run| run.segment == segment) {
+                    open.push(Run { segment, start: at, end: at });
+                }
+            }
+            at += part.len() as u16;
+        }
+        runs.extend(open.into_iter().map(|run| Run { end: at, ..run }));
+        runs.sort_unstable_by_key(|run| (run.segment, run.start));
+        Ok(())
+    }
+
+    fn segments(&self, value: u16) -> Result<&[u16]> {
+        match self.meaning.get(usize::from(value)) {
+            Some(Meaning::Segments(segments)) => Ok(segments),
+            None => Ok(&[]),
+            Some(Meaning::Undescribed(label)) => Err(Error::new(
+                ErrorKind::InvalidModel,
+                format!("the network gave label {label}, which channel_def does not describe"),
+            )
+            .with("labelValue", *label)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array3;
+
+    use super::*;
+
+    #[test]
+    fn runs_of_overlapping_sets_go_on_while_their_segment_does() {
+        let codes = Array3::from_shape_vec((7, 1, 1), vec![0_u8, 1, 2, 3, 3, 1, 1]).unwrap();
+        let segments = [vec![], vec![0], vec![0, 1], vec![1]].map(Meaning::Segments).to_vec();
+        let layer = Layer::new(codes.view(), segments).unwrap();
+        let mut runs = Vec::new();
+        layer.runs(layer.row(0, 0), &mut runs).unwrap();
+        let run = |segment, start, end| Run { segment, start, end };
+        assert_eq!(runs, [run(0, 1, 3), run(0, 5, 7), run(1, 2, 5)]);
+        assert!(layer.row(0, 1).is_empty());
+    }
+
+    #[test]
+    fn rows_of_one_value_are_one_run() {
+        let labels = Array3::from_elem((5, 2, 1), 3_u8);
+        let meaning = vec![Meaning::Undescribed(9); 3];
+        let layer = Layer::new(labels.view(), [meaning, vec![Meaning::Segments(vec![4])]].concat());
+        let layer = layer.unwrap();
+        let mut runs = Vec::new();
+        layer.runs(layer.row(1, 0), &mut runs).unwrap();
+        assert_eq!(runs, [Run { segment: 4, start: 0, end: 5 }]);
+        let e = layer.runs(&[1, 3], &mut runs).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::InvalidModel);
+        assert!(e.message().contains("label 9"), "{e}");
+    }
+}
