@@ -7,20 +7,27 @@
 
 The parameters are those of endpoint.yaml; `up` keeps the values of those it is not given, and does
 nothing where nothing changes. Region, credentials and service addresses are boto3's own, such as
-AWS_REGION, AWS_PROFILE and AWS_ENDPOINT_URL. Buckets, their contents and images are not touched.
+AWS_REGION, AWS_PROFILE and AWS_ENDPOINT_URL. Buckets, their contents and images are not touched, but for
+this: with NewImageSets=true, `up` puts new_image_sets.yaml and the function's zip file into ModelBucket,
+below ahi-inference/, where they stay.
 """
 
 import argparse
+import hashlib
+import io
 import json
 import re
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import boto3
 from botocore.exceptions import ClientError, WaiterError
 
 TEMPLATE = Path(__file__).with_name("endpoint.yaml")
+NESTED = Path(__file__).with_name("new_image_sets.yaml")
+FUNCTION = Path(__file__).with_name("new_image_sets.py")
 # An endpoint starts within 10 minutes and is given up after 30 by SageMaker.
 WAITING = {"Delay": 15, "MaxAttempts": 200}
 # What is left of a stack that was never whole: it can only be removed.
@@ -72,6 +79,40 @@ def complete(given, previous):
     return wanted
 
 
+def zipped(file):
+    """A zip file that is the same, byte for byte, wherever and whenever it is made."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        entry = zipfile.ZipInfo(file.name)
+        # As on Unix, and readable for the user that Lambda runs the function as.
+        entry.create_system, entry.external_attr = 3, 0o644 << 16
+        archive.writestr(entry, file.read_bytes())
+    return content.getvalue()
+
+
+def publish(bucket):
+    """Puts the nested template and its function into a bucket, and returns the prefix of their keys.
+
+    The prefix is that of their contents: a stack is changed where, and only where, they have changed.
+    """
+    objects = {NESTED.name: NESTED.read_bytes(), FUNCTION.with_suffix(".zip").name: zipped(FUNCTION)}
+    prefix = f"ahi-inference/{hashlib.sha256(b''.join(objects.values())).hexdigest()[:16]}/"
+    client = boto3.client("s3")
+    for name, content in objects.items():
+        client.put_object(Bucket=bucket, Key=prefix + name, Body=content)
+    return prefix
+
+
+def check_request_fields(text):
+    """Ends where a request could not have these fields: the function would find out after the deployment."""
+    try:
+        fields = json.loads(text or "{}")
+    except ValueError as error:
+        raise SystemExit(f"RequestFields is no JSON: {error}") from None
+    if not isinstance(fields, dict) or "inputs" in fields:
+        raise SystemExit("RequestFields is a JSON object with what requests have beside inputs")
+
+
 def wait(client, waiter, name):
     """Waits for the stack; where it fails, says why resource by resource."""
     try:
@@ -117,6 +158,12 @@ def up(client, name, words):
     values = defaults | wanted
     if missing := known.keys() - values.keys() - previous.keys():
         raise SystemExit(f"{name} needs {', '.join(sorted(missing))}")
+    effective = previous | values
+    if effective["NewImageSets"] == "true":
+        if effective["Mode"] != "asynchronous":
+            raise SystemExit("NewImageSets=true needs Mode=asynchronous")
+        check_request_fields(effective["RequestFields"])
+        values["DeployPrefix"] = publish(effective["ModelBucket"])
     parameters = [{"ParameterKey": key, "ParameterValue": value} for key, value in values.items()]
     parameters += [
         {"ParameterKey": key, "UsePreviousValue": True} for key in previous if key in known and key not in values

@@ -1,13 +1,16 @@
-"""What moto's CloudFormation leaves out, for the tests of the deployment: scaling, alarms,
-AWS::NoValue as an item of a list, and the name of an endpoint.
+"""What moto's CloudFormation leaves out, for the tests of the deployment: scaling, alarms, policies of
+queues, outputs of a nested stack, AWS::NoValue as an item of a list, and the name of an endpoint.
 
 moto has the services' APIs but skips these types of resources in a stack. Each class here makes its
 resource by a call of boto3 to the moto server itself, so that botocore checks the properties of the
 template against the API's shapes, and removes it the same way.
 """
 
+import json
+
 import boto3
 from moto.cloudformation import parsing
+from moto.cloudformation.models import Stack
 from moto.core.common_models import CloudFormationModel
 from moto.sagemaker.models import FakeEndpoint
 
@@ -21,12 +24,18 @@ clean_value = parsing.clean_json
 
 
 def clean_json(value, resources):
-    """As moto's, which calls this for what is inside a value; items that are AWS::NoValue go."""
+    """As moto's, which calls this for what is inside a value; items that are AWS::NoValue go, and the name
+    of an attribute may have a dot."""
+    if isinstance(value, dict) and "Fn::GetAtt" in value:
+        resource, *attribute = value["Fn::GetAtt"]
+        value = {"Fn::GetAtt": [resource, ".".join(attribute)]}
     cleaned = clean_value(value, resources)
     return [item for item in cleaned if item is not None] if isinstance(value, list) else cleaned
 
 
 parsing.clean_json = clean_json
+# A nested stack has its outputs.
+Stack.get_cfn_attribute = lambda stack, name: stack.output_map[name.removeprefix("Outputs.")].value
 # An endpoint gets the name that the template gives it.
 FakeEndpoint.cloudformation_name_type = staticmethod(lambda: "EndpointName")
 
@@ -145,3 +154,18 @@ class Alarm(Extension, CloudFormationModel):
 
     def delete(self, *_):
         call("cloudwatch", self.region, "delete_alarms", {"AlarmNames": [self.name]})
+
+
+class QueuePolicy(Extension, CloudFormationModel):
+    __module__ = MODULE
+    type_name = "AWS::SQS::QueuePolicy"
+
+    def put(self):
+        for queue in self.properties["Queues"]:
+            policy = {"Policy": json.dumps(self.properties["PolicyDocument"])}
+            client("sqs", self.region).set_queue_attributes(QueueUrl=queue, Attributes=policy)
+        self.name = "policy"
+
+    def delete(self, *_):
+        # It goes with the queues.
+        pass

@@ -6,15 +6,17 @@ import os
 import shutil
 import subprocess
 import sys
+import zipimport
+from importlib.util import module_from_spec
 from pathlib import Path
 
 import boto3
 import pytest
 
+from image_sets import DATASTORE, ImageSets, document
 from local import ROOT
 
 DEPLOY = ROOT / "scripts/deploy"
-DATASTORE = "0123456789abcdef0123456789abcdef"
 PARAMETERS = {
     "ImageTag": "abc123",
     "ModelBucket": "models",
@@ -140,6 +142,10 @@ class Account:
                 # moto makes the alarms of target tracking as the service does, under names of its own.
                 if not a["AlarmName"].startswith("TargetTracking")
             ),
+            "rules": [r["Name"] for r in self.client("events").list_rules()["Rules"]],
+            "queues": self.client("sqs").list_queues().get("QueueUrls", []),
+            "functions": [f["FunctionName"] for f in self.client("lambda").list_functions()["Functions"]],
+            "mappings": [m["UUID"] for m in self.client("lambda").list_event_source_mappings()["EventSourceMappings"]],
         }
 
 
@@ -163,10 +169,11 @@ def account(monkeypatch):
     server.stop()
 
 
-def policy(account):
-    """Every statement of the role's policies, by its Sid."""
+def policy(account, role=None):
+    """Every statement of a role's policies, by its Sid; of the only role there is where none is named."""
     iam = account.client("iam")
-    role = iam.list_roles()["Roles"][0]["RoleName"]
+    if role is None:
+        (role,) = account.everything()["roles"]
     statements = {}
     for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
         document = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
@@ -281,3 +288,148 @@ def test_wrong_parameters_are_named(account):
     assert done.returncode == 1 and "needs DataBucket, DatastoreId, ModelBucket, ModelKey" in done.stderr
     assert account.deploy("show", "ct").returncode == 1
     assert account.everything()["stacks"] == []
+
+
+class Watched:
+    """An endpoint that new image sets go to.
+
+    moto has no events of HealthImaging, so that they are put here; runs functions in Docker alone, so that
+    the one deployed is called here with what its queue has; and does not ask policies. It keeps neither
+    Architectures nor LoggingConfig of a function, does not look at Rules, and leaves what a condition has
+    taken out of a stack. cfn-lint sees to the form of all these.
+    """
+
+    def __init__(self, account, **parameters):
+        self.account = account
+        for bucket in ("models", "data"):
+            account.client("s3").create_bucket(Bucket=bucket)
+        self.made = account.up("ct-async", **PARAMETERS | {"Mode": "asynchronous", "NewImageSets": "true"} | parameters)
+        self.there = account.everything()
+        self.sqs = account.client("sqs")
+        outputs = self.made["outputs"]
+        self.queue, self.failures = outputs["NewImageSetsQueueUrl"], outputs["NewImageSetsFailuresUrl"]
+        # moto would look for Docker.
+        (mapping,) = self.there["mappings"]
+        account.client("lambda").update_event_source_mapping(UUID=mapping, Enabled=False)
+
+    def function(self):
+        (name,) = self.there["functions"]
+        return self.account.client("lambda").get_function_configuration(FunctionName=name)
+
+    def put(self, detail, kind="Image Set Created", source="aws.medical-imaging"):
+        entry = {"Source": source, "DetailType": kind, "Detail": json.dumps(detail)}
+        assert self.account.client("events").put_events(Entries=[entry])["FailedEntryCount"] == 0
+
+    def receive(self, queue, **options):
+        return self.sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10, **options).get("Messages", [])
+
+
+def test_new_image_sets_come_to_the_endpoint(account, monkeypatch, tmp_path):
+    before = account.everything()
+    watched = Watched(account, StoreResults="on-request", Modalities="CT,MR", SettleSeconds=0)
+    function = watched.function()
+    print(json.dumps(watched.there, indent=1))
+    assert "ct-async-new-image-sets" in watched.there["alarms"]
+    assert "/aws/lambda/ct-async-new-image-sets" in watched.there["log groups"]
+    assert len(watched.there["stacks"]) == 2 and len(watched.there["queues"]) == 2
+
+    # Of all events, the one that is meant goes into the queue.
+    new = {"datastoreId": DATASTORE, "imagesetId": "7" * 32, "imageSetState": "ACTIVE", "isPrimary": True}
+    watched.put(new)
+    for other in ({"datastoreId": "f" * 32}, {"isPrimary": False}, {"imageSetState": "LOCKED"}):
+        watched.put(new | other)
+    watched.put(new, kind="Image Set Updated")
+    watched.put(new, source="mine")
+    (message,) = watched.receive(watched.queue)
+    assert json.loads(message["Body"])["detail"] == new
+
+    # And what was packed, with the settings it was deployed with, sends it.
+    package = tmp_path / "new_image_sets.zip"
+    key = f"{watched.made['parameters']['DeployPrefix']}new_image_sets.zip"
+    account.client("s3").download_file("models", key, str(package))
+    module, _, name = function["Handler"].partition(".")
+    spec = zipimport.zipimporter(str(package)).find_spec(module)
+    loaded = module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    with ImageSets() as store:
+        store.add("7" * 32, document())
+        settings = {name: str(value) for name, value in function["Environment"]["Variables"].items()}
+        addresses = {"AWS_ENDPOINT_URL_MEDICAL_IMAGING": store.url}
+        for name_of, value in (account.environment | addresses | settings).items():
+            monkeypatch.setenv(name_of, value)
+        record = {"messageId": message["MessageId"], "body": message["Body"]}
+        assert getattr(loaded, name)({"Records": [record]}, None) == {"batchItemFailures": []}
+    s3 = account.client("s3")
+    place = f"requests/new-image-sets/ct-async/{'7' * 32}/1"
+    assert json.load(s3.get_object(Bucket="data", Key=f"{place}.json")["Body"]) == {
+        "inputs": [{"datastoreId": DATASTORE, "imageSetId": "7" * 32, "versionId": "1"}], "store": True,
+    }
+    # moto answers with an output of its own.
+    assert "sagemaker-output" in json.load(s3.get_object(Bucket="data", Key=f"{place}.sent")["Body"])["outputLocation"]
+
+    # It is deployed again where something changes, and only there.
+    assert account.up("ct-async")["parameters"] == watched.made["parameters"]
+    assert account.up("ct-async", MinSlices=5)["parameters"]["DeployPrefix"] == watched.made["parameters"]["DeployPrefix"]
+    watched.there = account.everything()
+    assert int(watched.function()["Environment"]["Variables"]["MIN_SLICES"]) == 5
+
+    assert account.deploy("down", "ct-async").returncode == 0
+    assert account.everything() == before
+
+
+def test_what_cannot_be_sent_is_kept_after_five_deliveries(account):
+    watched = Watched(account)
+    watched.sqs.send_message(QueueUrl=watched.queue, MessageBody="{", DelaySeconds=0)
+    for _ in range(5):
+        assert [m["Body"] for m in watched.receive(watched.queue, VisibilityTimeout=0)] == ["{"]
+    assert watched.receive(watched.queue) == []
+    assert [m["Body"] for m in watched.receive(watched.failures)] == ["{"]
+    attributes = watched.sqs.get_queue_attributes(QueueUrl=watched.queue, AttributeNames=["All"])["Attributes"]
+    assert int(attributes["VisibilityTimeout"]) >= 6 * watched.function()["Timeout"]
+    assert attributes["DelaySeconds"] == "60"
+
+
+def test_the_function_may_do_nothing_else(account):
+    watched = Watched(account, KmsKeyArn="arn:aws:kms:us-east-1:123456789012:key/k")
+    (role,) = (name for name in watched.there["roles"] if "NewImageSetsStack" in name)
+    statements = policy(account, role)
+    actions, resources = {}, set()
+    for sid, statement in statements.items():
+        named = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+        assert statement["Effect"] == "Allow" and not any("*" in action for action in named), sid
+        actions[sid] = named
+        resources.add(statement["Resource"])
+    assert sorted(action for named in actions.values() for action in named) == [
+        "kms:GenerateDataKey", "logs:CreateLogStream", "logs:PutLogEvents", "medical-imaging:GetImageSet",
+        "medical-imaging:GetImageSetMetadata", "s3:ListBucket", "s3:PutObject", "sagemaker:InvokeEndpointAsync",
+        "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage",
+    ]
+    assert "*" not in resources
+    assert statements["ReadMetadata"]["Resource"].endswith(f":datastore/{DATASTORE}/imageset/*")
+    assert statements["InvokeEndpoint"]["Resource"] == "arn:aws:sagemaker:us-east-1:123456789012:endpoint/ct-async"
+    where = "requests/new-image-sets/ct-async/*"
+    assert statements["WriteRequests"]["Resource"] == f"arn:aws:s3:::data/{where}"
+    assert statements["FindRequests"]["Condition"] == {"StringLike": {"s3:prefix": where}}
+
+    # Only the rule may put into the queues.
+    attributes = watched.sqs.get_queue_attributes(QueueUrl=watched.queue, AttributeNames=["Policy"])["Attributes"]
+    (statement,) = json.loads(attributes["Policy"])["Statement"]
+    (rule,) = watched.there["rules"]
+    assert statement["Condition"]["ArnEquals"]["aws:SourceArn"].endswith(f":rule/{rule}")
+
+
+def test_new_image_sets_are_off_unless_they_are_wanted_and_possible(account):
+    account.client("s3").create_bucket(Bucket="models")
+    wanted = [f"{key}={value}" for key, value in (PARAMETERS | {"NewImageSets": "true"}).items()]
+    for words, told in [
+        ([], "needs Mode=asynchronous"),
+        (["Mode=asynchronous", "RequestFields={"], "RequestFields is no JSON"),
+        (["Mode=asynchronous", "RequestFields=[1]"], "RequestFields is a JSON object"),
+        (["Mode=asynchronous", 'RequestFields={"inputs": []}'], "RequestFields is a JSON object"),
+    ]:
+        done = account.deploy("up", "ct", *wanted, *words)
+        assert done.returncode == 1 and told in done.stderr, done.stderr
+    account.up("ct", **PARAMETERS | {"Mode": "asynchronous"})
+    there = account.everything()
+    assert there["stacks"] == ["ct"] and not there["rules"] and not there["queues"] and not there["functions"]
+    assert "Contents" not in account.client("s3").list_objects_v2(Bucket="models")

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import sys
 import tarfile
 import threading
 import time
@@ -359,3 +360,55 @@ def test_asynchronous_requests_that_are_not_right(workshop):
         assert refusal(workshop.runtime.invoke_endpoint_async, **call | changed)[:2] == ("ValidationError", 400)
     code, status, response = refusal(workshop.invoke, workshop.request, endpoint="workshop-async")
     assert (code, status) == ("ValidationError", 400) and "InvokeEndpointAsync" in response["Error"]["Message"]
+
+
+def test_new_image_sets(workshop, monkeypatch, capsys):
+    """The function of scripts/deploy, with the events that HealthImaging would send: an image set is segmented
+    once, and its result starts nothing."""
+    sys.path.insert(0, str(ROOT / "scripts/deploy"))
+    import new_image_sets
+
+    settings = {
+        "DATASTORE_ID": workshop.datastore, "ENDPOINT_NAME": "workshop-async", "REQUEST_BUCKET": "workshop-input",
+        "REQUEST_PREFIX": "requests/new/", "REQUEST_FIELDS": '{"outputS3Uri": "s3://workshop-results/new"}',
+        "REQUEST_TIMEOUT": "300", "STORE_RESULTS": "never", "KMS_KEY_ARN": "", "MODALITIES": "CT", "MIN_SLICES": "20",
+        "DERIVED_IMAGES": "false", "AWS_ENDPOINT_URL_MEDICAL_IMAGING": workshop.ahi.meta.endpoint_url,
+        "AWS_ENDPOINT_URL_S3": workshop.s3.meta.endpoint_url,
+        "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": workshop.runtime.meta.endpoint_url,
+        "AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local", "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    new_image_sets.starter.cache_clear()
+
+    def deliver(image_set):
+        detail = {"datastoreId": workshop.datastore, "imagesetId": image_set}
+        records = [{"messageId": "m", "body": json.dumps({"detail": detail})}]
+        assert new_image_sets.handler({"Records": records}, None) == {"batchItemFailures": []}
+        return json.loads(capsys.readouterr().out)
+
+    image_set = workshop.request["inputs"][0]["imageSetId"]
+    sent = deliver(image_set)
+    assert (sent["outcome"], sent["inferenceId"]) == ("sent", f"{image_set}-1")
+    assert deliver(image_set)["outcome"] == "repeated"
+    [mark] = [item["Key"] for item in workshop.s3.list_objects_v2(Bucket="workshop-input", Prefix="requests/new/")["Contents"]
+              if item["Key"].endswith(".sent")]
+    output = json.loads(workshop.object(f"s3://workshop-input/{mark}"))["outputLocation"]
+    report = json.loads(workshop.wait_for(output, output.replace("/out/", "/failed/"))[1])
+    assert report["inferenceId"] == sent["inferenceId"]
+    [made] = report["results"][0]["outputs"]
+    check_seg(workshop.object(made["uri"]), workshop.phantom)
+
+    # Back in the data store; the local import takes pixels of whole bytes alone.
+    result = pydicom.dcmread(io.BytesIO(workshop.object(made["uri"])))
+    result.PixelData = result.pixel_array.astype(np.uint8).tobytes()
+    result.BitsAllocated, result.BitsStored, result.HighBit = 8, 8, 7
+    stored = io.BytesIO()
+    result.save_as(stored)
+    workshop.s3.put_object(Bucket="workshop-input", Key="made/result.dcm", Body=stored.getvalue())
+    job, _ = ended(workshop, start(workshop, inputS3Uri="s3://workshop-input/made/"))
+    folder = f"s3://workshop-results/import/{workshop.datastore}-DicomImport-{job['jobId']}"
+    [line] = workshop.object(f"{folder}/SUCCESS/success.ndjson").splitlines()
+    told = deliver(json.loads(line)["importResponse"]["imageSetId"])
+    assert (told["outcome"], told["reason"]) == ("ignored", "made by ahi-inference")
+    new_image_sets.starter.cache_clear()
