@@ -13,7 +13,7 @@ use axum::middleware;
 use super::failure::Failure;
 use super::service::{Service, signed};
 use super::store::Store;
-use super::{datastores, dicomweb, image_sets, import_jobs, tags};
+use super::{copy, datastores, dicomweb, image_sets, import_jobs, tags, update};
 
 pub use super::service::Options;
 
@@ -23,6 +23,8 @@ pub fn router(store: Store, options: Options) -> Router {
     Router::new()
         .merge(datastores::routes())
         .merge(image_sets::routes())
+        .merge(copy::routes())
+        .merge(update::routes())
         .merge(import_jobs::routes())
         .merge(tags::routes())
         .merge(dicomweb::routes())

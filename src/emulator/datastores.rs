@@ -11,8 +11,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
+use super::model::now;
 use super::service::{Answer, Page, Service, Shared, blocking, body_of, datastore_arn, with_token};
-use super::store::{Datastore, StorageFormat, now};
+use super::store::{Datastore, StorageFormat};
 use super::tags;
 
 /// The operations' routes.

@@ -80,7 +80,8 @@ impl Stored {
             dataset.required_text(required)?;
         }
         let sop_class_uid = dataset.required_text(tags::SOP_CLASS_UID)?;
-        let original = original(file, &dataset, &transfer_syntax, &frames);
+        let is_unsplit = warnings.iter().any(|w| w.reason == Reason::FramesExtraction);
+        let original = original(file, &dataset, &transfer_syntax, &frames, is_unsplit);
         if !warnings.is_empty() {
             // Where the service keeps them, so that instances can be searched by them.
             let codes = warnings.iter().map(|warning| warning.reason.code()).collect();
@@ -210,9 +211,11 @@ fn original(
     dataset: &Dataset,
     stored: &str,
     frames: &[(FrameEntry, Bytes)],
+    is_unsplit: bool,
 ) -> Option<Original> {
     let stated = stated_syntax(file)?;
-    if stated == stored || frames.is_empty() {
+    // Where the frames could not be told apart, the file is all there is.
+    if stated == stored || is_unsplit {
         return Some(Original::Whole(file.clone()));
     }
     if stated != uids::EXPLICIT_VR_LITTLE_ENDIAN {

@@ -19,8 +19,9 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::import::{ImportSummary, ImportedFile, ImportedImageSet, import_named};
+use super::model::now;
 use super::objects::{Location, Objects};
-use super::store::{Store, ids_in, new_id, now, read_json, write_json};
+use super::store::{Store, ids_in, new_id, read_json, write_json};
 use super::warnings::Warning;
 use crate::error::{Error, ErrorKind, Result};
 

@@ -5,7 +5,9 @@
 
 pub mod api;
 mod binary;
+mod changes;
 pub mod cli;
+mod copy;
 mod datastores;
 mod dicomweb;
 mod documents;
@@ -15,6 +17,7 @@ mod image_sets;
 pub mod import;
 mod import_jobs;
 mod jobs;
+mod model;
 pub mod objects;
 mod originals;
 mod placing;
@@ -24,4 +27,5 @@ mod search;
 mod service;
 pub mod store;
 mod tags;
+mod update;
 mod warnings;

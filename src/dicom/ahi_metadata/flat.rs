@@ -87,18 +87,26 @@ impl std::fmt::Debug for FlatInstance {
 }
 
 impl FlatInstance {
-    /// An attribute's first value as text without padding; `None` where it is absent or empty.
+    /// An attribute's values as text without padding; empty where it is absent or no text and no number.
+    pub fn texts(&self, keyword: &str) -> Vec<String> {
+        let values = match self.dicom.get(keyword) {
+            Some(Value::Array(values)) => values.as_slice(),
+            Some(value) => std::slice::from_ref(value),
+            None => &[],
+        };
+        let text = |value: &Value| match value {
+            Value::String(text) => {
+                Some(text.trim_matches(|c: char| c == '\0' || c.is_whitespace()).to_owned())
+            }
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        };
+        values.iter().filter_map(text).collect()
+    }
+
+    /// The first of [`texts`](Self::texts); `None` where there is none, or it is empty.
     pub fn text(&self, keyword: &str) -> Option<String> {
-        let value = match self.dicom.get(keyword)? {
-            Value::Array(values) => values.first()?,
-            value => value,
-        };
-        let text = match value {
-            Value::String(text) => text.trim_matches(|c: char| c == '\0' || c.is_whitespace()),
-            Value::Number(number) => return Some(number.to_string()),
-            _ => return None,
-        };
-        (!text.is_empty()).then(|| text.to_owned())
+        self.texts(keyword).into_iter().next().filter(|text| !text.is_empty())
     }
 
     /// Identifiers of its frames, in order.
@@ -191,6 +199,38 @@ pub fn instances(document: &Value) -> Result<Vec<FlatInstance>> {
         }
     }
     Ok(all)
+}
+
+/// Whether two instances are the same in all that may stand above instances.
+pub fn agree_above_instances(one: &FlatInstance, other: &FlatInstance) -> bool {
+    above_instances().all(|keyword| one.dicom.get(keyword) == other.dicom.get(keyword))
+}
+
+/// Gives an instance what stands above instances in another one.
+pub fn take_levels_above(instance: &mut FlatInstance, from: &FlatInstance) {
+    for keyword in above_instances() {
+        match from.dicom.get(keyword) {
+            Some(value) => drop(instance.dicom.insert(keyword.to_owned(), value.clone())),
+            None => drop(instance.dicom.shift_remove(keyword)),
+        }
+    }
+}
+
+fn above_instances() -> impl Iterator<Item = &'static str> {
+    PATIENT.iter().chain(&STUDY).chain(&SERIES).filter_map(|tag| keyword(*tag))
+}
+
+/// Whether `key` is one of a private attribute: a tag whose group is odd.
+pub fn is_private_key(key: &str) -> bool {
+    let group = || key.get(..4).and_then(|group| u16::from_str_radix(group, 16).ok());
+    key.len() == 8
+        && key.bytes().all(|b| b.is_ascii_hexdigit())
+        && group().is_some_and(|group| group % 2 == 1)
+}
+
+/// Whether `key` is one of an attribute: a keyword, or the tag of a private one.
+pub fn is_key(key: &str) -> bool {
+    is_private_key(key) || StandardDataDictionary.by_name(key).is_some()
 }
 
 /// Which attributes stand above the instances: those of each level that all instances share.

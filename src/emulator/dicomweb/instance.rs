@@ -63,11 +63,11 @@ fn file(
     let (set, flat) = find::series(service, named)?.take(uid)?;
     let (datastore, id) = (&named.datastore, &set.image_set_id);
     let original = originals::find(&service.store, datastore, id, &flat)?;
+    // An image without frames is one whose pixel data could not be split into them.
+    let is_unsplit = flat.frame_ids().next().is_none() && flat.text("Rows").is_some();
     let mut pixels = None;
     for InstanceForm { syntax, multipart } in forms {
-        if let Some((stated, file)) =
-            as_it_came(original.as_ref(), syntax, flat.frame_ids().count())
-        {
+        if let Some((stated, file)) = as_it_came(original.as_ref(), syntax, is_unsplit) {
             return Ok((stated, file, *multipart));
         }
         let pixels = match &mut pixels {
@@ -93,13 +93,13 @@ fn file(
 fn as_it_came(
     original: Option<&Original>,
     wanted: &Syntax,
-    frames: usize,
+    is_unsplit: bool,
 ) -> Option<(String, Bytes)> {
     let Some(Original::Whole(file)) = original else { return None };
     let stated = stated_syntax(file)?;
     let is_wanted = match wanted {
         Syntax::Stored => true,
-        Syntax::Unsaid => stated == uids::EXPLICIT_VR_LITTLE_ENDIAN || frames == 0,
+        Syntax::Unsaid => stated == uids::EXPLICIT_VR_LITTLE_ENDIAN || is_unsplit,
         Syntax::Named(uid) => uid == stated,
     };
     is_wanted.then(|| (stated.to_owned(), file.clone()))

@@ -7,8 +7,11 @@ mod answer;
 mod find;
 mod frames;
 mod instance;
+mod json;
+mod metadata;
 mod negotiate;
 mod pixels;
+mod qido;
 mod stow;
 mod uris;
 
@@ -28,8 +31,16 @@ pub(super) fn routes() -> Router<Arc<Service>> {
     let series = format!("{studies}/{{study}}/series/{{series}}");
     let instance = format!("{series}/instances/{{instance}}");
     Router::new()
-        .route(studies, post(stow::store))
+        .route(studies, post(stow::store).get(qido::studies))
         .route(&format!("{studies}/{{study}}"), post(stow::store_study))
+        .route(&format!("{studies}/{{study}}/series"), get(qido::series))
+        .route(&format!("{studies}/{{study}}/instances"), get(qido::study_instances))
+        .route(&format!("{series}/instances"), get(qido::instances))
+        .route("/datastore/{datastore}/series", get(qido::all_series))
+        .route("/datastore/{datastore}/instances", get(qido::all_instances))
+        .route(&format!("{series}/metadata"), get(metadata::series))
         .route(&instance, get(instance::get))
+        .route(&format!("{instance}/metadata"), get(metadata::instance))
+        .route(&format!("{instance}/bulkdata/{{name}}"), get(metadata::bulkdata))
         .route(&format!("{instance}/frames/{{frames}}"), get(frames::get))
 }

@@ -98,12 +98,6 @@ const JPEG: [&str; 4] = [
     uids::JPEG_LOSSLESS_SV1,
 ];
 
-/// The media type of a frame of this transfer syntax, as the service names it.
-pub(in crate::emulator) fn media_type_of(syntax: &str) -> &'static str {
-    let found = IMAGES.iter().find(|(_, syntaxes)| syntaxes.contains(&syntax));
-    found.map_or(OCTETS, |(name, _)| name)
-}
-
 /// The ways in which a client takes frames, in its own order.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! The frames of an instance in the transfer syntax that is wanted.
 
 use bytes::Bytes;
-use dicom_dictionary_std::uids;
+use dicom_dictionary_std::{tags, uids};
 use rayon::prelude::*;
 
 use super::find::typed;
@@ -58,7 +58,7 @@ impl Pixels {
     pub fn answered<'a>(&'a self, wanted: &'a Syntax) -> Option<&'a str> {
         let stored = self.stored();
         let explicit = uids::EXPLICIT_VR_LITTLE_ENDIAN;
-        let decodes = || stored == explicit || self.can_decode();
+        let decodes = || (stored == explicit && !self.frames.is_empty()) || self.can_decode();
         match wanted {
             Syntax::Stored => Some(stored),
             Syntax::Unsaid if decodes() => Some(explicit),
@@ -74,7 +74,11 @@ impl Pixels {
     }
 
     fn can_decode(&self) -> bool {
-        let Ok(format) = &self.format else { return self.frames.is_empty() };
+        // An object without an image has nothing to decode, an image without frames cannot be.
+        if self.frames.is_empty() {
+            return self.instance.dataset.get(tags::ROWS).is_none();
+        }
+        let Ok(format) = &self.format else { return false };
         let is_known = codec::transfer_syntaxes().iter().any(|entry| entry.uid == self.stored());
         // The first stands for all of them.
         let decodes = |data: &Bytes| codec::decode(self.stored(), data, format).is_ok();

@@ -1,6 +1,7 @@
 //! STOW-RS: `StoreDICOM` and `StoreDICOMStudy` (developer guide, "Storing instances with STOW-RS"; PS3.18
 //! section 10.5).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::{Bytes, to_bytes};
@@ -168,8 +169,18 @@ fn instances(content_type: &MediaType, body: Bytes) -> Result<Vec<Bytes>, Failur
 
 /// What came of one file.
 enum Outcome {
-    Stored { study: String, series: String, warnings: Vec<Warning>, names: Names, placed: Placed },
-    Failed { reason: u16, names: Option<Names> },
+    Stored {
+        study: String,
+        series: String,
+        warnings: Vec<Warning>,
+        names: Names,
+        /// The image set, where it is not the primary one.
+        image_set: Option<String>,
+    },
+    Failed {
+        reason: u16,
+        names: Option<Names>,
+    },
 }
 
 /// What an instance is called by.
@@ -199,22 +210,25 @@ fn keep(
         })
         .collect();
     let mut outcomes: Vec<Option<Outcome>> = Vec::with_capacity(files.len());
-    let (mut instances, mut described) = (Vec::new(), Vec::new());
+    let (mut instances, mut described) = (Vec::new(), BTreeMap::new());
     for (index, (file, result)) in files.iter().zip(encoded).enumerate() {
         outcomes.push(match result {
             Err(reason) => Some(Outcome::Failed { reason, names: names(file) }),
             Ok(_) => None,
         });
         if let Ok(instance) = result {
-            described.push((index, Description::of(&instance)));
+            described.insert(index, Description::of(&instance));
             instances.push((index, instance));
         }
     }
     let placed = place(&service.store, datastore, instances)?;
-    for (index, description) in described {
-        let placed = placed.iter().find(|placed| placed.members.contains(&index));
-        if let (Some(placed), Some(outcome)) = (placed, outcomes.get_mut(index)) {
-            *outcome = Some(description.stored(placed.clone()));
+    for placed in &placed {
+        for index in &placed.members {
+            if let (Some(description), Some(outcome)) =
+                (described.remove(index), outcomes.get_mut(*index))
+            {
+                *outcome = Some(description.stored(placed));
+            }
         }
     }
     let lost = || Outcome::Failed { reason: reason::PROCESSING, names: None };
@@ -243,9 +257,10 @@ impl Description {
         }
     }
 
-    fn stored(self, placed: Placed) -> Outcome {
+    fn stored(self, placed: &Placed) -> Outcome {
         let Self { study, series, warnings, names } = self;
-        Outcome::Stored { study, series, warnings, names, placed }
+        let image_set = (!placed.is_primary).then(|| placed.image_set_id.clone());
+        Outcome::Stored { study, series, warnings, names, image_set }
     }
 }
 
@@ -275,12 +290,12 @@ fn response(base: &Base, outcomes: &[Outcome]) -> Response {
     let (mut study_url, mut has_warnings) = (None, false);
     for outcome in outcomes {
         match outcome {
-            Outcome::Stored { study, series, warnings, names, placed } => {
+            Outcome::Stored { study, series, warnings, names, image_set } => {
                 study_url.get_or_insert_with(|| base.study(study));
                 has_warnings |= !warnings.is_empty();
                 let mut url = base.instance(study, series, &names.sop_instance);
-                if !placed.is_primary {
-                    url = format!("{url}?imageSetId={}", placed.image_set_id);
+                if let Some(id) = image_set {
+                    url = format!("{url}?imageSetId={id}");
                 }
                 let mut item = reference(names);
                 item.insert("00081190".to_owned(), json!({"vr": "UR", "Value": [url]}));
