@@ -12,10 +12,12 @@ use std::io::Cursor;
 use std::panic::PanicHookInfo;
 use std::sync::Once;
 
+use bytes::Bytes;
 use serde_json::json;
 
 use crate::codec::{FrameFormat, TransferSyntaxEntry, decode_with, transfer_syntaxes};
-use crate::dicom::{ahi_metadata, p10};
+use crate::dicom::media_type::MediaType;
+use crate::dicom::{ahi_metadata, multipart, p10};
 use crate::source::archive::{self, Format, Limits};
 use crate::{bundle, postprocess, server, transforms};
 
@@ -61,6 +63,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "codec_ht", run: ht::read },
     Target { name: "ahi_metadata", run: ahi_metadata },
     Target { name: "archive", run: archive },
+    Target { name: "multipart", run: multipart },
     Target { name: "request_json", run: request_json },
     Target { name: "request_lines", run: request_lines },
     Target { name: "bundle_config", run: bundle_config },
@@ -178,6 +181,21 @@ fn archive(input: &[u8]) {
             Ok(())
         });
     assert!(total <= limits.bytes && files <= limits.entries, "{total} bytes in {files} files");
+}
+
+/// A message in parts, behind a line with its content type: an error, or parts that are in it.
+fn multipart(input: &[u8]) {
+    const MOST_PARTS: usize = 100;
+    let (line, message) = input.split_at(input.iter().position(|b| *b == b'\n').unwrap_or(0));
+    let Some(content_type) = std::str::from_utf8(line).ok().and_then(MediaType::parse) else {
+        return;
+    };
+    let Ok(boundary) = multipart::boundary(&content_type) else { return };
+    let message = Bytes::copy_from_slice(message.get(1..).unwrap_or_default());
+    if let Ok(parts) = multipart::read(&message, boundary, MOST_PARTS) {
+        let total: usize = parts.iter().map(|part| part.data.len()).sum();
+        assert!(parts.len() <= MOST_PARTS && total <= message.len(), "{total} bytes of parts");
+    }
 }
 
 /// A request in JSON.

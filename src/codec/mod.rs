@@ -13,6 +13,7 @@ mod htj2k;
 mod jpeg;
 mod jpeg12;
 mod jpeg2000;
+mod jpeg2000_encode;
 mod jpeg_segment;
 mod jpegls;
 mod jpegls_header;
@@ -33,6 +34,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use ht::Instructions;
 pub use htj2k::encode_htj2k;
+pub use jpeg2000_encode::encode_jpeg2000;
 pub use recycle::recycle;
 pub use table::{Decoder, TransferSyntaxEntry, transfer_syntaxes};
 

@@ -5,6 +5,8 @@ pub mod ahi_metadata;
 pub mod attributes;
 pub mod charset;
 pub mod classes;
+pub mod media_type;
+pub mod multipart;
 pub mod p10;
 pub mod passed_over;
 pub mod pixel_data;

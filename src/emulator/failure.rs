@@ -46,6 +46,33 @@ impl Failure {
         }
     }
 
+    /// `NotAcceptableException`, of DICOMweb alone.
+    pub fn not_acceptable(message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::NOT_ACCEPTABLE,
+            kind: "NotAcceptableException",
+            message: message.into(),
+        }
+    }
+
+    /// A body of a media type that DICOMweb's store transaction does not take.
+    pub fn unsupported_media_type(message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            kind: "UnsupportedMediaTypeException",
+            message: message.into(),
+        }
+    }
+
+    /// A body that is larger than the service takes.
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::PAYLOAD_TOO_LARGE,
+            kind: "PayloadTooLargeException",
+            message: message.into(),
+        }
+    }
+
     /// `ThrottlingException`.
     pub fn throttled() -> Self {
         Self {

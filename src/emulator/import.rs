@@ -1,29 +1,23 @@
 //! DICOM Part 10 files to image sets, as AHI's import does it.
 //!
-//! One image set for each series. Every frame is decoded and stored as HTJ2K lossless in RPCL order, those
-//! of 32-bit integers and of floating-point numbers as they are;
-//! its checksum is that of the decoded pixels. A series that the data store already has as a primary
-//! image set is imported as a non-primary one, as AHI does with what conflicts. Files that cannot be
-//! imported are listed and do not keep the others from being imported.
+//! What of an instance is stored is decided by [`encode`](super::encode), and in which image set by
+//! [`placing`](super::placing). Files that cannot be imported are listed and do not keep the others from
+//! being imported.
 
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dicom_dictionary_std::{tags, uids};
-use flate2::Compression;
-use flate2::write::GzEncoder;
+use bytes::Bytes;
 use rayon::prelude::*;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
 
-use super::store::{ImageSet, Store, new_id, now};
-use crate::codec::{self, FrameFormat};
+use super::encode::{Encoded, encode};
+use super::placing::{Placed, place};
+use super::store::{StorageFormat, Store};
+use super::warnings::Warning;
 use crate::cpu;
-use crate::dicom::ahi_metadata::write::{FrameEntry, InstanceEntry, document};
-use crate::dicom::p10::{self, Content, P10Instance};
-use crate::dicom::{Attributes, Dataset, classes};
+use crate::dicom::p10;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What an import made.
@@ -32,13 +26,13 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct ImportSummary {
     /// The data store imported into.
     pub datastore_id: String,
-    /// One for each series.
+    /// The image sets that instances were put into: one for each series, where they agree.
     pub image_sets: Vec<ImportedImageSet>,
     /// Files that could not be imported.
     pub failures: Vec<ImportFailure>,
 }
 
-/// An image set made.
+/// An image set that was made, or had instances added to it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImportedImageSet {
@@ -47,15 +41,26 @@ pub struct ImportedImageSet {
     /// Its series.
     #[serde(rename = "seriesInstanceUID")]
     pub series_instance_uid: String,
-    /// Instances in it.
+    /// Its version that has the instances.
+    pub version: u32,
+    /// Instances imported into it.
     pub instances: usize,
-    /// Frames in it.
+    /// Frames imported into it.
     pub frames: usize,
     /// Whether it is the series' primary image set.
     pub is_primary: bool,
-    /// The files of its instances, relative to what was imported.
+    /// The files of the instances, relative to what was imported.
     #[serde(skip)]
-    pub files: Vec<String>,
+    pub files: Vec<ImportedFile>,
+}
+
+/// A file that was imported.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImportedFile {
+    /// The file, relative to what was imported.
+    pub(super) name: String,
+    /// What is out of order in it.
+    pub(super) warnings: Vec<Warning>,
 }
 
 /// A file that could not be imported.
@@ -91,10 +96,8 @@ pub fn import(
         ));
     }
     let datastore_id = match datastore_id {
-        Some(id) => store.datastore(id)?.map(|d| d.datastore_id).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("there is no data store {id}"))
-        })?,
-        None => store.create_datastore("local")?.datastore_id,
+        Some(id) => id.to_owned(),
+        None => store.create_datastore("local", StorageFormat::default())?.datastore_id,
     };
     import_files(store, datastore_id, &files, progress)
 }
@@ -120,37 +123,57 @@ fn import_files(
     files: &Files,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<ImportSummary> {
+    let datastore = store.datastore(&datastore_id)?.ok_or_else(|| {
+        Error::new(ErrorKind::NotFound, format!("there is no data store {datastore_id}"))
+    })?;
+    let format = datastore.lossless_storage_format;
     let done = AtomicUsize::new(0);
-    let encoded: Vec<(String, Result<Option<Encoded>>)> = files
+    let encoded: Vec<Result<Option<Encoded>>> = files
         .names
         .par_iter()
         .map(|name| {
-            let result = cpu::contained(|| files.read(name).and_then(|bytes| encode(&bytes)));
+            let result = cpu::contained(|| {
+                files.read(name).and_then(|bytes| encode(&Bytes::from(bytes), format))
+            });
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, files.names.len());
-            (name.clone(), result)
+            result
         })
         .collect();
-    let mut series: BTreeMap<String, (Vec<String>, Vec<Encoded>)> = BTreeMap::new();
-    let mut failures = Vec::new();
-    for (file, result) in encoded {
+    let (mut instances, mut failures) = (Vec::new(), Vec::new());
+    // Warnings stay with their files.
+    let mut imported: Vec<Option<ImportedFile>> = Vec::new();
+    for (index, (name, result)) in files.names.iter().zip(encoded).enumerate() {
+        imported.push(None);
         match result {
             Ok(None) => {}
             Ok(Some(instance)) => {
-                let (files, instances) = series.entry(instance.series_uid.clone()).or_default();
-                files.push(file);
-                instances.push(instance);
+                let warnings = instance.warnings.clone();
+                imported[index] = Some(ImportedFile { name: name.clone(), warnings });
+                instances.push((index, instance));
             }
-            Err(e) => failures.push(ImportFailure { file, reason: e.message().to_owned() }),
+            Err(e) => {
+                failures.push(ImportFailure { file: name.clone(), reason: e.message().to_owned() });
+            }
         }
     }
-    let image_sets = series
-        .into_iter()
-        .map(|(uid, (files, instances))| {
-            let saved = save(store, &datastore_id, uid, instances)?;
-            Ok(ImportedImageSet { files, ..saved })
-        })
-        .collect::<Result<_>>()?;
+    let placed = place(store, &datastore_id, instances)?;
+    let image_sets = placed.into_iter().map(|placed| described(placed, &mut imported)).collect();
     Ok(ImportSummary { datastore_id, image_sets, failures })
+}
+
+fn described(placed: Placed, imported: &mut [Option<ImportedFile>]) -> ImportedImageSet {
+    let Placed { image_set_id, version, is_primary, series_uid, members, instances, frames } =
+        placed;
+    let files = members.into_iter().filter_map(|index| imported.get_mut(index)?.take()).collect();
+    ImportedImageSet {
+        image_set_id,
+        series_instance_uid: series_uid,
+        version,
+        instances,
+        frames,
+        is_primary,
+        files,
+    }
 }
 
 /// Where files come from.
@@ -209,153 +232,4 @@ fn open_zip(path: &Path) -> Result<zip::ZipArchive<std::fs::File>> {
         )
         .caused_by(e)
     })
-}
-
-/// An instance with its frames as they are stored.
-struct Encoded {
-    series_uid: String,
-    dataset: Dataset,
-    transfer_syntax: String,
-    frames: Vec<(FrameEntry, Vec<u8>)>,
-}
-
-/// An instance as it is stored; one without an image has no frames. `None` for a DICOMDIR, which is no
-/// instance.
-fn encode(bytes: &[u8]) -> Result<Option<Encoded>> {
-    let content = p10::examine_from(bytes, bytes.len() as u64, &mut |_| Ok(()))?;
-    if matches!(&content, Content::NoImage(Some(class)) if class == classes::DIRECTORY) {
-        return Ok(None);
-    }
-    let instance = p10::read_bytes(bytes)?;
-    let series_uid = instance.dataset.required_text(tags::SERIES_INSTANCE_UID)?;
-    if matches!(content, Content::NoImage(_)) {
-        return Ok(Some(Encoded {
-            series_uid,
-            dataset: instance.dataset,
-            transfer_syntax: uids::EXPLICIT_VR_LITTLE_ENDIAN.to_owned(),
-            frames: Vec::new(),
-        }));
-    }
-    let format = FrameFormat::from_dataset(&instance.dataset)?;
-    // Pixels that HTJ2K is not written with stay as they are.
-    let retained = format.float || format.bits_allocated > 16;
-    let frames = instance
-        .frames
-        .iter()
-        .map(|data| encode_frame(&instance, data, &format, retained))
-        .collect::<Result<_>>()?;
-    let transfer_syntax = match retained {
-        true => instance.transfer_syntax,
-        false => uids::HTJ2K_LOSSLESS_RPCL.to_owned(),
-    };
-    Ok(Some(Encoded { series_uid, dataset: instance.dataset, transfer_syntax, frames }))
-}
-
-fn encode_frame(
-    instance: &P10Instance,
-    data: &[u8],
-    format: &FrameFormat,
-    retained: bool,
-) -> Result<(FrameEntry, Vec<u8>)> {
-    let samples = codec::decode(&instance.transfer_syntax, data, format)?;
-    let encoded = if retained { data.to_vec() } else { codec::encode_htj2k(&samples, format)? };
-    let entry = FrameEntry {
-        id: new_id(),
-        full_resolution: (format.columns, format.rows, samples.crc32(format.bits_allocated)),
-        pixel_range: samples.min_max(),
-        bytes: encoded.len() as u64,
-    };
-    Ok((entry, encoded))
-}
-
-fn save(
-    store: &Store,
-    datastore_id: &str,
-    series_uid: String,
-    instances: Vec<Encoded>,
-) -> Result<ImportedImageSet> {
-    let is_primary = !store.image_sets(datastore_id)?.iter().any(|set| {
-        set.is_primary
-            && set.image_set_state != "DELETED"
-            && set.tags.get("DICOMSeriesInstanceUID").and_then(Value::as_str) == Some(&series_uid)
-    });
-    let id = new_id();
-    let tags = search_tags(&instances);
-    let (count, mut frames) = (instances.len(), 0);
-    let mut entries = Vec::with_capacity(count);
-    for instance in instances {
-        let mut described = Vec::with_capacity(instance.frames.len());
-        for (entry, data) in instance.frames {
-            store.save_frame(datastore_id, &id, &entry.id, &data)?;
-            described.push(entry);
-            frames += 1;
-        }
-        entries.push(InstanceEntry {
-            dataset: instance.dataset,
-            stored_transfer_syntax: instance.transfer_syntax,
-            frames: described,
-        });
-    }
-    let document = document(datastore_id, &id, &entries)?;
-    store.save_metadata(datastore_id, &id, &gzip(&document)?)?;
-    let time = now();
-    store.save_image_set(
-        datastore_id,
-        &ImageSet {
-            image_set_id: id.clone(),
-            image_set_state: "ACTIVE".to_owned(),
-            image_set_workflow_status: "CREATED".to_owned(),
-            version: 1,
-            is_primary,
-            created_at: time,
-            updated_at: time,
-            deleted_at: None,
-            tags,
-        },
-    )?;
-    Ok(ImportedImageSet {
-        image_set_id: id,
-        series_instance_uid: series_uid,
-        instances: count,
-        frames,
-        is_primary,
-        files: Vec::new(),
-    })
-}
-
-fn gzip(document: &Value) -> Result<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    serde_json::to_writer(&mut encoder, document)
-        .map_err(|e| Error::internal("the metadata cannot be written").caused_by(e))?;
-    encoder.finish().map_err(|e| Error::internal("compressing failed").caused_by(e))
-}
-
-/// The attributes that `SearchImageSets` filters by and returns.
-fn search_tags(instances: &[Encoded]) -> Map<String, Value> {
-    let Some(first) = instances.first() else { return Map::new() };
-    let named = [
-        ("DICOMPatientId", tags::PATIENT_ID),
-        ("DICOMPatientName", tags::PATIENT_NAME),
-        ("DICOMPatientBirthDate", tags::PATIENT_BIRTH_DATE),
-        ("DICOMPatientSex", tags::PATIENT_SEX),
-        ("DICOMStudyInstanceUID", tags::STUDY_INSTANCE_UID),
-        ("DICOMStudyId", tags::STUDY_ID),
-        ("DICOMStudyDescription", tags::STUDY_DESCRIPTION),
-        ("DICOMAccessionNumber", tags::ACCESSION_NUMBER),
-        ("DICOMSeriesInstanceUID", tags::SERIES_INSTANCE_UID),
-        ("DICOMSeriesModality", tags::MODALITY),
-        ("DICOMSeriesBodyPart", tags::BODY_PART_EXAMINED),
-        ("DICOMStudyDate", tags::STUDY_DATE),
-        ("DICOMStudyTime", tags::STUDY_TIME),
-    ];
-    let mut map: Map<String, Value> = named
-        .into_iter()
-        .filter_map(|(name, tag)| Some((name.to_owned(), json!(first.dataset.text(tag)?))))
-        .collect();
-    if let Some(number) = first.dataset.integer(tags::SERIES_NUMBER) {
-        map.insert("DICOMSeriesNumber".to_owned(), json!(number));
-    }
-    map.insert("DICOMNumberOfStudyRelatedSeries".to_owned(), json!(1));
-    map.insert("DICOMNumberOfStudyRelatedInstances".to_owned(), json!(instances.len()));
-    map
 }

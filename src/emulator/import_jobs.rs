@@ -10,10 +10,10 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::api::{Answer, Page, Service, Shared, blocking, body_of, checked, with_token};
 use super::failure::Failure;
 use super::jobs::{self, Job};
 use super::objects::Location;
+use super::service::{Answer, Page, Service, Shared, blocking, body_of, checked, with_token};
 use crate::error::ErrorKind;
 
 /// The operations' routes.

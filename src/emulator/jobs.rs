@@ -5,6 +5,7 @@
 //! ```text
 //! DATASTORE-DicomImport-JOB/job-output-manifest.json   counts, and the image sets made
 //! DATASTORE-DicomImport-JOB/SUCCESS/success.ndjson     a line for each file that was imported
+//! DATASTORE-DicomImport-JOB/WARNING/warning.ndjson     a line for each of these with a warning
 //! DATASTORE-DicomImport-JOB/FAILURE/failure.ndjson     a line for each file that was not
 //! ```
 //!
@@ -17,9 +18,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use super::import::{ImportSummary, import_named};
+use super::import::{ImportSummary, ImportedFile, ImportedImageSet, import_named};
+use super::model::now;
 use super::objects::{Location, Objects};
-use super::store::{Store, ids_in, new_id, now, read_json, write_json};
+use super::store::{Store, ids_in, new_id, read_json, write_json};
+use super::warnings::Warning;
 use crate::error::{Error, ErrorKind, Result};
 
 const SUBMITTED: &str = "SUBMITTED";
@@ -184,6 +187,7 @@ impl Jobs {
         let write =
             |name: &str, text: String| self.objects.create(&output.join(name), text.as_bytes());
         write("SUCCESS/success.ndjson", successes(&summary))?;
+        write("WARNING/warning.ndjson", warnings(&summary))?;
         write("FAILURE/failure.ndjson", failures(&summary))?;
         write("job-output-manifest.json", manifest(job, &output, scanned, &summary).to_string())
     }
@@ -228,15 +232,29 @@ fn lines(values: impl Iterator<Item = Value>) -> String {
 
 fn successes(summary: &ImportSummary) -> String {
     lines(summary.image_sets.iter().flat_map(|set| {
-        set.files.iter().map(move |file| {
-            let made = json!({
-                "imageSetId": set.image_set_id,
-                "isPrimary": set.is_primary,
-                "imageSetVersion": "1",
-            });
-            json!({"inputFile": file, "importResponse": made})
+        let line =
+            |file: &ImportedFile| json!({"inputFile": file.name, "importResponse": response(set)});
+        set.files.iter().map(line)
+    }))
+}
+
+fn warnings(summary: &ImportSummary) -> String {
+    lines(summary.image_sets.iter().flat_map(|set| {
+        let warned = set.files.iter().filter(|file| !file.warnings.is_empty());
+        warned.map(|file| {
+            let mut response = response(set);
+            response["warnings"] = file.warnings.iter().map(Warning::to_json).collect();
+            json!({"inputFile": file.name, "importResponse": response})
         })
     }))
+}
+
+fn response(set: &ImportedImageSet) -> Value {
+    json!({
+        "imageSetId": set.image_set_id,
+        "isPrimary": set.is_primary,
+        "imageSetVersion": set.version,
+    })
 }
 
 fn failures(summary: &ImportSummary) -> String {
@@ -266,6 +284,7 @@ fn manifest(job: &Job, output: &Location, scanned: usize, summary: &ImportSummar
         "outputS3Uri": output.to_string(),
         "successOutputS3Uri": format!("{output}SUCCESS/"),
         "failureOutputS3Uri": format!("{output}FAILURE/"),
+        "warningsOutputS3Uri": format!("{output}WARNING/"),
         "numberOfScannedFiles": scanned,
         "numberOfImportedFiles": imported,
         "numberOfFilesWithCustomerError": summary.failures.len(),

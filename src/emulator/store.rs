@@ -2,9 +2,13 @@
 //!
 //! ```text
 //! FOLDER/DATASTORE/datastore.json
+//! FOLDER/DATASTORE/tags.json                    its tags as a resource
 //! FOLDER/DATASTORE/IMAGE_SET/image_set.json     state and versions
-//! FOLDER/DATASTORE/IMAGE_SET/metadata.json.gz   the metadata document
+//! FOLDER/DATASTORE/IMAGE_SET/metadata.json.gz   the metadata document of version 1
+//! FOLDER/DATASTORE/IMAGE_SET/metadata.N.json.gz the same of version N
 //! FOLDER/DATASTORE/IMAGE_SET/frames/FRAME       one encoded frame each
+//! FOLDER/DATASTORE/IMAGE_SET/originals/NAME     instances as they came
+//! FOLDER/DATASTORE/IMAGE_SET/tags.json          its tags as a resource
 //! FOLDER/DATASTORE/jobs/JOB/job.json            import jobs
 //! FOLDER/s3/BUCKET/KEY                          objects of the S3 beside it
 //! FOLDER/models/ENDPOINT/NAME/model             models of multi-model endpoints, unpacked
@@ -12,70 +16,31 @@
 //!
 //! Nothing is cached, so that image sets imported by another process are seen at once. Files are
 //! written under another name and renamed; `image_set.json` is written last, so that an import that
-//! was cut off leaves no image set.
+//! was cut off leaves no image set, and a change that was cut off leaves the version before.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
+use super::model::now;
+pub use super::model::{Datastore, ImageSet, StorageFormat};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Shelf;
+
+/// Folder of an image set's instances as they came.
+const ORIGINALS: &str = "originals";
 
 /// A folder of data stores.
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
-}
-
-/// A data store.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Datastore {
-    /// 32 characters of `[0-9a-z]`.
-    pub datastore_id: String,
-    /// Its name.
-    pub datastore_name: String,
-    /// `ACTIVE` or `DELETED`.
-    pub datastore_status: String,
-    /// Seconds since 1970.
-    pub created_at: f64,
-    /// Seconds since 1970.
-    pub updated_at: f64,
-}
-
-/// An image set.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ImageSet {
-    /// 32 characters of `[0-9a-z]`.
-    pub image_set_id: String,
-    /// `ACTIVE`, `LOCKED` or `DELETED`.
-    pub image_set_state: String,
-    /// `CREATED` or `DELETED`.
-    pub image_set_workflow_status: String,
-    /// The latest version, counted from 1.
-    pub version: u32,
-    /// Whether it holds the series' instances rather than ones in conflict with them.
-    pub is_primary: bool,
-    /// Seconds since 1970.
-    pub created_at: f64,
-    /// Seconds since 1970.
-    pub updated_at: f64,
-    /// Seconds since 1970, once deleted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub deleted_at: Option<f64>,
-    /// Attributes that can be searched for.
-    pub tags: serde_json::Map<String, serde_json::Value>,
-}
-
-/// Seconds since 1970, with milliseconds.
-pub fn now() -> f64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    since.as_millis() as f64 / 1000.0
+    /// Held while image sets are changed.
+    writing: Arc<Mutex<()>>,
 }
 
 /// A new identifier of AHI's form.
@@ -92,7 +57,12 @@ impl Store {
     /// The store in `root`, made where it is not there.
     pub fn open(root: &Path) -> Result<Self> {
         std::fs::create_dir_all(root).map_err(|e| io(root, e))?;
-        Ok(Self { root: root.to_owned() })
+        Ok(Self { root: root.to_owned(), writing: Arc::default() })
+    }
+
+    /// A turn to change image sets: whoever reads one to write it again holds it meanwhile.
+    pub(super) fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The folder of the buckets of the S3 beside it.
@@ -111,11 +81,12 @@ impl Store {
     }
 
     /// Makes a data store.
-    pub fn create_datastore(&self, name: &str) -> Result<Datastore> {
+    pub fn create_datastore(&self, name: &str, format: StorageFormat) -> Result<Datastore> {
         let datastore = Datastore {
             datastore_id: new_id(),
             datastore_name: name.to_owned(),
             datastore_status: "ACTIVE".to_owned(),
+            lossless_storage_format: format,
             created_at: now(),
             updated_at: now(),
         };
@@ -175,14 +146,20 @@ impl Store {
         write_json(&folder.join("image_set.json"), image_set)
     }
 
-    /// Writes an image set's gzip-compressed metadata document.
-    pub fn save_metadata(&self, datastore_id: &str, id: &str, gzip: &[u8]) -> Result<()> {
-        write(&self.image_set_folder(datastore_id, id).join("metadata.json.gz"), gzip)
+    /// Writes the gzip-compressed metadata document of a version of an image set.
+    pub fn save_metadata(
+        &self,
+        datastore_id: &str,
+        id: &str,
+        version: u32,
+        gzip: &[u8],
+    ) -> Result<()> {
+        write(&self.metadata_path(datastore_id, id, version), gzip)
     }
 
-    /// An image set's gzip-compressed metadata document.
-    pub fn metadata(&self, datastore_id: &str, id: &str) -> Result<Option<Vec<u8>>> {
-        read(&self.image_set_folder(datastore_id, id).join("metadata.json.gz"))
+    /// The gzip-compressed metadata document of a version of an image set.
+    pub fn metadata(&self, datastore_id: &str, id: &str, version: u32) -> Result<Option<Vec<u8>>> {
+        read(&self.metadata_path(datastore_id, id, version))
     }
 
     /// Writes a frame.
@@ -199,19 +176,118 @@ impl Store {
         there(&path, read_passing(&path))
     }
 
-    /// Removes the frames and the metadata of a deleted image set; its description stays.
+    /// Writes what is kept of an instance as it came, under a name made of letters, digits and a period.
+    pub(super) fn save_original(
+        &self,
+        datastore_id: &str,
+        id: &str,
+        name: &str,
+        data: &[u8],
+    ) -> Result<()> {
+        write(&self.image_set_folder(datastore_id, id).join(ORIGINALS).join(name), data)
+    }
+
+    /// What is kept of an instance as it came.
+    pub(super) fn original(
+        &self,
+        datastore_id: &str,
+        id: &str,
+        name: &str,
+    ) -> Result<Option<Vec<u8>>> {
+        read(&self.image_set_folder(datastore_id, id).join(ORIGINALS).join(name))
+    }
+
+    /// Gives the image set `to` the frame `frame` of `from`. Its file is shared, for none is ever changed.
+    pub(super) fn share_frame(
+        &self,
+        datastore_id: &str,
+        from: &str,
+        to: &str,
+        frame: &str,
+    ) -> Result<()> {
+        if !is_id(frame) {
+            return Err(Error::new(
+                ErrorKind::Io,
+                "an image set has a frame without an identifier",
+            ));
+        }
+        share(
+            &self.frame_path(datastore_id, from, frame),
+            &self.frame_path(datastore_id, to, frame),
+        )
+    }
+
+    /// As [`share_frame`](Self::share_frame), of an instance as it came, where it is kept.
+    pub(super) fn share_original(
+        &self,
+        datastore_id: &str,
+        from: &str,
+        to: &str,
+        name: &str,
+    ) -> Result<()> {
+        let path = |id| self.image_set_folder(datastore_id, id).join(ORIGINALS).join(name);
+        if !path(from).is_file() {
+            return Ok(());
+        }
+        share(&path(from), &path(to))
+    }
+
+    /// The tags of a data store, or of an image set in it, as a resource.
+    pub(super) fn resource_tags(
+        &self,
+        datastore_id: &str,
+        image_set: Option<&str>,
+    ) -> Result<BTreeMap<String, String>> {
+        Ok(read_json(&self.tags_path(datastore_id, image_set))?.unwrap_or_default())
+    }
+
+    /// Writes the tags of a data store, or of an image set in it.
+    pub(super) fn save_resource_tags(
+        &self,
+        datastore_id: &str,
+        image_set: Option<&str>,
+        tags: &BTreeMap<String, String>,
+    ) -> Result<()> {
+        write_json(&self.tags_path(datastore_id, image_set), tags)
+    }
+
+    /// Removes all content of a deleted image set; its description stays.
     pub fn remove_content(&self, datastore_id: &str, id: &str) -> Result<()> {
         let folder = self.image_set_folder(datastore_id, id);
-        for result in [
-            std::fs::remove_dir_all(folder.join("frames")),
-            std::fs::remove_file(folder.join("metadata.json.gz")),
-        ] {
-            match result {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io(&folder, e)),
+        let entries = std::fs::read_dir(&folder).map_err(|e| io(&folder, e))?;
+        for entry in entries {
+            let entry = entry.map_err(|e| io(&folder, e))?;
+            let path = entry.path();
+            if entry.file_name() == "image_set.json" {
+                continue;
+            }
+            let removed = if path.is_dir() {
+                std::fs::remove_dir_all(&path)
+            } else {
+                std::fs::remove_file(&path)
+            };
+            match removed {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io(&path, e)),
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    fn tags_path(&self, datastore_id: &str, image_set: Option<&str>) -> PathBuf {
+        let folder = match image_set {
+            Some(id) => self.image_set_folder(datastore_id, id),
+            None => self.root.join(datastore_id),
+        };
+        folder.join("tags.json")
+    }
+
+    fn metadata_path(&self, datastore_id: &str, id: &str, version: u32) -> PathBuf {
+        let name = match version {
+            1 => "metadata.json.gz".to_owned(),
+            version => format!("metadata.{version}.json.gz"),
+        };
+        self.image_set_folder(datastore_id, id).join(name)
     }
 
     fn image_set_folder(&self, datastore_id: &str, id: &str) -> PathBuf {
@@ -275,6 +351,16 @@ pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let bytes = serde_json::to_vec_pretty(value)
         .map_err(|e| Error::internal("a description cannot be written").caused_by(e))?;
     write(path, &bytes)
+}
+
+/// Gives a file a second name, or copies it where the file system has one name for each.
+fn share(from: &Path, to: &Path) -> Result<()> {
+    let folder = to.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(|e| io(folder, e))?;
+    if to.is_file() || std::fs::hard_link(from, to).is_ok() {
+        return Ok(());
+    }
+    std::fs::copy(from, to).map(drop).map_err(|e| io(from, e))
 }
 
 /// Writes under another name, then renames.

@@ -1,5 +1,6 @@
 """Real clients of AWS HealthImaging against the local one: boto3, and the connector that is replaced."""
 
+import copy
 import gzip
 import json
 import signal
@@ -123,11 +124,29 @@ def test_search(ahi, originals):
         search(filters=[{"operator": "BETWEEN", "values": [{"DICOMPatientId": "a"}]}])
 
 
-def test_a_second_import_is_not_primary(ahi, sources, tmp_path):
+def test_a_second_import_is_another_version(ahi, sources, tmp_path):
     running, ids = ahi
-    again = json.loads(run("import", sources, "--folder", tmp_path / "store", "--datastore", ids["datastoreId"]))
-    [second] = again["imageSets"]
-    assert second["isPrimary"] is False
+    store = ("--folder", tmp_path / "store", "--datastore", ids["datastoreId"])
+    [again] = json.loads(run("import", sources, *store))["imageSets"]
+    assert (again["imageSetId"], again["version"], again["isPrimary"]) == (ids["imageSetId"], 2, True)
+    client = client_of(running)
+    before, after = (client.get_image_set_metadata(**ids, versionId=v)["imageSetMetadataBlob"].read() for v in "12")
+    assert before != after and client.get_image_set(**ids)["versionId"] == "2"
+    versions = client.list_image_set_versions(**ids)["imageSetPropertiesList"]
+    assert [v["ImageSetWorkflowStatus"] for v in versions] == ["IMPORTED", "CREATED"]
+
+
+def test_what_conflicts_is_not_primary(ahi, originals, tmp_path):
+    running, ids = ahi
+    other = tmp_path / "other"
+    other.mkdir()
+    for index, original in enumerate(list(originals.values())[:3]):
+        changed = copy.deepcopy(original)
+        changed.PatientID = "another"
+        changed.save_as(other / f"{index}.dcm")
+    store = ("--folder", tmp_path / "store", "--datastore", ids["datastoreId"])
+    [second] = json.loads(run("import", other, *store))["imageSets"]
+    assert second["isPrimary"] is False and second["imageSetId"] != ids["imageSetId"]
     client = client_of(running)
     assert client.get_image_set(datastoreId=ids["datastoreId"], imageSetId=second["imageSetId"])["isPrimary"] is False
 

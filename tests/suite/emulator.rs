@@ -13,6 +13,8 @@ use ahi_inference::phantom::PhantomArgs;
 use ahi_inference::source::ahi::{AhiClient, AhiSettings, AhiSource, ImageSetId};
 use ahi_inference::source::aws::{self, AwsSettings};
 use ahi_inference::source::{EncodedFrame, ImageSource};
+use dicom_core::{DataElement, PrimitiveValue, VR};
+use dicom_dictionary_std::tags;
 use futures::TryStreamExt;
 
 use super::common::shared;
@@ -95,6 +97,16 @@ async fn imported_pixels_and_attributes_are_the_sources() {
     }
 }
 
+/// Copies DICOM files, of another patient.
+fn with_patient_id(from: &Path, to: &Path, id: &str) {
+    std::fs::create_dir(to).unwrap();
+    for path in p10::list_files(from).unwrap() {
+        let mut file = dicom_object::open_file(&path).unwrap();
+        file.put(DataElement::new(tags::PATIENT_ID, VR::LO, PrimitiveValue::from(id)));
+        file.write_to_file(to.join(path.file_name().unwrap())).unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_there_or_not_primary_is_said() {
     let (files, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -106,8 +118,15 @@ async fn what_is_not_there_or_not_primary_is_said() {
     let store = Store::open(root.path()).unwrap();
     let first = import(&store, None, &out.join("dicom"), &|_, _| {}).unwrap();
     let datastore = first.datastore_id;
-    let second = import(&store, Some(&datastore), &out.join("dicom"), &|_, _| {}).unwrap();
-    assert!(!second.image_sets[0].is_primary);
+    // The same again is another version of the same image set.
+    let again = import(&store, Some(&datastore), &out.join("dicom"), &|_, _| {}).unwrap();
+    let id = &first.image_sets[0].image_set_id;
+    assert_eq!((&again.image_sets[0].image_set_id, again.image_sets[0].version), (id, 2));
+    // Another patient's instances of the series are in conflict with it.
+    let other = out.join("other");
+    with_patient_id(&out.join("dicom"), &other, "another");
+    let second = import(&store, Some(&datastore), &other, &|_, _| {}).unwrap();
+    assert!(!second.image_sets[0].is_primary && second.image_sets[0].image_set_id != *id);
     let missing = import(&store, Some(&"0".repeat(32)), &out.join("dicom"), &|_, _| {});
     assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound);
 

@@ -1,9 +1,8 @@
-//! Data sets to the metadata document of an AHI image set.
+//! Data sets to the instances of AHI's metadata documents.
 //!
-//! The opposite of [`read`](super::read). Attributes stand under their keywords at the level of
-//! patient, study, series or instance as HealthImaging arranges them; private ones under their tag
-//! in eight hexadecimal digits, with their VR in `DICOMVRs`. Values keep the text of the file, padding
-//! included.
+//! The opposite of [`read`](super::read). Attributes stand under their keywords, private ones under their
+//! tag in eight hexadecimal digits, with their VR in `DICOMVRs`. Values keep the text of the file, padding
+//! included. What stands at which level is decided by [`document`](super::flat::document).
 
 use std::collections::BTreeMap;
 
@@ -15,11 +14,9 @@ use dicom_dictionary_std::{StandardDataDictionary, tags};
 use dicom_object::InMemDicomObject;
 use serde_json::{Map, Value, json};
 
+use super::flat::FlatInstance;
 use crate::dicom::{Attributes, Dataset};
-use crate::error::{Error, Result};
-
-/// Version of the document's schema.
-const SCHEMA_VERSION: &str = "1.1";
+use crate::error::Result;
 
 /// One instance to be described.
 #[derive(Debug, Clone)]
@@ -45,140 +42,24 @@ pub struct FrameEntry {
     pub bytes: u64,
 }
 
-/// Attributes of the patient (Patient Module, PS3.3 C.7.1.1).
-const PATIENT: [Tag; 9] = [
-    tags::PATIENT_NAME,
-    tags::PATIENT_ID,
-    tags::ISSUER_OF_PATIENT_ID,
-    tags::PATIENT_BIRTH_DATE,
-    tags::PATIENT_BIRTH_TIME,
-    tags::PATIENT_SEX,
-    tags::OTHER_PATIENT_NAMES,
-    tags::PATIENT_COMMENTS,
-    tags::PATIENT_IDENTITY_REMOVED,
-];
-
-/// Attributes of the study (General Study and Patient Study Modules, PS3.3 C.7.2).
-const STUDY: [Tag; 13] = [
-    tags::STUDY_INSTANCE_UID,
-    tags::STUDY_DATE,
-    tags::STUDY_TIME,
-    tags::ACCESSION_NUMBER,
-    tags::STUDY_ID,
-    tags::STUDY_DESCRIPTION,
-    tags::REFERRING_PHYSICIAN_NAME,
-    tags::PATIENT_AGE,
-    tags::PATIENT_SIZE,
-    tags::PATIENT_WEIGHT,
-    tags::ADMISSION_ID,
-    tags::OCCUPATION,
-    tags::ADDITIONAL_PATIENT_HISTORY,
-];
-
-/// Attributes of the series and what made it (PS3.3 C.7.3, C.7.4, C.7.5).
-const SERIES: [Tag; 21] = [
-    tags::MODALITY,
-    tags::SERIES_INSTANCE_UID,
-    tags::SERIES_NUMBER,
-    tags::SERIES_DATE,
-    tags::SERIES_TIME,
-    tags::SERIES_DESCRIPTION,
-    tags::BODY_PART_EXAMINED,
-    tags::PATIENT_POSITION,
-    tags::PROTOCOL_NAME,
-    tags::LATERALITY,
-    tags::FRAME_OF_REFERENCE_UID,
-    tags::POSITION_REFERENCE_INDICATOR,
-    tags::MANUFACTURER,
-    tags::MANUFACTURER_MODEL_NAME,
-    tags::INSTITUTION_NAME,
-    tags::INSTITUTION_ADDRESS,
-    tags::STATION_NAME,
-    tags::DEVICE_SERIAL_NUMBER,
-    tags::SOFTWARE_VERSIONS,
-    tags::PERFORMING_PHYSICIAN_NAME,
-    tags::OPERATORS_NAME,
-];
-
-/// The document of an image set.
+/// An instance with all its attributes as they stand in a document.
 ///
 /// # Errors
 ///
-/// An error names the attribute that an instance lacks: its UID or that of its series.
-pub fn document(
-    datastore_id: &str,
-    image_set_id: &str,
-    instances: &[InstanceEntry],
-) -> Result<Value> {
-    let first = instances.first().ok_or_else(|| Error::internal("an image set has instances"))?;
-    let levels = Levels::of(instances);
-    let series_uid = first.dataset.required_text(tags::SERIES_INSTANCE_UID)?;
-    let mut described = Map::new();
-    for entry in instances {
-        let uid = entry.dataset.required_text(tags::SOP_INSTANCE_UID)?;
-        described.insert(uid, instance(entry, &levels));
-    }
-    let mut series = level(&first.dataset, &levels.series);
-    series.insert("Instances".to_owned(), Value::Object(described));
-    let mut study = level(&first.dataset, &levels.study);
-    study.insert("Series".to_owned(), json!({ series_uid: series }));
-    Ok(json!({
-        "SchemaVersion": SCHEMA_VERSION,
-        "DatastoreID": datastore_id,
-        "ImageSetID": image_set_id,
-        "Patient": level(&first.dataset, &levels.patient),
-        "Study": study,
-    }))
-}
-
-/// Which attributes stand above the instances: those of each level that all instances share.
-struct Levels {
-    patient: Vec<Tag>,
-    study: Vec<Tag>,
-    series: Vec<Tag>,
-}
-
-impl Levels {
-    fn of(instances: &[InstanceEntry]) -> Self {
-        let shared = |tags: &[Tag]| -> Vec<Tag> {
-            let value = |entry: &InstanceEntry, tag| entry.dataset.get(tag).map(json_value);
-            let same = |tag: &&Tag| {
-                let first = value(&instances[0], **tag);
-                first.is_some() && instances[1..].iter().all(|i| value(i, **tag) == first)
-            };
-            tags.iter().filter(same).copied().collect()
-        };
-        Self { patient: shared(&PATIENT), study: shared(&STUDY), series: shared(&SERIES) }
-    }
-
-    fn holds(&self, tag: Tag) -> bool {
-        [&self.patient, &self.study, &self.series].iter().any(|level| level.contains(&tag))
-    }
-}
-
-fn level(dataset: &Dataset, tags: &[Tag]) -> Map<String, Value> {
-    let elements = tags.iter().filter_map(|tag| dataset.get(*tag));
-    let dicom: Map<String, Value> =
-        elements.filter_map(|e| Some((key(e.header().tag)?, json_value(e)))).collect();
-    Map::from_iter([("DICOM".to_owned(), Value::Object(dicom))])
-}
-
-fn instance(entry: &InstanceEntry, levels: &Levels) -> Value {
-    let mut dicom = Map::new();
-    let mut vrs = Map::new();
+/// An error names the attribute that the instance lacks: its UID.
+pub fn instance(entry: &InstanceEntry) -> Result<FlatInstance> {
+    let uid = entry.dataset.required_text(tags::SOP_INSTANCE_UID)?;
+    let (mut dicom, mut vrs) = (Map::new(), Map::new());
     for element in &entry.dataset {
-        let tag = element.header().tag;
-        let Some(key) = key(tag).filter(|_| !levels.holds(tag)) else { continue };
+        let Some(key) = key(element.header().tag) else { continue };
         private_vrs(element, &mut vrs);
         dicom.insert(key, json_value(element));
     }
     let frames: Vec<Value> = entry.frames.iter().map(frame).collect();
-    json!({
-        "DICOM": dicom,
-        "DICOMVRs": vrs,
-        "StoredTransferSyntaxUID": entry.stored_transfer_syntax,
-        "ImageFrames": frames,
-    })
+    let mut rest = Map::new();
+    rest.insert("StoredTransferSyntaxUID".to_owned(), json!(entry.stored_transfer_syntax));
+    rest.insert("ImageFrames".to_owned(), Value::from(frames));
+    Ok(FlatInstance { uid, dicom, vrs, rest })
 }
 
 /// The value representations of private elements, those of items too.

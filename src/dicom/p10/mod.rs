@@ -149,6 +149,16 @@ fn open(path: &Path) -> Result<(BufReader<File>, u64)> {
     Ok((BufReader::new(file), length))
 }
 
+/// As [`read_header`], of the bytes of a file.
+///
+/// # Errors
+/// Those of [`read_header`].
+pub fn header_of(data: &[u8]) -> Result<P10Header> {
+    let Parsed { dataset, transfer_syntax, room, .. } =
+        parse(data, data.len() as u64, false, None)?;
+    header(dataset, transfer_syntax, room)
+}
+
 /// As [`read`], of the bytes of a file.
 pub fn read_bytes(data: &[u8]) -> Result<P10Instance> {
     read_from(data, data.len() as u64)
@@ -208,8 +218,11 @@ impl Parsed {
     }
 }
 
+/// What is said of an image that should have pixels and has none.
+pub const NO_PIXEL_DATA: &str = "the image has no pixel data";
+
 fn no_pixel_data() -> Error {
-    Error::new(ErrorKind::CorruptFrame, "the image has no pixel data")
+    Error::new(ErrorKind::CorruptFrame, NO_PIXEL_DATA)
 }
 
 /// What deflated data is believed to hold: so much, and so many times its bytes. Images are deflated to a

@@ -1,0 +1,200 @@
+//! Which image set an instance goes to (developer guide, "Understanding image sets" and "Understanding
+//! import jobs").
+//!
+//! The instances of a series are one image set, the primary one, as long as they agree with it and with the
+//! other primary image sets of their study. An instance that is there already takes the place of the one
+//! before, which is another version of the image set and no other instance. Instances that do not agree
+//! become image sets that are not primary.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::encode::Encoded;
+use super::store::{ImageSet, Store, new_id};
+use super::{documents, originals};
+use crate::dicom::ahi_metadata::{FlatInstance, flat};
+use crate::error::Result;
+
+/// What instances are grouped by (developer guide, "DICOM elements used for image set creation").
+const KEY: [&str; 7] = [
+    "StudyDate",
+    "AccessionNumber",
+    "PatientID",
+    "StudyInstanceUID",
+    "StudyID",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+];
+
+/// Those of them that all image sets of a study agree in, and all of a series, by their names as search tags.
+const OF_STUDY: [&str; 4] =
+    ["DICOMStudyDate", "DICOMAccessionNumber", "DICOMPatientId", "DICOMStudyId"];
+const OF_SERIES: [&str; 2] = ["DICOMStudyInstanceUID", "DICOMSeriesNumber"];
+
+type Tags = Map<String, Value>;
+
+/// Where instances went that came together.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Placed {
+    pub image_set_id: String,
+    /// The version of the image set that has them.
+    pub version: u32,
+    pub is_primary: bool,
+    /// UID of their series.
+    pub series_uid: String,
+    /// Which of those given they are.
+    pub members: Vec<usize>,
+    /// How many instances that makes, each counted once, and how many frames.
+    pub instances: usize,
+    pub frames: usize,
+}
+
+/// Puts instances into image sets. They come with their position among all that were given.
+///
+/// # Errors
+/// [`ErrorKind::Io`](crate::error::ErrorKind::Io) where the store cannot be read or written. Image sets
+/// that were finished before stay.
+pub(super) fn place(
+    store: &Store,
+    datastore_id: &str,
+    instances: Vec<(usize, Encoded)>,
+) -> Result<Vec<Placed>> {
+    let _writing = store.writing();
+    let mut primary = store.image_sets(datastore_id)?;
+    primary.retain(|set| set.is_primary && set.image_set_state == "ACTIVE");
+    let mut placed = Vec::new();
+    for group in groups(instances) {
+        let tags = documents::search_tags(&group.flats());
+        let same_series = |set: &ImageSet| same(&set.tags, &tags, "DICOMSeriesInstanceUID");
+        let set = if agrees(&primary, &tags) {
+            match primary.iter().position(same_series) {
+                Some(at) => join(store, datastore_id, primary.remove(at), &group)?,
+                None => make(store, datastore_id, true, &group)?,
+            }
+        } else {
+            make(store, datastore_id, false, &group)?
+        };
+        placed.push(group.placed(&set));
+        if set.is_primary {
+            primary.push(set);
+        }
+    }
+    Ok(placed)
+}
+
+/// Instances that agree with each other.
+struct Group {
+    members: Vec<usize>,
+    /// One for each UID, the last that was given.
+    instances: Vec<Encoded>,
+}
+
+fn groups(instances: Vec<(usize, Encoded)>) -> impl Iterator<Item = Group> {
+    let mut groups: BTreeMap<Vec<Option<String>>, Group> = BTreeMap::new();
+    for (index, instance) in instances {
+        let key = KEY.iter().map(|keyword| instance.flat.text(keyword)).collect();
+        let group = groups
+            .entry(key)
+            .or_insert_with(|| Group { members: Vec::new(), instances: Vec::new() });
+        group.members.push(index);
+        group.instances.push(instance);
+    }
+    groups.into_values().map(Group::without_repetitions)
+}
+
+impl Group {
+    fn without_repetitions(mut self) -> Self {
+        let mut last = BTreeMap::new();
+        for (at, instance) in self.instances.iter().enumerate() {
+            last.insert(instance.flat.uid.clone(), at);
+        }
+        let mut at = 0..;
+        self.instances.retain(|instance| last.get(&instance.flat.uid) == at.next().as_ref());
+        self
+    }
+
+    fn flats(&self) -> Vec<FlatInstance> {
+        self.instances.iter().map(|instance| instance.flat.clone()).collect()
+    }
+
+    /// Writes the frames, and the instances as they came.
+    fn save(&self, store: &Store, datastore_id: &str, id: &str) -> Result<()> {
+        for instance in &self.instances {
+            for (frame, data) in &instance.frames {
+                store.save_frame(datastore_id, id, frame, data)?;
+            }
+            if let Some(original) = &instance.original {
+                originals::save(store, datastore_id, id, &instance.flat, original)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn placed(self, set: &ImageSet) -> Placed {
+        let first = self.instances.first();
+        let series_uid = first.and_then(|instance| instance.flat.text("SeriesInstanceUID"));
+        Placed {
+            image_set_id: set.image_set_id.clone(),
+            version: set.version,
+            is_primary: set.is_primary,
+            series_uid: series_uid.unwrap_or_default(),
+            instances: self.instances.len(),
+            frames: self.instances.iter().map(|instance| instance.frames.len()).sum(),
+            members: self.members,
+        }
+    }
+}
+
+fn same(one: &Tags, other: &Tags, name: &str) -> bool {
+    one.get(name) == other.get(name)
+}
+
+/// Whether instances with these search tags agree with the primary image sets of their study and series.
+pub(super) fn agrees(primary: &[ImageSet], tags: &Tags) -> bool {
+    primary.iter().all(|set| {
+        let agree = |names: &[&str]| names.iter().all(|name| same(&set.tags, tags, name));
+        (!same(&set.tags, tags, "DICOMStudyInstanceUID") || agree(&OF_STUDY))
+            && (!same(&set.tags, tags, "DICOMSeriesInstanceUID") || agree(&OF_SERIES))
+    })
+}
+
+/// An image set of the group alone.
+fn make(store: &Store, datastore_id: &str, is_primary: bool, group: &Group) -> Result<ImageSet> {
+    let flats = group.flats();
+    let set = ImageSet::new(new_id(), is_primary, documents::search_tags(&flats));
+    let id = &set.image_set_id;
+    group.save(store, datastore_id, id)?;
+    documents::write_instances(store, datastore_id, id, set.version, &flats)?;
+    store.save_image_set(datastore_id, &set)?;
+    Ok(set)
+}
+
+/// Another version of an image set, with the group in it.
+fn join(store: &Store, datastore_id: &str, mut set: ImageSet, group: &Group) -> Result<ImageSet> {
+    let id = set.image_set_id.clone();
+    let document = documents::read(store, datastore_id, &id, set.version)?;
+    let merged = merged(flat::instances(&document)?, group.flats());
+    set.advance("IMPORTED");
+    set.tags = documents::search_tags(&merged);
+    group.save(store, datastore_id, &id)?;
+    documents::write_instances(store, datastore_id, &id, set.version, &merged)?;
+    store.save_image_set(datastore_id, &set)?;
+    Ok(set)
+}
+
+/// Instances with others among them, which take the places of those of the same UID.
+pub(super) fn merged(mut all: Vec<FlatInstance>, others: Vec<FlatInstance>) -> Vec<FlatInstance> {
+    let mut at: BTreeMap<String, usize> =
+        all.iter().enumerate().map(|(index, flat)| (flat.uid.clone(), index)).collect();
+    for flat in others {
+        match at.get(&flat.uid).and_then(|index| all.get_mut(*index)) {
+            Some(before) => *before = flat,
+            None => {
+                at.insert(flat.uid.clone(), all.len());
+                all.push(flat);
+            }
+        }
+    }
+    all
+}
