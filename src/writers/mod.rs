@@ -2,6 +2,7 @@
 
 pub mod dicom;
 mod layout;
+pub mod mesh;
 pub mod nifti;
 pub mod seg;
 pub mod sink;
