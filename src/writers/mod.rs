@@ -4,6 +4,7 @@ pub mod dicom;
 mod layout;
 pub mod mesh;
 pub mod nifti;
+pub mod preview;
 pub mod seg;
 pub mod sink;
 pub mod statistics;
