@@ -1,8 +1,9 @@
 //! What meshes are made from: a mask, asked for plane by plane, so that none has to be made in one piece.
 
-use ndarray::{ArrayView3, Axis};
+use ndarray::{ArrayView3, Axis, s};
 
 pub use super::bits::Plane;
+use crate::writers::{Bounds, Label, Voxels};
 
 /// The voxels of one segment in a box.
 pub trait Grid: Sync {
@@ -50,6 +51,56 @@ impl<T: Sync, F: Fn(&T) -> bool + Sync> Grid for MaskGrid<'_, T, F> {
                 Some(row) => plane.set_row(y, row.iter().map(&self.inside)),
                 None => plane.set_row(y, row.iter().map(&self.inside)),
             }
+        }
+    }
+}
+
+/// One segment of a segmentation's voxels, in a box.
+pub struct SegmentGrid<'v, 'a, L> {
+    voxels: &'v Voxels<'a, L>,
+    index: usize,
+    value: u16,
+    /// For each set of values, whether the segment's is among them.
+    having: Vec<bool>,
+    bounds: Bounds,
+}
+
+impl<'v, 'a, L: Label> SegmentGrid<'v, 'a, L> {
+    /// The segment at position `index` among the descriptions, of the label value `value`, within
+    /// `bounds`, which lie within the volume.
+    pub fn new(voxels: &'v Voxels<'a, L>, index: usize, value: u16, bounds: Bounds) -> Self {
+        let having = match voxels {
+            Voxels::Sets { members, .. } => {
+                members.iter().map(|set| set.contains(&value)).collect()
+            }
+            _ => Vec::new(),
+        };
+        Self { voxels, index, value, having, bounds }
+    }
+}
+
+impl<L: Label> Grid for SegmentGrid<'_, '_, L> {
+    fn dims(&self) -> [usize; 3] {
+        self.bounds.each_ref().map(ExactSizeIterator::len)
+    }
+
+    fn plane(&self, z: usize, plane: &mut Plane) {
+        let [x, y, slices] = self.bounds.clone();
+        let part = s![x, y, slices];
+        match self.voxels {
+            Voxels::Labels(labels) => {
+                let inside = |label: &L| (*label).into() == self.value;
+                MaskGrid::new(labels.slice(part), inside).plane(z, plane);
+            }
+            Voxels::Sets { codes, .. } => {
+                let inside = |code: &L| self.having.get(usize::from((*code).into())) == Some(&true);
+                MaskGrid::new(codes.slice(part), inside).plane(z, plane);
+            }
+            Voxels::Masks(masks) if self.index < masks.len_of(Axis(0)) => {
+                let mask = masks.index_axis(Axis(0), self.index);
+                MaskGrid::new(mask.slice(part), |inside: &u8| *inside != 0).plane(z, plane);
+            }
+            Voxels::Masks(_) => {}
         }
     }
 }

@@ -15,7 +15,7 @@
 //!   well, but leaves out the position of the first voxel; here it is in. A glTF file is in metres with
 //!   Y upwards by its standard: the node at its root turns and scales the vertices accordingly.
 //!
-//! Meshes of more than [`MOST_VERTICES`] vertices in total would be of no use to a viewer and of
+//! Meshes of more vertices in total than [`most_vertices`] says would be of no use to a viewer and of
 //! unbounded size. Voxels are then taken together, 2 × 2 × 2 or more, where at least half of them are of
 //! the segment, and a warning says so.
 
@@ -37,11 +37,17 @@ use rayon::prelude::*;
 use crate::error::Result;
 use crate::volume::Affine;
 use coarse::Coarse;
-pub use grid::{Grid, MaskGrid};
+pub use grid::{Grid, MaskGrid, SegmentGrid};
 use place::Placed;
+pub use place::check;
 
-/// The most vertices of all segments' meshes together.
-pub const MOST_VERTICES: u64 = 4_000_000;
+/// The most vertices of all segments' meshes together, of a volume of so many voxels. A tenth of the
+/// voxels is several times what organs have.
+pub fn most_vertices(voxels: u64) -> u64 {
+    const MOST: u64 = 4_000_000;
+    const LEAST: u64 = 100_000;
+    (voxels / 10).clamp(LEAST, MOST)
+}
 
 /// A triangle mesh in voxels.
 #[derive(Debug, Clone, Default)]
@@ -69,7 +75,7 @@ pub struct Shape<'a, G> {
 }
 
 /// Which files to make.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Formats {
     /// Binary STL.
     pub stl: bool,
@@ -88,14 +94,19 @@ pub struct Files {
     pub coarsened: Option<usize>,
 }
 
-/// Makes the meshes of all shapes that have voxels. `affine` takes indices of voxels to RAS+
-/// millimetres.
+/// Makes the meshes of all shapes that have voxels, of `most` vertices in total. `affine` takes indices
+/// of voxels to RAS+ millimetres.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidImage`](crate::error::ErrorKind::InvalidImage) where voxels lie so far from the
-/// origin that single precision, which both formats have, cannot tell them apart.
-pub fn write<G: Grid>(shapes: &[Shape<G>], affine: &Affine, formats: Formats) -> Result<Files> {
-    let factor = factor(shapes, MOST_VERTICES);
+/// [`Error::internal`](crate::error::Error::internal) where a file would be larger than its format allows, which
+/// `most` is to prevent.
+pub fn write<G: Grid>(
+    shapes: &[Shape<G>],
+    affine: &Affine,
+    most: u64,
+    formats: Formats,
+) -> Result<Files> {
+    let factor = factor(shapes, most);
     let mut stl = formats.stl.then(stl::Writer::new);
     let mut glb = formats.glb.then(glb::Writer::new);
     // Only so many meshes at a time are held beside the files.
@@ -137,5 +148,5 @@ fn mesh<G: Grid>(shape: &Shape<G>, affine: &Affine, factor: usize) -> Result<Pla
     let grid = Coarse::new(&shape.grid, factor);
     let mut surface = extract::extract(&grid)?;
     smooth::smooth(&mut surface);
-    place::place(&surface, &grid.affine(affine, shape.offset))
+    Ok(place::place(&surface, &grid.affine(affine, shape.offset)))
 }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::grid::MaskGrid;
 use super::*;
+use crate::volume::Geometry;
 
 fn surface(mask: &Array3<u8>) -> Surface {
     extract::extract(&MaskGrid::new(mask.view(), |v| *v != 0)).unwrap()
@@ -218,19 +219,15 @@ fn what_is_too_large_becomes_coarser() {
 
 #[test]
 fn coordinates_beyond_single_precision_are_refused() {
-    let mask = ball(5, 2.0);
-    let shape = Shape {
-        number: 1,
-        name: "far",
-        color: [0; 3],
-        grid: MaskGrid::new(mask.view(), |v| *v != 0),
-        offset: [0; 3],
+    let geometry = |columns: [[f64; 3]; 3], origin| Geometry {
+        dims: [512, 512, 300],
+        affine: Affine::from_columns(columns, origin),
     };
-    let mut affine = Affine::IDENTITY;
-    affine.set_origin([3e6, 0.0, 0.0]);
-    assert!(mesh(&shape, &affine, 1).is_err());
-    affine.set_origin([3e3, 0.0, 0.0]);
-    assert!(mesh(&shape, &affine, 1).is_ok());
+    let cube = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+    assert!(check(&geometry(cube, [3e3, 0.0, 0.0])).is_ok());
+    assert!(check(&geometry(cube, [3e6, 0.0, 0.0])).is_err());
+    assert!(check(&geometry(cube.map(|c| c.map(|x| x * 1e-9)), [1.0, 0.0, 0.0])).is_err());
+    assert!(check(&geometry(cube, [f64::NAN, 0.0, 0.0])).is_err());
 }
 
 #[test]
@@ -249,7 +246,7 @@ fn files_hold_the_segments_that_have_voxels() {
         shape(3, "again", one.view()),
     ];
     let formats = Formats { stl: true, glb: true };
-    let files = write(&shapes, &Affine::IDENTITY, formats).unwrap();
+    let files = write(&shapes, &Affine::IDENTITY, 100_000, formats).unwrap();
     assert_eq!(files.coarsened, None);
     let triangles = surface(&one).triangles.len();
     let stl = files.stl.unwrap();
@@ -268,7 +265,7 @@ fn files_hold_the_segments_that_have_voxels() {
     assert_eq!(json["buffers"][0]["byteLength"], glb.len() - 28 - number(12));
 
     // Nothing at all is a file, too.
-    let files = write(&shapes[1..2], &Affine::IDENTITY, formats).unwrap();
+    let files = write(&shapes[1..2], &Affine::IDENTITY, 100_000, formats).unwrap();
     assert_eq!(files.stl.unwrap()[80..], [0; 4]);
     let glb = files.glb.unwrap();
     assert_eq!(u32::from_le_bytes(glb[8..12].try_into().unwrap()) as usize, glb.len());

@@ -1,7 +1,6 @@
 //! Panels, title and legend on one picture.
 
 use super::canvas::{CHARACTER, Canvas};
-use super::counts::Extent;
 use super::panel::Panel;
 use super::view::View;
 use super::{Picture, Scene, Window};
@@ -26,7 +25,7 @@ const FAINT: [u8; 3] = [150, 150, 158];
 const LETTER: [u8; 3] = [255, 225, 120];
 
 /// Draws all of it. `views` has at most three.
-pub(super) fn compose(scene: &Scene, extents: &[Extent], views: &[View]) -> Picture {
+pub(super) fn compose(scene: &Scene, views: &[View]) -> Picture {
     let panels: Vec<Panel> = views
         .iter()
         .map(|view| {
@@ -41,7 +40,7 @@ pub(super) fn compose(scene: &Scene, extents: &[Extent], views: &[View]) -> Pict
     let across = panels.iter().map(|panel| panel.width + GAP).sum::<usize>();
     let width = (across + GAP).max(LEAST_WIDTH);
     let tallest = panels.iter().map(|panel| panel.height).max().unwrap_or(0);
-    let legend = Legend::new(scene, extents, width - 2 * GAP);
+    let legend = Legend::new(scene, width - 2 * GAP);
     let top = GAP + LINE;
     let height = top + tallest + GAP + legend.height() + GAP;
 
@@ -99,11 +98,12 @@ struct Legend {
 }
 
 impl Legend {
-    fn new(scene: &Scene, extents: &[Extent], width: usize) -> Self {
+    fn new(scene: &Scene, width: usize) -> Self {
         let columns = (width / COLUMN).max(1);
         let column_width = width / columns;
         let room = (column_width - SWATCH) / CHARACTER[0] - 2;
-        let mut found: Vec<(usize, u64)> = extents
+        let mut found: Vec<(usize, u64)> = scene
+            .extents
             .iter()
             .enumerate()
             .map(|(segment, extent)| (segment, extent.voxels))

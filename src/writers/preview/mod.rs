@@ -15,29 +15,18 @@
 //! read that are shown.
 
 mod canvas;
-mod counts;
 mod layout;
 mod panel;
 mod view;
 mod window;
 
-use std::ops::Range;
-
 use crate::error::{Error, Result};
 use crate::volume::Geometry;
+use crate::writers::{Extent, Labelled};
 pub use window::{VoiFunction, Window};
 
 /// The most pixels of a picture.
 pub const MOST_PIXELS: usize = 1200 * 500;
-
-/// Where segments are.
-pub trait Labelled: Sync {
-    /// Calls with each segment that the voxel (x, y, z) is of.
-    fn at(&self, voxel: [usize; 3], found: &mut dyn FnMut(usize));
-
-    /// Calls with each run of voxels of one segment in a row of the volume.
-    fn runs(&self, y: usize, z: usize, found: &mut dyn FnMut(usize, Range<usize>));
-}
 
 /// How a segment is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +45,8 @@ pub struct Scene<'a> {
     pub image: &'a (dyn Fn([usize; 3]) -> f32 + Sync),
     /// Where the segments are; they are counted from 0 in the order of `segments`.
     pub labels: &'a dyn Labelled,
+    /// How much of each segment there is, and where.
+    pub extents: &'a [Extent],
     /// The segments.
     pub segments: &'a [Shown<'a>],
     /// Which values are black and white; where absent, all but the darkest and the brightest hundredth
@@ -78,9 +69,7 @@ pub struct Picture {
 
 /// Draws a scene.
 pub fn draw(scene: &Scene) -> Picture {
-    let counts = counts::count(scene.geometry.dims, scene.segments.len(), scene.labels);
-    let views = view::views(scene.geometry, &counts);
-    layout::compose(scene, &counts, &views)
+    layout::compose(scene, &view::views(scene.geometry, scene.extents))
 }
 
 impl Picture {

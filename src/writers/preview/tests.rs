@@ -6,6 +6,7 @@ use ndarray::Array3;
 
 use super::*;
 use crate::volume::Affine;
+use crate::writers::extents;
 
 struct Map(Array3<u8>);
 
@@ -60,6 +61,7 @@ fn draw_of(geometry: &Geometry, map: &Map, window: Option<Window>) -> Picture {
         geometry,
         image: &|[x, y, z]| (x + y + z) as f32,
         labels: map,
+        extents: &extents(geometry.dims, SEGMENTS.len(), map),
         segments: &SEGMENTS,
         window,
         title: "a model 1.0",

@@ -1,12 +1,12 @@
-//! How much of each segment the slices along each axis hold.
+//! How much of each segment the slices along each axis hold, and so where it is.
 
 use rayon::prelude::*;
 
-use super::Labelled;
+use super::{Bounds, Labelled};
 
 /// Voxels of one segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Extent {
+pub struct Extent {
     /// In each slice along X, Y and Z.
     pub slices: [Vec<u64>; 3],
     /// In all.
@@ -17,6 +17,16 @@ impl Extent {
     fn new(dims: [usize; 3]) -> Self {
         Self { slices: dims.map(|n| vec![0; n]), voxels: 0 }
     }
+
+    /// The box around all of its voxels; empty where there are none.
+    pub fn bounds(&self) -> Bounds {
+        std::array::from_fn(|axis| {
+            let held = |count: &u64| *count > 0;
+            let slices = &self.slices[axis];
+            let start = slices.iter().position(held).unwrap_or(0);
+            start..slices.iter().rposition(held).map_or(start, |last| last + 1)
+        })
+    }
 }
 
 /// What is counted of some slices.
@@ -26,8 +36,8 @@ struct Partial {
     extents: Vec<Option<Extent>>,
 }
 
-/// Counts all segments in one pass over a volume.
-pub(super) fn count(dims: [usize; 3], segments: usize, labels: &dyn Labelled) -> Vec<Extent> {
+/// Counts all segments in one pass over a volume of `dims` voxels.
+pub fn extents(dims: [usize; 3], segments: usize, labels: &dyn Labelled) -> Vec<Extent> {
     let [_, rows, slices] = dims;
     let none = || Partial { extents: (0..segments).map(|_| None).collect() };
     let count_slice = |mut counts: Partial, z: usize| {
@@ -77,4 +87,31 @@ fn add(all: &mut Extent, more: &Extent) {
         *all = all.wrapping_add(*more);
     }
     all.voxels += more.voxels;
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array3;
+
+    use super::*;
+    use crate::writers::{SegmentMap, Voxels};
+
+    #[test]
+    fn slices_are_counted_along_every_axis() {
+        let labels = Array3::from_shape_fn((9, 7, 20), |(x, y, z)| match (x, y, z) {
+            (2..5, 3, 4..6) => 3_u8,
+            (8, _, 19) => 9,
+            _ => 0,
+        });
+        let voxels = Voxels::Labels(labels.view());
+        let map = SegmentMap::new(&voxels, [9, 3, 1]);
+        let [nine, three, one] = &extents([9, 7, 20], 3, &map)[..] else { panic!() };
+        assert_eq!((nine.voxels, three.voxels, one.voxels), (7, 6, 0));
+        assert_eq!(three.slices[0], [0, 0, 2, 2, 2, 0, 0, 0, 0]);
+        assert_eq!(three.slices[1], [0, 0, 0, 6, 0, 0, 0]);
+        assert_eq!(three.slices[2][3..7], [0, 3, 3, 0]);
+        assert_eq!(three.bounds(), [2..5, 3..4, 4..6]);
+        assert_eq!(nine.bounds(), [8..9, 0..7, 19..20]);
+        assert!(one.bounds().iter().all(|range| range.is_empty()));
+    }
 }
