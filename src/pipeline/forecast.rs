@@ -186,9 +186,11 @@ fn written(model: &Model, plan: &Plan, outputs: &[OutputKind]) -> u64 {
         OutputKind::DicomSeg => (voxels / 8).saturating_mul(segments),
         // Label maps shrink to a hundredth.
         OutputKind::Nifti => voxels / 4,
-        OutputKind::Preview => PREVIEW_PIXELS.saturating_mul(8 + model.segments.len() as u64),
+        OutputKind::Preview => PREVIEW_PIXELS.saturating_mul(32 + model.segments.len() as u64),
         // The pixels, and the object with them.
-        OutputKind::SecondaryCapture => PREVIEW_PIXELS.saturating_mul(8 + 2 * 3),
+        OutputKind::SecondaryCapture => {
+            PREVIEW_PIXELS.saturating_mul(32 + model.segments.len() as u64 + 2 * 3)
+        }
         OutputKind::Stl => mesh_bytes(plan, STL_BYTES),
         OutputKind::Glb => mesh_bytes(plan, GLB_BYTES),
     })))

@@ -8,7 +8,7 @@ use crate::volume::{Physical, Plan};
 use crate::writers::dicom::display_color;
 use crate::writers::mesh::{self, Formats, SegmentGrid, Shape};
 use crate::writers::preview::{self, Picture, Scene, Shown, Window};
-use crate::writers::{Label, SegmentMap, Voxels, extents};
+use crate::writers::{Extent, Label, Labelled, SegmentMap, Voxels, extents};
 
 /// What pictures and meshes are made from.
 pub(super) struct Pictured<'a> {
@@ -24,7 +24,25 @@ pub(super) struct Pictured<'a> {
     pub algorithm: &'a Algorithm,
 }
 
-/// Those that were asked for.
+/// Which of them an input's outputs need.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    picture: bool,
+    meshes: Formats,
+}
+
+impl Wanted {
+    /// What `kinds` need.
+    pub fn of(kinds: &[OutputKind]) -> Self {
+        let has = |kind: OutputKind| kinds.contains(&kind);
+        Self {
+            picture: has(OutputKind::Preview) || has(OutputKind::SecondaryCapture),
+            meshes: Formats { stl: has(OutputKind::Stl), glb: has(OutputKind::Glb) },
+        }
+    }
+}
+
+/// Those that were wanted.
 #[derive(Default)]
 pub(super) struct Pictures {
     /// Of `preview` and `secondary-capture`.
@@ -34,53 +52,63 @@ pub(super) struct Pictures {
 }
 
 impl Pictured<'_> {
-    /// Makes what `kinds` need.
+    /// Makes what is wanted.
     ///
     /// # Errors
     /// Those of [`mesh::write`].
-    pub fn make<L: Label>(&self, voxels: &Voxels<L>, kinds: &[OutputKind]) -> Result<Pictures> {
-        let wanted = |kind: OutputKind| kinds.contains(&kind);
-        let formats = Formats { stl: wanted(OutputKind::Stl), glb: wanted(OutputKind::Glb) };
-        let picture = wanted(OutputKind::Preview) || wanted(OutputKind::SecondaryCapture);
-        let mut pictures = Pictures::default();
-        if !picture && formats == Formats::default() {
-            return Ok(pictures);
-        }
+    pub fn make<L: Label>(&self, voxels: &Voxels<L>, wanted: Wanted) -> Result<Pictures> {
         let map = SegmentMap::new(voxels, self.segments.iter().map(|segment| segment.value));
         let extents = extents(self.plan.geometry.dims, self.segments.len(), &map);
-        let colors: Vec<[u8; 3]> =
-            self.segments.iter().enumerate().map(|(i, s)| display_color(s, i)).collect();
-        if picture {
-            let shown: Vec<Shown> = self
-                .segments
-                .iter()
-                .zip(&colors)
-                .map(|(segment, &color)| Shown { name: &segment.label, color })
-                .collect();
-            pictures.picture = Some(preview::draw(&Scene {
-                geometry: &self.plan.geometry,
-                image: &|voxel| self.physical.at(voxel).unwrap_or(f32::NAN),
-                labels: &map,
-                extents: &extents,
-                segments: &shown,
-                window: self.window(),
-                title: &self.title(),
-            }));
-        }
-        if formats != Formats::default() {
-            let segments = self.segments.iter().zip(&extents).zip(&colors).zip(1..).enumerate();
-            let shapes: Vec<Shape<SegmentGrid<L>>> = segments
-                .map(|(index, (((segment, extent), &color), number))| {
-                    let bounds = extent.bounds();
-                    let offset = bounds.each_ref().map(|range| range.start);
-                    let grid = SegmentGrid::new(voxels, index, segment.value, bounds);
-                    Shape { number, name: &segment.label, color, grid, offset }
-                })
-                .collect();
-            let most = mesh::most_vertices(self.plan.geometry.voxels() as u64);
-            pictures.meshes = mesh::write(&shapes, &self.plan.geometry.affine, most, formats)?;
-        }
-        Ok(pictures)
+        let picture = wanted.picture.then(|| self.picture(&map, &extents));
+        let meshes = if wanted.meshes == Formats::default() {
+            mesh::Files::default()
+        } else {
+            self.meshes(voxels, &extents, wanted.meshes)?
+        };
+        Ok(Pictures { picture, meshes })
+    }
+
+    fn picture(&self, labels: &dyn Labelled, extents: &[Extent]) -> Picture {
+        let segments: Vec<Shown> = self
+            .segments
+            .iter()
+            .enumerate()
+            .map(|(i, segment)| Shown { name: &segment.label, color: display_color(segment, i) })
+            .collect();
+        preview::draw(&Scene {
+            geometry: &self.plan.geometry,
+            image: &|voxel| self.physical.at(voxel).unwrap_or(f32::NAN),
+            labels,
+            extents,
+            segments: &segments,
+            window: self.window(),
+            title: &self.title(),
+        })
+    }
+
+    fn meshes<L: Label>(
+        &self,
+        voxels: &Voxels<L>,
+        extents: &[Extent],
+        formats: Formats,
+    ) -> Result<mesh::Files> {
+        let shapes: Vec<Shape<SegmentGrid<L>>> = self
+            .segments
+            .iter()
+            .zip(extents)
+            .zip(1..)
+            .enumerate()
+            .map(|(index, ((segment, extent), number))| {
+                let bounds = extent.bounds();
+                let offset = bounds.each_ref().map(|range| range.start);
+                let color = display_color(segment, index);
+                let grid = SegmentGrid::new(voxels, index, segment.value, bounds);
+                Shape { number, name: &segment.label, color, grid, offset }
+            })
+            .collect();
+        let geometry = &self.plan.geometry;
+        let most = mesh::most_vertices(geometry.voxels() as u64);
+        mesh::write(&shapes, &geometry.affine, most, formats)
     }
 
     /// The window of the slice in the middle of the stack.

@@ -15,7 +15,8 @@ const LINE: usize = 16;
 const LEAST_WIDTH: usize = 396;
 /// Width of a column of the legend, at least.
 const COLUMN: usize = 280;
-const MOST_ROWS: usize = 4;
+/// Segments that are named.
+const MOST_ENTRIES: usize = 16;
 /// Side of a legend's coloured square.
 const SWATCH: usize = 10;
 
@@ -110,8 +111,7 @@ impl Legend {
             .filter(|(segment, voxels)| *voxels > 0 && *segment < scene.segments.len())
             .collect();
         found.sort_by_key(|&(segment, voxels)| (std::cmp::Reverse(voxels), segment));
-        let most = columns * MOST_ROWS;
-        let shown = if found.len() > most { most - 1 } else { found.len() };
+        let shown = if found.len() > MOST_ENTRIES { MOST_ENTRIES - 1 } else { found.len() };
         let millilitres = scene.geometry.voxel_volume() / 1000.0;
         let mut entries: Vec<(Option<[u8; 3]>, String)> = found
             .iter()
