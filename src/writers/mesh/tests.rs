@@ -270,3 +270,39 @@ fn files_hold_the_segments_that_have_voxels() {
     let glb = files.glb.unwrap();
     assert_eq!(u32::from_le_bytes(glb[8..12].try_into().unwrap()) as usize, glb.len());
 }
+
+/// Readers of STL take equal places for one vertex: two bodies that share some would no longer be closed.
+#[test]
+fn neighbours_share_no_vertex() {
+    let near = |[x, y, z]: [usize; 3], centre: [f64; 3], radius: f64| {
+        let d = [x as f64 - centre[0], y as f64 - centre[1], z as f64 - centre[2]];
+        d.iter().map(|x| x * x).sum::<f64>() <= radius * radius
+    };
+    let labels = Array3::from_shape_fn((40, 30, 24), |(x, y, z)| match [x, y, z] {
+        at if near(at, [14.0, 15.0, 12.0], 9.3) => 1_u8,
+        at if near(at, [20.0, 14.0, 11.0], 9.7) => 2,
+        [30..38, 4..9, 3..9] => 3,
+        [30..38, 9..16, 3..9] => 4,
+        [30, 20, 20] => 5,
+        [31, 20, 20] => 6,
+        _ => 0,
+    });
+    let shapes: Vec<_> = (1..=6_u16)
+        .map(|number| Shape {
+            number,
+            name: "one of them",
+            color: [0; 3],
+            grid: MaskGrid::new(labels.view(), move |v| u16::from(*v) == number),
+            offset: [0; 3],
+        })
+        .collect();
+    let mut places: Vec<[u32; 3]> = shapes
+        .iter()
+        .flat_map(|shape| mesh(shape, &Affine::IDENTITY, 1).unwrap().vertices)
+        .map(|vertex| vertex.map(f32::to_bits))
+        .collect();
+    let all = places.len();
+    places.sort_unstable();
+    places.dedup();
+    assert_eq!(places.len(), all);
+}
