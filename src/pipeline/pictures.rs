@@ -7,8 +7,9 @@ use crate::request::OutputKind;
 use crate::volume::{Physical, Plan};
 use crate::writers::dicom::display_color;
 use crate::writers::mesh::{self, Formats, SegmentGrid, Shape};
-use crate::writers::preview::{self, Picture, Scene, Shown, Window};
-use crate::writers::{Extent, Label, Labelled, SegmentMap, Voxels, extents};
+use crate::writers::preview::{self, Picture, Scene, SegmentMap, Shown, Window};
+use crate::writers::statistics::Statistics;
+use crate::writers::{Label, Voxels};
 
 /// What pictures and meshes are made from.
 pub(super) struct Pictured<'a> {
@@ -20,6 +21,8 @@ pub(super) struct Pictured<'a> {
     pub physical: &'a Physical,
     /// The segments; masks are in their order.
     pub segments: &'a [SegmentDescription],
+    /// What was measured of them.
+    pub statistics: &'a [Statistics],
     /// What found them.
     pub algorithm: &'a Algorithm,
 }
@@ -57,18 +60,18 @@ impl Pictured<'_> {
     /// # Errors
     /// Those of [`mesh::write`].
     pub fn make<L: Label>(&self, voxels: &Voxels<L>, wanted: Wanted) -> Result<Pictures> {
-        let map = SegmentMap::new(voxels, self.segments.iter().map(|segment| segment.value));
-        let extents = extents(self.plan.geometry.dims, self.segments.len(), &map);
-        let picture = wanted.picture.then(|| self.picture(&map, &extents));
+        let picture = wanted.picture.then(|| self.picture(voxels));
         let meshes = if wanted.meshes == Formats::default() {
             mesh::Files::default()
         } else {
-            self.meshes(voxels, &extents, wanted.meshes)?
+            self.meshes(voxels, wanted.meshes)?
         };
         Ok(Pictures { picture, meshes })
     }
 
-    fn picture(&self, labels: &dyn Labelled, extents: &[Extent]) -> Picture {
+    fn picture<L: Label>(&self, voxels: &Voxels<L>) -> Picture {
+        let labels = SegmentMap::new(voxels, self.segments.iter().map(|segment| segment.value));
+        let extents = preview::extents(self.plan.geometry.dims, self.segments.len(), &labels);
         let segments: Vec<Shown> = self
             .segments
             .iter()
@@ -78,32 +81,26 @@ impl Pictured<'_> {
         preview::draw(&Scene {
             geometry: &self.plan.geometry,
             image: &|voxel| self.physical.at(voxel).unwrap_or(f32::NAN),
-            labels,
-            extents,
+            labels: &labels,
+            extents: &extents,
             segments: &segments,
             window: self.window(),
             title: &self.title(),
         })
     }
 
-    fn meshes<L: Label>(
-        &self,
-        voxels: &Voxels<L>,
-        extents: &[Extent],
-        formats: Formats,
-    ) -> Result<mesh::Files> {
-        let shapes: Vec<Shape<SegmentGrid<L>>> = self
-            .segments
-            .iter()
-            .zip(extents)
-            .zip(1..)
-            .enumerate()
-            .map(|(index, ((segment, extent), number))| {
-                let bounds = extent.bounds();
-                let offset = bounds.each_ref().map(|range| range.start);
-                let color = display_color(segment, index);
-                let grid = SegmentGrid::new(voxels, index, segment.value, bounds);
-                Shape { number, name: &segment.label, color, grid, offset }
+    fn meshes<L: Label>(&self, voxels: &Voxels<L>, formats: Formats) -> Result<mesh::Files> {
+        let segments = self.segments.iter().zip(self.statistics).zip(1..).enumerate();
+        let shapes: Vec<Shape<SegmentGrid<L>>> = segments
+            .filter_map(|(index, ((segment, statistics), number))| {
+                let bounds = statistics.bounds.clone()?;
+                Some(Shape {
+                    number,
+                    name: &segment.label,
+                    color: display_color(segment, index),
+                    offset: bounds.each_ref().map(|range| range.start),
+                    grid: SegmentGrid::new(voxels, index, segment.value, bounds),
+                })
             })
             .collect();
         let geometry = &self.plan.geometry;

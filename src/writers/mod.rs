@@ -1,8 +1,6 @@
 //! Label maps to DICOM SEG and other results.
 
 pub mod dicom;
-mod extents;
-mod labelled;
 mod layout;
 pub mod mesh;
 pub mod nifti;
@@ -13,8 +11,6 @@ pub mod sink;
 pub mod statistics;
 mod voxels;
 
-pub use extents::{Extent, extents};
-pub use labelled::{Labelled, SegmentMap};
 pub use voxels::{Bounds, Voxels};
 
 /// A value of a label map: 0 is background, every other value a class. `u8` holds 255 classes,

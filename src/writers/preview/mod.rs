@@ -15,6 +15,8 @@
 //! read that are shown.
 
 mod canvas;
+mod extents;
+mod labelled;
 mod layout;
 mod panel;
 mod view;
@@ -22,7 +24,8 @@ mod window;
 
 use crate::error::{Error, Result};
 use crate::volume::Geometry;
-use crate::writers::{Extent, Labelled};
+pub use extents::{Extent, extents};
+pub use labelled::{Labelled, SegmentMap};
 pub use window::{VoiFunction, Window};
 
 /// The most pixels of a picture.

@@ -6,7 +6,6 @@ use ndarray::Array3;
 
 use super::*;
 use crate::volume::Affine;
-use crate::writers::extents;
 
 struct Map(Array3<u8>);
 

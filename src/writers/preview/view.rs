@@ -1,8 +1,8 @@
 //! Which planes are shown, and how they are turned.
 
+use super::Extent;
 use crate::volume::affine::norm;
 use crate::volume::{Affine, Geometry};
-use crate::writers::Extent;
 
 /// One plane through a volume, as it lies on the screen.
 #[derive(Debug, Clone, PartialEq)]

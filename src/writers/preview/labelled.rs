@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use ndarray::{ArrayView1, ArrayView3, Axis, s};
 
-use super::{Label, Voxels};
+use crate::writers::{Label, Voxels};
 
 /// Where segments are. They are counted from 0 in the order of their descriptions.
 pub trait Labelled: Sync {

@@ -1,8 +1,8 @@
-//! How much of each segment the slices along each axis hold, and so where it is.
+//! How much of each segment the slices along each axis hold.
 
 use rayon::prelude::*;
 
-use super::{Bounds, Labelled};
+use super::Labelled;
 
 /// Voxels of one segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,16 +16,6 @@ pub struct Extent {
 impl Extent {
     fn new(dims: [usize; 3]) -> Self {
         Self { slices: dims.map(|n| vec![0; n]), voxels: 0 }
-    }
-
-    /// The box around all of its voxels; empty where there are none.
-    pub fn bounds(&self) -> Bounds {
-        std::array::from_fn(|axis| {
-            let held = |count: &u64| *count > 0;
-            let slices = &self.slices[axis];
-            let start = slices.iter().position(held).unwrap_or(0);
-            start..slices.iter().rposition(held).map_or(start, |last| last + 1)
-        })
     }
 }
 
@@ -94,7 +84,8 @@ mod tests {
     use ndarray::Array3;
 
     use super::*;
-    use crate::writers::{SegmentMap, Voxels};
+    use crate::writers::Voxels;
+    use crate::writers::preview::SegmentMap;
 
     #[test]
     fn slices_are_counted_along_every_axis() {
@@ -110,8 +101,6 @@ mod tests {
         assert_eq!(three.slices[0], [0, 0, 2, 2, 2, 0, 0, 0, 0]);
         assert_eq!(three.slices[1], [0, 0, 0, 6, 0, 0, 0]);
         assert_eq!(three.slices[2][3..7], [0, 3, 3, 0]);
-        assert_eq!(three.bounds(), [2..5, 3..4, 4..6]);
-        assert_eq!(nine.bounds(), [8..9, 0..7, 19..20]);
-        assert!(one.bounds().iter().all(|range| range.is_empty()));
+        assert_eq!(nine.slices[0], [0, 0, 0, 0, 0, 0, 0, 0, 7]);
     }
 }
