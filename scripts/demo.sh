@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole way on one machine, without AWS: makes a synthetic CT, imports it into the emulator of
-# AWS HealthImaging, serves a network for it, asks for a segmentation over HTTP, and compares the
-# answer with the truth. Everything it makes is in target/demo.
+# AWS HealthImaging, serves a network for it, asks for a segmentation over HTTP, saves a picture of it,
+# and compares it with the truth. Everything it makes is in target/demo.
 
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -74,7 +74,7 @@ import json, sys
 made = json.load(open(sys.argv[1]))
 print(json.dumps({"inputs": [
     {"datastoreId": made["datastoreId"], "imageSetId": image_set["imageSetId"]} for image_set in made["imageSets"]
-]}))
+], "outputs": ["dicom-seg", "preview"]}))
 PYTHON
 )
 
@@ -107,6 +107,15 @@ def shorten(value):
 print(json.dumps(shorten(json.load(open(sys.argv[1]))), indent=2, ensure_ascii=False))
 PYTHON
 
+say "saving the picture of it"
+"$python" - "$demo/answer.json" "$demo/preview.png" <<'PYTHON'
+import base64, json, sys
+[result] = json.load(open(sys.argv[1]))["results"]
+[picture] = [output for output in result["outputs"] if output["kind"] == "preview"]
+open(sys.argv[2], "wb").write(base64.b64decode(picture["data"]))
+PYTHON
+echo "$demo/preview.png: three planes with the segments outlined"
+
 say "asking for the DICOM segmentation alone"
 ask application/dicom "$demo/segmentation.dcm"
 echo "$demo/segmentation.dcm: $(wc -c <"$demo/segmentation.dcm") bytes"
@@ -114,4 +123,4 @@ echo "$demo/segmentation.dcm: $(wc -c <"$demo/segmentation.dcm") bytes"
 say "comparing it with the truth"
 "$python" scripts/dice.py "$demo/segmentation.dcm" "$demo/phantom" --least 0.9
 
-say "done; everything is in $demo"
+say "done; everything is in $demo, the picture in $demo/preview.png"

@@ -114,6 +114,14 @@ pub enum OutputKind {
     DicomSeg,
     /// The label map as NIfTI, gzip compressed (`nifti`).
     Nifti,
+    /// A picture of the segmentation, PNG (`preview`).
+    Preview,
+    /// The same as a DICOM Secondary Capture Image (`secondary-capture`).
+    SecondaryCapture,
+    /// Surface meshes of the segments, binary STL (`stl`).
+    Stl,
+    /// Surface meshes of the segments, binary glTF (`glb`).
+    Glb,
 }
 
 impl OutputKind {
@@ -122,22 +130,32 @@ impl OutputKind {
         match self {
             Self::DicomSeg => "dicom-seg",
             Self::Nifti => "nifti",
+            Self::Preview => "preview",
+            Self::SecondaryCapture => "secondary-capture",
+            Self::Stl => "stl",
+            Self::Glb => "glb",
         }
     }
 
     /// The media type of its files.
     pub fn media_type(self) -> &'static str {
         match self {
-            Self::DicomSeg => "application/dicom",
+            Self::DicomSeg | Self::SecondaryCapture => "application/dicom",
             Self::Nifti => "application/gzip",
+            Self::Preview => "image/png",
+            Self::Stl => "model/stl",
+            Self::Glb => "model/gltf-binary",
         }
     }
 
     /// What names of its files end in, without the dot before it.
     pub fn extension(self) -> &'static str {
         match self {
-            Self::DicomSeg => "dcm",
+            Self::DicomSeg | Self::SecondaryCapture => "dcm",
             Self::Nifti => "nii.gz",
+            Self::Preview => "png",
+            Self::Stl => "stl",
+            Self::Glb => "glb",
         }
     }
 }

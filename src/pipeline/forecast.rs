@@ -16,7 +16,7 @@ use crate::request::OutputKind;
 use crate::source::{BYTES_IN_FLIGHT, FRAMES_IN_FLIGHT};
 use crate::transforms::{Extent, voxels};
 use crate::volume::{Physical, Plan};
-use crate::writers::statistics;
+use crate::writers::{mesh, preview, statistics};
 
 /// Bytes of a voxel.
 const F32: u64 = size_of::<f32>() as u64;
@@ -186,7 +186,35 @@ fn written(model: &Model, plan: &Plan, outputs: &[OutputKind]) -> u64 {
         OutputKind::DicomSeg => (voxels / 8).saturating_mul(segments),
         // Label maps shrink to a hundredth.
         OutputKind::Nifti => voxels / 4,
+        OutputKind::Preview => PREVIEW_PIXELS.saturating_mul(32 + model.segments.len() as u64),
+        // The pixels, and the object with them.
+        OutputKind::SecondaryCapture => {
+            PREVIEW_PIXELS.saturating_mul(32 + model.segments.len() as u64 + 2 * 3)
+        }
+        OutputKind::Stl => mesh_bytes(plan, STL_BYTES),
+        OutputKind::Glb => mesh_bytes(plan, GLB_BYTES),
     })))
+}
+
+/// Pixels of a preview, at most.
+const PREVIEW_PIXELS: u64 = preview::MOST_PIXELS as u64;
+
+/// Bytes of a mesh's vertex with the two triangles that come with it, in the files and while it is made:
+/// the vertex in the four forms that smoothing has, in patient space, its normal, its triangles twice.
+const STL_BYTES: u64 = 2 * 50;
+const GLB_BYTES: u64 = 2 * 12 + 2 * 12;
+const MESH_BYTES: u64 = 6 * 12 + 2 * 24;
+
+/// Bytes of the meshes of all segments in a file.
+fn mesh_bytes(plan: &Plan, in_file: u64) -> u64 {
+    let [nx, ny, _] = plan.geometry.dims.map(|n| n as u64 + 128);
+    let vertices = mesh::most_vertices(voxels(plan.geometry.dims));
+    // Files grow by doubling.
+    let made = vertices.saturating_mul(2 * in_file + MESH_BYTES);
+    // The numbers of the vertices on a slab's edges, of each segment at work.
+    let threads = rayon::current_num_threads() as u64;
+    let slabs = nx.saturating_mul(ny).saturating_mul(5 * size_of::<u32>() as u64);
+    made.saturating_add(slabs.saturating_mul(threads))
 }
 
 fn total(parts: impl IntoIterator<Item = u64>) -> u64 {

@@ -12,6 +12,7 @@ mod holding;
 mod identity;
 mod images;
 pub mod outputs;
+mod pictures;
 mod placing;
 mod report;
 mod segments;

@@ -3,6 +3,7 @@
 use ndarray::{Array4, ArrayView3, Axis, CowArray, Ix3, Ix4, s};
 use serde_json::{Value, json};
 
+use super::pictures::{Pictured, Pictures, Wanted};
 use super::segments;
 use crate::dicom::Series;
 use crate::dicom::segment::SegmentDescription;
@@ -12,9 +13,11 @@ use crate::registry::Model;
 use crate::request::{Artifact, OutputKind};
 use crate::volume::{Physical, Plan};
 use crate::writers::dicom::{Identity, SourceSlice};
+use crate::writers::preview::Picture;
+use crate::writers::secondary_capture::{self, CaptureRequest};
 use crate::writers::seg::{self, Seg, SegOptions, SegRequest};
 use crate::writers::statistics::{self, Statistics};
-use crate::writers::{Label, Voxels, nifti};
+use crate::writers::{Label, Voxels, mesh, nifti};
 
 /// Finished outputs and what the report says of them.
 pub struct Written {
@@ -52,10 +55,26 @@ impl Finished<'_> {
         let statistics = self.measure()?;
         let mut warnings = Vec::new();
         let mut artifacts = Vec::with_capacity(kinds.len());
-        for kind in kinds {
+        let mut pictures = self.pictures(kinds, &statistics, &mut warnings)?;
+        for &kind in kinds {
             match kind {
                 OutputKind::DicomSeg => artifacts.extend(self.seg(&mut warnings)?),
                 OutputKind::Nifti => artifacts.push(self.nifti(&mut warnings)?),
+                OutputKind::SecondaryCapture => {
+                    artifacts.push(self.capture(pictures.picture.as_ref())?);
+                }
+                OutputKind::Preview => {
+                    let picture = made(pictures.picture.as_ref())?;
+                    artifacts.push(self.artifact(kind, &self.volume_name(), picture.png()?));
+                }
+                OutputKind::Stl => {
+                    let mesh = made(pictures.meshes.stl.take())?;
+                    artifacts.push(self.artifact(kind, &self.volume_name(), mesh));
+                }
+                OutputKind::Glb => {
+                    let mesh = made(pictures.meshes.glb.take())?;
+                    artifacts.push(self.artifact(kind, &self.volume_name(), mesh));
+                }
             }
         }
         if statistics.iter().all(|s| s.voxels == 0) && !kinds.contains(&OutputKind::DicomSeg) {
@@ -86,25 +105,29 @@ impl Finished<'_> {
         statistics::measure(voxels, self.segments, self.physical, &self.plan.geometry)
     }
 
-    /// Where a segment is found in an output: its Segment Number in DICOM SEG; in NIfTI its voxels'
-    /// value, or of masks the volume along the fourth axis, counted from 0.
-    fn place_in(&self, kind: OutputKind, number: usize, value: u16) -> Value {
+    /// Where a segment is found in an output: its Segment Number in DICOM SEG and in the extras of glTF's
+    /// nodes; in NIfTI its voxels' value, or of masks the volume along the fourth axis, counted from 0.
+    fn place_in(&self, kind: OutputKind, number: usize, value: u16) -> Option<Value> {
         match (kind, self.segmentation) {
-            (OutputKind::DicomSeg, _) => json!({"segmentNumber": number}),
-            (OutputKind::Nifti, Segmentation::Labels(_)) => json!({"value": value}),
+            (OutputKind::DicomSeg | OutputKind::Glb, _) => Some(json!({"segmentNumber": number})),
+            (OutputKind::Nifti, Segmentation::Labels(_)) => Some(json!({"value": value})),
             (OutputKind::Nifti, Segmentation::Masks(_)) => {
-                json!({"volume": value.saturating_sub(1), "value": 1})
+                Some(json!({"volume": value.saturating_sub(1), "value": 1}))
             }
-            (OutputKind::Nifti, Segmentation::Sets(_)) => json!({"volume": number - 1, "value": 1}),
+            (OutputKind::Nifti, Segmentation::Sets(_)) => {
+                Some(json!({"volume": number - 1, "value": 1}))
+            }
+            (OutputKind::Preview | OutputKind::SecondaryCapture | OutputKind::Stl, _) => None,
         }
     }
 
     fn segments(&self, statistics: &[Statistics], kinds: &[OutputKind]) -> Value {
         let segments = self.segments.iter().zip(statistics).zip(1..);
         let told = segments.map(|((segment, statistics), number)| {
-            let places = kinds
-                .iter()
-                .map(|&kind| (kind.name().to_owned(), self.place_in(kind, number, segment.value)));
+            let places = kinds.iter().filter_map(|&kind| {
+                let place = self.place_in(kind, number, segment.value)?;
+                Some((kind.name().to_owned(), place))
+            });
             let geometry = &self.plan.geometry;
             segments::to_json(number, segment, statistics, geometry, places.collect())
         });
@@ -213,14 +236,63 @@ impl Finished<'_> {
                  file is {x} × {y} pixels wide"
             ));
         }
-        // One series may hold several volumes.
+        Ok(self.artifact(OutputKind::Nifti, &self.volume_name(), file.bytes))
+    }
+
+    /// What files that are no DICOM objects are called: one series may hold several volumes.
+    fn volume_name(&self) -> String {
         let volume =
             self.plan.volume.as_ref().map_or(String::new(), |v| format!("-volume{}", v.number));
-        Ok(self.artifact(
-            OutputKind::Nifti,
-            &format!("{}{volume}", self.series.series_instance_uid),
-            file.bytes,
-        ))
+        format!("{}{volume}", self.series.series_instance_uid)
+    }
+
+    /// The pictures and meshes that `kinds` need.
+    fn pictures(
+        &self,
+        kinds: &[OutputKind],
+        statistics: &[Statistics],
+        warnings: &mut Vec<String>,
+    ) -> Result<Pictures> {
+        let wanted = Wanted::of(kinds);
+        if wanted == Wanted::default() {
+            return Ok(Pictures::default());
+        }
+        let pictured = Pictured {
+            series: self.series,
+            plan: self.plan,
+            physical: self.physical,
+            segments: self.segments,
+            statistics,
+            algorithm: &self.model.algorithm,
+        };
+        let pictures = match self.segmentation {
+            Segmentation::Labels(labels) => pictured.make(&Voxels::Labels(labels.view()), wanted),
+            Segmentation::Masks(all) => {
+                pictured.make(&Voxels::<u8>::Masks(self.foreground(all)?.view()), wanted)
+            }
+            Segmentation::Sets(sets) => {
+                let voxels = Voxels::Sets { codes: sets.codes(), members: sets.members() };
+                pictured.make(&voxels, wanted)
+            }
+        }?;
+        if let Some(factor) = pictures.meshes.coarsened {
+            warnings.push(format!(
+                "meshes of all details would be too large; they are of blocks of {factor} × {factor} × \
+                 {factor} voxels, and what is thinner is not in them"
+            ));
+        }
+        Ok(pictures)
+    }
+
+    fn capture(&self, picture: Option<&Picture>) -> Result<Artifact> {
+        let capture = secondary_capture::write(&CaptureRequest {
+            picture: made(picture)?,
+            slices: &source_slices(self.series, self.plan),
+            algorithm: &self.model.algorithm,
+            identity: self.identity,
+        })?;
+        let kind = OutputKind::SecondaryCapture;
+        Ok(self.artifact(kind, &capture.sop_instance_uid, capture.bytes))
     }
 
     /// An output whose file is called `name`, after the request and before its extension.
@@ -228,6 +300,11 @@ impl Finished<'_> {
         let file_name = format!("{}-{name}.{}", self.request_id, kind.extension());
         Artifact { kind, media_type: kind.media_type(), file_name, bytes: bytes.into(), uri: None }
     }
+}
+
+/// What was made because an output needs it.
+fn made<T>(output: Option<T>) -> Result<T> {
+    output.ok_or_else(|| Error::internal("an output that was asked for was not made"))
 }
 
 /// The slices of `nearest`, all where that is absent.
@@ -262,6 +339,11 @@ pub fn check_writable(series: &Series, plan: &Plan, kinds: &[OutputKind]) -> Res
                 seg::check_slices(&source_slices(series, plan), columns, rows)?;
             }
             OutputKind::Nifti => nifti::check(plan.geometry.dims, &plan.geometry.affine.0)?,
+            OutputKind::SecondaryCapture => {
+                secondary_capture::check(&source_slices(series, plan), columns, rows)?;
+            }
+            OutputKind::Stl | OutputKind::Glb => mesh::check(&plan.geometry)?,
+            OutputKind::Preview => {}
         }
     }
     Ok(())

@@ -2,7 +2,10 @@
 
 pub mod dicom;
 mod layout;
+pub mod mesh;
 pub mod nifti;
+pub mod preview;
+pub mod secondary_capture;
 pub mod seg;
 pub mod sink;
 pub mod statistics;

@@ -1,6 +1,8 @@
 //! Recommended display colours as DICOM encodes them (PS3.3 C.10.7.1.1): CIELab with the white
 //! point D50, the profile connection space of ICC.
 
+use crate::dicom::segment::SegmentDescription;
+
 /// Colours that are told apart easily, for segments without one of their own.
 const DISTINCT: [[u8; 3]; 12] = [
     [230, 60, 60],
@@ -20,6 +22,12 @@ const DISTINCT: [[u8; 3]; 12] = [
 /// The colour of the segment of this index, where it has none of its own.
 pub(in crate::writers) fn distinct(index: usize) -> [u8; 3] {
     DISTINCT[index % DISTINCT.len()]
+}
+
+/// The colour that a segment is shown in, in every output, sRGB. `index` is its position among the
+/// descriptions.
+pub fn display_color(segment: &SegmentDescription, index: usize) -> [u8; 3] {
+    segment.color.unwrap_or_else(|| distinct(index))
 }
 
 /// sRGB to the three 16-bit values of Recommended Display CIELab Value (0062,000D): L* 0 to 100,

@@ -14,6 +14,7 @@ mod times;
 use crate::dicom::Instance;
 
 pub(in crate::writers) use charset::set_character_set;
+pub use color::display_color;
 pub(in crate::writers) use elements::{Put, code_item, decimal_string, reference};
 pub(in crate::writers) use equipment::{algorithm_item, put_equipment};
 pub use identity::Identity;

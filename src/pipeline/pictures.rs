@@ -1,0 +1,122 @@
+//! Pictures and meshes of a result.
+
+use crate::dicom::segment::{Algorithm, SegmentDescription};
+use crate::dicom::{Dataset, Series};
+use crate::error::Result;
+use crate::request::OutputKind;
+use crate::volume::{Physical, Plan};
+use crate::writers::dicom::display_color;
+use crate::writers::mesh::{self, Formats, SegmentGrid, Shape};
+use crate::writers::preview::{self, Picture, Scene, SegmentMap, Shown, Window};
+use crate::writers::statistics::Statistics;
+use crate::writers::{Label, Voxels};
+
+/// What pictures and meshes are made from.
+pub(super) struct Pictured<'a> {
+    /// The source.
+    pub series: &'a Series,
+    /// Its slices in volume order.
+    pub plan: &'a Plan,
+    /// Its values.
+    pub physical: &'a Physical,
+    /// The segments; masks are in their order.
+    pub segments: &'a [SegmentDescription],
+    /// What was measured of them.
+    pub statistics: &'a [Statistics],
+    /// What found them.
+    pub algorithm: &'a Algorithm,
+}
+
+/// Which of them an input's outputs need.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    picture: bool,
+    meshes: Formats,
+}
+
+impl Wanted {
+    /// What `kinds` need.
+    pub fn of(kinds: &[OutputKind]) -> Self {
+        let has = |kind: OutputKind| kinds.contains(&kind);
+        Self {
+            picture: has(OutputKind::Preview) || has(OutputKind::SecondaryCapture),
+            meshes: Formats { stl: has(OutputKind::Stl), glb: has(OutputKind::Glb) },
+        }
+    }
+}
+
+/// Those that were wanted.
+#[derive(Default)]
+pub(super) struct Pictures {
+    /// Of `preview` and `secondary-capture`.
+    pub picture: Option<Picture>,
+    /// Of `stl` and `glb`.
+    pub meshes: mesh::Files,
+}
+
+impl Pictured<'_> {
+    /// Makes what is wanted.
+    ///
+    /// # Errors
+    /// Those of [`mesh::write`].
+    pub fn make<L: Label>(&self, voxels: &Voxels<L>, wanted: Wanted) -> Result<Pictures> {
+        let picture = wanted.picture.then(|| self.picture(voxels));
+        let meshes = if wanted.meshes == Formats::default() {
+            mesh::Files::default()
+        } else {
+            self.meshes(voxels, wanted.meshes)?
+        };
+        Ok(Pictures { picture, meshes })
+    }
+
+    fn picture<L: Label>(&self, voxels: &Voxels<L>) -> Picture {
+        let labels = SegmentMap::new(voxels, self.segments.iter().map(|segment| segment.value));
+        let extents = preview::extents(self.plan.geometry.dims, self.segments.len(), &labels);
+        let segments: Vec<Shown> = self
+            .segments
+            .iter()
+            .enumerate()
+            .map(|(i, segment)| Shown { name: &segment.label, color: display_color(segment, i) })
+            .collect();
+        preview::draw(&Scene {
+            geometry: &self.plan.geometry,
+            image: &|voxel| self.physical.at(voxel).unwrap_or(f32::NAN),
+            labels: &labels,
+            extents: &extents,
+            segments: &segments,
+            window: self.window(),
+            title: &self.title(),
+        })
+    }
+
+    fn meshes<L: Label>(&self, voxels: &Voxels<L>, formats: Formats) -> Result<mesh::Files> {
+        let segments = self.segments.iter().zip(self.statistics).zip(1..).enumerate();
+        let shapes: Vec<Shape<SegmentGrid<L>>> = segments
+            .filter_map(|(index, ((segment, statistics), number))| {
+                let bounds = statistics.bounds.clone()?;
+                Some(Shape {
+                    number,
+                    name: &segment.label,
+                    color: display_color(segment, index),
+                    offset: bounds.each_ref().map(|range| range.start),
+                    grid: SegmentGrid::new(voxels, index, segment.value, bounds),
+                })
+            })
+            .collect();
+        let geometry = &self.plan.geometry;
+        let most = mesh::most_vertices(geometry.voxels() as u64);
+        mesh::write(&shapes, &geometry.affine, most, formats)
+    }
+
+    /// The window of the slice in the middle of the stack.
+    fn window(&self) -> Option<Window> {
+        let slice = self.plan.slices.get(self.plan.slices.len() / 2)?;
+        let source: &Dataset = &self.series.instances.get(slice.key.instance)?.dataset;
+        Window::of(source, slice.key.frame)
+    }
+
+    fn title(&self) -> String {
+        let Algorithm { name, version, .. } = self.algorithm;
+        format!("{name} {version} - AI generated, not for clinical use")
+    }
+}
