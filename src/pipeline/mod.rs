@@ -15,6 +15,7 @@ pub mod outputs;
 mod placing;
 mod report;
 mod service;
+mod store;
 mod suited;
 pub mod timings;
 

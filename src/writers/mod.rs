@@ -4,7 +4,6 @@ pub mod dicom;
 mod layout;
 pub mod nifti;
 pub mod seg;
-pub mod sink;
 mod voxels;
 
 pub use voxels::{Bounds, Voxels};
