@@ -8,8 +8,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 venv=$ROOT/target/venv
 requirements=$ROOT/tests/python/requirements.txt
 
-# dicom3tools has dciodvfy, which checks DICOM objects against their definitions.
-apt_install build-essential ca-certificates curl dicom3tools python3 python3-venv
+# dicom3tools has dciodvfy, which checks DICOM objects against their definitions; Orthanc is the archive that
+# the tests store in.
+apt_install build-essential ca-certificates curl dicom3tools orthanc orthanc-dicomweb python3 python3-venv
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || die "Python 3.10 or newer is needed"
 
 # What was installed, and with which Python.

@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod archive;
 pub mod aws;
 pub mod bundle;
 pub mod cli;
@@ -29,6 +30,7 @@ pub mod registry;
 pub mod request;
 pub mod scheduler;
 pub mod server;
+pub mod sink;
 pub mod source;
 pub mod telemetry;
 pub mod transforms;

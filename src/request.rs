@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::archive::Store;
 use crate::error::Error;
 use crate::policy::{PolicyChoice, VolumeChoice};
 
@@ -25,6 +26,8 @@ pub struct InferenceRequest {
     pub segments: Vec<String>,
     /// Where outputs go instead of into the answer: `s3://bucket/prefix` or a `file://` folder.
     pub output_uri: Option<String>,
+    /// Whether and where DICOM outputs are stored in an archive, too.
+    pub store: Store,
     /// How series that are not clean stacks are treated, as far as the request says it.
     pub policy: PolicyChoice,
     /// Whether the answer has room for one result only.
@@ -157,6 +160,11 @@ impl OutputKind {
             Self::Stl => "stl",
             Self::Glb => "glb",
         }
+    }
+
+    /// Whether it is made of DICOM objects, which archives take.
+    pub fn is_dicom(self) -> bool {
+        self.media_type() == "application/dicom"
     }
 }
 

@@ -78,7 +78,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(base: Instant) -> Self {
+    /// Of an attempt that begins at `base`.
+    pub fn new(base: Instant) -> Self {
         Self { base, latest: Arc::default() }
     }
 

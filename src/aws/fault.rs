@@ -50,6 +50,14 @@ impl Fault {
         self.error.kind() == ErrorKind::Throttled
     }
 
+    /// An error response that did not come through the SDK, by its code and else by its status.
+    pub fn refused(operation: &str, status: u16, code: Option<&str>) -> Self {
+        match code {
+            Some(code) if is_skew(code, None) => skewed(operation, status, code),
+            code => refused(operation, status, code),
+        }
+    }
+
     fn new(retry: Retry, kind: ErrorKind, message: String) -> Self {
         Self { retry, error: Error::new(kind, message) }
     }

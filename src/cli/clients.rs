@@ -1,8 +1,12 @@
 //! Clients of AWS services by the settings of a command.
 
+use aws_config::SdkConfig;
+
+use crate::archive::ServiceUrl;
 use crate::aws::Rate;
-use crate::config;
-use crate::error::Result;
+use crate::config::{self, StoreSettings};
+use crate::error::{Error, ErrorKind, Result};
+use crate::sink::dicomweb::{DicomWeb, DicomWebSettings, Signer};
 use crate::source::ahi::{AhiClient, AhiSettings};
 use crate::source::aws;
 
@@ -33,4 +37,53 @@ pub fn ahi_settings(settings: &config::AhiSettings) -> AhiSettings {
         allow_non_primary: settings.allow_non_primary,
         ..AhiSettings::default()
     }
+}
+
+/// A client of archives.
+///
+/// # Errors
+/// [`ErrorKind::Configuration`] where the region is no part of a host's name.
+pub fn archives(
+    settings: &StoreSettings,
+    clients: &aws::AwsSettings,
+    sdk: &SdkConfig,
+    ahi: AhiClient,
+) -> Result<DicomWeb> {
+    let region = sdk.region().map(|region| region.to_string()).unwrap_or_default();
+    if let Some((origin, _)) = settings.credentials.as_ref().filter(|(to, _)| to.is_in_the_clear())
+    {
+        tracing::warn!(origin = origin.origin(), "credentials are sent there without TLS");
+    }
+    Ok(DicomWeb::new(
+        ahi,
+        DicomWebSettings {
+            healthimaging: healthimaging_dicomweb(settings, clients, &region)?,
+            signer: Signer::new(sdk.credentials_provider(), region),
+            credentials: settings.credentials.clone(),
+            timeout: settings.timeout,
+            connect_timeout: clients.connect_timeout,
+        },
+    ))
+}
+
+/// Where HealthImaging answers DICOMweb: as the settings say; else at an endpoint of one's own, which answers
+/// both; else at the region's.
+fn healthimaging_dicomweb(
+    settings: &StoreSettings,
+    clients: &aws::AwsSettings,
+    region: &str,
+) -> Result<ServiceUrl> {
+    if let Some(url) = &settings.ahi_endpoint {
+        return Ok(url.clone());
+    }
+    let own = clients.ahi_endpoint.as_deref().filter(|url| !aws::is_service_name(url));
+    let url = match own {
+        Some(url) => url.to_owned(),
+        None => format!("https://dicom-medical-imaging.{region}.amazonaws.com"),
+    };
+    ServiceUrl::parse(&url).ok_or_else(|| {
+        let what =
+            "the endpoint of HealthImaging's DICOMweb is no URL; set AHI_DICOMWEB_ENDPOINT_URL";
+        Error::new(ErrorKind::Configuration, what)
+    })
 }

@@ -18,8 +18,8 @@ use crate::policy::VolumeChoice;
 use crate::progress::{Progress, Stage};
 use crate::registry::{Lease, LoadOptions, Model, discover};
 use crate::request::OutputKind;
+use crate::sink::Sink;
 use crate::source::dicom_files::DicomFiles;
-use crate::writers::sink::Sink;
 
 /// Settings of `run`.
 #[derive(Debug, Clone, Args)]

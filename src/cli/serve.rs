@@ -19,12 +19,13 @@ use crate::registry::{
 };
 use crate::scheduler::{Drained, Scheduler};
 use crate::server::{self, App, Connections, Readiness, Room, Termination};
+use crate::sink::Sink;
+use crate::sink::dicomweb::{DicomWeb, DicomWebOperation};
 use crate::source::ahi::{AhiClient, Operation};
 use crate::source::aws;
 use crate::source::s3::S3Input;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{CallSample, Service as AwsService};
-use crate::writers::sink::Sink;
 
 /// Threads that answer HTTP. They never compute, so two of them keep up with any load.
 const HTTP_THREADS: usize = 2;
@@ -141,8 +142,11 @@ async fn build_service(settings: &ServeSettings) -> Result<Service> {
     );
     let metrics = Arc::new(Metrics::new());
     let s3 = S3::new(aws::s3_client(&config, &clients), Patience::default());
-    let counted = (ahi.clone(), s3.clone());
-    metrics.read_calls_from(move || samples(&counted.0, &counted.1));
+    let archives = clients::archives(&settings.store, &clients, &config, ahi.clone())?;
+    let counted = (ahi.clone(), s3.clone(), archives.clone());
+    metrics.read_calls_from(move || samples(&counted.0, &counted.1, &counted.2));
+    let storing = archives.clone();
+    metrics.read_stored_from(move || storing.stats().instances().to_vec());
     let fetching = ahi.clone();
     metrics.read_fetching_from(move || fetching.stats().frame_steps().to_vec());
     let access = &settings.access;
@@ -158,6 +162,8 @@ async fn build_service(settings: &ServeSettings) -> Result<Service> {
             access.input_owner.as_deref(),
         ),
         sink: Sink::new(s3, access),
+        archives,
+        store: settings.store.default.clone(),
         access: access.clone(),
         output_uri: settings.http.output_uri.clone(),
         fresh_uids: settings.fresh_uids,
@@ -222,7 +228,7 @@ fn registry(
 }
 
 /// What the clients have done so far.
-fn samples(ahi: &AhiClient, s3: &S3) -> Vec<CallSample> {
+fn samples(ahi: &AhiClient, s3: &S3, archives: &DicomWeb) -> Vec<CallSample> {
     let sample = |service, operation, stats: CallStats| CallSample {
         service,
         operation,
@@ -237,7 +243,9 @@ fn samples(ahi: &AhiClient, s3: &S3) -> Vec<CallSample> {
     let of_ahi = Operation::ALL
         .map(|o| sample(AwsService::HealthImaging, o.name(), ahi.stats().operation(o)));
     let of_s3 = S3Operation::ALL.map(|o| sample(AwsService::S3, o.name(), s3.stats(o)));
-    of_ahi.into_iter().chain(of_s3).collect()
+    let of_archives = DicomWebOperation::ALL
+        .map(|o| sample(AwsService::DicomWeb, o.name(), archives.stats().operation(o)));
+    of_ahi.into_iter().chain(of_s3).chain(of_archives).collect()
 }
 
 fn aws_settings(settings: &config::AwsSettings) -> aws::AwsSettings {

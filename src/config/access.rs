@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::wrong;
+use crate::archive::{ServiceUrl, is_datastore_id};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Flags that bound what a request may name. All is open where they are not set.
@@ -18,6 +19,10 @@ pub struct AccessArgs {
     /// Buckets or prefixes (s3://BUCKET/PREFIX) that outputs may go to, separated by commas [default: all]
     #[arg(long, env = "S3_ALLOWED_OUTPUTS", value_name = "URI", value_delimiter = ',')]
     pub s3_allowed_outputs: Vec<String>,
+    /// DICOMweb services that requests may have results stored in, by URL, with what is below it, separated
+    /// by commas [default: none but that of STORE]
+    #[arg(long, env = "DICOMWEB_ALLOWED", value_name = "URL", value_delimiter = ',')]
+    pub dicomweb_allowed: Vec<String>,
     /// AWS account that buckets of inputs must belong to [default: any]
     #[arg(long, env = "S3_INPUT_BUCKET_OWNER", value_name = "ACCOUNT")]
     pub s3_input_bucket_owner: Option<String>,
@@ -38,6 +43,9 @@ pub struct AccessSettings {
     pub inputs: Allowed<Place>,
     /// Where outputs may go.
     pub outputs: Allowed<Place>,
+    /// DICOMweb services that results may be stored in. Unlike the others it is closed where nothing is
+    /// listed: a URL may lead to anything that this machine can reach.
+    pub services: Vec<ServiceUrl>,
     /// Account that buckets of inputs must belong to.
     pub input_owner: Option<String>,
     /// Account that buckets of outputs must belong to.
@@ -148,6 +156,15 @@ impl AccessSettings {
         checked(allowed, "outputS3Uri", "S3_ALLOWED_OUTPUTS")
     }
 
+    /// Refuses a DICOMweb service that results may not be stored in.
+    ///
+    /// # Errors
+    /// As [`check_datastore`](Self::check_datastore).
+    pub fn check_service(&self, url: &ServiceUrl) -> Result<()> {
+        let allowed = self.services.iter().any(|base| url.is_within(base));
+        checked(allowed, "store", "DICOMWEB_ALLOWED")
+    }
+
     /// What is open to every request, for the log at the start.
     pub fn open(&self) -> Vec<&'static str> {
         [
@@ -180,10 +197,7 @@ impl AccessArgs {
     /// [`ErrorKind::Configuration`], naming the flag.
     pub fn settings(self) -> Result<AccessSettings> {
         let datastores = listed(self.ahi_allowed_datastores);
-        let is_id = |id: &String| {
-            id.len() == 32 && id.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
-        };
-        if !datastores.iter().all(is_id) {
+        if !datastores.iter().all(|id| is_datastore_id(id)) {
             return Err(wrong("--ahi-allowed-datastores", "has one that is not 32 of 0-9 and a-z"));
         }
         if let Some(key) = &self.s3_output_kms_key
@@ -195,6 +209,7 @@ impl AccessArgs {
             datastores: Allowed(datastores),
             inputs: places(self.s3_allowed_inputs, "--s3-allowed-inputs")?,
             outputs: places(self.s3_allowed_outputs, "--s3-allowed-outputs")?,
+            services: services(self.dicomweb_allowed)?,
             input_owner: account(self.s3_input_bucket_owner, "--s3-input-bucket-owner")?,
             output_owner: account(self.s3_output_bucket_owner, "--s3-output-bucket-owner")?,
             output_kms_key: self.s3_output_kms_key,
@@ -213,6 +228,15 @@ fn places(uris: Vec<String>, flag: &str) -> Result<Allowed<Place>> {
             .ok_or_else(|| wrong(flag, "has one that is not s3://BUCKET or s3://BUCKET/PREFIX"))
     };
     listed(uris).into_iter().map(place).collect::<Result<_>>().map(Allowed)
+}
+
+fn services(urls: Vec<String>) -> Result<Vec<ServiceUrl>> {
+    let service = |url: String| {
+        ServiceUrl::parse(&url).ok_or_else(|| {
+            wrong("--dicomweb-allowed", "has one that is not http(s)://HOST[:PORT][/PATH]")
+        })
+    };
+    listed(urls).into_iter().map(service).collect()
 }
 
 fn account(id: Option<String>, flag: &str) -> Result<Option<String>> {
@@ -277,6 +301,17 @@ mod tests {
     }
 
     #[test]
+    fn services_are_closed_where_nothing_is_set() {
+        let url = ServiceUrl::parse("https://archive.example/dicom-web/x").unwrap();
+        let error = AccessSettings::default().check_service(&url).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AccessDenied);
+        assert!(error.message().contains("DICOMWEB_ALLOWED"), "{error}");
+        let dicomweb_allowed = vec!["https://archive.example/dicom-web".to_owned()];
+        let args = AccessArgs { dicomweb_allowed, ..AccessArgs::default() };
+        assert!(args.settings().unwrap().check_service(&url).is_ok());
+    }
+
+    #[test]
     fn settings_are_checked() {
         let args = AccessArgs::default();
         for (args, flag) in [
@@ -293,6 +328,10 @@ mod tests {
             (
                 AccessArgs { s3_output_bucket_owner: Some("x".into()), ..args.clone() },
                 "output-bucket",
+            ),
+            (
+                AccessArgs { dicomweb_allowed: vec!["http://a@b".into()], ..args.clone() },
+                "dicomweb-allowed",
             ),
             (AccessArgs { s3_output_kms_key: Some("a b".into()), ..args.clone() }, "kms"),
         ] {

@@ -16,7 +16,9 @@ mod log;
 mod parse;
 mod policy;
 mod results;
+mod secret;
 mod serve;
+mod store;
 
 pub use access::{AccessArgs, AccessSettings, Allowed, Place};
 pub use aws::{AhiArgs, AhiSettings, AwsArgs, AwsSettings, S3Settings};
@@ -27,10 +29,12 @@ pub use environment::refuse_unknown_variables;
 pub use log::{LogArgs, LogFormat};
 pub use policy::PolicyArgs;
 pub use results::ResultArgs;
+pub use secret::{Secret, SecretSource};
 pub use serve::{
     AdmissionSettings, HttpSettings, MOST_INPUTS, MemorySettings, ModelSettings, ServeArgs,
     ServeSettings,
 };
+pub use store::{Credentials, StoreArgs, StoreSettings};
 
 use crate::error::{Error, ErrorKind};
 

@@ -10,8 +10,9 @@ use clap::{ArgAction, Args};
 use super::parse::{bounded, seconds};
 use super::{
     AccessArgs, AccessSettings, AwsArgs, AwsSettings, ComputeArgs, ComputeSettings, ConnectionArgs,
-    ConnectionSettings, PolicyArgs, ResultArgs, wrong,
+    ConnectionSettings, PolicyArgs, ResultArgs, StoreArgs, StoreSettings, wrong,
 };
+use crate::archive::Archive;
 use crate::error::Result;
 use crate::memory;
 use crate::policy::PolicyChoice;
@@ -111,6 +112,9 @@ pub struct ServeArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub access: AccessArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub store: StoreArgs,
 }
 
 /// The server, checked.
@@ -136,6 +140,8 @@ pub struct ServeSettings {
     pub aws: AwsSettings,
     /// What requests may name.
     pub access: AccessSettings,
+    /// Storing results in archives.
+    pub store: StoreSettings,
     /// Memory for inputs and for work.
     pub memory: MemorySettings,
 }
@@ -204,7 +210,11 @@ impl ServeArgs {
                 "0 leaves outputs nowhere to go unless --output-uri is set too",
             ));
         }
-        let access = self.access.settings()?;
+        let mut access = self.access.settings()?;
+        let store = self.store.settings(&access)?;
+        if let Some(Archive::Service(url)) = &store.default {
+            access.services.push(url.clone());
+        }
         if let Some(uri) = &self.output_uri
             && access.check_output(uri).is_err()
         {
@@ -258,6 +268,7 @@ impl ServeArgs {
             compute,
             aws: self.aws.settings()?,
             access,
+            store,
             memory: MemorySettings { inputs, work },
         })
     }

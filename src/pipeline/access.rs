@@ -1,16 +1,23 @@
 //! Whether a request may name what it names, before anything is called.
 
+use crate::archive::{Archive, Store};
 use crate::config::AccessSettings;
 use crate::error::{Error, Result};
 use crate::request::{InferenceRequest, Input};
 
-/// Checks every input of a request and where its outputs go.
+/// Checks every input of a request and where its outputs go. The input's own data store is one that the
+/// request names as an input.
 ///
 /// # Errors
 /// [`ErrorKind::AccessDenied`](crate::error::ErrorKind::AccessDenied), naming the field and the setting.
 pub(super) fn check(access: &AccessSettings, request: &InferenceRequest) -> Result<()> {
     if let Some(uri) = &request.output_uri {
         access.check_output(uri)?;
+    }
+    match &request.store {
+        Store::In(Archive::Datastore(id)) => access.check_datastore(id)?,
+        Store::In(Archive::Service(url)) => access.check_service(url)?,
+        Store::In(Archive::Input) | Store::Nowhere | Store::Unsaid => {}
     }
     for (index, input) in request.inputs.iter().enumerate() {
         check_input(access, input)

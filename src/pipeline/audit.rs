@@ -65,6 +65,8 @@ struct Output {
     sha256: String,
     /// `answer`, or once it is stored `s3://BUCKET` or `file`.
     to: Option<String>,
+    /// The archive that has it, and how that came: `ARCHIVE stored`.
+    archived: Option<String>,
 }
 
 impl Record {
@@ -101,13 +103,19 @@ impl Record {
     }
 
     /// Notes what was made: into the answer, unless it is to be stored.
-    pub fn made(&self, artifacts: &[Artifact], digests: Vec<String>, stored: bool) {
-        let outputs = artifacts.iter().zip(digests).map(|(artifact, sha256)| Output {
+    pub fn made<'a>(
+        &self,
+        artifacts: impl Iterator<Item = &'a Artifact>,
+        digests: Vec<String>,
+        stored: bool,
+    ) {
+        let outputs = artifacts.zip(digests).map(|(artifact, sha256)| Output {
             kind: artifact.kind.name().to_owned(),
             name: artifact.file_name.clone(),
             bytes: artifact.bytes.len(),
             sha256,
             to: (!stored).then(|| "answer".to_owned()),
+            archived: None,
         });
         self.told().outputs = outputs.collect();
     }
@@ -116,6 +124,13 @@ impl Record {
     pub fn stored(&self, artifacts: &[Artifact]) {
         for (output, artifact) in self.told().outputs.iter_mut().zip(artifacts) {
             output.to = artifact.uri.as_deref().map(place_of);
+        }
+    }
+
+    /// Notes what an archive did with outputs.
+    pub fn archived(&self, archived: Vec<Option<String>>) {
+        for (output, archived) in self.told().outputs.iter_mut().zip(archived) {
+            output.archived = archived;
         }
     }
 
@@ -210,6 +225,7 @@ impl Drop for Record {
             output_bytes = output(&|o| Some(o.bytes.to_string())),
             output_sha256 = output(&|o| Some(o.sha256.clone())),
             output_to = output(&|o| o.to.clone()),
+            output_archive = output(&|o| o.archived.clone()),
             "audit"
         );
     }

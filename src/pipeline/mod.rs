@@ -17,6 +17,7 @@ mod placing;
 mod report;
 mod segments;
 mod service;
+mod store;
 mod suited;
 pub mod timings;
 

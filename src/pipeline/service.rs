@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::audit::{self, Record};
-use super::{Given, Held, Invoke, Job, PATIENCE, Places, access, images, run_images};
+use super::{Given, Held, Invoke, Job, PATIENCE, Places, access, images, run_images, store};
+use crate::archive::Archive;
 use crate::aws::Allowance;
 use crate::config::AccessSettings;
 use crate::error::{Error, ErrorKind, Result};
@@ -19,12 +20,13 @@ use crate::policy::{PolicyChoice, VolumeChoice};
 use crate::progress::{Progress, Stage};
 use crate::registry::{Lease, Model, Registry};
 use crate::request::{Artifact, InferenceRequest, Input, InputOutcome, Outcome};
+use crate::sink::Sink;
+use crate::sink::dicomweb::DicomWeb;
 use crate::source::ImageSource;
 use crate::source::ahi::{AhiClient, AhiSource, ImageSetId};
 use crate::source::dicom_objects::DicomSeries;
 use crate::source::s3::{Location, S3Input};
 use crate::telemetry::Metrics;
-use crate::writers::sink::Sink;
 
 /// Everything a request needs that outlives it.
 pub struct Service {
@@ -36,6 +38,10 @@ pub struct Service {
     pub s3_input: S3Input,
     /// Outputs.
     pub sink: Sink,
+    /// Archives of DICOM objects.
+    pub archives: DicomWeb,
+    /// Where DICOM outputs are stored when a request does not say.
+    pub store: Option<Archive>,
     /// What requests may name.
     pub access: AccessSettings,
     /// Where outputs go when a request does not say; into the answer where absent.
@@ -57,6 +63,7 @@ impl Invoke for Service {
             access::check(&self.access, request)?;
             let model = self.registry.get(request.model.as_deref())?;
             model.ensure_usable()?;
+            store::check(request, &model.outputs)?;
             Ok(Some(model))
         };
         usable().inspect_err(|e: &Error| Record::unread(request, 0, None, e.kind().code()))
@@ -109,9 +116,13 @@ impl Invoke for Service {
                     metrics: Arc::clone(&self.metrics),
                 }),
             };
+            let to = Destinations {
+                uri: output_uri,
+                plan: store::plan(&request.store, self.store.as_ref(), input),
+            };
             // Waiting for the network ends at once; the CPU part stops at its next window.
             let result = tokio::select! {
-                result = self.input(input, job, output_uri, &allowance, &record) => result,
+                result = self.input(input, job, &to, &allowance, &record) => result,
                 () = cancel.cancelled() => {
                     Err(Error::new(ErrorKind::Cancelled, "the request was cancelled"))
                 }
@@ -195,11 +206,11 @@ impl Service {
         &self,
         input: &Input,
         job: Job,
-        output_uri: Option<&str>,
+        to: &Destinations<'_>,
         allowance: &Arc<Allowance>,
         record: &Record,
     ) -> Result<Vec<InputOutcome>> {
-        let progress = job.progress.clone();
+        let (progress, single) = (job.progress.clone(), job.single);
         let described = described(input);
         let wanted: Vec<(Option<&str>, &Input)> = match input {
             Input::Images(images) => {
@@ -235,29 +246,76 @@ impl Service {
             report.append(&mut outcome.report);
             outcome.report = report;
         }
-        let counts: Vec<usize> = outcomes.iter().map(|outcome| outcome.artifacts.len()).collect();
-        let mut artifacts: Vec<Artifact> = outcomes
-            .iter_mut()
-            .flat_map(|outcome| std::mem::take(&mut outcome.artifacts))
-            .collect();
-        let outputs: Vec<Bytes> = artifacts.iter().map(|a| a.bytes.clone()).collect();
-        let digests = tokio::task::spawn_blocking(move || audit::digests(&outputs)).await;
-        record.made(&artifacts, digests.unwrap_or_default(), output_uri.is_some());
-        if let Some(uri) = output_uri {
-            let started = Instant::now();
+        note_made(&outcomes, to, record).await;
+        let started = Instant::now();
+        if self.deliver(&mut outcomes, to, single, allowance, record).await? {
+            progress.took(Stage::Store.name(), started.elapsed().as_secs_f64());
+            progress.advance(Stage::Store, 1, 1);
+        }
+        Ok(outcomes)
+    }
+
+    /// Brings outputs to where they belong; whether there was anything to do. First to S3, so that they are
+    /// safe whatever the archive says.
+    async fn deliver(
+        &self,
+        outcomes: &mut [InputOutcome],
+        to: &Destinations<'_>,
+        single: bool,
+        allowance: &Arc<Allowance>,
+        record: &Record,
+    ) -> Result<bool> {
+        if let Some(uri) = to.uri {
+            let counts: Vec<usize> = outcomes.iter().map(|one| one.artifacts.len()).collect();
+            let mut artifacts = taken(outcomes);
             let stored = self.sink.store(&mut artifacts, uri, allowance).await;
             // Also where one of several failed: the others are there.
             record.stored(&artifacts);
             stored?;
-            progress.took(Stage::Store.name(), started.elapsed().as_secs_f64());
-            progress.advance(Stage::Store, 1, 1);
+            let mut artifacts = artifacts.into_iter();
+            for (outcome, count) in outcomes.iter_mut().zip(counts) {
+                outcome.artifacts = artifacts.by_ref().take(count).collect();
+            }
         }
-        let mut artifacts = artifacts.into_iter();
-        for (outcome, count) in outcomes.iter_mut().zip(counts) {
-            outcome.artifacts = artifacts.by_ref().take(count).collect();
+        match &to.plan {
+            store::Plan::Nowhere => {}
+            store::Plan::NotPossible(why) => {
+                outcomes.iter_mut().for_each(|one| store::warn(one, vec![(*why).to_owned()]));
+            }
+            store::Plan::In(target) => {
+                let stored =
+                    store::store(&self.archives, target, outcomes, single, allowance).await;
+                let kept = "the outputs are in S3 all the same";
+                record.archived(stored.map_err(|e| match to.uri {
+                    Some(_) => e.context(kept),
+                    None => e,
+                })?);
+                return Ok(true);
+            }
         }
-        Ok(outcomes)
+        Ok(to.uri.is_some())
     }
+}
+
+/// Where the outputs of an input go.
+struct Destinations<'a> {
+    /// Into S3 or a folder.
+    uri: Option<&'a str>,
+    /// Into an archive.
+    plan: store::Plan,
+}
+
+/// The outputs of all outcomes.
+fn taken(outcomes: &mut [InputOutcome]) -> Vec<Artifact> {
+    outcomes.iter_mut().flat_map(|outcome| std::mem::take(&mut outcome.artifacts)).collect()
+}
+
+/// Notes for the audit what was made.
+async fn note_made(outcomes: &[InputOutcome], to: &Destinations<'_>, record: &Record) {
+    let artifacts = || outcomes.iter().flat_map(|outcome| &outcome.artifacts);
+    let outputs: Vec<Bytes> = artifacts().map(|artifact| artifact.bytes.clone()).collect();
+    let digests = tokio::task::spawn_blocking(move || audit::digests(&outputs)).await;
+    record.made(artifacts(), digests.unwrap_or_default(), to.uri.is_some());
 }
 
 /// Where an image is, and which volume of its series is meant.

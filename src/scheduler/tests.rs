@@ -56,6 +56,7 @@ fn request(id: &str) -> InferenceRequest {
         outputs: Vec::new(),
         segments: Vec::new(),
         output_uri: None,
+        store: crate::archive::Store::Unsaid,
         policy: crate::policy::PolicyChoice::default(),
         single: false,
     }

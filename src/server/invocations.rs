@@ -179,6 +179,7 @@ impl Call<'_> {
             outputs,
             segments: body.segments,
             output_uri: body.output_uri.or_else(|| self.app.http.output_uri.clone()),
+            store: body.store,
             policy: body.policy,
             single: false,
         })

@@ -6,11 +6,12 @@
 
 mod fields;
 
+use crate::archive::{Archive, ServiceUrl, Store, is_datastore_id};
 use crate::dicom::uid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::PolicyChoice;
 use crate::request::{Input, OutputKind, is_s3_uri};
-use fields::{Fields, Image, Images, Label, List, Object, Text};
+use fields::{Fields, Image, Images, Label, List, Object, StoreField, Text};
 
 /// Longest JSON path repeated in an error: its last part may be a field the client made up.
 const LONGEST_PATH: usize = 120;
@@ -28,6 +29,8 @@ pub(super) struct Body {
     pub segments: Vec<String>,
     /// Field `outputS3Uri`.
     pub output_uri: Option<String>,
+    /// Field `store`.
+    pub store: Store,
     /// Field `policy`.
     pub policy: PolicyChoice,
 }
@@ -41,6 +44,7 @@ impl Body {
             outputs: Vec::new(),
             segments: Vec::new(),
             output_uri: None,
+            store: Store::Unsaid,
             policy: PolicyChoice::default(),
         }
     }
@@ -63,6 +67,7 @@ impl Body {
             outputs: if self.outputs.is_empty() { inner.outputs } else { self.outputs },
             segments: if self.segments.is_empty() { inner.segments } else { self.segments },
             output_uri: self.output_uri.or(inner.output_uri),
+            store: self.store.or(inner.store),
             policy: self.policy.or(inner.policy),
         }
     }
@@ -119,6 +124,7 @@ pub(super) fn parse(body: &[u8], most_inputs: usize) -> Result<Body> {
         outputs: outputs(fields.outputs)?,
         segments: segments(fields.segments)?,
         output_uri,
+        store: fields.store.map_or(Ok(Store::Unsaid), store)?,
         policy: fields.policy.map(|Object(policy)| policy).unwrap_or_default(),
     })
 }
@@ -253,8 +259,7 @@ fn missing(path: &str, field: &str) -> Error {
 }
 
 fn check_id(path: &str, field: &str, id: &str) -> Result<()> {
-    let usable = |b: u8| b.is_ascii_digit() || b.is_ascii_lowercase();
-    if id.len() == 32 && id.bytes().all(usable) {
+    if is_datastore_id(id) {
         return Ok(());
     }
     Err(invalid(&below(path, field), "must be 32 characters of 0-9 and a-z"))
@@ -282,6 +287,23 @@ fn segments<const MOST: usize>(wanted: Option<List<Label, MOST>>) -> Result<Vec<
         return Err(invalid("segments", "lists nothing; leave it out for all of the model's"));
     }
     Ok(wanted.into_iter().map(|Text(label)| label).collect())
+}
+
+fn store(field: StoreField) -> Result<Store> {
+    match field {
+        StoreField::Flag(true) => Ok(Store::In(Archive::Input)),
+        StoreField::Flag(false) => Ok(Store::Nowhere),
+        StoreField::Datastore(Text(id)) => {
+            check_id("store", "datastoreId", &id)?;
+            Ok(Store::In(Archive::Datastore(id)))
+        }
+        StoreField::Service(Text(url)) => {
+            let problem =
+                "must be http(s)://HOST[:PORT][/PATH] without credentials, query, `..` or `%`";
+            let url = ServiceUrl::parse(&url).ok_or_else(|| invalid("store.dicomweb", problem))?;
+            Ok(Store::In(Archive::Service(url)))
+        }
+    }
 }
 
 /// What is wrong at `path`, in words of serde's error that do not come from the body.

@@ -155,8 +155,8 @@ impl Intercept for PlainHost {
     }
 }
 
-/// Whether a URL's host is one of the service's public names, to which `runtime-` belongs.
-fn is_service_name(url: &str) -> bool {
+/// Whether a URL's host is one of HealthImaging's public names, to which `runtime-` belongs.
+pub fn is_service_name(url: &str) -> bool {
     let host = url.split_once("://").map_or(url, |(_, rest)| rest);
     host.starts_with("medical-imaging.") || host.starts_with("medical-imaging-fips.")
 }

@@ -22,6 +22,8 @@ pub enum Service {
     HealthImaging,
     /// Amazon S3.
     S3,
+    /// Archives by DICOMweb, HealthImaging's own included.
+    DicomWeb,
 }
 
 /// What a client has done so far, for one operation.
@@ -53,6 +55,7 @@ type Source = Box<dyn Fn() -> Vec<CallSample> + Send>;
 pub(super) struct Calls {
     ahi: Counters,
     s3: Counters,
+    dicomweb: Counters,
     source: Mutex<Option<Source>>,
 }
 
@@ -118,6 +121,7 @@ impl Calls {
         Self {
             ahi: Counters::new(names, "ahi", "AWS HealthImaging"),
             s3: Counters::new(names, "s3", "Amazon S3"),
+            dicomweb: Counters::new(names, "dicomweb", "archives by DICOMweb"),
             source: Mutex::new(None),
         }
     }
@@ -133,6 +137,7 @@ impl Calls {
             match sample.service {
                 Service::HealthImaging => self.ahi.show(&sample),
                 Service::S3 => self.s3.show(&sample),
+                Service::DicomWeb => self.dicomweb.show(&sample),
             }
         }
     }

@@ -54,8 +54,16 @@ struct Ending {
     reason: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StoredAs {
+    status: &'static str,
+}
+
 /// Sums of seconds.
 type Sums = Family<Stage, Counter<f64, AtomicU64>>;
+
+/// How many there are of each kind, as others count them.
+type Counts = Box<dyn Fn() -> Vec<(&'static str, u64)> + Send>;
 
 /// Where sums stand that others add up.
 type Steps = Box<dyn Fn() -> Vec<(&'static str, Duration)> + Send>;
@@ -88,6 +96,8 @@ pub struct Metrics {
     connections_ended: Family<Ending, Counter>,
     body_bytes: Gauge,
     calls: Calls,
+    stored: Family<StoredAs, Counter>,
+    storing: Mutex<Option<Counts>>,
 }
 
 /// How things stand when the metrics are asked for.
@@ -188,6 +198,12 @@ impl Metrics {
             ),
             body_bytes: n.add("body_bytes", "Memory that bodies hold", Gauge::default()),
             calls,
+            stored: n.add(
+                "archive_instances",
+                "Instances that archives were given, by what became of them",
+                Family::default(),
+            ),
+            storing: Mutex::default(),
             registry: names.0,
         }
     }
@@ -195,6 +211,11 @@ impl Metrics {
     /// Where the numbers about calls of AWS come from.
     pub fn read_calls_from(&self, source: impl Fn() -> Vec<CallSample> + Send + 'static) {
         self.calls.read_from(source);
+    }
+
+    /// Where the numbers of instances that archives were given come from, by what became of them.
+    pub fn read_stored_from(&self, source: impl Fn() -> Vec<(&'static str, u64)> + Send + 'static) {
+        *self.storing.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(source));
     }
 
     /// Where the sums of the steps of fetching frames come from. A step has one source: this, or
@@ -281,6 +302,10 @@ impl Metrics {
             self.models.get_or_create(&State { state }).set(signed(count as u64));
         }
         self.calls.take();
+        let storing = self.storing.lock().unwrap_or_else(PoisonError::into_inner);
+        for (status, count) in storing.as_ref().map(|read| read()).unwrap_or_default() {
+            show(&self.stored, &StoredAs { status }, count);
+        }
         let fetching = self.fetch_steps.lock().unwrap_or_else(PoisonError::into_inner);
         for (stage, time) in fetching.as_ref().map(|read| read()).unwrap_or_default() {
             let counter = self.frame_steps.get_or_create(&Stage { stage });
@@ -303,6 +328,7 @@ mod tests {
         for _ in 0..2 {
             metrics.spent(&[("decode", Duration::from_millis(250)), ("place", Duration::ZERO)]);
         }
+        metrics.read_stored_from(|| vec![("stored", 3), ("failed", 1)]);
         metrics.read_fetching_from(|| vec![("body", Duration::from_millis(1500))]);
         metrics.read_calls_from(|| {
             let frames = CallSample {
@@ -331,6 +357,7 @@ mod tests {
                 r#"ahi_inference_ahi_calls_total{operation="GetImageFrame"} 7"#,
                 r#"ahi_inference_ahi_retries_total{operation="GetImageFrame"} 2"#,
                 r#"ahi_inference_s3_hedges_total{operation="PutObject"} 3"#,
+                r#"ahi_inference_archive_instances_total{status="failed"} 1"#,
                 "ahi_inference_requests_running 2",
                 r#"ahi_inference_models{state="ready"} 2"#,
             ] {

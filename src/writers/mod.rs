@@ -7,7 +7,6 @@ pub mod nifti;
 pub mod preview;
 pub mod secondary_capture;
 pub mod seg;
-pub mod sink;
 pub mod statistics;
 mod voxels;
 

@@ -271,6 +271,23 @@ def test_the_role_may_do_nothing_else(account):
     assert statements["WriteMetrics"]["Condition"]
 
 
+def test_results_are_stored_where_that_is_said(account):
+    def environment():
+        [model] = account.client("sagemaker").list_models()["Models"]
+        container = account.client("sagemaker").describe_model(ModelName=model["ModelName"])["PrimaryContainer"]
+        return container["Environment"]
+
+    account.up("ct", **PARAMETERS)
+    assert "StoreResults" not in policy(account) and "STORE" not in environment()
+    account.up("ct", StoreResults="on-request")
+    statement = policy(account)["StoreResults"]
+    assert statement["Action"] == "medical-imaging:StoreDICOMStudy"
+    assert statement["Resource"] == f"arn:aws:medical-imaging:us-east-1:123456789012:datastore/{DATASTORE}"
+    assert "STORE" not in environment()
+    account.up("ct", StoreResults="always")
+    assert "StoreResults" in policy(account) and environment()["STORE"] == "input"
+
+
 def test_a_vpc_is_used_where_given(account):
     account.up("ct", **PARAMETERS | {"SubnetIds": "subnet-1,subnet-2", "SecurityGroupIds": "sg-1"})
     there = account.everything()

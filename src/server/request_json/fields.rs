@@ -96,6 +96,7 @@ beside_an_image! {
         segments: Option<List<Label, MOST_SEGMENTS>>,
         #[serde(rename = "outputS3Uri")]
         output_uri: Option<Uri>,
+        store: Option<StoreField>,
         policy: Option<Object<PolicyChoice>>,
     }
 }
@@ -104,6 +105,47 @@ beside_an_image! {
     /// An image, or several under `images`.
     InputFields {
         images: Option<Images>,
+    }
+}
+
+/// `true`, `false`, `{"datastoreId": …}` or `{"dicomweb": …}`.
+pub(super) enum StoreField {
+    Flag(bool),
+    Datastore(AhiId),
+    Service(Uri),
+}
+
+impl<'de> Deserialize<'de> for StoreField {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StoreVisitor)
+    }
+}
+
+struct StoreVisitor;
+
+impl<'de> Visitor<'de> for StoreVisitor {
+    type Value = StoreField;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("true, false, an object of `datastoreId` or one of `dicomweb`")
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, flag: bool) -> Result<StoreField, E> {
+        Ok(StoreField::Flag(flag))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<StoreField, A::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        enum Named {
+            DatastoreId(AhiId),
+            Dicomweb(Uri),
+        }
+        // An enum in the form of a map has exactly one key.
+        Ok(match Named::deserialize(MapAccessDeserializer::new(map))? {
+            Named::DatastoreId(id) => StoreField::Datastore(id),
+            Named::Dicomweb(url) => StoreField::Service(url),
+        })
     }
 }
 

@@ -220,3 +220,49 @@ fn a_volume_and_policies_are_read() {
         assert!(!e.message().contains("average") && !e.message().contains("interpolate\""), "{e}");
     }
 }
+
+#[test]
+fn stores_are_read() {
+    let store = |value: Value| read(json!({"datastoreId": ID, "imageSetId": ID, "store": value}));
+    let said = |value| store(value).unwrap().store;
+    assert_eq!(said(json!(null)), Store::Unsaid);
+    assert_eq!(said(json!(true)), Store::In(Archive::Input));
+    assert_eq!(said(json!(false)), Store::Nowhere);
+    assert_eq!(said(json!({"datastoreId": ID})), Store::In(Archive::Datastore(ID.to_owned())));
+    let Store::In(Archive::Service(url)) =
+        said(json!({"dicomweb": "https://A.example/dicom-web/"}))
+    else {
+        panic!("no service")
+    };
+    assert_eq!(url.to_string(), "https://a.example/dicom-web");
+    for value in [
+        json!("true"),
+        json!(1),
+        json!([]),
+        json!({}),
+        json!({"datastoreId": "Doe^Jane"}),
+        json!({"datastoreId": null}),
+        json!({"datastoreId": ID, "dicomweb": "https://a.example"}),
+        json!({"dicomweb": "https://a.example", "dicomweb2": 1}),
+        json!({"dicomweb": "https://Doe:Jane@a.example"}),
+        json!({"dicomweb": "https://a.example/../Doe"}),
+        json!({"dicomweb": "file:///etc/Doe"}),
+        json!({"dicomweb": format!("https://a.example/{}", "a".repeat(2000))}),
+        json!({"Doe^Jane": "x"}),
+    ] {
+        let error = store(value.clone()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{value}");
+        assert!(error.message().contains("store"), "{value}: {error}");
+        assert!(!format!("{error:?}").contains("Doe"), "{error:?}");
+    }
+}
+
+#[test]
+fn what_is_said_beside_a_request_in_s3_goes_before_it() {
+    let set = json!({"datastoreId": ID, "imageSetId": ID, "store": true});
+    let inner = read(set).unwrap();
+    let outer = |store| read(json!({"s3Uri": "s3://bucket/a.json", "store": store})).unwrap();
+    assert_eq!(outer(json!(false)).over(inner).store, Store::Nowhere);
+    let inner = read(json!({"datastoreId": ID, "imageSetId": ID, "store": true})).unwrap();
+    assert_eq!(outer(json!(null)).over(inner).store, Store::In(Archive::Input));
+}

@@ -9,6 +9,7 @@ mod client;
 mod search;
 mod settings;
 mod stats;
+mod stored;
 
 use std::sync::OnceLock;
 
@@ -21,6 +22,7 @@ use tracing::Instrument;
 pub use client::{AhiClient, ImageSetId};
 pub use settings::AhiSettings;
 pub use stats::{AhiStats, Operation};
+pub use stored::FoundSet;
 
 use super::{BYTES_IN_FLIGHT, EncodedFrame, FRAMES_IN_FLIGHT, ImageSource, Origin};
 use crate::aws::Retry;

@@ -33,8 +33,9 @@ impl AhiClient {
         let mut found = Vec::new();
         let mut next = None;
         loop {
-            let (page, token) =
-                self.page(datastore_id, study_instance_uid, next).await.map_err(named)?;
+            let study =
+                SearchByAttributeValue::DicomStudyInstanceUid(study_instance_uid.to_owned());
+            let (page, token) = self.page(datastore_id, study, next).await.map_err(named)?;
             found.extend(page);
             next = token;
             if next.is_none() {
@@ -65,11 +66,11 @@ impl AhiClient {
         Ok(ids)
     }
 
-    /// One page of the search, and where the next begins.
-    async fn page(
+    /// One page of the image sets that have a value, and where the next begins.
+    pub(super) async fn page(
         &self,
         datastore_id: &str,
-        study: &str,
+        value: SearchByAttributeValue,
         next: Option<String>,
     ) -> Result<(Vec<ImageSetsMetadataSummary>, Option<String>)> {
         let operation = Operation::SearchImageSets;
@@ -78,7 +79,7 @@ impl AhiClient {
             .call(operation)
             .run(async |_| {
                 let filter = SearchFilter::builder()
-                    .values(SearchByAttributeValue::DicomStudyInstanceUid(study.to_owned()))
+                    .values(value.clone())
                     .operator(Operator::Equal)
                     .build()
                     .map_err(|e| Fault::from_build(operation.name(), e))?;

@@ -1,4 +1,5 @@
-//! Finished outputs to where the caller wants them: an S3 prefix or a local folder.
+//! Finished outputs to where the caller wants them: an S3 prefix or a local folder here, archives of
+//! DICOM objects in [`dicomweb`].
 //!
 //! The outputs of an input are written side by side. Where one cannot be written, the others are still
 //! finished and stay: the request fails and says which kinds are there. What is stored is whole and
@@ -6,19 +7,18 @@
 //! might fail as well and needs a permission that nothing else does.
 //!
 //! The caller's URI comes from outside, so only plain names pass: nothing in it or in the output's
-//! file name can climb out of the folder or prefix named. A file is either whole or not there.
+//! file name can climb out of the folder or prefix named.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+pub mod dicomweb;
+mod folder;
+mod s3;
 
-use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{ChecksumAlgorithm, ServerSideEncryption};
+use std::path::PathBuf;
 
-use crate::aws::{Allowance, Call, Fault, Hedge, Patience, S3, S3Operation};
+use crate::aws::{Allowance, S3};
 use crate::config::AccessSettings;
 use crate::error::{Error, ErrorKind, Result};
-use crate::request::{Artifact, OutputKind};
+use crate::request::Artifact;
 
 /// Where outputs go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,26 +67,18 @@ impl Destination {
 /// Writes outputs.
 #[derive(Debug, Clone)]
 pub struct Sink {
-    s3: Option<S3>,
-    /// Account that buckets must belong to.
-    owner: Option<String>,
-    /// KMS key that objects are encrypted with; as the bucket says where absent.
-    kms_key: Option<String>,
+    objects: Option<s3::Objects>,
 }
 
 impl Sink {
     /// One that writes to S3, too, as `settings` want it.
     pub fn new(s3: S3, settings: &AccessSettings) -> Self {
-        Self {
-            s3: Some(s3),
-            owner: settings.output_owner.clone(),
-            kms_key: settings.output_kms_key.clone(),
-        }
+        Self { objects: Some(s3::Objects::new(s3, settings)) }
     }
 
     /// One that writes to folders alone.
     pub fn folders() -> Self {
-        Self { s3: None, owner: None, kms_key: None }
+        Self { objects: None }
     }
 
     /// Writes outputs below `output_uri` under their file names, side by side, and notes in each where
@@ -113,7 +105,7 @@ impl Sink {
             match written {
                 Ok(uri) => artifact.uri = Some(uri),
                 Err(e) => {
-                    let e = e.context(format_args!("storing {}", name(artifact.kind)));
+                    let e = e.context(format_args!("storing {}", artifact.kind.name()));
                     failed = failed.or(Some(e));
                 }
             }
@@ -135,65 +127,17 @@ impl Sink {
             Destination::S3 { bucket, prefix } => {
                 let key =
                     if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
-                self.put(artifact, bucket, &key, allowance).await?;
+                let objects = self.objects.as_ref().ok_or_else(|| {
+                    let what = "no S3 client is set up to write outputs with";
+                    Error::new(ErrorKind::Configuration, what)
+                })?;
+                objects.put(artifact, bucket, &key, allowance).await?;
                 Ok(format!("s3://{bucket}/{key}"))
             }
-            Destination::Folder(folder) => write_file(artifact, folder.clone()).await,
+            Destination::Folder(folder) => folder::write(artifact, folder.clone()).await,
         }
     }
-
-    /// Puts an object. It is in memory, and a second request with the same bytes changes nothing, so
-    /// one that is late gets another beside it.
-    async fn put(
-        &self,
-        artifact: &Artifact,
-        bucket: &str,
-        key: &str,
-        allowance: &Allowance,
-    ) -> Result<()> {
-        let s3 = self.s3.as_ref().ok_or_else(|| {
-            Error::new(ErrorKind::Configuration, "no S3 client is set up to write outputs with")
-        })?;
-        let operation = S3Operation::PutObject;
-        let sending = |per_second: usize| {
-            Duration::from_secs_f64(artifact.bytes.len() as f64 / per_second as f64)
-        };
-        let usual = s3.patience();
-        let patience = Patience {
-            silence: usual.silence + sending(SLOWEST),
-            attempt_timeout: usual.attempt_timeout + sending(SLOWEST),
-            ..usual.clone()
-        };
-        let late = Hedge::After(LATE + sending(4 * SLOWEST));
-        let call = Call { patience: &patience, ..s3.call(operation, allowance, late) };
-        call.run(async |_| {
-            s3.sdk()
-                .put_object()
-                .bucket(bucket)
-                .key(key)
-                .content_type(artifact.media_type)
-                .checksum_algorithm(ChecksumAlgorithm::Sha256)
-                .set_expected_bucket_owner(self.owner.clone())
-                .set_server_side_encryption(
-                    self.kms_key.as_ref().map(|_| ServerSideEncryption::AwsKms),
-                )
-                .set_ssekms_key_id(self.kms_key.clone())
-                .body(ByteStream::from(artifact.bytes.clone()))
-                .send()
-                .await
-                .map_err(|e| Fault::from_sdk(operation.name(), &e))
-        })
-        .await
-        .map(|_| ())
-        .map_err(|e| e.with("bucket", bucket).with("field", "outputS3Uri"))
-    }
 }
-
-/// Bytes that a usable connection sends in a second, at the least.
-const SLOWEST: usize = 1 << 20;
-
-/// An object that is sent and not acknowledged for that long is late.
-const LATE: Duration = Duration::from_secs(2);
 
 /// Says which outputs are stored and which are not, where there are several. Kinds and not keys: those
 /// are often made of names of patients.
@@ -201,9 +145,9 @@ fn tell(error: Error, artifacts: &[Artifact]) -> Error {
     if artifacts.len() < 2 {
         return error;
     }
-    let kinds = |stored: bool| -> Vec<String> {
+    let kinds = |stored: bool| -> Vec<&str> {
         let meant = artifacts.iter().filter(|artifact| artifact.uri.is_some() == stored);
-        meant.map(|artifact| name(artifact.kind)).collect()
+        meant.map(|artifact| artifact.kind.name()).collect()
     };
     let (stored, missing) = (kinds(true), kinds(false));
     let what = match &stored[..] {
@@ -215,49 +159,6 @@ fn tell(error: Error, artifacts: &[Artifact]) -> Error {
         ),
     };
     error.context(what).with("stored", stored).with("notStored", missing)
-}
-
-/// A kind of output as requests name it.
-fn name(kind: OutputKind) -> String {
-    let named = serde_json::to_value(kind).ok();
-    named
-        .and_then(|name| name.as_str().map(str::to_owned))
-        .unwrap_or_else(|| "an output".to_owned())
-}
-
-async fn write_file(artifact: &Artifact, folder: PathBuf) -> Result<String> {
-    let (name, bytes) = (artifact.file_name.clone(), artifact.bytes.clone());
-    tokio::task::spawn_blocking(move || replace_file(&folder, &name, &bytes))
-        .await
-        .map_err(|e| Error::internal("writing an output was aborted").caused_by(e))?
-}
-
-/// Writes under another name, and renames once the bytes are on the disk.
-fn replace_file(folder: &Path, name: &str, bytes: &[u8]) -> Result<String> {
-    let failed = |what: &str, e: std::io::Error| {
-        let message = format!("cannot {what} {name} in {}: {}", folder.display(), e.kind());
-        Error::new(ErrorKind::Io, message).caused_by(e)
-    };
-    std::fs::create_dir_all(folder).map_err(|e| failed("make the folder for", e))?;
-    let folder_path = folder.canonicalize().map_err(|e| failed("resolve the folder for", e))?;
-    let part = folder_path.join(format!(".{name}.{}.part", uuid::Uuid::new_v4().simple()));
-    let path = folder_path.join(name);
-    let written = std::fs::File::create_new(&part)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        })
-        .and_then(|()| std::fs::rename(&part, &path));
-    if let Err(e) = written {
-        // What is left of it is of no use; the error worth telling is the first.
-        let _ = std::fs::remove_file(&part);
-        return Err(failed("write", e));
-    }
-    // The rename itself is on the disk only once the folder is.
-    std::fs::File::open(&folder_path)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|e| failed("write", e))?;
-    Ok(format!("file://{}", path.display()))
 }
 
 fn check_bucket(bucket: &str) -> Result<()> {
@@ -294,6 +195,7 @@ fn invalid(why: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::OutputKind;
 
     async fn store(artifact: &mut Artifact, uri: &str) -> Result<()> {
         let artifacts = std::slice::from_mut(artifact);
