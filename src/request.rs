@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use crate::archive::Store;
 use crate::error::Error;
@@ -177,10 +178,30 @@ pub struct Artifact {
     pub media_type: &'static str,
     /// File name made of request and instance UID.
     pub file_name: String,
-    /// Its bytes.
+    /// Its bytes; none once it was [released](Self::release).
     pub bytes: bytes::Bytes,
+    /// How many there are, or were.
+    pub size: usize,
+    /// Their SHA-256 in hexadecimal.
+    pub sha256: String,
     /// Where it was written, once it was.
     pub uri: Option<String>,
+}
+
+impl Artifact {
+    /// An output of this kind. Its digest takes processor time.
+    pub fn new(kind: OutputKind, file_name: String, bytes: bytes::Bytes) -> Self {
+        let sha256 = format!("{:x}", Sha256::digest(&bytes));
+        let (media_type, size) = (kind.media_type(), bytes.len());
+        Self { kind, media_type, file_name, bytes, size, sha256, uri: None }
+    }
+
+    /// Gives up the bytes where they are safe elsewhere.
+    pub fn release(&mut self) {
+        if self.uri.is_some() {
+            self.bytes = bytes::Bytes::new();
+        }
+    }
 }
 
 /// The answer to one input.

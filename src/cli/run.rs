@@ -107,7 +107,7 @@ pub async fn run(args: RunArgs) -> Result<()> {
         let outputs: Vec<Value> = outcome
             .artifacts
             .iter()
-            .map(|a| json!({"kind": a.kind, "mediaType": a.media_type, "bytes": a.bytes.len(), "uri": a.uri}))
+            .map(|a| json!({"kind": a.kind, "mediaType": a.media_type, "bytes": a.size, "uri": a.uri}))
             .collect();
         let mut report = std::mem::take(&mut outcome.report);
         report.insert("requestId".to_owned(), json!(request_id));

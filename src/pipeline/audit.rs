@@ -10,7 +10,6 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -103,33 +102,33 @@ impl Record {
     }
 
     /// Notes what was made: into the answer, unless it is to be stored.
-    pub fn made<'a>(
-        &self,
-        artifacts: impl Iterator<Item = &'a Artifact>,
-        digests: Vec<String>,
-        stored: bool,
-    ) {
-        let outputs = artifacts.zip(digests).map(|(artifact, sha256)| Output {
+    pub fn made(&self, artifacts: &[Artifact], stored: bool) {
+        let outputs = artifacts.iter().map(|artifact| Output {
             kind: artifact.kind.name().to_owned(),
             name: artifact.file_name.clone(),
-            bytes: artifact.bytes.len(),
-            sha256,
+            bytes: artifact.size,
+            sha256: artifact.sha256.clone(),
             to: (!stored).then(|| "answer".to_owned()),
             archived: None,
         });
-        self.told().outputs = outputs.collect();
+        self.told().outputs.extend(outputs);
     }
 
-    /// Notes where outputs went, those that did.
+    /// Notes where the outputs that were made last went, those that did.
     pub fn stored(&self, artifacts: &[Artifact]) {
-        for (output, artifact) in self.told().outputs.iter_mut().zip(artifacts) {
+        let mut told = self.told();
+        for (output, artifact) in
+            latest(&mut told.outputs, artifacts.len()).iter_mut().zip(artifacts)
+        {
             output.to = artifact.uri.as_deref().map(place_of);
         }
     }
 
-    /// Notes what an archive did with outputs.
+    /// Notes what an archive did with the outputs that were made last.
     pub fn archived(&self, archived: Vec<Option<String>>) {
-        for (output, archived) in self.told().outputs.iter_mut().zip(archived) {
+        let mut told = self.told();
+        for (output, archived) in latest(&mut told.outputs, archived.len()).iter_mut().zip(archived)
+        {
             output.archived = archived;
         }
     }
@@ -231,9 +230,10 @@ impl Drop for Record {
     }
 }
 
-/// SHA-256 of each, in hexadecimal. Takes processor time.
-pub(super) fn digests(outputs: &[Bytes]) -> Vec<String> {
-    outputs.iter().map(|bytes| format!("{:x}", Sha256::digest(bytes))).collect()
+/// The last of them, as many as were made together.
+fn latest(outputs: &mut [Output], count: usize) -> &mut [Output] {
+    let before = outputs.len().saturating_sub(count);
+    outputs.get_mut(before..).unwrap_or_default()
 }
 
 fn listed<'t>(texts: impl Iterator<Item = Option<&'t str>> + Clone) -> Option<String> {

@@ -5,6 +5,7 @@ mod audit;
 mod chosen;
 pub mod compute;
 mod decoding;
+mod delivery;
 pub mod fetch;
 mod forecast;
 pub mod frames;
@@ -176,14 +177,38 @@ pub async fn run(
     volume: Option<VolumeChoice>,
     job: Job,
 ) -> Result<Vec<InputOutcome>> {
-    run_images(&[Given { name: None, sources: vec![source], volume }], job).await
+    run_images(&[Given { name: None, sources: vec![source], volume }], job, &Keep).await
+}
+
+/// Takes the outcomes of an input as they are made.
+#[async_trait]
+pub trait Deliver: Send + Sync {
+    /// Does with an outcome what is to be done before the next one is made; what is left of it is answered.
+    ///
+    /// # Errors
+    /// Those of what it does; the input has failed then.
+    async fn deliver(&self, outcome: InputOutcome) -> Result<InputOutcome>;
+}
+
+/// Leaves outcomes as they are.
+struct Keep;
+
+#[async_trait]
+impl Deliver for Keep {
+    async fn deliver(&self, outcome: InputOutcome) -> Result<InputOutcome> {
+        Ok(outcome)
+    }
 }
 
 /// Runs one input of several images, each with the name that the model package gives it, or of the
 /// series of one place, among which the package's rules choose. The
 /// result lies on the grid of the model's first image, whose series it refers to. There are several where
 /// the policy says that each volume of a series is segmented.
-pub async fn run_images(given: &[Given<'_>], mut job: Job) -> Result<Vec<InputOutcome>> {
+pub async fn run_images(
+    given: &[Given<'_>],
+    mut job: Job,
+    delivery: &dyn Deliver,
+) -> Result<Vec<InputOutcome>> {
     let mut timings = Timings::default();
     let described = images::described(given, &job.model).await?;
     let ordered = images::in_order(described, &job.model)?;
@@ -191,7 +216,8 @@ pub async fn run_images(given: &[Given<'_>], mut job: Job) -> Result<Vec<InputOu
     timings.end(Stage::Metadata);
     let mut outcomes = Vec::with_capacity(volumes.len());
     for planned in volumes {
-        outcomes.push(segment(planned, job.clone(), std::mem::take(&mut timings)).await?);
+        let outcome = segment(planned, job.clone(), std::mem::take(&mut timings)).await?;
+        outcomes.push(delivery.deliver(outcome).await?);
         // From now on it holds outputs.
         job.patience = Some(PATIENCE);
     }

@@ -298,7 +298,7 @@ impl Finished<'_> {
     /// An output whose file is called `name`, after the request and before its extension.
     fn artifact(&self, kind: OutputKind, name: &str, bytes: Vec<u8>) -> Artifact {
         let file_name = format!("{}-{name}.{}", self.request_id, kind.extension());
-        Artifact { kind, media_type: kind.media_type(), file_name, bytes: bytes.into(), uri: None }
+        Artifact::new(kind, file_name, bytes.into())
     }
 }
 

@@ -2,14 +2,15 @@
 //! they belong.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::audit::{self, Record};
+use super::audit::Record;
+use super::delivery::{Delivery, Destinations};
 use super::{Given, Held, Invoke, Job, PATIENCE, Places, access, images, run_images, store};
 use crate::archive::Archive;
 use crate::aws::Allowance;
@@ -19,7 +20,7 @@ use crate::memory::Account;
 use crate::policy::{PolicyChoice, VolumeChoice};
 use crate::progress::{Progress, Stage};
 use crate::registry::{Lease, Model, Registry};
-use crate::request::{Artifact, InferenceRequest, Input, InputOutcome, Outcome};
+use crate::request::{InferenceRequest, Input, InputOutcome, Outcome};
 use crate::sink::Sink;
 use crate::sink::dicomweb::DicomWeb;
 use crate::source::ImageSource;
@@ -122,7 +123,7 @@ impl Invoke for Service {
             };
             // Waiting for the network ends at once; the CPU part stops at its next window.
             let result = tokio::select! {
-                result = self.input(input, job, &to, &allowance, &record) => result,
+                result = self.input(input, job, to, &allowance, &record) => result,
                 () = cancel.cancelled() => {
                     Err(Error::new(ErrorKind::Cancelled, "the request was cancelled"))
                 }
@@ -206,12 +207,10 @@ impl Service {
         &self,
         input: &Input,
         job: Job,
-        to: &Destinations<'_>,
+        to: Destinations<'_>,
         allowance: &Arc<Allowance>,
         record: &Record,
     ) -> Result<Vec<InputOutcome>> {
-        let (progress, single) = (job.progress.clone(), job.single);
-        let described = described(input);
         let wanted: Vec<(Option<&str>, &Input)> = match input {
             Input::Images(images) => {
                 images.iter().map(|(name, image)| (name.as_deref(), image)).collect()
@@ -238,84 +237,20 @@ impl Service {
                 volume: volume.cloned(),
             })
             .collect();
-        let mut outcomes = run_images(&given, job).await?;
+        let delivery = Delivery {
+            sink: &self.sink,
+            archives: &self.archives,
+            to,
+            allowance,
+            record,
+            progress: job.progress.clone(),
+            input: described(input),
+            single: job.single,
+        };
+        let outcomes = run_images(&given, job, &delivery).await?;
         drop(reading);
-        for outcome in &mut outcomes {
-            let mut report = serde_json::Map::new();
-            report.insert("input".to_owned(), described.clone());
-            report.append(&mut outcome.report);
-            outcome.report = report;
-        }
-        note_made(&outcomes, to, record).await;
-        let started = Instant::now();
-        if self.deliver(&mut outcomes, to, single, allowance, record).await? {
-            progress.took(Stage::Store.name(), started.elapsed().as_secs_f64());
-            progress.advance(Stage::Store, 1, 1);
-        }
         Ok(outcomes)
     }
-
-    /// Brings outputs to where they belong; whether there was anything to do. First to S3, so that they are
-    /// safe whatever the archive says.
-    async fn deliver(
-        &self,
-        outcomes: &mut [InputOutcome],
-        to: &Destinations<'_>,
-        single: bool,
-        allowance: &Arc<Allowance>,
-        record: &Record,
-    ) -> Result<bool> {
-        if let Some(uri) = to.uri {
-            let counts: Vec<usize> = outcomes.iter().map(|one| one.artifacts.len()).collect();
-            let mut artifacts = taken(outcomes);
-            let stored = self.sink.store(&mut artifacts, uri, allowance).await;
-            // Also where one of several failed: the others are there.
-            record.stored(&artifacts);
-            stored?;
-            let mut artifacts = artifacts.into_iter();
-            for (outcome, count) in outcomes.iter_mut().zip(counts) {
-                outcome.artifacts = artifacts.by_ref().take(count).collect();
-            }
-        }
-        match &to.plan {
-            store::Plan::Nowhere => {}
-            store::Plan::NotPossible(why) => {
-                outcomes.iter_mut().for_each(|one| store::warn(one, vec![(*why).to_owned()]));
-            }
-            store::Plan::In(target) => {
-                let stored =
-                    store::store(&self.archives, target, outcomes, single, allowance).await;
-                let kept = "the outputs are in S3 all the same";
-                record.archived(stored.map_err(|e| match to.uri {
-                    Some(_) => e.context(kept),
-                    None => e,
-                })?);
-                return Ok(true);
-            }
-        }
-        Ok(to.uri.is_some())
-    }
-}
-
-/// Where the outputs of an input go.
-struct Destinations<'a> {
-    /// Into S3 or a folder.
-    uri: Option<&'a str>,
-    /// Into an archive.
-    plan: store::Plan,
-}
-
-/// The outputs of all outcomes.
-fn taken(outcomes: &mut [InputOutcome]) -> Vec<Artifact> {
-    outcomes.iter_mut().flat_map(|outcome| std::mem::take(&mut outcome.artifacts)).collect()
-}
-
-/// Notes for the audit what was made.
-async fn note_made(outcomes: &[InputOutcome], to: &Destinations<'_>, record: &Record) {
-    let artifacts = || outcomes.iter().flat_map(|outcome| &outcome.artifacts);
-    let outputs: Vec<Bytes> = artifacts().map(|artifact| artifact.bytes.clone()).collect();
-    let digests = tokio::task::spawn_blocking(move || audit::digests(&outputs)).await;
-    record.made(artifacts(), digests.unwrap_or_default(), to.uri.is_some());
 }
 
 /// Where an image is, and which volume of its series is meant.

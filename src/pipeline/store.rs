@@ -95,24 +95,24 @@ fn datastore(input: &Input) -> Option<&str> {
     }
 }
 
-/// Stores the DICOM outputs of an input's outcomes, and reports it in each. Those that are in the archive
-/// and nowhere else get its URL. What the audit says of each output is returned, in the order of the outcomes.
+/// Stores the DICOM outputs of an outcome, and reports it there. Those that are in the archive and nowhere
+/// else get its URL. What the audit says of each output is returned, in their order.
 ///
 /// # Errors
 /// Those of [`DicomWeb::store`]; `Upstream` where `single` leaves no room for telling of a refusal.
 pub(super) async fn store(
     archives: &DicomWeb,
     target: &Target,
-    outcomes: &mut [InputOutcome],
+    outcome: &mut InputOutcome,
     single: bool,
     allowance: &Arc<Allowance>,
 ) -> Result<Vec<Option<String>>> {
-    let mut instances = Vec::new();
-    for artifact in outcomes.iter().flat_map(|outcome| &outcome.artifacts) {
-        if artifact.media_type == DICOM {
-            instances.push(instance(artifact)?);
-        }
-    }
+    let instances: Vec<Instance> = outcome
+        .artifacts
+        .iter()
+        .filter(|artifact| artifact.media_type == DICOM)
+        .map(instance)
+        .collect::<Result<_>>()?;
     if instances.is_empty() {
         // Outputs that are not for archives: nobody asked for these to be stored.
         return Ok(Vec::new());
@@ -130,44 +130,35 @@ pub(super) async fn store(
     }
     let mut told = instances.iter().zip(&stored.outcomes);
     let mut audit = Vec::new();
-    for outcome in outcomes {
-        let mut of_this = Vec::new();
-        for artifact in &mut outcome.artifacts {
-            let stored = (artifact.media_type == DICOM).then(|| told.next()).flatten();
-            audit.push(stored.map(|(_, o)| format!("{} {}", target.name(), o.status.name())));
-            if let Some((instance, outcome)) = stored {
-                if outcome.status.is_there() && artifact.uri.is_none() {
-                    artifact.uri = Some(archives.url_of(target, instance));
-                }
-                of_this.push((instance, outcome));
-            }
+    for artifact in &mut outcome.artifacts {
+        let of_this = (artifact.media_type == DICOM).then(|| told.next()).flatten();
+        audit.push(of_this.map(|(_, o)| format!("{} {}", target.name(), o.status.name())));
+        if let Some((instance, outcome)) = of_this
+            && outcome.status.is_there()
+            && artifact.uri.is_none()
+        {
+            artifact.uri = Some(archives.url_of(target, instance));
         }
-        let series: Vec<&str> =
-            of_this.iter().map(|(i, _)| i.series_instance_uid.as_str()).collect();
-        let sets: Vec<Value> = stored
-            .image_sets
-            .iter()
-            .filter(|set| series.contains(&set.series_instance_uid.as_str()))
-            .map(|set| {
-                json!({
-                    "imageSetId": set.image_set_id,
-                    "isPrimary": set.is_primary,
-                    "seriesInstanceUID": set.series_instance_uid,
-                })
-            })
-            .collect();
-        let mut warnings = stored.warnings.clone();
-        warnings.extend(of_this.iter().filter_map(|(i, o)| warning(i, o)));
-        warn(outcome, warnings);
-        let mut report = json!({
-            "destination": target.describe(),
-            "instances": of_this.iter().map(|(i, o)| described(i, o)).collect::<Vec<_>>(),
-        });
-        if matches!(target, Target::Datastore(_)) {
-            report["imageSets"] = sets.into();
-        }
-        outcome.report.insert("store".to_owned(), report);
     }
+    let told = || instances.iter().zip(&stored.outcomes);
+    let mut report = json!({
+        "destination": target.describe(),
+        "instances": told().map(|(i, o)| described(i, o)).collect::<Vec<_>>(),
+    });
+    if matches!(target, Target::Datastore(_)) {
+        let sets = stored.image_sets.iter().map(|set| {
+            json!({
+                "imageSetId": set.image_set_id,
+                "isPrimary": set.is_primary,
+                "seriesInstanceUID": set.series_instance_uid,
+            })
+        });
+        report["imageSets"] = sets.collect();
+    }
+    let mut warnings = stored.warnings.clone();
+    warnings.extend(told().filter_map(|(i, o)| warning(i, o)));
+    warn(outcome, warnings);
+    outcome.report.insert("store".to_owned(), report);
     Ok(audit)
 }
 

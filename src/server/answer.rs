@@ -1,6 +1,6 @@
 //! Outcomes as HTTP answers: the JSON report with the outputs in it, or one output itself.
 //!
-//! Digests and base64 take processor time; call these functions on a thread that may block.
+//! Base64 takes processor time; call these functions on a thread that may block.
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
@@ -9,7 +9,6 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 use super::status;
 use crate::error::{Error, ErrorKind, Result};
@@ -104,8 +103,8 @@ fn describe(artifact: &Artifact) -> Map<String, Value> {
     add("kind", json!(artifact.kind));
     add("mediaType", artifact.media_type.into());
     add("fileName", artifact.file_name.clone().into());
-    add("bytes", artifact.bytes.len().into());
-    add("sha256", format!("{:x}", Sha256::digest(&artifact.bytes)).into());
+    add("bytes", artifact.size.into());
+    add("sha256", artifact.sha256.clone().into());
     if let Some(uri) = &artifact.uri {
         add("uri", uri.clone().into());
     }
@@ -134,10 +133,9 @@ fn warn(report: &mut Map<String, Value>, artifact: &Artifact) {
     let warning = format!(
         "{} ({} bytes) is not in this answer, which would become too large; set outputS3Uri, or \
          accept application/dicom for a single segmentation",
-        artifact.file_name,
-        artifact.bytes.len()
+        artifact.file_name, artifact.size
     );
-    tracing::warn!(bytes = artifact.bytes.len(), "an output does not fit into the answer");
+    tracing::warn!(bytes = artifact.size, "an output does not fit into the answer");
     let warnings = report.entry("warnings").or_insert_with(|| json!([]));
     if let Some(list) = warnings.as_array_mut() {
         list.push(warning.into());

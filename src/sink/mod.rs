@@ -203,13 +203,8 @@ mod tests {
     }
 
     fn artifact(name: &str) -> Artifact {
-        Artifact {
-            kind: OutputKind::DicomSeg,
-            media_type: "application/dicom",
-            file_name: name.to_owned(),
-            bytes: bytes::Bytes::from_static(b"seg"),
-            uri: None,
-        }
+        let bytes = bytes::Bytes::from_static(b"seg");
+        Artifact::new(OutputKind::DicomSeg, name.to_owned(), bytes)
     }
 
     #[test]

@@ -67,13 +67,8 @@ async fn store(artifacts: &mut [Artifact], uri: &str, s3: &S3) -> Result<(), Err
 }
 
 fn artifact() -> Artifact {
-    Artifact {
-        kind: OutputKind::DicomSeg,
-        media_type: "application/dicom",
-        file_name: "1.2.3.dcm".to_owned(),
-        bytes: Bytes::from_static(b"segmentation"),
-        uri: None,
-    }
+    let bytes = Bytes::from_static(b"segmentation");
+    Artifact::new(OutputKind::DicomSeg, "1.2.3.dcm".to_owned(), bytes)
 }
 
 #[tokio::test]

@@ -128,15 +128,9 @@ fn outcome(request: InferenceRequest, model: String, bytes: &[u8]) -> Outcome {
         artifacts: kinds
             .iter()
             .map(|&kind| {
-                let media_type = kind.media_type();
                 let file_name = format!("{index}.{}", kind.extension());
-                Artifact {
-                    kind,
-                    media_type,
-                    uri: request.output_uri.as_ref().map(|to| format!("{to}/{file_name}")),
-                    file_name,
-                    bytes: bytes.to_vec().into(),
-                }
+                let uri = request.output_uri.as_ref().map(|to| format!("{to}/{file_name}"));
+                Artifact { uri, ..Artifact::new(kind, file_name, bytes.to_vec().into()) }
             })
             .collect(),
     };
