@@ -163,9 +163,9 @@ impl Updates {
             });
         }
         // All are made before the first is kept.
-        let mut changed = vec![self.changed(service, datastore, set, "UPDATED")?];
+        let mut changed = vec![self.changed(service, datastore, set)?];
         for other in others {
-            changed.push(self.changed(service, datastore, other, "UPDATED")?);
+            changed.push(self.changed(service, datastore, other)?);
         }
         for (set, instances) in &changed {
             let (store, id) = (&service.store, &set.image_set_id);
@@ -182,7 +182,6 @@ impl Updates {
         service: &Service,
         datastore: &str,
         mut set: ImageSet,
-        status: &str,
     ) -> Result<(ImageSet, Vec<FlatInstance>), Failure> {
         let mut all = instances(service, datastore, &set)?;
         self.remove(&mut all)?;
@@ -194,7 +193,7 @@ impl Updates {
             ErrorKind::Internal | ErrorKind::Io => Failure::internal(&e),
             _ => Failure::validation(e.message()),
         })?;
-        set.advance(status);
+        set.advance("UPDATED");
         set.forced = self.force;
         set.tags = documents::search_tags(&all);
         Ok((set, all))
