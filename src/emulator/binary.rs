@@ -24,7 +24,7 @@ pub(super) fn frames(file: &Bytes, dataset: &Dataset, number: usize) -> Option<V
     let bytes = bits.checked_mul(number)?.div_ceil(8);
     let start = native_pixels_at_end(file, bytes as u64)?;
     let data = file.slice(start..start.checked_add(bytes)?);
-    if bits % 8 == 0 {
+    if bits.is_multiple_of(8) {
         let frame = bits / 8;
         return Some((0..number).map(|i| data.slice(i * frame..(i + 1) * frame)).collect());
     }
@@ -41,7 +41,7 @@ fn take(data: &[u8], from: usize, bits: usize) -> Vec<u8> {
             (word >> shift) as u8
         })
         .collect();
-    if let Some(last) = out.last_mut().filter(|_| bits % 8 != 0) {
+    if let Some(last) = out.last_mut().filter(|_| !bits.is_multiple_of(8)) {
         *last &= (1 << (bits % 8)) - 1;
     }
     out

@@ -63,7 +63,7 @@ struct Copying<'a> {
 /// Where it goes.
 enum Destination {
     New { is_primary: bool },
-    There(ImageSet),
+    There(Box<ImageSet>),
 }
 
 impl<'a> Copying<'a> {
@@ -117,7 +117,7 @@ impl<'a> Copying<'a> {
             return Err(Failure::validation("source and destination are the same image set"));
         }
         let set = latest(self.service, self.datastore, id, text("latestVersionId"))?;
-        Ok(Destination::There(set))
+        Ok(Destination::There(Box::new(set)))
     }
 
     /// The primary image set of the series, or a new one.
@@ -136,7 +136,8 @@ impl<'a> Copying<'a> {
         }
         const SERIES: &str = "DICOMSeriesInstanceUID";
         let same = sets.into_iter().find(|set| set.tags.get(SERIES) == tags.get(SERIES));
-        Ok(same.map_or(Destination::New { is_primary: true }, Destination::There))
+        Ok(same
+            .map_or(Destination::New { is_primary: true }, |set| Destination::There(Box::new(set))))
     }
 
     fn run(&self, destination: Destination, force: bool) -> Result<ImageSet, Failure> {
@@ -150,7 +151,7 @@ impl<'a> Copying<'a> {
             Destination::There(mut set) => {
                 let before = instances(self.service, self.datastore, &set)?;
                 set.advance("COPIED");
-                (set, before)
+                (*set, before)
             }
         };
         set.forced = force;

@@ -103,50 +103,64 @@ fn without_image(file: &Bytes) -> Result<Stored> {
 }
 
 fn image(instance: P10Instance, format: StorageFormat) -> Result<Stored> {
+    let as_they_came = match stored_frames(&instance, format)? {
+        Frames::Encoded(transfer_syntax, frames) => {
+            let dataset = instance.dataset;
+            return Ok(Stored { dataset, transfer_syntax, frames, warning: None });
+        }
+        Frames::AsTheyCame(warning) => warning,
+    };
     let P10Instance { dataset, transfer_syntax, frames, .. } = instance;
-    let stays = RETAINED.contains(&transfer_syntax.as_str()) || transfer_syntax.starts_with(VIDEO);
+    let frames = frames.into_iter().map(|data| (described(&dataset, &data), data)).collect();
+    let transfer_syntax = without_implicit_vr(&transfer_syntax).to_owned();
+    Ok(Stored { dataset, transfer_syntax, frames, warning: as_they_came })
+}
+
+/// Frames are the same with and without VRs beside them.
+fn without_implicit_vr(transfer_syntax: &str) -> &str {
+    match transfer_syntax {
+        uids::IMPLICIT_VR_LITTLE_ENDIAN => uids::EXPLICIT_VR_LITTLE_ENDIAN,
+        other => other,
+    }
+}
+
+/// What becomes of the frames of an image.
+enum Frames {
+    /// They can be decoded: as they are stored, in this transfer syntax.
+    Encoded(String, Vec<(FrameEntry, Bytes)>),
+    /// They stay, with a warning where they should not.
+    AsTheyCame(Option<Warning>),
+}
+
+fn stored_frames(instance: &P10Instance, format: StorageFormat) -> Result<Frames> {
+    let P10Instance { dataset, transfer_syntax, frames, .. } = instance;
     let is_colour = dataset.integer(tags::SAMPLES_PER_PIXEL).is_some_and(|samples| samples != 1);
-    let mut warning = None;
-    let transcoded = match FrameFormat::from_dataset(&dataset) {
-        _ if is_colour => None,
-        // Of those that stay, what can be decoded is described better.
-        Ok(pixels) => {
-            let stays = stays || pixels.float || pixels.bits_allocated > 16;
-            let to = if stays { None } else { Some(format) };
-            let one = |data: &Bytes| encode_frame(&transfer_syntax, data, &pixels, to);
-            match frames.iter().map(one).collect::<Result<Vec<_>>>() {
-                Ok(encoded) => {
-                    let syntax = match to {
-                        None => transfer_syntax.clone(),
-                        Some(StorageFormat::Htj2k) => uids::HTJ2K_LOSSLESS_RPCL.to_owned(),
-                        Some(StorageFormat::Jpeg2000) => uids::JPEG2000_LOSSLESS.to_owned(),
-                    };
-                    Some((syntax, encoded))
-                }
-                // A defect of this program is none of the image.
-                Err(e) if e.kind() == ErrorKind::Internal => return Err(e),
-                Err(_) if stays => None,
-                Err(e) => {
-                    warning = Some(cannot_transcode(&e));
-                    None
-                }
-            }
-        }
-        Err(_) if stays => None,
-        Err(e) => {
-            warning = Some(cannot_transcode(&e));
-            None
-        }
+    let stay = is_colour
+        || RETAINED.contains(&transfer_syntax.as_str())
+        || transfer_syntax.starts_with(VIDEO);
+    let unreadable = |e: Error| match e.kind() {
+        // A defect of this program, or of its machine, is none of the image.
+        ErrorKind::Internal | ErrorKind::Io => Err(e),
+        _ if stay => Ok(Frames::AsTheyCame(None)),
+        _ => Ok(Frames::AsTheyCame(Some(cannot_transcode(&e)))),
     };
-    let (transfer_syntax, frames) = match transcoded {
-        Some(transcoded) => transcoded,
-        None => {
-            let as_they_came =
-                frames.into_iter().map(|data| (described(&dataset, &data), data)).collect();
-            (transfer_syntax, as_they_came)
-        }
+    let pixels = match FrameFormat::from_dataset(dataset) {
+        Ok(pixels) => pixels,
+        Err(e) => return unreadable(e),
     };
-    Ok(Stored { dataset, transfer_syntax, frames, warning })
+    // What stays is decoded all the same, to be described better.
+    let to = (!stay && !pixels.float && pixels.bits_allocated <= 16).then_some(format);
+    let one = |data: &Bytes| encode_frame(transfer_syntax, data, &pixels, to);
+    let encoded = match frames.iter().map(one).collect::<Result<Vec<_>>>() {
+        Ok(encoded) => encoded,
+        Err(e) => return unreadable(e),
+    };
+    let syntax = match to {
+        None => without_implicit_vr(transfer_syntax),
+        Some(StorageFormat::Htj2k) => uids::HTJ2K_LOSSLESS_RPCL,
+        Some(StorageFormat::Jpeg2000) => uids::JPEG2000_LOSSLESS,
+    };
+    Ok(Frames::Encoded(syntax.to_owned(), encoded))
 }
 
 /// An image whose pixel data is not that of whole frames of whole bytes: a binary segmentation, or one that

@@ -198,3 +198,61 @@ pub(super) fn merged(mut all: Vec<FlatInstance>, others: Vec<FlatInstance>) -> V
     }
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use dicom_core::{DataElement, PrimitiveValue, VR};
+    use dicom_dictionary_std::{tags, uids};
+
+    use super::*;
+    use crate::dicom::Dataset;
+    use crate::dicom::p10::{P10Writer, PixelForm};
+    use crate::emulator::encode::encode;
+    use crate::emulator::store::StorageFormat;
+
+    /// A report: its UID, its series and its patient.
+    fn report((uid, series, patient): (&str, &str, &str)) -> Encoded {
+        let text = |tag, vr, value: &str| DataElement::new(tag, vr, PrimitiveValue::from(value));
+        let dataset = Dataset::from_element_iter([
+            text(tags::SOP_CLASS_UID, VR::UI, uids::BASIC_TEXT_SR_STORAGE),
+            text(tags::SOP_INSTANCE_UID, VR::UI, uid),
+            text(tags::STUDY_INSTANCE_UID, VR::UI, "1.1"),
+            text(tags::SERIES_INSTANCE_UID, VR::UI, series),
+            text(tags::PATIENT_ID, VR::LO, patient),
+        ]);
+        let syntax = uids::EXPLICIT_VR_LITTLE_ENDIAN;
+        let out = Cursor::new(Vec::new());
+        let writer = P10Writer::new(out, dataset, syntax, PixelForm::None).unwrap();
+        let file = writer.finish().unwrap().into_inner();
+        encode(&file.into(), StorageFormat::Htj2k).unwrap().unwrap()
+    }
+
+    #[test]
+    fn instances_join_what_they_agree_with() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let datastore = store.create_datastore("d", StorageFormat::Htj2k).unwrap().datastore_id;
+        let given = |instances: &[(&str, &str, &str)]| {
+            let encoded = instances.iter().map(|one| report(*one)).enumerate().collect();
+            place(&store, &datastore, encoded).unwrap()
+        };
+        let [first] = &given(&[("1.3", "1.2", "a"), ("1.4", "1.2", "a")])[..] else { panic!() };
+        assert_eq!((first.version, first.is_primary, first.instances), (1, true, 2));
+        // The same again, and another one, are another version; the one given twice counts once.
+        let again = given(&[("1.3", "1.2", "a"), ("1.5", "1.2", "a"), ("1.3", "1.2", "a")]);
+        let [again] = &again[..] else { panic!() };
+        assert_eq!((&again.image_set_id, again.version), (&first.image_set_id, 2));
+        assert_eq!((again.instances, &again.members[..]), (2, &[0, 1, 2][..]));
+        let set = store.image_set(&datastore, &first.image_set_id).unwrap().unwrap();
+        assert_eq!(set.tags["DICOMNumberOfStudyRelatedInstances"], 3);
+        assert_eq!(set.at(1).unwrap().tags["DICOMNumberOfStudyRelatedInstances"], 2);
+        // Another patient's, of this series and of another one of the study, are not primary.
+        for other in [("1.6", "1.2", "b"), ("1.7", "1.9", "b")] {
+            let [placed] = &given(&[other])[..] else { panic!() };
+            assert!(!placed.is_primary && placed.image_set_id != first.image_set_id);
+        }
+        assert_eq!(given(&[("1.8", "1.9", "a"), ("1.9", "1.9", "b")]).len(), 2);
+    }
+}

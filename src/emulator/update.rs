@@ -129,60 +129,23 @@ impl Updates {
 
     /// Whether the image set may be changed like this.
     fn check(&self, set: &ImageSet) -> Result<(), Failure> {
-        let Self { updatable, removable, force, whole_study } = self;
-        if *updatable == Named::default() && *removable == Named::default() {
+        let touched = Touched::of(&self.updatable, &self.removable);
+        if self.updatable == Named::default() && self.removable == Named::default() {
             return Err(Failure::validation("DICOMUpdates names nothing to change"));
         }
-        let both = [updatable, removable];
-        let levels = |pick: fn(&Named) -> &Map<String, Value>| {
-            both.into_iter().flat_map(move |named| pick(named).keys().map(String::as_str))
-        };
-        let of_instances = || {
-            let all = both.into_iter().flat_map(|named| named.instances.values());
-            all.flat_map(|instance| instance.dicom.keys().map(String::as_str))
-        };
-        let (patient, study) = (levels(|n| &n.patient), levels(|n| &n.study));
-        let (study_again, mut series) = (levels(|n| &n.study), levels(|n| &n.series));
-        if patient.chain(study).chain(levels(|n| &n.series)).any(flat::is_private_key) {
-            return Err(Failure::validation("private attributes are those of instances"));
+        touched.check_levels()?;
+        let private = touched.instances.iter().any(|key| flat::is_private_key(key));
+        let identifying = touched.updates_uid || touched.study.contains(&"StudyID");
+        if (private || identifying) && !self.force {
+            let problem = "UIDs, StudyID and private attributes are changed with force";
+            return Err(Failure::validation(problem));
         }
-        if of_instances().any(flat::is_private_key) && !force {
-            return Err(Failure::validation("private attributes are changed with force"));
+        if set.is_primary {
+            return touched.check_primary(self.whole_study);
         }
-        let updated = [&updatable.study, &updatable.series]
-            .into_iter()
-            .chain(updatable.instances.values().map(|instance| &instance.dicom));
-        let updated: Vec<&str> = updated.flat_map(|map| map.keys().map(String::as_str)).collect();
-        let has_uid = updated.iter().any(|key| UIDS.contains(key));
-        if (has_uid || updated.contains(&"StudyID")) && !force {
-            return Err(Failure::validation("UIDs and StudyID are changed with force"));
-        }
-        if !set.is_primary {
-            return match whole_study {
-                true => Err(Failure::validation(
-                    "includeStudyImageSets is for primary image sets, which this one is not",
-                )),
-                false => Ok(()),
-            };
-        }
-        if has_uid {
-            return Err(Failure::validation("UIDs of primary image sets cannot be changed"));
-        }
-        if series.next().is_some() {
-            return Err(Failure::validation(
-                "attributes of the series of primary image sets cannot be changed",
-            ));
-        }
-        let mut common =
-            levels(|n| &n.patient).chain(study_again.filter(|key| OF_STUDY.contains(key)));
-        if common.next().is_some() && !whole_study {
-            return Err(Failure::validation(
-                "what is common to the primary image sets of a study is changed in all of them: set \
-                 includeStudyImageSets",
-            ));
-        }
-        if *whole_study && of_instances().next().is_some() {
-            return Err(Failure::validation("includeStudyImageSets does not go with instances"));
+        if self.whole_study {
+            let problem = "includeStudyImageSets is for primary image sets, which this one is not";
+            return Err(Failure::validation(problem));
         }
         Ok(())
     }
@@ -200,9 +163,9 @@ impl Updates {
             });
         }
         // All are made before the first is kept.
-        let mut changed = vec![self.changed(service, datastore, set, "UPDATED")?];
+        let mut changed = vec![self.changed(service, datastore, set)?];
         for other in others {
-            changed.push(self.changed(service, datastore, other, "UPDATED")?);
+            changed.push(self.changed(service, datastore, other)?);
         }
         for (set, instances) in &changed {
             let (store, id) = (&service.store, &set.image_set_id);
@@ -219,7 +182,6 @@ impl Updates {
         service: &Service,
         datastore: &str,
         mut set: ImageSet,
-        status: &str,
     ) -> Result<(ImageSet, Vec<FlatInstance>), Failure> {
         let mut all = instances(service, datastore, &set)?;
         self.remove(&mut all)?;
@@ -231,7 +193,7 @@ impl Updates {
             ErrorKind::Internal | ErrorKind::Io => Failure::internal(&e),
             _ => Failure::validation(e.message()),
         })?;
-        set.advance(status);
+        set.advance("UPDATED");
         set.forced = self.force;
         set.tags = documents::search_tags(&all);
         Ok((set, all))
@@ -286,6 +248,68 @@ impl Updates {
             if let Some(uid) = named.dicom.get("SOPInstanceUID").and_then(Value::as_str) {
                 uid.clone_into(&mut flat.uid);
             }
+        }
+        Ok(())
+    }
+}
+
+/// The attributes that an update names, by their levels.
+struct Touched<'a> {
+    patient: Vec<&'a str>,
+    study: Vec<&'a str>,
+    series: Vec<&'a str>,
+    instances: Vec<&'a str>,
+    /// Whether one of them is a UID.
+    updates_uid: bool,
+}
+
+impl<'a> Touched<'a> {
+    fn of(updatable: &'a Named, removable: &'a Named) -> Self {
+        let both = [updatable, removable];
+        let keys = |pick: fn(&Named) -> &Map<String, Value>| -> Vec<&'a str> {
+            both.into_iter().flat_map(|named| pick(named).keys().map(String::as_str)).collect()
+        };
+        let (patient, study, series) =
+            (keys(|n| &n.patient), keys(|n| &n.study), keys(|n| &n.series));
+        let of_instances = both.into_iter().flat_map(|named| named.instances.values());
+        let instances: Vec<&str> =
+            of_instances.flat_map(|named| named.dicom.keys().map(String::as_str)).collect();
+        let has_uid = |keys: &[&str]| keys.iter().any(|key| UIDS.contains(key));
+        let updates_uid = has_uid(&study) || has_uid(&series) || has_uid(&instances);
+        Self { patient, study, series, instances, updates_uid }
+    }
+
+    /// Whether the attributes are those of the levels they are named at.
+    fn check_levels(&self) -> Result<(), Failure> {
+        let mut above = [&self.patient, &self.study, &self.series].into_iter().flatten();
+        if above.any(|key| flat::is_private_key(key)) {
+            return Err(Failure::validation("private attributes are those of instances"));
+        }
+        if self.instances.iter().any(|key| flat::stands_above_instances(key)) {
+            return Err(Failure::validation(
+                "an attribute of the patient, the study or the series is named at an instance",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether a primary image set may be changed like this.
+    fn check_primary(&self, whole_study: bool) -> Result<(), Failure> {
+        if self.updates_uid || !self.series.is_empty() {
+            return Err(Failure::validation(
+                "UIDs and attributes of the series of primary image sets cannot be changed",
+            ));
+        }
+        let is_common = |key: &&str| OF_STUDY.contains(key);
+        let is_common = !self.patient.is_empty() || self.study.iter().any(is_common);
+        if is_common && !whole_study {
+            return Err(Failure::validation(
+                "what is common to the primary image sets of a study is changed in all of them: set \
+                 includeStudyImageSets",
+            ));
+        }
+        if whole_study && !self.instances.is_empty() {
+            return Err(Failure::validation("includeStudyImageSets does not go with instances"));
         }
         Ok(())
     }

@@ -51,7 +51,8 @@ class Cloud:
     def use(self, datastore):
         self.datastore = datastore
         self.url = f"{self.address}/datastore/{datastore}"
-        self.web = DICOMwebClient(self.url, session=self.http)
+        # It changes its session's headers: Host loses its port.
+        self.web = DICOMwebClient(self.url, session=session())
 
     def store(self, *files, study=None, accept="application/dicom+json"):
         """Stores files as the parts of one request."""
@@ -194,6 +195,7 @@ def test_metadata_and_bulk_data(cloud, slices):
             assert one[element.tag].value == element.value, element.keyword
     metadata = cloud.web.retrieve_instance_metadata(*of, private.SOPInstanceUID)
     assert metadata["00191002"] == {"vr": "LO", "Value": ["small"]} and "7FE00010" not in metadata
+    [metadata] = cloud.http.get(f"{cloud.path(private)}/metadata", headers=JSON).json()
     url = metadata["00191001"]["BulkDataURI"]
     assert cloud.http.get(url, headers={"Accept": "application/octet-stream"}).content == b"ab" * 600_000
     assert cloud.http.get(f"{url}0").status_code == 404
@@ -278,12 +280,14 @@ def test_refusals(cloud, slices):
 def test_what_conflicts_is_retrieved_by_its_image_set(cloud, slices):
     cloud.store(encoded(slices[0]))
     other = pydicom.dcmread(pydicom.filebase.DicomBytesIO(encoded(slices[0])))
-    other.PatientID = "another"
+    other.PatientID, other.SOPInstanceUID = "another", generate_uid()
+    other.file_meta.MediaStorageSOPInstanceUID = other.SOPInstanceUID
     stored = cloud.store(encoded(other)).json()
     [primary] = cloud.sets(isPrimary=True)
     [second] = cloud.sets(isPrimary=False)
     assert stored["00081199"]["Value"][0]["00081190"]["Value"][0].endswith(f"?imageSetId={second['imageSetId']}")
     assert cloud.file(slices[0], "application/dicom").content == encoded(slices[0])
+    assert cloud.file(other).status_code == 404
     assert cloud.file(other, "application/dicom", imageSetId=second["imageSetId"]).content == encoded(other)
     # Once it agrees, it can be promoted.
     ids = {"datastoreId": cloud.datastore, "imageSetId": second["imageSetId"]}
@@ -296,7 +300,12 @@ def test_what_conflicts_is_retrieved_by_its_image_set(cloud, slices):
     change = {"SchemaVersion": 1.1, "Patient": {"DICOM": {"PatientID": slices[0].PatientID}}}
     assert update({"updatableAttributes": json.dumps(change).encode()}, "1")["latestVersionId"] == "2"
     made = cloud.ahi.copy_image_set(**promote, copyImageSetInformation={"sourceImageSet": {"latestVersionId": "2"}})
-    assert made["destinationImageSetProperties"]["imageSetId"] == primary["imageSetId"]
+    made = made["destinationImageSetProperties"]
+    assert (made["imageSetId"], made["latestVersionId"]) == (primary["imageSetId"], "2")
+    assert cloud.file(other).status_code == 200 and len(cloud.web.search_for_instances()) == 2
+    # An instance is in an image set once.
+    with pytest.raises(cloud.ahi.exceptions.ValidationException):
+        cloud.ahi.copy_image_set(**promote, copyImageSetInformation={"sourceImageSet": {"latestVersionId": "2"}})
 
 
 def test_image_sets_are_copied(cloud, slices):

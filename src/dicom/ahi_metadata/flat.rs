@@ -220,6 +220,11 @@ fn above_instances() -> impl Iterator<Item = &'static str> {
     PATIENT.iter().chain(&STUDY).chain(&SERIES).filter_map(|tag| keyword(*tag))
 }
 
+/// Whether an attribute is one of the patient, the study or the series.
+pub fn stands_above_instances(key: &str) -> bool {
+    above_instances().any(|keyword| keyword == key)
+}
+
 /// Whether `key` is one of a private attribute: a tag whose group is odd.
 pub fn is_private_key(key: &str) -> bool {
     let group = || key.get(..4).and_then(|group| u16::from_str_radix(group, 16).ok());
