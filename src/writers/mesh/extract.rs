@@ -1,9 +1,9 @@
 //! Marching cubes over a mask, two planes of it at a time.
 
-use super::Surface;
 use super::bits::{Plane, following, ones};
 use super::cases::{EDGES, Edge, triangles};
 use super::grid::Grid;
+use super::surface::Surface;
 use crate::error::{Error, Result};
 
 /// The surface of a mask: [`Surface::vertices`] are half-way between the centres of two voxels, in

@@ -1,6 +1,6 @@
 //! Volume, area and normals of closed surfaces.
 
-use super::Surface;
+use super::surface::Surface;
 
 /// The volume inside, in the cube of the vertices' unit; negative where triangles face inwards.
 pub(super) fn volume(surface: &Surface) -> f64 {

@@ -29,6 +29,7 @@ mod measure;
 mod place;
 mod smooth;
 mod stl;
+mod surface;
 #[cfg(test)]
 mod tests;
 
@@ -47,17 +48,6 @@ pub fn most_vertices(voxels: u64) -> u64 {
     const MOST: u64 = 4_000_000;
     const LEAST: u64 = 100_000;
     (voxels / 10).clamp(LEAST, MOST)
-}
-
-/// A triangle mesh in voxels.
-#[derive(Debug, Clone, Default)]
-struct Surface {
-    /// Axes (X, Y, Z), from the centre of the first voxel of a box.
-    vertices: Vec<[f32; 3]>,
-    /// Indices of vertices, counterclockwise from outside where the axes are right-handed.
-    triangles: Vec<[u32; 3]>,
-    /// Number of voxels inside.
-    voxels: u64,
 }
 
 /// One segment to make a mesh of.

@@ -1,7 +1,7 @@
 //! Surfaces from voxels to the patient.
 
-use super::Surface;
 use super::measure::normals;
+use super::surface::Surface;
 use crate::error::{Error, ErrorKind, Result};
 use crate::volume::affine::{cross, dot, lps_ras, norm};
 use crate::volume::{Affine, Geometry};

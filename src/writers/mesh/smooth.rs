@@ -14,8 +14,8 @@
 //! the voxels on both sides of the border. The correction of volume may use a little more, [`REACH`],
 //! which only structures as thin as one voxel need.
 
-use super::Surface;
 use super::measure::{area, normals, volume};
+use super::surface::Surface;
 
 /// Farther than that, in voxels, the filter moves no vertex.
 const LEASH: f32 = 0.35;

@@ -6,6 +6,7 @@ use ndarray::Array3;
 use proptest::prelude::*;
 
 use super::grid::MaskGrid;
+use super::surface::Surface;
 use super::*;
 use crate::volume::Geometry;
 

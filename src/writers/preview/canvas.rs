@@ -11,7 +11,7 @@ use embedded_graphics::mono_font::{MonoFont, MonoTextStyle};
 use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
 use embedded_graphics::text::{Baseline, Text};
 
-use super::Picture;
+use super::picture::Picture;
 
 /// The font, of Latin-1; a character that it lacks is shown as a question mark.
 const FONT: &MonoFont = &FONT_7X13;

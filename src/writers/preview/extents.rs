@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::Labelled;
+use super::labelled::Labelled;
 
 /// Voxels of one segment.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,8 +2,10 @@
 
 use super::canvas::{CHARACTER, Canvas};
 use super::panel::Panel;
+use super::picture::Picture;
+use super::scene::Scene;
 use super::view::View;
-use super::{Picture, Scene, Window};
+use super::window::Window;
 
 /// The most pixels of a panel along each axis.
 const LARGEST_PANEL: usize = 388;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
+use super::scene::Scene;
 use super::view::View;
-use super::{Scene, Window};
+use super::window::Window;
 
 /// A plane sampled at the pixels of a panel.
 pub(super) struct Panel {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use ndarray::Array3;
 
 use super::*;
-use crate::volume::Affine;
+use crate::volume::{Affine, Geometry};
 
 struct Map(Array3<u8>);
 

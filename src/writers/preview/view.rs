@@ -1,6 +1,6 @@
 //! Which planes are shown, and how they are turned.
 
-use super::Extent;
+use super::extents::Extent;
 use crate::volume::affine::norm;
 use crate::volume::{Affine, Geometry};
 
