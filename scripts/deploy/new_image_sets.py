@@ -82,7 +82,7 @@ class Settings:
         fields = json.loads(environment["REQUEST_FIELDS"] or "{}")
         if not isinstance(fields, dict) or "inputs" in fields:
             raise ValueError("REQUEST_FIELDS is a JSON object with what a request has beside its inputs")
-        if environment["STORE_RESULTS"] == "true":
+        if environment["STORE_RESULTS"] != "never":
             fields.setdefault("store", True)
         return cls(
             datastore=environment["DATASTORE_ID"], endpoint=environment["ENDPOINT_NAME"],

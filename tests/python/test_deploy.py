@@ -271,6 +271,25 @@ def test_the_role_may_do_nothing_else(account):
     assert statements["WriteMetrics"]["Condition"]
 
 
+def test_a_vpc_is_used_where_given(account):
+    account.up("ct", **PARAMETERS | {"SubnetIds": "subnet-1,subnet-2", "SecurityGroupIds": "sg-1"})
+    there = account.everything()
+    model = account.client("sagemaker").describe_model(ModelName=there["models"][0])
+    assert model["VpcConfig"] == {"Subnets": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]}
+    assert any("ec2:CreateNetworkInterface" in s["Action"] for s in policy(account).values())
+
+
+def test_wrong_parameters_are_named(account):
+    done = account.deploy("up", "ct", "ImageTagg=x")
+    assert done.returncode == 1 and "ImageTagg" in done.stderr and "ImageTag," in done.stderr
+    done = account.deploy("up", "ct", "ImageTag")
+    assert done.returncode == 1 and "KEY=VALUE" in done.stderr
+    done = account.deploy("up", "ct", "ImageTag=x")
+    assert done.returncode == 1 and "needs DataBucket, DatastoreId, ModelBucket, ModelKey" in done.stderr
+    assert account.deploy("show", "ct").returncode == 1
+    assert account.everything()["stacks"] == []
+
+
 class Watched:
     """An endpoint that new image sets go to.
 
@@ -307,7 +326,7 @@ class Watched:
 
 def test_new_image_sets_come_to_the_endpoint(account, monkeypatch, tmp_path):
     before = account.everything()
-    watched = Watched(account, StoreResults="true", Modalities="CT,MR", SettleSeconds=0)
+    watched = Watched(account, StoreResults="on-request", Modalities="CT,MR", SettleSeconds=0)
     function = watched.function()
     print(json.dumps(watched.there, indent=1))
     assert "ct-async-new-image-sets" in watched.there["alarms"]
@@ -414,22 +433,3 @@ def test_new_image_sets_are_off_unless_they_are_wanted_and_possible(account):
     there = account.everything()
     assert there["stacks"] == ["ct"] and not there["rules"] and not there["queues"] and not there["functions"]
     assert "Contents" not in account.client("s3").list_objects_v2(Bucket="models")
-
-
-def test_a_vpc_is_used_where_given(account):
-    account.up("ct", **PARAMETERS | {"SubnetIds": "subnet-1,subnet-2", "SecurityGroupIds": "sg-1"})
-    there = account.everything()
-    model = account.client("sagemaker").describe_model(ModelName=there["models"][0])
-    assert model["VpcConfig"] == {"Subnets": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]}
-    assert any("ec2:CreateNetworkInterface" in s["Action"] for s in policy(account).values())
-
-
-def test_wrong_parameters_are_named(account):
-    done = account.deploy("up", "ct", "ImageTagg=x")
-    assert done.returncode == 1 and "ImageTagg" in done.stderr and "ImageTag," in done.stderr
-    done = account.deploy("up", "ct", "ImageTag")
-    assert done.returncode == 1 and "KEY=VALUE" in done.stderr
-    done = account.deploy("up", "ct", "ImageTag=x")
-    assert done.returncode == 1 and "needs DataBucket, DatastoreId, ModelBucket, ModelKey" in done.stderr
-    assert account.deploy("show", "ct").returncode == 1
-    assert account.everything()["stacks"] == []

@@ -21,7 +21,7 @@ STORAGE = "1.2.840.10008.5.1.4.1.1."
 SETTINGS = {
     "DATASTORE_ID": DATASTORE, "ENDPOINT_NAME": "ct-async", "REQUEST_BUCKET": "data",
     "REQUEST_PREFIX": "requests/new-image-sets/ct-async/", "REQUEST_FIELDS": "", "REQUEST_TIMEOUT": "1800",
-    "STORE_RESULTS": "true", "KMS_KEY_ARN": "", "MODALITIES": "CT,MR", "MIN_SLICES": "20", "DERIVED_IMAGES": "false",
+    "STORE_RESULTS": "on-request", "KMS_KEY_ARN": "", "MODALITIES": "CT,MR", "MIN_SLICES": "20", "DERIVED_IMAGES": "false",
 }
 
 RULES = new_image_sets.Rules(frozenset({"CT", "MR"}), 20, False)
@@ -138,7 +138,7 @@ def test_an_event_may_spell_its_identifier_as_the_api_does(account):
 def test_fields_of_the_request(account):
     account.store.add(IMAGE_SET, document())
     account.configure(
-        STORE_RESULTS="false", REQUEST_FIELDS='{"model": "lungs", "outputs": ["dicom-seg"]}',
+        STORE_RESULTS="never", REQUEST_FIELDS='{"model": "lungs", "outputs": ["dicom-seg"]}',
         KMS_KEY_ARN="arn:aws:kms:us-east-1:123456789012:key/k",
     )
     assert account.outcome() == ("sent", None)

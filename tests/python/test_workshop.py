@@ -371,7 +371,7 @@ def test_new_image_sets(workshop, monkeypatch, capsys):
     settings = {
         "DATASTORE_ID": workshop.datastore, "ENDPOINT_NAME": "workshop-async", "REQUEST_BUCKET": "workshop-input",
         "REQUEST_PREFIX": "requests/new/", "REQUEST_FIELDS": '{"outputS3Uri": "s3://workshop-results/new"}',
-        "REQUEST_TIMEOUT": "300", "STORE_RESULTS": "false", "KMS_KEY_ARN": "", "MODALITIES": "CT", "MIN_SLICES": "20",
+        "REQUEST_TIMEOUT": "300", "STORE_RESULTS": "never", "KMS_KEY_ARN": "", "MODALITIES": "CT", "MIN_SLICES": "20",
         "DERIVED_IMAGES": "false", "AWS_ENDPOINT_URL_MEDICAL_IMAGING": workshop.ahi.meta.endpoint_url,
         "AWS_ENDPOINT_URL_S3": workshop.s3.meta.endpoint_url,
         "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": workshop.runtime.meta.endpoint_url,
