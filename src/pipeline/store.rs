@@ -248,6 +248,7 @@ mod tests {
             inputs,
             model: None,
             outputs,
+            segments: Vec::new(),
             output_uri: None,
             store,
             policy: PolicyChoice::default(),
