@@ -8,9 +8,14 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 venv=$ROOT/target/venv
 requirements=$ROOT/tests/python/requirements.txt
 
-# dicom3tools has dciodvfy, which checks DICOM objects against their definitions; Orthanc is the archive that
-# the tests store in.
-apt_install build-essential ca-certificates curl dicom3tools orthanc orthanc-dicomweb python3 python3-venv
+# dicom3tools has dciodvfy, which checks DICOM objects against their definitions.
+apt_install build-essential ca-certificates curl dicom3tools python3 python3-venv
+# Orthanc is an archive for tests, which start it themselves and are skipped without it. The service that its
+# package would start is not wanted; one that is there already is left alone.
+if ! dpkg-query -W -f '${Status}' orthanc 2>/dev/null | grep -q 'ok installed' && [ -d /run/systemd/system ]; then
+    as_root systemctl mask orthanc.service >&2 || true
+fi
+(apt_install orthanc orthanc-dicomweb) || say "without Orthanc: tests that need it are skipped"
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || die "Python 3.10 or newer is needed"
 
 # What was installed, and with which Python.

@@ -239,6 +239,7 @@ mod tests {
             inputs,
             model: None,
             outputs,
+            segments: Vec::new(),
             output_uri: None,
             store,
             policy: PolicyChoice::default(),

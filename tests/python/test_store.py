@@ -18,6 +18,7 @@ from botocore.credentials import Credentials
 
 import tiny
 from archives import MISSING, Orthanc, StandIn
+from faulty import Fault, Faulty
 from local import emulate, get, open_url, post, serve
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -167,11 +168,12 @@ def test_healthimaging_keeps_what_was_made(images, ahi, server):
     assert sets_of(ahi, datastore, series) == [found]
 
 
-def test_requests_to_healthimaging_are_signed(images, model, ahi, archive):
+def test_requests_to_healthimaging_are_signed(images, ahi, archive, tmp_path):
     """Against botocore's own signature. The stand-in makes no image set, which is told."""
     endpoint = archive.url.removesuffix("/dicom-web")
     settings = {"AHI_DICOMWEB_ENDPOINT_URL": endpoint, "AWS_SESSION_TOKEN": "session", "AWS_REGION": "eu-west-1"}
-    with serve(model, ahi.address, **settings) as server:
+    # Another model makes other instances than those that are there.
+    with serve(tiny.bundle(tmp_path / "model", 6), ahi.address, **settings) as server:
         result = result_of(server, images.request, True)
     assert statuses(result) == ["stored"] and result["store"]["imageSets"] == []
     assert any("no image set" in warning for warning in result["warnings"])
@@ -190,6 +192,39 @@ def test_requests_to_healthimaging_are_signed(images, model, ahi, archive):
     auth = SigV4Auth(Credentials("test", "test", "session"), "medical-imaging", "eu-west-1")
     canonical = auth.canonical_request(request)
     assert auth.signature(auth.string_to_sign(request, canonical), request) == signature
+
+
+class Once(Faulty):
+    """A proxy whose fault is met once."""
+
+    def drawn(self, what, body):
+        fault, chance = super().drawn(what, body)
+        if fault:
+            self.faults = []
+        return fault, chance
+
+
+def test_healthimaging_keeps_nothing_twice(images, ahi, tmp_path):
+    faults = ("reset", "truncate", "stall", "unavailable", "throttle")
+    for number, _ in enumerate(faults, 11):
+        tiny.bundle(tmp_path / f"models/m{number}", number)
+    datastore = images.request["datastoreId"]
+    with Once(ahi.address, "ahi") as proxy:
+        settings = {"AHI_DICOMWEB_ENDPOINT_URL": proxy.address, "STORE_TIMEOUT": "3"}
+        with serve(tmp_path / "models", ahi.address, **settings) as server:
+            for number, kind in enumerate(faults, 11):
+                proxy.faults = [Fault(kind, where="POST .*/studies/")]
+                result = result_of(server, images.request, True, model=f"m{number}")
+                assert statuses(result) == ["stored"] and proxy.injected[kind] == 1, (kind, result["store"])
+                [stored], [image_set] = result["store"]["instances"], result["store"]["imageSets"]
+                [found] = sets_of(ahi, datastore, stored["seriesInstanceUID"])
+                assert (found["imageSetId"], found["version"]) == (image_set["imageSetId"], 1), kind
+
+
+def test_a_data_store_that_is_not_there_is_told(images, server):
+    status, answer = ask(server, images.request, {"datastoreId": "f" * 32})
+    assert (status, answer["error"]["code"]) == (404, "not_found"), answer
+    assert answer["error"]["details"]["datastoreId"] == "f" * 32
 
 
 # What goes wrong, with a stand-in.
