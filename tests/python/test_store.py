@@ -22,6 +22,7 @@ from faulty import Fault, Faulty
 from local import emulate, get, open_url, post, serve
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 needs_orthanc = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 
 
@@ -283,6 +284,26 @@ def test_refused_instances_are_told_and_given(images, server):
     status, _, body = post(
         server.address, images.request | {"store": {"dicomweb": archive.url}}, Accept="application/dicom")
     assert status == 502 and "0122H" in json.loads(body)["error"]["message"]
+
+
+def test_one_instance_that_is_refused_does_not_lose_the_others(images, server):
+    archive = server.archive
+    archive.refused = {SECONDARY_CAPTURE: 0xA900}
+    kinds = ["dicom-seg", "secondary-capture", "preview"]
+    result = result_of(server, images.request, {"dicomweb": archive.url}, outputs=kinds)
+    told = {one["kind"]: one for one in result["store"]["instances"]}
+    assert told["dicom-seg"]["status"] == "stored" and told["secondary-capture"]["status"] == "failed"
+    assert "A900H" in told["secondary-capture"]["reason"]
+    seg, capture, preview = result["outputs"]
+    assert archive.digests() == [seg["sha256"]] and "data" not in seg
+    # What no archive has is in the answer.
+    assert capture["data"] and preview["data"]
+    # Once it is taken, it alone is sent.
+    archive.refused = {}
+    again = result_of(server, images.request, {"dicomweb": archive.url}, outputs=kinds)
+    assert {one["kind"]: one["status"] for one in again["store"]["instances"]} == {
+        "dicom-seg": "already", "secondary-capture": "stored"}
+    assert all(len(kept) == 1 for kept in archive.kept.values()) and len(archive.kept) == 2
 
 
 def test_warnings_are_told(images, server):
