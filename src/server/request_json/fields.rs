@@ -136,16 +136,17 @@ impl<'de> Visitor<'de> for StoreVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<StoreField, A::Error> {
         #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        enum Named {
-            DatastoreId(AhiId),
-            Dicomweb(Uri),
+        #[serde(rename_all = "camelCase", deny_unknown_fields)]
+        struct Named {
+            datastore_id: Option<AhiId>,
+            dicomweb: Option<Uri>,
         }
-        // An enum in the form of a map has exactly one key.
-        Ok(match Named::deserialize(MapAccessDeserializer::new(map))? {
-            Named::DatastoreId(id) => StoreField::Datastore(id),
-            Named::Dicomweb(url) => StoreField::Service(url),
-        })
+        match Named::deserialize(MapAccessDeserializer::new(map))? {
+            Named { datastore_id: Some(id), dicomweb: None } => Ok(StoreField::Datastore(id)),
+            Named { datastore_id: None, dicomweb: Some(url) } => Ok(StoreField::Service(url)),
+            Named { datastore_id: None, .. } => Err(A::Error::invalid_length(0, &self)),
+            Named { .. } => Err(A::Error::invalid_length(2, &self)),
+        }
     }
 }
 

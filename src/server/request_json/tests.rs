@@ -248,7 +248,7 @@ fn stores_are_read() {
         json!({"dicomweb": "https://a.example/../Doe"}),
         json!({"dicomweb": "file:///etc/Doe"}),
         json!({"dicomweb": format!("https://a.example/{}", "a".repeat(2000))}),
-        json!({"Doe^Jane": "x"}),
+        json!({"bucket": "Doe^Jane"}),
     ] {
         let error = store(value.clone()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{value}");
