@@ -183,7 +183,7 @@ mod tests {
             (r#"{"segments": [{"label": "a", "color": [1, 2, 300]}]}"#, "segments[0].color[2]"),
             (r#"{"segments": [{"segmentLabel": "a"}]}"#, "segments[0]"),
             (r#"{"segments": [{"label": "a", "channel": 1}]}"#, "segments[0]"),
-            (r#"{"outputs": ["stl"]}"#, "outputs[0]"),
+            (r#"{"outputs": ["mesh"]}"#, "outputs[0]"),
             (r#"{"seriesDescription": ""}"#, "seriesDescription"),
             (r#"{"algorithm": {"name": "a", "version": " "}}"#, "algorithm.version"),
             (r#"{} {}"#, "trailing"),

@@ -301,7 +301,8 @@ async fn an_image_set_retains_them_and_they_are_fetched_as_they_were() {
         let source = AhiSource::new(client(endpoint).await, id, None).unwrap();
         assert_eq!(voxels(&source).await.unwrap(), expected, "{kind}");
         let series = Arc::new(source.series().await.unwrap());
-        assert_eq!(series.instances[0].transfer_syntax, IMPLICIT);
+        // Implicit VR is no form in which HealthImaging keeps an image.
+        assert_eq!(series.instances[0].transfer_syntax, EXPLICIT);
         for pixels in [Pixels::Decoded, Pixels::Stored] {
             let out = TempDir::new().unwrap();
             let plan = fetch::Plan { pixels, at_once: 4, writing: Arc::new(()) };
