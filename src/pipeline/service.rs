@@ -100,6 +100,10 @@ impl Invoke for Service {
                 model: model.clone(),
                 outputs: request.outputs.clone(),
                 segments: request.segments.clone(),
+                encoding: {
+                    let choice = request.segmentation.or(model.segmentation);
+                    choice.transfer_syntax.unwrap_or_default()
+                },
                 fresh_uids: self.fresh_uids,
                 policy: request.policy.or(model.policy).or(self.policy).decided(),
                 request_id: match request.inputs.len() {
