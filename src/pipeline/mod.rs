@@ -132,18 +132,9 @@ impl Job {
         }
     }
 
-    /// What to make. An answer that has room for one result only is a segmentation, of the type that the package
-    /// lists first.
+    /// What to make.
     fn kinds(&self) -> Vec<OutputKind> {
-        let listed = &self.model.outputs;
-        match (self.outputs.is_empty(), self.single) {
-            (false, _) => self.outputs.clone(),
-            (true, false) => listed.clone(),
-            (true, true) => {
-                let segmentation = listed.iter().copied().find(|kind| kind.is_segmentation());
-                vec![segmentation.unwrap_or(OutputKind::DicomSeg)]
-            }
-        }
+        outputs::kinds(&self.outputs, self.single, &self.model.outputs)
     }
 }
 

@@ -340,6 +340,23 @@ fn source_slices<'s>(series: &'s Series, plan: &Plan) -> Vec<SourceSlice<'s>> {
     plan.slices.iter().map(slice).collect()
 }
 
+/// What to make for a request that wants `outputs`, of a package that lists `listed`. An answer that has room for a
+/// single result is a segmentation, of the type that the package lists first.
+pub(super) fn kinds(
+    outputs: &[OutputKind],
+    single: bool,
+    listed: &[OutputKind],
+) -> Vec<OutputKind> {
+    match (outputs.is_empty(), single) {
+        (false, _) => outputs.to_vec(),
+        (true, false) => listed.to_vec(),
+        (true, true) => {
+            let segmentation = listed.iter().copied().find(|kind| kind.is_segmentation());
+            vec![segmentation.unwrap_or(OutputKind::DicomSeg)]
+        }
+    }
+}
+
 /// Refuses kinds that cannot be made of the results of a model, of which this many segments are wanted, before
 /// anything is fetched.
 ///

@@ -12,7 +12,9 @@ use ahi_inference::writers::{Label, Voxels};
 use dicom_dictionary_std::{tags, uids};
 use ndarray::Array3;
 
-use super::round_trip::{fixture_folder, leave_sources, source_position, try_write, write_seg};
+use super::round_trip::{
+    fixture_folder, leave_sources, read, source_position, try_write, write_seg,
+};
 use super::sources::{AXIAL, along, blocks, child, segment, segments, single_frames, slices};
 
 const ENCODINGS: [(&str, FrameEncoding); 3] = [
@@ -136,7 +138,7 @@ fn a_label_map_describes_its_background_and_each_segment() {
 
     // What both types say of a segment is the same, and so is what is tracked.
     let binary = written(&others);
-    let other = read_bytes(&binary.bytes).unwrap().dataset;
+    let other = read(&binary);
     assert_eq!(items(&other, tags::SEGMENT_SEQUENCE), &described[1..]);
     assert_eq!(binary.summary.voxels_per_segment, seg.summary.voxels_per_segment);
     assert_ne!(binary.summary.series_instance_uid, seg.summary.series_instance_uid);

@@ -20,7 +20,7 @@ fn what_does_not_belong_together_is_refused() {
     let refused = |slices: &[SourceSlice], labels: &Array3<u8>| {
         try_write(Voxels::Labels(labels.view()), slices, &segments, &options).unwrap_err()
     };
-    let refusal = |instances: &[Instance], labels| refused(&slices(instances), labels);
+    let refusal = |instances: &[Instance], labels: &Array3<u8>| refused(&slices(instances), labels);
     let good = single_frames(17, 13, AXIAL, &along(2, 10.0, 2.5, 3));
     let changed = |tag, vr, values: &[&str]| {
         let mut instances = good.clone();

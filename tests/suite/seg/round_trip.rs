@@ -28,6 +28,12 @@ pub(crate) fn try_write<L: Label>(
 ) -> Result<Vec<Seg>, Error> {
     let mut algorithm = Algorithm::new("spleen_ct_segmentation", "0.5.3");
     algorithm.parameters = Some(PARAMETERS.to_owned());
+    // As short-lived as what else is referred to.
+    let voxels = match &voxels {
+        Voxels::Labels(labels) => Voxels::Labels(labels.view()),
+        Voxels::Masks(masks) => Voxels::Masks(masks.view()),
+        Voxels::Sets { codes, members } => Voxels::Sets { codes: codes.view(), members },
+    };
     write(&SegRequest {
         voxels,
         slices,
