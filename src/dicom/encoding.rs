@@ -8,7 +8,7 @@ use serde::Deserialize;
 pub enum FrameEncoding {
     /// Pixels as they are: Explicit VR Little Endian.
     Native,
-    /// RLE Lossless (PS3.5 annex G): a label map shrinks to a fiftieth, and every toolkit reads it.
+    /// RLE Lossless (PS3.5 annex G): a label map of a head shrinks to a thirtieth, and every toolkit reads it.
     #[default]
     Rle,
     /// High-Throughput JPEG 2000 (Lossless Only).
