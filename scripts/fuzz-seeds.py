@@ -114,7 +114,8 @@ def requests():
     images = {"T1": {"datastoreId": "d" * 32, "imageSetId": "i" * 32, "versionId": "1"}, "T2": {"s3Uri": "s3://b/k"}}
     inputs = [{"datastoreId": "d" * 32, "imageSetId": "i" * 32}, {"images": images}, {"images": list(images.values())},
               {"datastoreId": "d" * 32, "studyInstanceUID": "1.2", "seriesInstanceUID": "1.2.3"}]  # fmt: skip
-    options = {"model": "m", "outputs": ["dicom-seg", "nifti"], "outputS3Uri": "s3://b/p"}
+    options = {"model": "m", "outputs": ["dicom-seg", "nifti"], "segmentation": {"transferSyntax": "rle"},
+               "outputS3Uri": "s3://b/p"}
     for body in ({"inputs": inputs, **options}, {**inputs[0], **options}, {"s3Uri": "s3://b/k.json"}):
         yield json.dumps(body).encode()
 
@@ -127,7 +128,7 @@ EXPRESSIONS = [
 
 
 def bundles(shared):
-    serving = {"segments": [{"label": "spleen", "color": [1, 2, 3]}], "outputs": ["dicom-seg"],
+    serving = {"segments": [{"label": "spleen", "color": [1, 2, 3]}], "outputs": ["dicom-seg"], "segmentation": {"transferSyntax": "native"},
                "images": [{"name": "T1c", "conditions": {"SeriesDescription": "t1.*(ce|\\+c)"}}]}  # fmt: skip
     folders = [ROOT / "model" / "ct_phantom"]
     folders += sorted((shared / "bundles").iterdir()) if (shared / "bundles").is_dir() else []

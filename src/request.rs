@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::archive::Store;
+use crate::dicom::encoding::FrameEncoding;
 use crate::error::Error;
 use crate::policy::{PolicyChoice, VolumeChoice};
 
@@ -25,6 +26,8 @@ pub struct InferenceRequest {
     pub outputs: Vec<OutputKind>,
     /// Labels of the segments wanted; empty means all of the model's.
     pub segments: Vec<String>,
+    /// How DICOM SEG is written, as far as the request says it.
+    pub segmentation: SegmentationChoice,
     /// Where outputs go instead of into the answer: `s3://bucket/prefix` or a `file://` folder.
     pub output_uri: Option<String>,
     /// Whether and where DICOM outputs are stored in an archive, too.
@@ -114,8 +117,10 @@ impl std::fmt::Debug for Input {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum OutputKind {
-    /// A DICOM Segmentation object (`dicom-seg`).
+    /// A DICOM Segmentation object of type BINARY (`dicom-seg`), which every viewer reads.
     DicomSeg,
+    /// One of type LABELMAP (`dicom-seg-labelmap`), for segments that do not overlap.
+    DicomSegLabelmap,
     /// The label map as NIfTI, gzip compressed (`nifti`).
     Nifti,
     /// A picture of the segmentation, PNG (`preview`).
@@ -133,6 +138,7 @@ impl OutputKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::DicomSeg => "dicom-seg",
+            Self::DicomSegLabelmap => "dicom-seg-labelmap",
             Self::Nifti => "nifti",
             Self::Preview => "preview",
             Self::SecondaryCapture => "secondary-capture",
@@ -144,7 +150,9 @@ impl OutputKind {
     /// The media type of its files.
     pub fn media_type(self) -> &'static str {
         match self {
-            Self::DicomSeg | Self::SecondaryCapture => "application/dicom",
+            Self::DicomSeg | Self::DicomSegLabelmap | Self::SecondaryCapture => {
+                "application/dicom"
+            }
             Self::Nifti => "application/gzip",
             Self::Preview => "image/png",
             Self::Stl => "model/stl",
@@ -155,7 +163,7 @@ impl OutputKind {
     /// What names of its files end in, without the dot before it.
     pub fn extension(self) -> &'static str {
         match self {
-            Self::DicomSeg | Self::SecondaryCapture => "dcm",
+            Self::DicomSeg | Self::DicomSegLabelmap | Self::SecondaryCapture => "dcm",
             Self::Nifti => "nii.gz",
             Self::Preview => "png",
             Self::Stl => "stl",
@@ -166,6 +174,26 @@ impl OutputKind {
     /// Whether it is made of DICOM objects, which archives take.
     pub fn is_dicom(self) -> bool {
         self.media_type() == "application/dicom"
+    }
+
+    /// Whether it is a DICOM Segmentation object, of whatever type.
+    pub fn is_segmentation(self) -> bool {
+        matches!(self, Self::DicomSeg | Self::DicomSegLabelmap)
+    }
+}
+
+/// How DICOM SEG is written, as far as one place says it; `None` leaves it to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct SegmentationChoice {
+    /// Encoding of the frames of type LABELMAP; those of type BINARY are never compressed.
+    pub transfer_syntax: Option<FrameEncoding>,
+}
+
+impl SegmentationChoice {
+    /// This choice, with `other`'s where it says nothing.
+    pub fn or(self, other: Self) -> Self {
+        Self { transfer_syntax: self.transfer_syntax.or(other.transfer_syntax) }
     }
 }
 

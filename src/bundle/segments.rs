@@ -20,6 +20,14 @@ pub enum ResultForm {
     Merged(Vec<(usize, u8)>),
 }
 
+impl ResultForm {
+    /// Whether this many segments of the result can overlap wherever the network says so. Labels that
+    /// postprocessing makes into one-hot channels overlap in some results only, and count as labels.
+    pub fn overlaps(&self, segments: usize) -> bool {
+        *self == Self::Masks && segments > 1
+    }
+}
+
 /// The segments of a model, in the order of their values in the result.
 ///
 /// `channel_def` is that of the network's output in `metadata.json`. Channel 0 named `background`

@@ -14,7 +14,8 @@
 //!     }
 //!   ],
 //!   "algorithm": {"name": "spleen_ct_segmentation", "version": "0.5.9"},
-//!   "outputs": ["dicom-seg"],
+//!   "outputs": ["dicom-seg-labelmap"],
+//!   "segmentation": {"transferSyntax": "htj2k"},
 //!   "images": [{"name": "T1c", "conditions": {"SeriesDescription": "t1.*(ce|\\+c)"}}],
 //!   "execution": {
 //!     "gpuModel": "model_fp16.onnx", "tf32": true, "convolutionSearch": "exhaustive", "tensorrtFp16": true,
@@ -38,7 +39,7 @@ use super::execution::Execution;
 use crate::dicom::segment::{Algorithm, Code, check_text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{PolicyChoice, VolumeChoice};
-use crate::request::OutputKind;
+use crate::request::{OutputKind, SegmentationChoice};
 
 /// The contents of `serving.json`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -54,6 +55,9 @@ pub struct Serving {
     /// What is made of a result when a request does not say.
     #[serde(default)]
     pub outputs: Vec<OutputKind>,
+    /// How DICOM SEG is written, where a request does not say.
+    #[serde(default)]
+    pub segmentation: SegmentationChoice,
     /// How the images of a model that takes several are told apart, where a request does not name
     /// them.
     #[serde(default)]
@@ -150,6 +154,7 @@ pub(super) fn fault(path: &str, why: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dicom::encoding::FrameEncoding;
 
     fn parse(json: &str) -> Serving {
         Serving::parse(json.as_bytes()).unwrap()
@@ -163,11 +168,14 @@ mod tests {
     fn everything_in_the_file_is_read() {
         let serving = parse(
             r#"{"seriesDescription": "S", "algorithm": {"name": "a", "version": "2"},
-                "outputs": ["dicom-seg", "nifti"]}"#,
+                "outputs": ["dicom-seg", "nifti", "dicom-seg-labelmap"],
+                "segmentation": {"transferSyntax": "native"}}"#,
         );
+        assert_eq!(serving.segmentation.transfer_syntax, Some(FrameEncoding::Native));
         assert_eq!(serving.series_description.as_deref(), Some("S"));
         assert_eq!(serving.algorithm, Some(Algorithm::new("a", "2")));
-        assert_eq!(serving.outputs, [OutputKind::DicomSeg, OutputKind::Nifti]);
+        let kinds = [OutputKind::DicomSeg, OutputKind::Nifti, OutputKind::DicomSegLabelmap];
+        assert_eq!(serving.outputs, kinds);
         assert_eq!(parse("{}"), Serving::default());
     }
 
@@ -184,6 +192,8 @@ mod tests {
             (r#"{"segments": [{"segmentLabel": "a"}]}"#, "segments[0]"),
             (r#"{"segments": [{"label": "a", "channel": 1}]}"#, "segments[0]"),
             (r#"{"outputs": ["mesh"]}"#, "outputs[0]"),
+            (r#"{"segmentation": {"transferSyntax": "jpeg"}}"#, "segmentation.transferSyntax"),
+            (r#"{"segmentation": {"type": "LABELMAP"}}"#, "segmentation.type"),
             (r#"{"seriesDescription": ""}"#, "seriesDescription"),
             (r#"{"algorithm": {"name": "a", "version": " "}}"#, "algorithm.version"),
             (r#"{} {}"#, "trailing"),

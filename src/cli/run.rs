@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::aws::Allowance;
 use crate::config::{ComputeArgs, PolicyArgs, ResultArgs};
+use crate::dicom::encoding::FrameEncoding;
 use crate::error::{Error, Result};
 use crate::memory::{self, Account};
 use crate::pipeline::{self, Job};
@@ -45,6 +46,10 @@ pub struct RunArgs {
     /// The segments wanted, by their labels; all where not given.
     #[arg(long, env = "SEGMENTS", value_name = "LABEL", value_delimiter = ',')]
     pub segment: Vec<String>,
+    /// How the frames of dicom-seg-labelmap are encoded; what the model package says where not given [default:
+    /// rle]
+    #[arg(long, env = "TRANSFER_SYNTAX", value_name = "ENCODING", value_enum)]
+    pub transfer_syntax: Option<FrameEncoding>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub results: ResultArgs,
@@ -84,8 +89,10 @@ pub async fn run(args: RunArgs) -> Result<()> {
             .unwrap_or_else(|_| Err(Error::internal("loading the model failed unexpectedly")))?;
     let name = model.name.clone();
     let policy = args.policy.choice().or(model.policy).decided();
+    let encoding = args.transfer_syntax.or(model.segmentation.transfer_syntax);
     let job = Job {
         model: Lease::unregistered(model),
+        encoding: encoding.unwrap_or_default(),
         outputs: args.output,
         segments: args.segment,
         fresh_uids: args.results.fresh_uids,

@@ -26,6 +26,7 @@ mod packets;
 pub mod plain;
 mod plausible;
 mod recycle;
+mod rle;
 mod samples;
 mod siz;
 mod table;
@@ -36,6 +37,7 @@ pub use ht::Instructions;
 pub use htj2k::encode_htj2k;
 pub use jpeg2000_encode::encode_jpeg2000;
 pub use recycle::recycle;
+pub use rle::{encode_rle, longest_rle};
 pub use table::{Decoder, TransferSyntaxEntry, transfer_syntaxes};
 
 use crate::dicom::attributes::keyword;

@@ -5,6 +5,7 @@ pub mod ahi_metadata;
 pub mod attributes;
 pub mod charset;
 pub mod classes;
+pub mod encoding;
 pub mod media_type;
 pub mod multipart;
 pub mod p10;

@@ -16,7 +16,7 @@ use crate::request::OutputKind;
 use crate::source::{BYTES_IN_FLIGHT, FRAMES_IN_FLIGHT};
 use crate::transforms::{Extent, voxels};
 use crate::volume::{Physical, Plan};
-use crate::writers::{mesh, preview, statistics};
+use crate::writers::{mesh, preview, seg, statistics};
 
 /// Bytes of a voxel.
 const F32: u64 = size_of::<f32>() as u64;
@@ -171,7 +171,6 @@ fn decoders(plans: &[(&Series, &Plan)]) -> u64 {
 
 /// Bytes of the outputs asked for.
 fn written(model: &Model, plan: &Plan, outputs: &[OutputKind]) -> u64 {
-    let outputs = if outputs.is_empty() { &model.outputs[..] } else { outputs };
     let voxels = voxels(plan.geometry.dims);
     let segments = (model.segments.len() as u64).min(SEGMENTS);
     // The slices that are picked out of an interpolated grid, once more.
@@ -184,6 +183,10 @@ fn written(model: &Model, plan: &Plan, outputs: &[OutputKind]) -> u64 {
     picked.saturating_add(total(outputs.iter().map(|kind| match kind {
         // One bit for each pixel of a segment's frames.
         OutputKind::DicomSeg => (voxels / 8).saturating_mul(segments),
+        // The request may want fewer segments, never more.
+        OutputKind::DicomSegLabelmap => {
+            seg::most_label_map_bytes(plan.geometry.dims, model.segments.len())
+        }
         // Label maps shrink to a hundredth.
         OutputKind::Nifti => voxels / 4,
         OutputKind::Preview => PREVIEW_PIXELS.saturating_mul(32 + model.segments.len() as u64),

@@ -34,6 +34,7 @@ pub use service::Service;
 
 use crate::cpu;
 use crate::dicom::Series;
+use crate::dicom::encoding::FrameEncoding;
 use crate::dicom::segment::SegmentDescription;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Account;
@@ -92,6 +93,8 @@ pub struct Job {
     pub outputs: Vec<OutputKind>,
     /// Labels of the segments wanted; empty means all of the model's.
     pub segments: Vec<String>,
+    /// How the frames of DICOM SEG of type LABELMAP are encoded.
+    pub encoding: FrameEncoding,
     /// Whether the DICOM objects made have UIDs of their own, instead of derived ones.
     pub fresh_uids: bool,
     /// How series that are not clean stacks are treated.
@@ -117,6 +120,7 @@ impl Job {
             model,
             outputs: Vec::new(),
             segments: Vec::new(),
+            encoding: FrameEncoding::default(),
             fresh_uids: false,
             policy: Policy::default(),
             request_id: String::new(),
@@ -126,6 +130,11 @@ impl Job {
             patience: None,
             single: false,
         }
+    }
+
+    /// What to make.
+    fn kinds(&self) -> Vec<OutputKind> {
+        outputs::kinds(&self.outputs, self.single, &self.model.outputs)
     }
 }
 
@@ -152,7 +161,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// fault, where it is more than there is for any request.
 async fn acquire(job: &Job, planned: &[Planned<'_>]) -> Result<(Holding, Need)> {
     let plans: Vec<(&Series, &Plan)> = planned.iter().map(|(_, s, p)| (&**s, &**p)).collect();
-    let need = need(&job.model, &plans, &job.outputs)?;
+    let need = need(&job.model, &plans, &job.kinds())?;
     tracing::debug!(bytes = need.bytes, free = job.account.work.free(), "memory for an input");
     let taking = job.account.work.take(need.bytes);
     let taken = match job.patience {
@@ -210,13 +219,16 @@ pub async fn run_images(
     delivery: &dyn Deliver,
 ) -> Result<Vec<InputOutcome>> {
     let mut timings = Timings::default();
+    let segments = chosen::segments(&job.model.segments, &job.segments)?;
+    outputs::check_kinds(&job.model, segments.len(), &job.kinds())?;
     let described = images::described(given, &job.model).await?;
     let ordered = images::in_order(described, &job.model)?;
     let volumes = plan_all(ordered, &job).await?;
     timings.end(Stage::Metadata);
     let mut outcomes = Vec::with_capacity(volumes.len());
     for planned in volumes {
-        let outcome = segment(planned, job.clone(), std::mem::take(&mut timings)).await?;
+        let took = std::mem::take(&mut timings);
+        let outcome = segment(planned, job.clone(), segments.clone(), took).await?;
         outcomes.push(delivery.deliver(outcome).await?);
         // From now on it holds outputs.
         job.patience = Some(PATIENCE);
@@ -293,13 +305,12 @@ struct Loaded {
 async fn segment(
     planned: Vec<Planned<'_>>,
     job: Job,
+    segments: Vec<SegmentDescription>,
     mut timings: Timings,
 ) -> Result<InputOutcome> {
-    let kinds = if job.outputs.is_empty() { &job.model.outputs } else { &job.outputs };
-    let segments = chosen::segments(&job.model.segments, &job.segments)?;
     let (_, series, plan) =
         planned.first().ok_or_else(|| Error::internal("an input of no image"))?;
-    outputs::check_writable(series, plan, kinds)?;
+    outputs::check_writable(series, plan, &job.kinds())?;
     let (holding, need) = acquire(&job, &planned).await?;
     timings.end(Stage::Memory);
     let mut stats = FrameStats::default();
@@ -366,11 +377,11 @@ impl Work {
             segments: &self.segments,
             physical: &computed.physical,
             identity: &self.identity(&described),
+            encoding: self.job.encoding,
             request_id: &self.job.request_id,
         };
         self.holding.keep(self.need.result);
-        let kinds = if self.job.outputs.is_empty() { &model.outputs } else { &self.job.outputs };
-        let mut written = finished.write(kinds)?;
+        let mut written = finished.write(&self.job.kinds())?;
         self.timings.end(Stage::Write);
         progress.advance(Stage::Write, 1, 1);
         self.timings.tell(progress);

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::pictures::{Pictured, Pictures, Wanted};
 use super::segments;
 use crate::dicom::Series;
+use crate::dicom::encoding::FrameEncoding;
 use crate::dicom::segment::SegmentDescription;
 use crate::error::{Error, ErrorKind, Result};
 use crate::postprocess::Segmentation;
@@ -15,7 +16,7 @@ use crate::volume::{Physical, Plan};
 use crate::writers::dicom::{Identity, SourceSlice};
 use crate::writers::preview::Picture;
 use crate::writers::secondary_capture::{self, CaptureRequest};
-use crate::writers::seg::{self, Seg, SegOptions, SegRequest};
+use crate::writers::seg::{self, Seg, SegOptions, SegRequest, SegmentationType};
 use crate::writers::statistics::{self, Statistics};
 use crate::writers::{Label, Voxels, mesh, nifti};
 
@@ -45,6 +46,8 @@ pub struct Finished<'a> {
     pub physical: &'a Physical,
     /// What UIDs are made from.
     pub identity: &'a Identity,
+    /// How frames of type LABELMAP are encoded.
+    pub encoding: FrameEncoding,
     /// For names of files.
     pub request_id: &'a str,
 }
@@ -58,7 +61,9 @@ impl Finished<'_> {
         let mut pictures = self.pictures(kinds, &statistics, &mut warnings)?;
         for &kind in kinds {
             match kind {
-                OutputKind::DicomSeg => artifacts.extend(self.seg(&mut warnings)?),
+                OutputKind::DicomSeg | OutputKind::DicomSegLabelmap => {
+                    artifacts.extend(self.seg(kind, &mut warnings)?);
+                }
                 OutputKind::Nifti => artifacts.push(self.nifti(&mut warnings)?),
                 OutputKind::SecondaryCapture => {
                     artifacts.push(self.capture(pictures.picture.as_ref())?);
@@ -77,7 +82,8 @@ impl Finished<'_> {
                 }
             }
         }
-        if statistics.iter().all(|s| s.voxels == 0) && !kinds.contains(&OutputKind::DicomSeg) {
+        let segmentation = kinds.iter().any(|kind| kind.is_segmentation());
+        if statistics.iter().all(|s| s.voxels == 0) && !segmentation {
             warnings.push("no voxel of any segment was found".to_owned());
         }
         Ok(Written { artifacts, segments: self.segments(&statistics, kinds), warnings })
@@ -109,7 +115,9 @@ impl Finished<'_> {
     /// nodes; in NIfTI its voxels' value, or of masks the volume along the fourth axis, counted from 0.
     fn place_in(&self, kind: OutputKind, number: usize, value: u16) -> Option<Value> {
         match (kind, self.segmentation) {
-            (OutputKind::DicomSeg | OutputKind::Glb, _) => Some(json!({"segmentNumber": number})),
+            (OutputKind::DicomSeg | OutputKind::DicomSegLabelmap | OutputKind::Glb, _) => {
+                Some(json!({"segmentNumber": number}))
+            }
             (OutputKind::Nifti, Segmentation::Labels(_)) => Some(json!({"value": value})),
             (OutputKind::Nifti, Segmentation::Masks(_)) => {
                 Some(json!({"volume": value.saturating_sub(1), "value": 1}))
@@ -134,9 +142,13 @@ impl Finished<'_> {
         told.collect()
     }
 
-    fn seg(&self, warnings: &mut Vec<String>) -> Result<Vec<Artifact>> {
+    fn seg(&self, kind: OutputKind, warnings: &mut Vec<String>) -> Result<Vec<Artifact>> {
         let slices = source_slices(self.series, self.plan);
-        let mut options = SegOptions::default();
+        let segmentation_type = match kind {
+            OutputKind::DicomSegLabelmap => SegmentationType::LabelMap(self.encoding),
+            _ => SegmentationType::Binary,
+        };
+        let mut options = SegOptions { segmentation_type, ..SegOptions::default() };
         if let Some(description) = &self.model.series_description {
             options.series_description.clone_from(description);
         }
@@ -174,12 +186,13 @@ impl Finished<'_> {
         }
         let mut artifacts = Vec::with_capacity(objects.len());
         for object in objects {
-            warnings.extend(object.summary.warnings);
-            artifacts.push(self.artifact(
-                OutputKind::DicomSeg,
-                &object.summary.sop_instance_uid,
-                object.bytes,
-            ));
+            // What is doubtful about the source is so for both types.
+            for warning in object.summary.warnings {
+                if !warnings.contains(&warning) {
+                    warnings.push(warning);
+                }
+            }
+            artifacts.push(self.artifact(kind, &object.summary.sop_instance_uid, object.bytes));
         }
         Ok(artifacts)
     }
@@ -327,6 +340,40 @@ fn source_slices<'s>(series: &'s Series, plan: &Plan) -> Vec<SourceSlice<'s>> {
     plan.slices.iter().map(slice).collect()
 }
 
+/// What to make for a request that wants `outputs`, of a package that lists `listed`. An answer that has room for a
+/// single result is a segmentation, of the type that the package lists first.
+pub(super) fn kinds(
+    outputs: &[OutputKind],
+    single: bool,
+    listed: &[OutputKind],
+) -> Vec<OutputKind> {
+    match (outputs.is_empty(), single) {
+        (false, _) => outputs.to_vec(),
+        (true, false) => listed.to_vec(),
+        (true, true) => {
+            let segmentation = listed.iter().copied().find(|kind| kind.is_segmentation());
+            vec![segmentation.unwrap_or(OutputKind::DicomSeg)]
+        }
+    }
+}
+
+/// Refuses kinds that cannot be made of the results of a model, of which this many segments are wanted, before
+/// anything is fetched.
+///
+/// # Errors
+/// [`ErrorKind::InvalidRequest`], naming what to ask for instead.
+pub fn check_kinds(model: &Model, segments: usize, kinds: &[OutputKind]) -> Result<()> {
+    if kinds.contains(&OutputKind::DicomSegLabelmap) && model.form.overlaps(segments) {
+        return Err(Error::new(
+            ErrorKind::InvalidRequest,
+            "the segments of this model may overlap, and a DICOM SEG of type LABELMAP has one segment for each \
+             pixel; ask for dicom-seg, or for one segment by \"segments\"",
+        )
+        .with("field", "outputs"));
+    }
+    Ok(())
+}
+
 /// Refuses what could not be written of a source, before anything of it is fetched.
 ///
 /// # Errors
@@ -335,7 +382,7 @@ pub fn check_writable(series: &Series, plan: &Plan, kinds: &[OutputKind]) -> Res
     let [columns, rows, _] = plan.geometry.dims;
     for kind in kinds {
         match kind {
-            OutputKind::DicomSeg => {
+            OutputKind::DicomSeg | OutputKind::DicomSegLabelmap => {
                 seg::check_slices(&source_slices(series, plan), columns, rows)?;
             }
             OutputKind::Nifti => nifti::check(plan.geometry.dims, &plan.geometry.affine.0)?,

@@ -11,7 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::audit::Record;
 use super::delivery::{Delivery, Destinations};
-use super::{Given, Held, Invoke, Job, PATIENCE, Places, access, images, run_images, store};
+use super::{
+    Given, Held, Invoke, Job, PATIENCE, Places, access, chosen, images, outputs, run_images, store,
+};
 use crate::archive::Archive;
 use crate::aws::Allowance;
 use crate::config::AccessSettings;
@@ -64,7 +66,10 @@ impl Invoke for Service {
             access::check(&self.access, request)?;
             let model = self.registry.get(request.model.as_deref())?;
             model.ensure_usable()?;
-            store::check(request, &model.outputs)?;
+            let segments = chosen::segments(&model.segments, &request.segments)?;
+            let kinds = outputs::kinds(&request.outputs, request.single, &model.outputs);
+            outputs::check_kinds(&model, segments.len(), &kinds)?;
+            store::check(request, &kinds)?;
             Ok(Some(model))
         };
         usable().inspect_err(|e: &Error| Record::unread(request, 0, None, e.kind().code()))
@@ -100,6 +105,10 @@ impl Invoke for Service {
                 model: model.clone(),
                 outputs: request.outputs.clone(),
                 segments: request.segments.clone(),
+                encoding: {
+                    let choice = request.segmentation.or(model.segmentation);
+                    choice.transfer_syntax.unwrap_or_default()
+                },
                 fresh_uids: self.fresh_uids,
                 policy: request.policy.or(model.policy).or(self.policy).decided(),
                 request_id: match request.inputs.len() {

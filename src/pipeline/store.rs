@@ -36,9 +36,8 @@ pub(super) enum Plan {
 ///
 /// # Errors
 /// [`ErrorKind::InvalidRequest`], naming the field.
-pub(super) fn check(request: &InferenceRequest, usual: &[OutputKind]) -> Result<()> {
+pub(super) fn check(request: &InferenceRequest, kinds: &[OutputKind]) -> Result<()> {
     let Store::In(archive) = &request.store else { return Ok(()) };
-    let kinds = if request.outputs.is_empty() { usual } else { &request.outputs };
     if !kinds.iter().any(|kind| kind.is_dicom()) {
         let what = "archives take DICOM objects, and no output asked for is one; add \"dicom-seg\" to \
                     \"outputs\", or leave \"store\" out";

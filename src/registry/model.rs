@@ -20,7 +20,7 @@ use crate::inference::{
 use crate::policy::{PolicyChoice, VolumeChoice};
 use crate::postprocess::PostPlan;
 use crate::progress::Silent;
-use crate::request::OutputKind;
+use crate::request::{OutputKind, SegmentationChoice};
 use crate::transforms::Preprocessing;
 
 /// How models are loaded.
@@ -95,6 +95,8 @@ pub struct Model {
     pub series_description: Option<String>,
     /// What is made of a result when a request does not say.
     pub outputs: Vec<OutputKind>,
+    /// How DICOM SEG is written, as far as the package says it.
+    pub segmentation: SegmentationChoice,
     /// How series that are not clean stacks are treated, as far as the package says it.
     pub policy: PolicyChoice,
     /// Which volume of a series that holds several, where a request does not say.
@@ -154,6 +156,7 @@ impl Model {
         algorithm.parameters = Some(format!("network SHA-256={}", network.sha256()));
         let outputs =
             if serving.outputs.is_empty() { vec![OutputKind::DicomSeg] } else { serving.outputs };
+        check_outputs(&outputs, &form, segments.len())?;
         Ok(Self {
             name: name.to_owned(),
             digest: digest(dir, network.sha256())?,
@@ -168,6 +171,7 @@ impl Model {
             algorithm,
             series_description: serving.series_description,
             outputs,
+            segmentation: serving.segmentation,
             policy: serving.policy,
             volume: serving.volume,
             bundle,
@@ -298,6 +302,19 @@ fn check_classes(channels: usize) -> Result<()> {
         ErrorKind::InvalidModel,
         format!("the network has {channels} classes; at most {MOST} are supported"),
     ))
+}
+
+/// That the outputs of the package can be made of its results.
+fn check_outputs(outputs: &[OutputKind], form: &ResultForm, segments: usize) -> Result<()> {
+    if outputs.contains(&OutputKind::DicomSegLabelmap) && form.overlaps(segments) {
+        return Err(Error::new(
+            ErrorKind::InvalidModel,
+            "serving.json: outputs: the model's segments may overlap, and a DICOM SEG of type LABELMAP has one \
+             segment for each pixel; list dicom-seg instead of dicom-seg-labelmap",
+        )
+        .with("path", "outputs"));
+    }
+    Ok(())
 }
 
 fn truncated(text: &str, limit: usize) -> String {

@@ -5,7 +5,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::pipeline::{Held, Places};
-use crate::request::Input;
+use crate::request::{Input, SegmentationChoice};
 
 /// Holds every request until told to go on; counts them.
 #[derive(Default)]
@@ -58,6 +58,7 @@ fn request(id: &str) -> InferenceRequest {
         output_uri: None,
         store: crate::archive::Store::Unsaid,
         policy: crate::policy::PolicyChoice::default(),
+        segmentation: SegmentationChoice::default(),
         single: false,
     }
 }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::status;
 use crate::error::{Error, ErrorKind, Result};
-use crate::request::{Artifact, InputOutcome, Outcome, OutputKind};
+use crate::request::{Artifact, InputOutcome, Outcome};
 
 /// The JSON answer. Outputs without a URI are put into it as base64 as long as the whole answer
 /// stays within `max_inline` bytes; one that does not fit says so in the field `omitted` and among
@@ -68,7 +68,7 @@ pub(super) fn json_text(outcome: Outcome, max_inline: usize) -> Result<Vec<u8>> 
 /// [`ErrorKind::NotAcceptable`] where the model made none.
 pub(super) fn dicom(outcome: Outcome) -> Result<Response> {
     let artifacts = outcome.results.into_iter().flat_map(|r| r.artifacts);
-    let mut objects = artifacts.filter(|a| a.kind == OutputKind::DicomSeg);
+    let mut objects = artifacts.filter(|artifact| artifact.kind.is_segmentation());
     let Some(object) = objects.next() else {
         return Err(Error::new(
             ErrorKind::NotAcceptable,

@@ -15,7 +15,7 @@ use super::context::{self, Context};
 use super::receive::{self, Terms};
 use super::{App, answer, body, lines, model_name, request_json, status};
 use crate::error::{Error, ErrorKind, Result};
-use crate::request::{InferenceRequest, Outcome, OutputKind};
+use crate::request::{InferenceRequest, Outcome};
 use crate::scheduler::{Deadline, Scheduled, Ticket};
 
 /// Largest request in JSON: far more image sets than one request should name.
@@ -118,8 +118,8 @@ impl Call<'_> {
     /// Answers a body of one request.
     async fn one(&self, body: request_json::Body) -> Result<Response> {
         let body = self.expanded(body).await?;
-        let (offer, outputs) = offer(self.headers, &body)?;
-        let mut request = self.request(body, outputs, self.context.request_id.clone())?;
+        let offer = offer(self.headers, &body)?;
+        let mut request = self.request(body, self.context.request_id.clone())?;
         request.single = offer == Offer::Dicom;
         let outcome = self.run(request).await?;
         let max_inline = self.app.http.max_inline;
@@ -165,7 +165,6 @@ impl Call<'_> {
     pub(super) fn request(
         &self,
         body: request_json::Body,
-        outputs: Vec<OutputKind>,
         request_id: String,
     ) -> Result<InferenceRequest> {
         Ok(InferenceRequest {
@@ -176,8 +175,9 @@ impl Call<'_> {
                 Some(name) => Some(model_name::routed(self.headers, body.model, name)?),
                 None => model_name::requested(self.headers, body.model)?,
             },
-            outputs,
+            outputs: body.outputs,
             segments: body.segments,
+            segmentation: body.segmentation,
             output_uri: body.output_uri.or_else(|| self.app.http.output_uri.clone()),
             store: body.store,
             policy: body.policy,
@@ -202,21 +202,26 @@ impl Call<'_> {
     }
 }
 
-/// What to answer with, and the outputs to ask for. Asking for the DICOM object itself asks for
-/// that output, too, where the request does not list outputs.
-fn offer(headers: &HeaderMap, body: &request_json::Body) -> Result<(Offer, Vec<OutputKind>)> {
-    let outputs = body.outputs.clone();
+/// What to answer with. Asking for the DICOM object itself asks for that output, too, where the request does
+/// not list outputs: the pipeline knows which type the model's package lists.
+fn offer(headers: &HeaderMap, body: &request_json::Body) -> Result<Offer> {
+    let segmentations = body.outputs.iter().filter(|kind| kind.is_segmentation()).count();
     let (offers, why_not): (&[Offer], _) = if body.inputs.len() > 1 {
         (&[Offer::Json], " (an answer in DICOM holds one segmentation, and there are many inputs)")
-    } else if !outputs.is_empty() && !outputs.contains(&OutputKind::DicomSeg) {
-        (&[Offer::Json], " (dicom-seg is not among the outputs asked for)")
+    } else if !body.outputs.is_empty() && segmentations == 0 {
+        (
+            &[Offer::Json],
+            " (neither dicom-seg nor dicom-seg-labelmap is among the outputs asked for)",
+        )
+    } else if segmentations > 1 {
+        (
+            &[Offer::Json],
+            " (an answer in DICOM holds one segmentation, and two types are asked for)",
+        )
     } else {
         (&[Offer::Json, Offer::Dicom], "")
     };
-    match accept::negotiate(headers, offers, why_not)? {
-        Offer::Dicom if outputs.is_empty() => Ok((Offer::Dicom, vec![OutputKind::DicomSeg])),
-        offer => Ok((offer, outputs)),
-    }
+    accept::negotiate(headers, offers, why_not)
 }
 
 /// Runs `work` on a thread that may block, so that the threads that answer HTTP do not compute. A few

@@ -97,8 +97,7 @@ async fn one(call: &Call<'_>, line: Bytes, id: String, max_inline: usize) -> Res
         aside(move || request_json::parse(&line, most)).await??
     };
     let body = call.expanded(body).await?;
-    let outputs = body.outputs.clone();
-    let request = call.request(body, outputs, id)?;
+    let request = call.request(body, id)?;
     let outcome = run(call, request).await?;
     aside(move || answer::json_text(outcome, max_inline)).await?
 }

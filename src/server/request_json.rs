@@ -10,7 +10,7 @@ use crate::archive::{Archive, ServiceUrl, Store, is_datastore_id};
 use crate::dicom::uid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::PolicyChoice;
-use crate::request::{Input, OutputKind, is_s3_uri};
+use crate::request::{Input, OutputKind, SegmentationChoice, is_s3_uri};
 use fields::{Fields, Image, Images, Label, List, Object, StoreField, Text};
 
 /// Longest JSON path repeated in an error: its last part may be a field the client made up.
@@ -27,6 +27,8 @@ pub(super) struct Body {
     pub outputs: Vec<OutputKind>,
     /// Field `segments`; empty where absent.
     pub segments: Vec<String>,
+    /// Field `segmentation`.
+    pub segmentation: SegmentationChoice,
     /// Field `outputS3Uri`.
     pub output_uri: Option<String>,
     /// Field `store`.
@@ -43,6 +45,7 @@ impl Body {
             model: None,
             outputs: Vec::new(),
             segments: Vec::new(),
+            segmentation: SegmentationChoice::default(),
             output_uri: None,
             store: Store::Unsaid,
             policy: PolicyChoice::default(),
@@ -66,6 +69,7 @@ impl Body {
             model: self.model.or(inner.model),
             outputs: if self.outputs.is_empty() { inner.outputs } else { self.outputs },
             segments: if self.segments.is_empty() { inner.segments } else { self.segments },
+            segmentation: self.segmentation.or(inner.segmentation),
             output_uri: self.output_uri.or(inner.output_uri),
             store: self.store.or(inner.store),
             policy: self.policy.or(inner.policy),
@@ -123,6 +127,7 @@ pub(super) fn parse(body: &[u8], most_inputs: usize) -> Result<Body> {
         model: plain(fields.model),
         outputs: outputs(fields.outputs)?,
         segments: segments(fields.segments)?,
+        segmentation: fields.segmentation.map(|Object(choice)| choice).unwrap_or_default(),
         output_uri,
         store: fields.store.map_or(Ok(Store::Unsaid), store)?,
         policy: fields.policy.map(|Object(policy)| policy).unwrap_or_default(),

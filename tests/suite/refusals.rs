@@ -60,17 +60,25 @@ async fn run(
     policy: Policy,
     change: impl Fn(&mut Series) + Send + Sync,
 ) -> (Result<Vec<InputOutcome>, Error>, usize) {
+    run_job(files, bundle, change, |job| Job { policy, ..job }).await
+}
+
+async fn run_job(
+    files: &Path,
+    bundle: &Path,
+    change: impl Fn(&mut Series) + Send + Sync,
+    wanted: impl FnOnce(Job) -> Job,
+) -> (Result<Vec<InputOutcome>, Error>, usize) {
     let files = DicomFiles::new(files, None);
     let source = Changed { files, change, asked: AtomicUsize::new(0), own: Mutex::default() };
     let job = Job {
         outputs: vec![OutputKind::DicomSeg, OutputKind::Nifti],
-        policy,
         request_id: "test".to_owned(),
         ..Job::of(Lease::unregistered(
             Model::load("phantom", bundle, &LoadOptions::default()).unwrap(),
         ))
     };
-    let result = pipeline::run(&source, None, job).await;
+    let result = pipeline::run(&source, None, wanted(job)).await;
     (result, source.asked.load(Ordering::SeqCst))
 }
 
@@ -164,4 +172,67 @@ async fn a_series_the_model_was_not_made_for_is_refused() {
     let lenient = bundle(folder.path(), "CT2", &lenient);
     let model = Model::load("phantom", &lenient, &LoadOptions::default()).unwrap();
     assert_eq!(model.policy.mismatch, Some(Mismatch::Warn));
+}
+
+/// The package of the phantom's model, its channels masks of their own.
+fn masks(folder: &Path) -> std::path::PathBuf {
+    let bundle = bundle(folder, "CT", &serde_json::json!({}));
+    let path = bundle.join("configs/inference.json");
+    let mut config: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let steps = config["postprocessing"]["transforms"].as_array_mut().unwrap();
+    let step = steps.iter_mut().find(|step| step["_target_"] == "AsDiscreted").unwrap();
+    *step = serde_json::json!({"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5});
+    std::fs::write(&path, config.to_string()).unwrap();
+    bundle
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn masks_are_no_label_map_and_nothing_is_fetched_for_one() {
+    let folder = tempfile::tempdir().unwrap();
+    phantom(&folder.path().join("p"), "32", "8").await;
+    let files = folder.path().join("p/dicom");
+    let bundle = masks(folder.path());
+    let label_map = |segments: &[&str]| {
+        let segments = segments.iter().map(|label| (*label).to_owned()).collect();
+        |job| Job { outputs: vec![OutputKind::DicomSegLabelmap], segments, ..job }
+    };
+    let (result, asked) = run_job(&files, &bundle, |_| {}, label_map(&[])).await;
+    let e = result.unwrap_err();
+    assert_eq!((e.kind(), asked), (ErrorKind::InvalidRequest, 0));
+    assert!(e.message().contains("ask for dicom-seg"), "{e}");
+    assert_eq!(e.details()["field"], "outputs");
+
+    // One segment overlaps with nothing.
+    let model = Model::load("phantom", &bundle, &LoadOptions::default()).unwrap();
+    let label = model.segments[1].label.clone();
+    let (result, asked) = run_job(&files, &bundle, |_| {}, label_map(&[&label])).await;
+    let outcome = result.unwrap().remove(0);
+    assert_eq!(asked, 8);
+    assert_eq!(outcome.artifacts[0].kind, OutputKind::DicomSegLabelmap);
+    assert_eq!(outcome.report["segments"][0]["in"]["dicom-seg-labelmap"]["segmentNumber"], 1);
+
+    // A package that lists what it cannot make is no package.
+    std::fs::write(bundle.join("serving.json"), r#"{"outputs": ["dicom-seg-labelmap"]}"#).unwrap();
+    let e = Model::load("phantom", &bundle, &LoadOptions::default()).err().unwrap();
+    assert_eq!(e.kind(), ErrorKind::InvalidModel);
+    assert!(e.message().contains("serving.json: outputs"), "{e}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_one_segmentation_is_of_the_packages_type() {
+    let folder = tempfile::tempdir().unwrap();
+    phantom(&folder.path().join("p"), "32", "8").await;
+    let files = folder.path().join("p/dicom");
+    for (outputs, kind) in [
+        (serde_json::json!(["nifti", "dicom-seg-labelmap"]), OutputKind::DicomSegLabelmap),
+        (serde_json::json!(["nifti"]), OutputKind::DicomSeg),
+    ] {
+        let serving = serde_json::json!({"outputs": outputs});
+        let bundle = bundle(folder.path(), "CT", &serving);
+        let single = |job| Job { outputs: Vec::new(), single: true, ..job };
+        let outcome = run_job(&files, &bundle, |_| {}, single).await.0.unwrap().remove(0);
+        let kinds: Vec<OutputKind> = outcome.artifacts.iter().map(|one| one.kind).collect();
+        assert_eq!(kinds, [kind]);
+    }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::config::MOST_INPUTS;
 use crate::policy::{PolicyChoice, VolumeChoice};
-use crate::request::OutputKind;
+use crate::request::{OutputKind, SegmentationChoice};
 
 /// Images of an input.
 const MOST_IMAGES: usize = 64;
@@ -94,6 +94,7 @@ beside_an_image! {
         model: Option<Name>,
         outputs: Option<List<OutputKind, MOST_OUTPUTS>>,
         segments: Option<List<Label, MOST_SEGMENTS>>,
+        segmentation: Option<Object<SegmentationChoice>>,
         #[serde(rename = "outputS3Uri")]
         output_uri: Option<Uri>,
         store: Option<StoreField>,

@@ -106,6 +106,40 @@ fn options_are_read() {
 }
 
 #[test]
+fn the_encoding_of_a_segmentation_is_read() {
+    use crate::dicom::encoding::FrameEncoding;
+    let with = |segmentation: Value| {
+        json!({"datastoreId": ID, "imageSetId": ID, "outputs": ["dicom-seg-labelmap"],
+               "segmentation": segmentation})
+    };
+    for (name, encoding) in [
+        ("native", FrameEncoding::Native),
+        ("rle", FrameEncoding::Rle),
+        ("htj2k", FrameEncoding::Htj2k),
+    ] {
+        let body = read(with(json!({"transferSyntax": name}))).unwrap();
+        assert_eq!(body.outputs, [OutputKind::DicomSegLabelmap]);
+        assert_eq!(body.segmentation.transfer_syntax, Some(encoding));
+    }
+    let silent = read(with(json!({}))).unwrap();
+    assert_eq!(silent.segmentation, SegmentationChoice::default());
+    // What is said beside a request in S3 holds before what the request says.
+    let outer = read(with(json!({"transferSyntax": "native"}))).unwrap();
+    let inner = read(with(json!({"transferSyntax": "rle"}))).unwrap();
+    let native = Some(FrameEncoding::Native);
+    assert_eq!(outer.over(read(with(json!({}))).unwrap()).segmentation.transfer_syntax, native);
+    assert_eq!(silent.over(inner).segmentation.transfer_syntax, Some(FrameEncoding::Rle));
+    for (segmentation, path) in [
+        (json!({"transferSyntax": "Doe^Jane"}), "segmentation.transferSyntax"),
+        (json!({"transfersyntax": "rle"}), "segmentation"),
+        (json!(["rle"]), "segmentation"),
+    ] {
+        let error = read(with(segmentation)).unwrap_err();
+        assert!(error.message().contains(path) && !error.message().contains("Doe"), "{error}");
+    }
+}
+
+#[test]
 fn errors_name_the_path_and_no_value() {
     let set = json!({"datastoreId": ID, "imageSetId": ID});
     let with = |key: &str, value: Value| {

@@ -1,7 +1,7 @@
 //! What the attributes of a segmentation are made of, for all modules that are written.
 
-use super::SegRequest;
 use super::frames::PlannedFrame;
+use super::{SegRequest, SegmentationType};
 use crate::dicom::Instance;
 use crate::writers::dicom::Plane;
 
@@ -20,4 +20,16 @@ pub(super) struct Content<'a, 'r, L> {
     pub frames: &'a [PlannedFrame],
     /// Whether some voxel belongs to several segments.
     pub overlap: bool,
+}
+
+impl<L> Content<'_, '_, L> {
+    /// Whether each frame is of one segment.
+    pub fn by_segment(&self) -> bool {
+        self.request.options.segmentation_type == SegmentationType::Binary
+    }
+
+    /// What the Dimension Organization UID (0020,9164) is derived from, another one for other dimensions.
+    pub fn dimensions(&self) -> &'static str {
+        if self.by_segment() { "dimensions" } else { "dimensions of a label map" }
+    }
 }

@@ -4,7 +4,8 @@ use dicom_core::VR;
 use dicom_dictionary_std::{tags, uids};
 
 use super::content::Content;
-use super::{Algorithm, SegmentDescription, functional_groups};
+use super::{Algorithm, SegmentDescription, SegmentationType, functional_groups, labelmap};
+use crate::dicom::segment::Code;
 use crate::dicom::{Attributes, Dataset};
 use crate::error::{Error, Result};
 use crate::writers::dicom::{
@@ -12,8 +13,8 @@ use crate::writers::dicom::{
     put_equipment, put_frame_of_reference, put_series, put_times, reference, set_character_set,
 };
 
-/// How far the series is numbered after its source's.
-const SERIES_NUMBER_OFFSET: i64 = 1000;
+/// Pixel of a label map where no segment is.
+const BACKGROUND: u16 = 0;
 
 impl<L> Content<'_, '_, L> {
     /// The whole data set but for the pixel data.
@@ -41,7 +42,7 @@ impl<L> Content<'_, '_, L> {
             modality: "SEG",
             uid: self.series_instance_uid,
             description: &self.request.options.series_description,
-            offset: SERIES_NUMBER_OFFSET,
+            offset: self.request.options.segmentation_type.series_number_offset(),
         };
         put_series(&head, source, to);
 
@@ -59,7 +60,15 @@ impl<L> Content<'_, '_, L> {
     fn put_image(&self, to: &mut Dataset) {
         let (columns, rows, _) = self.request.voxels.dim();
         let dimension = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
-        to.put_text(tags::SOP_CLASS_UID, VR::UI, uids::SEGMENTATION_STORAGE);
+        let (sop_class, name, bits) = match self.request.options.segmentation_type {
+            SegmentationType::Binary => (uids::SEGMENTATION_STORAGE, "BINARY", 1),
+            SegmentationType::LabelMap(_) => {
+                let bits = labelmap::bits_allocated(self.request.segments.len());
+                to.put_u16(tags::PIXEL_PADDING_VALUE, &[BACKGROUND]);
+                (uids::LABEL_MAP_SEGMENTATION_STORAGE, "LABELMAP", bits)
+            }
+        };
+        to.put_text(tags::SOP_CLASS_UID, VR::UI, sop_class);
         to.put_text(tags::SOP_INSTANCE_UID, VR::UI, self.sop_instance_uid);
         to.put_text(tags::INSTANCE_NUMBER, VR::IS, &self.number.to_string());
         to.put_texts(tags::IMAGE_TYPE, VR::CS, &["DERIVED".to_owned(), "PRIMARY".to_owned()]);
@@ -68,15 +77,15 @@ impl<L> Content<'_, '_, L> {
         to.put_text(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "MONOCHROME2");
         to.put_u16(tags::ROWS, &[dimension(rows)]);
         to.put_u16(tags::COLUMNS, &[dimension(columns)]);
-        to.put_u16(tags::BITS_ALLOCATED, &[1]);
-        to.put_u16(tags::BITS_STORED, &[1]);
-        to.put_u16(tags::HIGH_BIT, &[0]);
+        to.put_u16(tags::BITS_ALLOCATED, &[bits]);
+        to.put_u16(tags::BITS_STORED, &[bits]);
+        to.put_u16(tags::HIGH_BIT, &[bits - 1]);
         to.put_u16(tags::PIXEL_REPRESENTATION, &[0]);
         to.put_text(tags::CONTENT_LABEL, VR::CS, "SEGMENTATION");
         let description = &self.request.options.series_description;
         to.put_text(tags::CONTENT_DESCRIPTION, VR::LO, description);
         to.put_text(tags::CONTENT_CREATOR_NAME, VR::PN, "");
-        to.put_text(tags::SEGMENTATION_TYPE, VR::CS, "BINARY");
+        to.put_text(tags::SEGMENTATION_TYPE, VR::CS, name);
         let overlap = if self.overlap { "YES" } else { "NO" };
         to.put_text(tags::SEGMENTS_OVERLAP, VR::CS, overlap);
     }
@@ -87,8 +96,26 @@ impl<L> Content<'_, '_, L> {
         let items = self.request.segments.iter().zip(0_u16..).map(|(segment, index)| {
             segment_item(segment, index, algorithm, &identity.tracking(usize::from(index)))
         });
-        to.put_items(tags::SEGMENT_SEQUENCE, items.collect());
+        let background = (!self.by_segment()).then(|| background_item(algorithm));
+        to.put_items(tags::SEGMENT_SEQUENCE, background.into_iter().chain(items).collect());
     }
+}
+
+/// The item of a label map's background: every pixel value must be described (PS3.3 C.8.20.2.3). Readers know
+/// it by Pixel Padding Value (0028,0120), which has the same number.
+fn background_item(algorithm: &Algorithm) -> Dataset {
+    let mut item = Dataset::new_empty();
+    item.put_u16(tags::SEGMENT_NUMBER, &[BACKGROUND]);
+    item.put_text(tags::SEGMENT_LABEL, VR::LO, "Background");
+    item.put_text(tags::SEGMENT_ALGORITHM_TYPE, VR::CS, "AUTOMATIC");
+    item.put_text(tags::SEGMENT_ALGORITHM_NAME, VR::LO, &algorithm.name);
+    item.put_code(
+        tags::SEGMENTED_PROPERTY_CATEGORY_CODE_SEQUENCE,
+        &Code::sct("309825002", "Spatial and Relational Concept"),
+    );
+    item.put_code(tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE, &Code::dcm("125040", "Background"));
+    item.put_u16(tags::RECOMMENDED_DISPLAY_CIE_LAB_VALUE, &color::cielab([0, 0, 0]));
+    item
 }
 
 /// An item of the Segment Sequence (Segment Description Macro, PS3.3 C.8.20.4). `index` counts from

@@ -1,6 +1,7 @@
-//! From a label map or masks to bit-packed frames. One pass over the labels counts the voxels of every
-//! segment and finds which frames are not empty; a second one, over the rows that hold something,
-//! sets the bits. Nothing of the size of a volume is made for any segment.
+//! From a label map or masks to frames: bit-packed, one for each segment and slice, or of Segment Numbers, one for
+//! each slice. One pass over the labels counts the voxels of every segment and finds which frames are not
+//! empty; a second one, over the rows that hold something, sets the pixels. Nothing of the size of a volume
+//! is made for any segment.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -25,11 +26,11 @@ pub(super) struct LabelMap<'a, L: Clone> {
 /// One frame of the object to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PlannedFrame {
-    /// Index into the segment descriptions.
-    pub segment: usize,
+    /// Index into the segment descriptions; `None` where the frame is of all segments.
+    pub segment: Option<usize>,
     /// Index into the slices.
     pub slice: usize,
-    /// The rows that hold voxels of the segment lie in this range.
+    /// The rows that hold voxels of the segment, or of any, lie in this range.
     pub rows: Range<usize>,
 }
 
@@ -82,7 +83,7 @@ impl<'a, L: Label> LabelMap<'a, L> {
                     *voxels += content.voxels;
                 }
                 let Content { segment, rows, .. } = content;
-                survey.frames.push(PlannedFrame { segment, slice, rows });
+                survey.frames.push(PlannedFrame { segment: Some(segment), slice, rows });
             }
         }
         survey.frames.sort_by_key(|frame| (frame.segment, frame.slice));
@@ -153,6 +154,34 @@ impl<'a, L: Label> LabelMap<'a, L> {
         self.voxels.par_iter().any(|voxel| several.get(code(voxel)).copied().unwrap_or(false))
     }
 
+    /// The Segment Number that each value of a voxel stands for, 0 where it is background.
+    fn numbers(&self, segments: &[SegmentDescription]) -> Vec<u16> {
+        let mut of_value = vec![0; usize::from(u16::MAX) + 1];
+        for (segment, number) in segments.iter().zip(1..) {
+            of_value[usize::from(segment.value)] = number;
+        }
+        let Some(members) = self.members else { return of_value };
+        let number = |set: &Vec<u16>| set.iter().map(|value| of_value[usize::from(*value)]).max();
+        members.iter().map(|set| number(set).unwrap_or(0)).collect()
+    }
+
+    /// Sets, in `out`, the pixels of a frame's slice that `numbers` has a number for.
+    fn paint(&self, frame: &PlannedFrame, numbers: &[u16], out: &mut [u16]) {
+        let rows = frame.rows.start * self.columns..frame.rows.end * self.columns;
+        let (Some(voxels), Some(out)) =
+            (self.plane(frame.slice).get(rows.clone()), out.get_mut(rows))
+        else {
+            return;
+        };
+        for (pixel, &voxel) in out.iter_mut().zip(voxels) {
+            let value: u16 = voxel.into();
+            match numbers.get(usize::from(value)) {
+                None | Some(0) => {}
+                Some(&number) => *pixel = number,
+            }
+        }
+    }
+
     /// The rows of one slice.
     fn plane(&self, slice: usize) -> &[L] {
         self.voxels.chunks_exact(self.pixels()).nth(slice).unwrap_or(&[])
@@ -195,7 +224,7 @@ impl<'a, L: Label> Layers<'a, L> {
             let found = mask.survey(std::slice::from_ref(&alone))?;
             all.voxels[index] = found.voxels.first().copied().unwrap_or(0);
             let frames = found.frames.into_iter();
-            all.frames.extend(frames.map(|frame| PlannedFrame { segment: index, ..frame }));
+            all.frames.extend(frames.map(|frame| PlannedFrame { segment: Some(index), ..frame }));
         }
         Ok(all)
     }
@@ -219,12 +248,40 @@ impl<'a, L: Label> Layers<'a, L> {
     pub fn pack(&self, frames: &[PlannedFrame], segments: &[SegmentDescription], out: &mut [u8]) {
         match self {
             Self::Labels(map) => {
-                let value =
-                    |frame: &PlannedFrame| segments.get(frame.segment).map_or(0, |s| s.value);
-                pack(frames, |frame| Some((map, value(frame))), out);
+                let value = |frame: &PlannedFrame| Some(segments.get(frame.segment?)?.value);
+                pack(frames, |frame| value(frame).map(|value| (map, value)), out);
             }
             Self::Masks(masks) => {
-                pack(frames, |frame| masks.get(frame.segment).map(|mask| (mask, MASK)), out);
+                let mask = |frame: &PlannedFrame| masks.get(frame.segment?);
+                pack(frames, |frame| mask(frame).map(|mask| (mask, MASK)), out);
+            }
+        }
+    }
+}
+
+/// The Segment Number of each value of a voxel, once for a label map, or for each mask.
+pub(super) struct Numbers(Vec<Vec<u16>>);
+
+impl<L: Label> Layers<'_, L> {
+    /// The numbers of `segments`, which count from 1 in their order.
+    pub fn numbers(&self, segments: &[SegmentDescription]) -> Numbers {
+        Numbers(match self {
+            Self::Labels(map) => vec![map.numbers(segments)],
+            // Of the values 0 and 1.
+            Self::Masks(masks) => (1..).take(masks.len()).map(|number| vec![0, number]).collect(),
+        })
+    }
+
+    /// Sets, in the zeroed `out`, the Segment Number of every voxel of a frame's slice, row by row. Where segments
+    /// overlap, the last one is seen.
+    pub fn paint(&self, frame: &PlannedFrame, numbers: &Numbers, out: &mut [u16]) {
+        match self {
+            Self::Labels(map) => {
+                numbers.0.iter().for_each(|numbers| map.paint(frame, numbers, out));
+            }
+            Self::Masks(masks) => {
+                let layers = masks.iter().zip(&numbers.0);
+                layers.for_each(|(mask, numbers)| mask.paint(frame, numbers, out));
             }
         }
     }
@@ -342,9 +399,43 @@ mod tests {
             _ => 0,
         });
         let survey = LabelMap::new(labels.view()).survey(&[segment(1), segment(2)]).unwrap();
-        let frame = |segment, slice, rows| PlannedFrame { segment, slice, rows };
+        let frame = |segment, slice, rows| PlannedFrame { segment: Some(segment), slice, rows };
         assert_eq!(survey.frames, [frame(0, 2, 0..1), frame(1, 0, 1..3), frame(1, 2, 0..1)]);
         assert_eq!(survey.voxels, [1, 3]);
+    }
+
+    #[test]
+    fn every_form_is_painted_alike() {
+        let labels = Array3::from_shape_fn((5, 4, 2), |(x, y, _)| [0_u16, 900, 7][(x + y) % 3]);
+        let members: Vec<Vec<u16>> = vec![vec![], vec![0, 7], vec![900]];
+        let codes = labels.mapv(|label| match label {
+            0 => 0_u16,
+            900 => 2,
+            _ => 1,
+        });
+        let masks = ndarray::Array4::from_shape_fn((2, 5, 4, 2), |(segment, x, y, z)| {
+            u8::from(labels[[x, y, z]] == [7, 900][segment])
+        });
+        let segments = [segment(7), segment(900)];
+        let frame = PlannedFrame { segment: None, slice: 1, rows: 1..3 };
+        let painted = |layers: &Layers<u16>| {
+            let mut out = vec![0; 20];
+            layers.paint(&frame, &layers.numbers(&segments), &mut out);
+            out
+        };
+        let expected: Vec<u16> = (0..20)
+            .map(|i| match (i / 5, labels[[i % 5, i / 5, 1]]) {
+                (1..3, 7) => 1,
+                (1..3, 900) => 2,
+                _ => 0,
+            })
+            .collect();
+        let sets = Voxels::Sets { codes: codes.view(), members: &members };
+        for voxels in [Voxels::Labels(labels.view()), sets, Voxels::Masks(masks.view())] {
+            let layers = Layers::new(&voxels);
+            assert!(!layers.overlap());
+            assert_eq!(painted(&layers), expected, "{voxels:?}");
+        }
     }
 
     #[test]
@@ -382,7 +473,7 @@ mod tests {
         let segments = [segment(5), segment(1)];
         let survey = layers.survey(&segments).unwrap();
         assert_eq!(survey.voxels, [2, 4]);
-        let frame = |segment, rows| PlannedFrame { segment, slice: 2, rows };
+        let frame = |segment, rows| PlannedFrame { segment: Some(segment), slice: 2, rows };
         assert_eq!(survey.frames, [frame(0, 0..1), frame(1, 0..2)]);
         let mut out = vec![0; 2];
         layers.pack(&survey.frames, &segments, &mut out);

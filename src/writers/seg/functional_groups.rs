@@ -1,5 +1,6 @@
 //! The multi-frame half of a segmentation: Multi-frame Dimension (PS3.3 C.7.6.17) and Multi-frame
-//! Functional Groups (C.7.6.16) modules.
+//! Functional Groups (C.7.6.16) modules. Frames of a label map are told apart by their position alone, and have
+//! no Segment Identification.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +15,8 @@ use crate::writers::dicom::{Plane, Put, SourceSlice, decimal_string, reference};
 
 /// Adds both modules.
 pub(super) fn put<L>(content: &Content<'_, '_, L>, to: &mut Dataset) {
-    put_dimensions(&content.request.identity.uid("dimensions"), to);
+    let organization = content.request.identity.uid(content.dimensions());
+    put_dimensions(&organization, content.by_segment(), to);
 
     let spacing = content.request.options.spacing_between_slices.map(decimal_string);
     let groups = Groups {
@@ -38,8 +40,8 @@ pub(super) fn put<L>(content: &Content<'_, '_, L>, to: &mut Dataset) {
     to.put_items(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, items.collect());
 }
 
-/// Frames are told apart by their segment, then by their position.
-fn put_dimensions(organization: &str, to: &mut Dataset) {
+/// Frames are told apart by their segment, where they have one, then by their position.
+fn put_dimensions(organization: &str, by_segment: bool, to: &mut Dataset) {
     let mut item = Dataset::new_empty();
     item.put_text(tags::DIMENSION_ORGANIZATION_UID, VR::UI, organization);
     to.put_items(tags::DIMENSION_ORGANIZATION_SEQUENCE, vec![item]);
@@ -60,21 +62,18 @@ fn put_dimensions(organization: &str, to: &mut Dataset) {
         item.put_text(tags::DIMENSION_DESCRIPTION_LABEL, VR::LO, label);
         item
     };
-    to.put_items(
-        tags::DIMENSION_INDEX_SEQUENCE,
-        vec![
-            index(
-                tags::REFERENCED_SEGMENT_NUMBER,
-                tags::SEGMENT_IDENTIFICATION_SEQUENCE,
-                "Segment Number",
-            ),
-            index(
-                tags::IMAGE_POSITION_PATIENT,
-                tags::PLANE_POSITION_SEQUENCE,
-                "Image Position Patient",
-            ),
-        ],
+    let segment = index(
+        tags::REFERENCED_SEGMENT_NUMBER,
+        tags::SEGMENT_IDENTIFICATION_SEQUENCE,
+        "Segment Number",
     );
+    let position = index(
+        tags::IMAGE_POSITION_PATIENT,
+        tags::PLANE_POSITION_SEQUENCE,
+        "Image Position Patient",
+    );
+    let indices = by_segment.then_some(segment).into_iter().chain([position]);
+    to.put_items(tags::DIMENSION_INDEX_SEQUENCE, indices.collect());
 }
 
 /// The functional groups that may be common to all frames.
@@ -121,16 +120,17 @@ impl<F: Fn(&Plane) -> Dataset, G: Fn(&Plane) -> Dataset> Groups<F, G> {
         slice: &SourceSlice,
         plane: &Plane,
     ) -> Dataset {
-        let number = u16::try_from(frame.segment + 1).unwrap_or(u16::MAX);
+        let number = frame.segment.map(|index| u16::try_from(index + 1).unwrap_or(u16::MAX));
         let mut item = Dataset::new_empty();
         item.put_items(tags::DERIVATION_IMAGE_SEQUENCE, vec![derivation_image(slice)]);
 
-        let indices = [u32::from(number), u32::try_from(position + 1).unwrap_or(u32::MAX)];
+        let position = u32::try_from(position + 1).unwrap_or(u32::MAX);
+        let indices = number.map(u32::from).into_iter().chain([position]);
         let mut frame_content = Dataset::new_empty();
         frame_content.put(DataElement::new(
             tags::DIMENSION_INDEX_VALUES,
             VR::UL,
-            PrimitiveValue::U32(indices.into_iter().collect()),
+            PrimitiveValue::U32(indices.collect()),
         ));
         item.put_items(tags::FRAME_CONTENT_SEQUENCE, vec![frame_content]);
 
@@ -140,9 +140,11 @@ impl<F: Fn(&Plane) -> Dataset, G: Fn(&Plane) -> Dataset> Groups<F, G> {
         self.orientation.put_own(tags::PLANE_ORIENTATION_SEQUENCE, plane, &mut item);
         self.measures.put_own(tags::PIXEL_MEASURES_SEQUENCE, plane, &mut item);
 
-        let mut segment = Dataset::new_empty();
-        segment.put_u16(tags::REFERENCED_SEGMENT_NUMBER, &[number]);
-        item.put_items(tags::SEGMENT_IDENTIFICATION_SEQUENCE, vec![segment]);
+        if let Some(number) = number {
+            let mut segment = Dataset::new_empty();
+            segment.put_u16(tags::REFERENCED_SEGMENT_NUMBER, &[number]);
+            item.put_items(tags::SEGMENT_IDENTIFICATION_SEQUENCE, vec![segment]);
+        }
         item
     }
 }

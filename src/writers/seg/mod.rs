@@ -1,5 +1,7 @@
 //! DICOM Segmentation objects (PS3.3 A.51, C.8.20): a label map, or masks that may overlap, and the
-//! slices it was made from become one binary, bit-packed, explicit VR little endian Part 10 file.
+//! slices it was made from become one Part 10 file. Of type BINARY, it has bit-packed frames of one segment each in
+//! explicit VR little endian, which every viewer reads. Of type LABELMAP, which DICOM has since 2024d, it has one
+//! frame for each slice, whose pixels are Segment Numbers, without compression or with it.
 //!
 //! What viewers trip over decides the details:
 //!
@@ -13,7 +15,10 @@
 //!   Sequence lists all source images.
 //! - The dimensions are Referenced Segment Number and Image Position (Patient): the index of the
 //!   first is the segment number; that of the second counts the slices that have frames, in the
-//!   order given, from 1 without gaps (PS3.3 C.7.6.17.1).
+//!   order given, from 1 without gaps (PS3.3 C.7.6.17.1). A label map has the second alone.
+//! - The background of a label map is Segment Number 0, described as such and named by Pixel Padding Value, and
+//!   what slices without a frame are to be filled with. Photometric Interpretation is MONOCHROME2: colours are
+//!   the segments' own, as in BINARY, and no palette has to be kept in step with them.
 //! - Times are of the moment of writing, in the source's Timezone Offset From UTC (0008,0201) where
 //!   it has one, which is then copied; in UTC otherwise, without adding that attribute, because it
 //!   would give a new meaning to the copied Study Time too.
@@ -23,18 +28,22 @@ mod content;
 mod dataset;
 mod frames;
 mod functional_groups;
+mod labelmap;
 
 use std::collections::HashSet;
 
 use dicom_dictionary_std::uids;
 
-use crate::dicom::{Instance, uid};
+use crate::dicom::encoding::FrameEncoding;
+use crate::dicom::{Dataset, Instance, uid};
 use crate::error::{Error, ErrorKind, Result};
 use crate::writers::dicom::{self, Part10, Plane};
 use crate::writers::{Label, Voxels};
 
 pub use crate::dicom::segment::{Algorithm, Code, SegmentDescription};
 pub use crate::writers::dicom::{Identity, SourceSlice};
+pub use labelmap::most_bytes as most_label_map_bytes;
+
 use frames::{Layers, PlannedFrame, packed_length};
 
 /// What to write.
@@ -55,9 +64,41 @@ pub struct SegRequest<'a, L> {
     pub options: &'a SegOptions,
 }
 
+/// Segmentation Type (0062,0001).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SegmentationType {
+    /// A frame of one bit a pixel for each segment and slice (SOP class Segmentation Storage).
+    #[default]
+    Binary,
+    /// A frame of Segment Numbers for each slice (SOP class Label Map Segmentation Storage), encoded so.
+    /// Segments must not overlap.
+    LabelMap(FrameEncoding),
+}
+
+impl SegmentationType {
+    /// What UIDs of such objects are derived from beside what the segmentation was made of. The same pixels
+    /// encoded in another way are the same instance.
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Binary => "SEG BINARY",
+            Self::LabelMap(_) => "SEG LABELMAP",
+        }
+    }
+
+    /// How far the series is numbered after its source's.
+    fn series_number_offset(self) -> i64 {
+        match self {
+            Self::Binary => 1000,
+            Self::LabelMap(_) => 1005,
+        }
+    }
+}
+
 /// What a caller may want otherwise.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SegOptions {
+    /// Which type of object.
+    pub segmentation_type: SegmentationType,
     /// Series Description (0008,103E), at most 64 characters.
     pub series_description: String,
     /// Whether frames without voxels are left out.
@@ -70,12 +111,10 @@ pub struct SegOptions {
     pub largest_pixel_data: u32,
 }
 
-/// What UIDs of these objects are derived from beside what the segmentation was made of.
-const KIND: &str = "SEG BINARY";
-
 impl Default for SegOptions {
     fn default() -> Self {
         Self {
+            segmentation_type: SegmentationType::default(),
             series_description: "AI generated Seg, not for clinical use.".to_owned(),
             omit_empty_frames: true,
             spacing_between_slices: None,
@@ -126,8 +165,8 @@ pub fn check_slices(slices: &[SourceSlice], columns: usize, rows: usize) -> Resu
 ///
 /// [`ErrorKind::InvalidImage`] where the slices do not belong together, are not of the label map's
 /// size, or lack position, orientation or spacing; [`ErrorKind::InvalidModel`] where a label has no
-/// segment or a text cannot be encoded; [`ErrorKind::Internal`] where the request contradicts
-/// itself.
+/// segment or a text cannot be encoded; [`ErrorKind::InvalidRequest`] where segments of a label map overlap;
+/// [`ErrorKind::Internal`] where the request contradicts itself.
 pub fn write<L: Label>(request: &SegRequest<L>) -> Result<Vec<Seg>> {
     check(request)?;
     let (columns, rows, _) = request.voxels.dim();
@@ -138,13 +177,15 @@ pub fn write<L: Label>(request: &SegRequest<L>) -> Result<Vec<Seg>> {
     let survey = map.survey(request.segments)?;
     let mut warnings = source_warnings(&instances, &planes);
     let frames = planned(request, survey.frames, &mut warnings);
+    let overlap = map.overlap();
+    let pixels = Pixels::new(request, &map, overlap)?;
 
-    let most = u64::from(request.options.largest_pixel_data) * 8 / (columns * rows) as u64;
-    let most = usize::try_from(most).unwrap_or(usize::MAX).max(1);
     let identity = request.identity;
-    let series_instance_uid = identity.series(KIND);
+    let kind = request.options.segmentation_type.kind();
+    let series_instance_uid = identity.series(kind);
+    let most = pixels.frames_in_one(request.options.largest_pixel_data);
     let objects = frames.chunks(most).enumerate().map(|(index, frames)| {
-        let sop_instance_uid = identity.instance(KIND, index + 1);
+        let sop_instance_uid = identity.instance(kind, index + 1);
         // Those of the whole segmentation are told once.
         let mut warnings = if index == 0 { std::mem::take(&mut warnings) } else { Vec::new() };
         let object = content::Content {
@@ -155,15 +196,10 @@ pub fn write<L: Label>(request: &SegRequest<L>) -> Result<Vec<Seg>> {
             instances: &instances,
             planes: &planes,
             frames,
-            overlap: map.overlap(),
+            overlap,
         }
         .dataset(&mut warnings)?;
-        let mut file = Part10::new(object, uids::EXPLICIT_VR_LITTLE_ENDIAN)?;
-        let length = packed_length(frames.len(), columns * rows).ok_or_else(|| {
-            Error::internal(format!("{} frames of {columns} × {rows} pixels", frames.len()))
-        })?;
-        let pixel_data = file.append_pixel_data(length)?;
-        map.pack(frames, request.segments, pixel_data);
+        let bytes = pixels.file(object, frames)?;
         let summary = SegSummary {
             sop_instance_uid,
             series_instance_uid: series_instance_uid.clone(),
@@ -171,9 +207,55 @@ pub fn write<L: Label>(request: &SegRequest<L>) -> Result<Vec<Seg>> {
             voxels_per_segment: survey.voxels.clone(),
             warnings,
         };
-        Ok(Seg { bytes: file.into_bytes(), summary })
+        Ok(Seg { bytes, summary })
     });
     objects.collect()
+}
+
+/// Where the pixel data of objects comes from.
+enum Pixels<'a, L: Label> {
+    Bits { layers: &'a Layers<'a, L>, segments: &'a [SegmentDescription], pixels: usize },
+    Numbers(labelmap::Frames<'a, L>),
+}
+
+impl<'a, L: Label> Pixels<'a, L> {
+    fn new(request: &'a SegRequest<L>, layers: &'a Layers<'a, L>, overlap: bool) -> Result<Self> {
+        let (columns, rows, _) = request.voxels.dim();
+        let segments = request.segments;
+        match request.options.segmentation_type {
+            SegmentationType::Binary => Ok(Self::Bits { layers, segments, pixels: columns * rows }),
+            SegmentationType::LabelMap(encoding) => {
+                let size = [columns, rows];
+                labelmap::Frames::new(layers, segments, size, encoding, overlap).map(Self::Numbers)
+            }
+        }
+    }
+
+    /// How many frames may be in one object of `most` bytes of pixel data, at least one.
+    fn frames_in_one(&self, most: u32) -> usize {
+        match self {
+            Self::Bits { pixels, .. } => {
+                let frames = u64::from(most) * 8 / *pixels as u64;
+                usize::try_from(frames).unwrap_or(usize::MAX).max(1)
+            }
+            Self::Numbers(frames) => frames.in_one(most),
+        }
+    }
+
+    /// The complete Part 10 file of `object`, which has everything but the pixel data, with these frames.
+    fn file(&self, object: Dataset, frames: &[PlannedFrame]) -> Result<Vec<u8>> {
+        match self {
+            Self::Bits { layers, segments, pixels } => {
+                let mut file = Part10::new(object, uids::EXPLICIT_VR_LITTLE_ENDIAN)?;
+                let length = packed_length(frames.len(), *pixels).ok_or_else(|| {
+                    Error::internal(format!("{} frames of {pixels} pixels", frames.len()))
+                })?;
+                layers.pack(frames, segments, file.append_pixel_data(length)?);
+                Ok(file.into_bytes())
+            }
+            Self::Numbers(numbers) => numbers.file(object, frames),
+        }
+    }
 }
 
 /// What is doubtful about the source.
@@ -202,10 +284,15 @@ fn planned<L>(
     found: Vec<PlannedFrame>,
     warnings: &mut Vec<String>,
 ) -> Vec<PlannedFrame> {
-    let frames = if request.options.omit_empty_frames {
-        found
-    } else {
-        with_empty_frames(found, request.segments.len(), request.slices.len())
+    let (slices, omit) = (request.slices.len(), request.options.omit_empty_frames);
+    let (frames, first) = match request.options.segmentation_type {
+        SegmentationType::Binary if omit => (found, Some(0)),
+        SegmentationType::Binary => {
+            (with_empty_frames(found, request.segments.len(), slices), Some(0))
+        }
+        SegmentationType::LabelMap(_) => {
+            (labelmap::planned(&found, (!omit).then_some(slices)), None)
+        }
     };
     if !frames.is_empty() {
         return frames;
@@ -213,7 +300,7 @@ fn planned<L>(
     warnings.push(
         "no voxel of any segment was found; the segmentation holds one empty frame".to_owned(),
     );
-    vec![PlannedFrame { segment: 0, slice: 0, rows: 0..0 }]
+    vec![PlannedFrame { segment: first, slice: 0, rows: 0..0 }]
 }
 
 /// That the request agrees with itself.
@@ -235,6 +322,9 @@ fn check<L>(request: &SegRequest<L>) -> Result<()> {
             ErrorKind::InvalidModel,
             "the model package describes no foreground segment",
         ));
+    }
+    if request.segments.len() > usize::from(u16::MAX) {
+        return Err(Error::new(ErrorKind::InvalidModel, "there are more than 65535 segments"));
     }
     if let Voxels::Masks(masks) = &request.voxels
         && masks.dim().0 != request.segments.len()
@@ -270,8 +360,8 @@ fn with_empty_frames(
         .flat_map(|segment| (0..slices).map(move |slice| (segment, slice)))
         .map(|(segment, slice)| {
             found
-                .next_if(|frame| (frame.segment, frame.slice) == (segment, slice))
-                .unwrap_or(PlannedFrame { segment, slice, rows: 0..0 })
+                .next_if(|frame| (frame.segment, frame.slice) == (Some(segment), slice))
+                .unwrap_or(PlannedFrame { segment: Some(segment), slice, rows: 0..0 })
         })
         .collect()
 }

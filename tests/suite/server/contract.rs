@@ -127,7 +127,18 @@ async fn the_segmentation_itself_is_had_by_accept() {
     let answer = server.send(start, &either, two.as_bytes()).await;
     assert_eq!(answer.json()["results"].as_array().unwrap().len(), 2);
 
-    let nifti = body(json!({"outputs": ["nifti"]})).to_string();
+    // Either type of segmentation, but not both.
+    let of = |outputs: &[&str]| body(json!({"outputs": outputs})).to_string();
+    let label_map = of(&["nifti", "dicom-seg-labelmap"]);
+    let answer = server.send(start, &accept("application/dicom"), label_map.as_bytes()).await;
+    assert_eq!((answer.status, answer.body.as_slice()), (200, SEGMENTATION));
+    let both = of(&["dicom-seg", "dicom-seg-labelmap"]);
+    let answer = server.send(start, &accept("application/dicom"), both.as_bytes()).await;
+    let message = answer.error(406, "not_acceptable");
+    assert!(message.contains("two types"), "{message}");
+    assert_eq!(server.send(start, &either, both.as_bytes()).await.status, 200);
+
+    let nifti = of(&["nifti"]);
     let answer = server.send(start, &accept("application/dicom"), nifti.as_bytes()).await;
     answer.error(406, "not_acceptable");
     let answer = server.send(start, &accept("image/png"), bare.as_bytes()).await;
