@@ -150,9 +150,7 @@ impl OutputKind {
     /// The media type of its files.
     pub fn media_type(self) -> &'static str {
         match self {
-            Self::DicomSeg | Self::DicomSegLabelmap | Self::SecondaryCapture => {
-                "application/dicom"
-            }
+            Self::DicomSeg | Self::DicomSegLabelmap | Self::SecondaryCapture => "application/dicom",
             Self::Nifti => "application/gzip",
             Self::Preview => "image/png",
             Self::Stl => "model/stl",

@@ -220,6 +220,7 @@ mod tests {
     use super::*;
     use crate::archive::ServiceUrl;
     use crate::policy::PolicyChoice;
+    use crate::request::SegmentationChoice;
 
     const ID: &str = "0123456789abcdef0123456789abcdef";
 
@@ -239,6 +240,7 @@ mod tests {
             model: None,
             outputs,
             segments: Vec::new(),
+            segmentation: SegmentationChoice::default(),
             output_uri: None,
             store,
             policy: PolicyChoice::default(),
@@ -251,7 +253,9 @@ mod tests {
         let usual = [OutputKind::DicomSeg];
         let asked = |archive| Store::In(archive);
         let refused = |inputs, outputs, store| {
-            check(&request(inputs, outputs, store), &usual).map_err(|e| e.kind())
+            let request = request(inputs, outputs, store);
+            let kinds = super::super::outputs::kinds(&request.outputs, request.single, &usual);
+            check(&request, &kinds).map_err(|e| e.kind())
         };
         let body = || Input::Body(bytes::Bytes::new());
         let bad = Err(ErrorKind::InvalidRequest);
