@@ -2,6 +2,7 @@
 //! source, and small pieces of data sets.
 
 mod charset;
+mod checked;
 pub(in crate::writers) mod color;
 mod elements;
 mod equipment;
@@ -14,6 +15,7 @@ mod times;
 use crate::dicom::Instance;
 
 pub(in crate::writers) use charset::set_character_set;
+pub(in crate::writers) use checked::Checked;
 pub use color::display_color;
 pub(in crate::writers) use elements::{Put, code_item, decimal_string, reference};
 pub(in crate::writers) use equipment::{algorithm_item, put_equipment};

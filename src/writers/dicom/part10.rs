@@ -46,8 +46,56 @@ impl Part10 {
         Ok(self.bytes.get_mut(start..).unwrap_or_default())
     }
 
+    /// The bytes of the file of `object` before and after the place of an element that is not in it, for
+    /// what is written between them.
+    pub fn split(object: Dataset, transfer_syntax: &str, at: Tag) -> Result<(Vec<u8>, Vec<u8>)> {
+        let mut before = object.clone();
+        let after: Vec<Tag> = before.tags().filter(|&tag| tag >= at).collect();
+        for tag in after {
+            before.remove_element(tag);
+        }
+        let before = Self::new(before, transfer_syntax)?.bytes;
+        let mut whole = Self::new(object, transfer_syntax)?.bytes;
+        if !whole.starts_with(&before) {
+            return Err(Error::internal("a DICOM object of the result cannot be encoded in parts"));
+        }
+        let after = whole.split_off(before.len());
+        Ok((whole, after))
+    }
+
     /// The finished file.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dicom_core::VR;
+    use dicom_dictionary_std::uids;
+
+    use super::*;
+    use crate::writers::dicom::Put;
+
+    #[test]
+    fn a_file_is_split_at_an_element() {
+        let mut object = Dataset::new_empty();
+        object.put_text(tags::SOP_CLASS_UID, VR::UI, "1.2");
+        object.put_text(tags::SOP_INSTANCE_UID, VR::UI, "1.2.3");
+        object.put_text(tags::PATIENT_NAME, VR::PN, "A^B");
+        object.put_text(tags::STUDY_ID, VR::SH, "7");
+        let syntax = uids::IMPLICIT_VR_LITTLE_ENDIAN;
+        let whole = Part10::new(object.clone(), syntax).unwrap().into_bytes();
+        let (before, after) = Part10::split(object, syntax, tags::SERIES_NUMBER).unwrap();
+        assert_eq!(after, b"");
+        assert_eq!(before, whole);
+        let mut object = Dataset::new_empty();
+        object.put_text(tags::SOP_CLASS_UID, VR::UI, "1.2");
+        object.put_text(tags::SOP_INSTANCE_UID, VR::UI, "1.2.3");
+        object.put_text(tags::STUDY_ID, VR::SH, "7");
+        let (before, after) = Part10::split(object, syntax, tags::PATIENT_NAME).unwrap();
+        // Study ID (0020,0010) of two bytes.
+        assert_eq!(after, b"\x20\0\x10\0\x02\0\0\x007 ");
+        assert!(before.ends_with(b"1.2.3\0"));
     }
 }

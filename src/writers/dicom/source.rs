@@ -63,7 +63,8 @@ impl SourceSlice<'_> {
         self.number_of_frames() > 1
     }
 
-    fn number_of_frames(&self) -> u64 {
+    /// How many frames the instance has, at least one.
+    pub(in crate::writers) fn number_of_frames(&self) -> u64 {
         let stated = self.instance.dataset.integer(tags::NUMBER_OF_FRAMES);
         stated.and_then(|frames| u64::try_from(frames).ok()).unwrap_or(1).max(1)
     }

@@ -30,8 +30,6 @@ mod frames;
 mod functional_groups;
 mod labelmap;
 
-use std::collections::HashSet;
-
 use dicom_dictionary_std::uids;
 
 use crate::dicom::encoding::FrameEncoding;
@@ -168,7 +166,14 @@ pub fn check_slices(slices: &[SourceSlice], columns: usize, rows: usize) -> Resu
 /// segment or a text cannot be encoded; [`ErrorKind::InvalidRequest`] where segments of a label map overlap;
 /// [`ErrorKind::Internal`] where the request contradicts itself.
 pub fn write<L: Label>(request: &SegRequest<L>) -> Result<Vec<Seg>> {
-    check(request)?;
+    dicom::Checked {
+        voxels: &request.voxels,
+        slices: request.slices.len(),
+        segments: request.segments,
+        algorithm: request.algorithm,
+        series_description: &request.options.series_description,
+    }
+    .check()?;
     let (columns, rows, _) = request.voxels.dim();
     let instances = dicom::instances(request.slices);
     dicom::check_consistent(&instances, columns, rows)?;
@@ -301,52 +306,6 @@ fn planned<L>(
         "no voxel of any segment was found; the segmentation holds one empty frame".to_owned(),
     );
     vec![PlannedFrame { segment: first, slice: 0, rows: 0..0 }]
-}
-
-/// That the request agrees with itself.
-fn check<L>(request: &SegRequest<L>) -> Result<()> {
-    let (columns, rows, slices) = request.voxels.dim();
-    if slices != request.slices.len() {
-        return Err(Error::internal(format!(
-            "the label map has {slices} slices, the request names {}",
-            request.slices.len()
-        )));
-    }
-    if [columns, rows].iter().any(|&n| n == 0 || n > usize::from(u16::MAX)) || slices == 0 {
-        return Err(Error::internal(format!(
-            "a label map of {columns} × {rows} × {slices} cannot be written"
-        )));
-    }
-    if request.segments.is_empty() {
-        return Err(Error::new(
-            ErrorKind::InvalidModel,
-            "the model package describes no foreground segment",
-        ));
-    }
-    if request.segments.len() > usize::from(u16::MAX) {
-        return Err(Error::new(ErrorKind::InvalidModel, "there are more than 65535 segments"));
-    }
-    if let Voxels::Masks(masks) = &request.voxels
-        && masks.dim().0 != request.segments.len()
-    {
-        return Err(Error::internal(format!(
-            "there are {} masks for {} segments",
-            masks.dim().0,
-            request.segments.len()
-        )));
-    }
-    let mut values = HashSet::new();
-    for segment in request.segments {
-        segment.check()?;
-        if !values.insert(segment.value) && !matches!(request.voxels, Voxels::Masks(_)) {
-            return Err(Error::new(
-                ErrorKind::InvalidModel,
-                format!("label value {} is described by two segments", segment.value),
-            ));
-        }
-    }
-    request.algorithm.check()?;
-    crate::dicom::segment::check_text(&request.options.series_description, 64, "seriesDescription")
 }
 
 /// Every frame of every segment; those that were found keep their rows.

@@ -4,8 +4,8 @@
 //! Voxels that share a face, an edge or a corner are connected. A [`Tracer`] joins the runs of a slab of
 //! slices; a [`Chain`] joins the slabs, and counts a component once no later slice can reach it.
 
-use super::layer::Run;
 use crate::disjoint::Forest;
+use crate::writers::layer::Run;
 
 /// The components of a segment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

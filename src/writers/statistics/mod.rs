@@ -9,7 +9,6 @@
 //! - Segments may overlap; each is measured by itself.
 
 mod components;
-mod layer;
 mod selection;
 mod spread;
 mod survey;
@@ -22,7 +21,7 @@ use crate::dicom::segment::SegmentDescription;
 use crate::error::{Error, Result};
 use crate::volume::affine::lps_ras;
 use crate::volume::{Geometry, Physical};
-use layer::{Layer, Meaning};
+use crate::writers::layer::{self, Layer, Meaning};
 use spread::{Spread, Value};
 use survey::Found;
 

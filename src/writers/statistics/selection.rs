@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use super::layer::Layer;
 use super::spread::Value;
 use super::survey::{Found, slabs, values_of};
 use super::{PERCENTILES, Percentiles};
 use crate::error::{Error, Result};
 use crate::writers::Label;
+use crate::writers::layer::Layer;
 
 /// Counters of all threads together, but for one segment's that each thread needs.
 const MOST_COUNTERS: usize = 1 << 22;

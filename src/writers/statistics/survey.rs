@@ -5,9 +5,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::components::{Chain, NOISE, Slab, Tally, Tracer};
-use super::layer::{Layer, Run};
 use super::spread::{Spread, Value};
 use crate::error::{Error, Result};
+use crate::writers::layer::{Layer, Run};
 use crate::writers::{Bounds, Label};
 
 /// Slices that one thread takes together. Sums are made of each such slab and then over the slabs in their

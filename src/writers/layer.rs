@@ -1,4 +1,4 @@
-//! A segmentation read row by row, as runs of voxels of each segment.
+//! A segmentation read row by row, as runs of voxels of each segment: for writers and for what is measured.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use crate::writers::layout::slice_order;
 
 /// The segments that a voxel of a value belongs to.
 #[derive(Debug, Clone)]
-pub(super) enum Meaning {
+pub(in crate::writers) enum Meaning {
     /// Their positions among the descriptions.
     Segments(Vec<u16>),
     /// One has this label, which no description has.
@@ -19,24 +19,24 @@ pub(super) enum Meaning {
 }
 
 /// Voxels with their slices one after the other, each row by row.
-pub(super) struct Layer<'a, L: Clone> {
+pub(in crate::writers) struct Layer<'a, L: Clone> {
     voxels: Cow<'a, [L]>,
     /// Columns, rows and slices.
-    pub(super) dims: [usize; 3],
+    pub(in crate::writers) dims: [usize; 3],
     /// What each value means; values beyond belong to no segment.
     meaning: Vec<Meaning>,
 }
 
 /// Voxels `start..end` of a row that belong to a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Run {
-    pub(super) segment: u16,
-    pub(super) start: u16,
-    pub(super) end: u16,
+pub(in crate::writers) struct Run {
+    pub(in crate::writers) segment: u16,
+    pub(in crate::writers) start: u16,
+    pub(in crate::writers) end: u16,
 }
 
 /// What the values of a label map mean. 0 is background.
-pub(super) fn labels(segments: &[SegmentDescription]) -> Vec<Meaning> {
+pub(in crate::writers) fn labels(segments: &[SegmentDescription]) -> Vec<Meaning> {
     // Whatever a label can be.
     let mut meaning: Vec<Meaning> = (0..=u16::MAX).map(Meaning::Undescribed).collect();
     meaning[0] = Meaning::Segments(Vec::new());
@@ -47,7 +47,10 @@ pub(super) fn labels(segments: &[SegmentDescription]) -> Vec<Meaning> {
 }
 
 /// What the codes of sets of labels mean. 0 among the members is background.
-pub(super) fn sets(members: &[Vec<u16>], segments: &[SegmentDescription]) -> Vec<Meaning> {
+pub(in crate::writers) fn sets(
+    members: &[Vec<u16>],
+    segments: &[SegmentDescription],
+) -> Vec<Meaning> {
     let position = |label: u16| segments.iter().zip(0..).find(|(s, _)| s.value == label);
     let meaning = |set: &Vec<u16>| {
         let labels = set.iter().copied().filter(|label| *label != 0);
@@ -60,7 +63,10 @@ pub(super) fn sets(members: &[Vec<u16>], segments: &[SegmentDescription]) -> Vec
 
 impl<'a, L: Label> Layer<'a, L> {
     /// `voxels` has the axes (X, Y, Z).
-    pub(super) fn new(voxels: ArrayView3<'a, L>, meaning: Vec<Meaning>) -> Result<Self> {
+    pub(in crate::writers) fn new(
+        voxels: ArrayView3<'a, L>,
+        meaning: Vec<Meaning>,
+    ) -> Result<Self> {
         let (columns, rows, slices) = voxels.dim();
         if columns > usize::from(u16::MAX) {
             return Err(Error::internal(format!("an image of {columns} columns")));
@@ -69,14 +75,14 @@ impl<'a, L: Label> Layer<'a, L> {
     }
 
     /// The voxels of row `y` of slice `z`; none where there is no such row.
-    pub(super) fn row(&self, y: usize, z: usize) -> &[L] {
+    pub(in crate::writers) fn row(&self, y: usize, z: usize) -> &[L] {
         let [columns, rows, _] = self.dims;
         let start = (z * rows + y) * columns;
         self.voxels.get(start..start + columns).unwrap_or_default()
     }
 
     /// The runs of a row, by segment and then from left to right.
-    pub(super) fn runs(&self, row: &[L], runs: &mut Vec<Run>) -> Result<()> {
+    pub(in crate::writers) fn runs(&self, row: &[L], runs: &mut Vec<Run>) -> Result<()> {
         runs.clear();
         let Some(&first) = row.first() else { return Ok(()) };
         // Most rows are background: this test runs at the speed of memory, the search for runs does not.
