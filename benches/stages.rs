@@ -20,6 +20,7 @@ use ahi_inference::source::ImageSource;
 use ahi_inference::source::dicom_files::DicomFiles;
 use ahi_inference::transforms::{Image, Preprocessing};
 use ahi_inference::volume::{Plan, Volume, plan};
+use ahi_inference::writers::rtstruct::{self, RtStructOptions, RtStructRequest};
 use ahi_inference::writers::seg::{
     self, Algorithm, Code, Identity, SegOptions, SegRequest, SegmentDescription, SourceSlice,
 };
@@ -210,12 +211,8 @@ fn postprocess(bencher: Bencher) {
     );
 }
 
-#[divan::bench]
-fn write_dicom_seg(bencher: Bencher) {
-    let case = &*CASE;
-    let labels = case.labels();
-    let slices: Vec<SourceSlice> =
-        case.series.instances.iter().map(|instance| SourceSlice { instance, frame: 0 }).collect();
+/// What DICOM objects of the case's labels say of their segments.
+fn organs() -> Vec<SegmentDescription> {
     let organ = |value| SegmentDescription {
         value,
         label: format!("Organ {value}"),
@@ -225,21 +222,43 @@ fn write_dicom_seg(bencher: Bencher) {
         anatomic_region: None,
         color: None,
     };
-    let segments: Vec<SegmentDescription> = (1..=4).map(organ).collect();
-    let algorithm = Algorithm::new("bench", "1");
-    let options = SegOptions::default();
-    let identity = Identity::fresh();
+    (1..=4).map(organ).collect()
+}
+
+fn source_slices() -> Vec<SourceSlice<'static>> {
+    CASE.series.instances.iter().map(|instance| SourceSlice { instance, frame: 0 }).collect()
+}
+
+#[divan::bench]
+fn write_dicom_seg(bencher: Bencher) {
+    let labels = CASE.labels();
     let request = SegRequest {
         voxels: Voxels::Labels(labels.view()),
-        slices: &slices,
-        segments: &segments,
-        algorithm: &algorithm,
-        identity: &identity,
-        options: &options,
+        slices: &source_slices(),
+        segments: &organs(),
+        algorithm: &Algorithm::new("bench", "1"),
+        identity: &Identity::fresh(),
+        options: &SegOptions::default(),
     };
     bencher
         .counter(ItemsCount::new(labels.len()))
         .bench_local(|| seg::write(&request).expect("the object"));
+}
+
+#[divan::bench]
+fn write_rtstruct(bencher: Bencher) {
+    let labels = CASE.labels();
+    let request = RtStructRequest {
+        voxels: &Voxels::Labels(labels.view()),
+        slices: &source_slices(),
+        segments: &organs(),
+        algorithm: &Algorithm::new("bench", "1"),
+        identity: &Identity::fresh(),
+        options: &RtStructOptions::default(),
+    };
+    bencher
+        .counter(ItemsCount::new(labels.len()))
+        .bench_local(|| rtstruct::write(&request).expect("the object"));
 }
 
 #[divan::bench]

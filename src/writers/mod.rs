@@ -1,10 +1,12 @@
 //! Label maps to DICOM SEG and other results.
 
 pub mod dicom;
+mod layer;
 mod layout;
 pub mod mesh;
 pub mod nifti;
 pub mod preview;
+pub mod rtstruct;
 pub mod secondary_capture;
 pub mod seg;
 pub mod statistics;

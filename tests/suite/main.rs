@@ -18,6 +18,7 @@ mod p10;
 mod phantom;
 mod refusals;
 mod regressions;
+mod rtstruct;
 mod seg;
 mod server;
 mod transfer_syntaxes;
