@@ -131,6 +131,10 @@ pub enum OutputKind {
     Stl,
     /// Surface meshes of the segments, binary glTF (`glb`).
     Glb,
+    /// A DICOM RT Structure Set (`rtstruct`).
+    #[serde(rename = "rtstruct")]
+    #[value(name = "rtstruct")]
+    RtStruct,
 }
 
 impl OutputKind {
@@ -144,13 +148,16 @@ impl OutputKind {
             Self::SecondaryCapture => "secondary-capture",
             Self::Stl => "stl",
             Self::Glb => "glb",
+            Self::RtStruct => "rtstruct",
         }
     }
 
     /// The media type of its files.
     pub fn media_type(self) -> &'static str {
         match self {
-            Self::DicomSeg | Self::DicomSegLabelmap | Self::SecondaryCapture => "application/dicom",
+            Self::DicomSeg | Self::DicomSegLabelmap | Self::RtStruct | Self::SecondaryCapture => {
+                "application/dicom"
+            }
             Self::Nifti => "application/gzip",
             Self::Preview => "image/png",
             Self::Stl => "model/stl",
@@ -161,7 +168,9 @@ impl OutputKind {
     /// What names of its files end in, without the dot before it.
     pub fn extension(self) -> &'static str {
         match self {
-            Self::DicomSeg | Self::DicomSegLabelmap | Self::SecondaryCapture => "dcm",
+            Self::DicomSeg | Self::DicomSegLabelmap | Self::RtStruct | Self::SecondaryCapture => {
+                "dcm"
+            }
             Self::Nifti => "nii.gz",
             Self::Preview => "png",
             Self::Stl => "stl",

@@ -16,7 +16,7 @@ use crate::request::OutputKind;
 use crate::source::{BYTES_IN_FLIGHT, FRAMES_IN_FLIGHT};
 use crate::transforms::{Extent, voxels};
 use crate::volume::{Physical, Plan};
-use crate::writers::{mesh, preview, seg, statistics};
+use crate::writers::{mesh, preview, rtstruct, seg, statistics};
 
 /// Bytes of a voxel.
 const F32: u64 = size_of::<f32>() as u64;
@@ -196,6 +196,9 @@ fn written(model: &Model, plan: &Plan, outputs: &[OutputKind]) -> u64 {
         }
         OutputKind::Stl => mesh_bytes(plan, STL_BYTES),
         OutputKind::Glb => mesh_bytes(plan, GLB_BYTES),
+        OutputKind::RtStruct => {
+            rtstruct::working_bytes(plan.geometry.dims, rayon::current_num_threads())
+        }
     })))
 }
 

@@ -15,6 +15,7 @@ use crate::request::{Artifact, OutputKind};
 use crate::volume::{Physical, Plan};
 use crate::writers::dicom::{Identity, SourceSlice};
 use crate::writers::preview::Picture;
+use crate::writers::rtstruct::{self, RtStruct, RtStructOptions, RtStructRequest};
 use crate::writers::secondary_capture::{self, CaptureRequest};
 use crate::writers::seg::{self, Seg, SegOptions, SegRequest, SegmentationType};
 use crate::writers::statistics::{self, Statistics};
@@ -80,6 +81,7 @@ impl Finished<'_> {
                     let mesh = made(pictures.meshes.glb.take())?;
                     artifacts.push(self.artifact(kind, &self.volume_name(), mesh));
                 }
+                OutputKind::RtStruct => artifacts.push(self.rtstruct(&mut warnings)?),
             }
         }
         let segmentation = kinds.iter().any(|kind| kind.is_segmentation());
@@ -112,12 +114,14 @@ impl Finished<'_> {
     }
 
     /// Where a segment is found in an output: its Segment Number in DICOM SEG and in the extras of glTF's
-    /// nodes; in NIfTI its voxels' value, or of masks the volume along the fourth axis, counted from 0.
+    /// nodes, its ROI Number in an RT Structure Set; in NIfTI its voxels' value, or of masks the volume
+    /// along the fourth axis, counted from 0.
     fn place_in(&self, kind: OutputKind, number: usize, value: u16) -> Option<Value> {
         match (kind, self.segmentation) {
             (OutputKind::DicomSeg | OutputKind::DicomSegLabelmap | OutputKind::Glb, _) => {
                 Some(json!({"segmentNumber": number}))
             }
+            (OutputKind::RtStruct, _) => Some(json!({"roiNumber": number})),
             (OutputKind::Nifti, Segmentation::Labels(_)) => Some(json!({"value": value})),
             (OutputKind::Nifti, Segmentation::Masks(_)) => {
                 Some(json!({"volume": value.saturating_sub(1), "value": 1}))
@@ -143,7 +147,6 @@ impl Finished<'_> {
     }
 
     fn seg(&self, kind: OutputKind, warnings: &mut Vec<String>) -> Result<Vec<Artifact>> {
-        let slices = source_slices(self.series, self.plan);
         let segmentation_type = match kind {
             OutputKind::DicomSegLabelmap => SegmentationType::LabelMap(self.encoding),
             _ => SegmentationType::Binary,
@@ -155,28 +158,7 @@ impl Finished<'_> {
         if self.plan.slices.len() > 1 && self.plan.resampling.is_none() {
             options.spacing_between_slices = Some(self.plan.geometry.affine.spacing()[2]);
         }
-        // Masks of channels that are no segments are not written, and of an interpolated grid the slices
-        // nearest to the source's.
-        let nearest = self.plan.resampling.as_ref().map(|resampling| &resampling.nearest[..]);
-        let objects = match self.segmentation {
-            Segmentation::Labels(labels) => {
-                let labels = picked(labels.view(), nearest);
-                self.written(Voxels::Labels(labels.view()), &slices, &options)
-            }
-            Segmentation::Masks(all) => {
-                let segments = self.foreground(all)?;
-                let masks = match nearest {
-                    None => segments,
-                    Some(nearest) => segments.select(Axis(3), nearest).into(),
-                };
-                self.written(Voxels::<u8>::Masks(masks.view()), &slices, &options)
-            }
-            Segmentation::Sets(sets) => {
-                let codes = picked(sets.codes(), nearest);
-                let voxels = Voxels::Sets { codes: codes.view(), members: sets.members() };
-                self.written(voxels, &slices, &options)
-            }
-        }?;
+        let objects = self.on_slices(SegWriter { finished: self, options: &options })?;
         if objects.len() > 1 {
             warnings.push(format!(
                 "the segmentation is larger than one DICOM object may be; it was written as {} of one \
@@ -186,31 +168,51 @@ impl Finished<'_> {
         }
         let mut artifacts = Vec::with_capacity(objects.len());
         for object in objects {
-            // What is doubtful about the source is so for both types.
-            for warning in object.summary.warnings {
-                if !warnings.contains(&warning) {
-                    warnings.push(warning);
-                }
-            }
+            // What is doubtful about the source is so for all kinds.
+            tell(warnings, object.summary.warnings);
             artifacts.push(self.artifact(kind, &object.summary.sop_instance_uid, object.bytes));
         }
         Ok(artifacts)
     }
 
-    fn written<'w, L: Label>(
-        &'w self,
-        voxels: Voxels<'w, L>,
-        slices: &'w [SourceSlice<'w>],
-        options: &'w SegOptions,
-    ) -> Result<Vec<Seg>> {
-        seg::write(&SegRequest {
-            voxels,
-            slices,
-            segments: self.segments,
-            algorithm: &self.model.algorithm,
-            identity: self.identity,
-            options,
-        })
+    fn rtstruct(&self, warnings: &mut Vec<String>) -> Result<Artifact> {
+        let mut options = RtStructOptions::default();
+        if let Some(description) = &self.model.series_description {
+            options.series_description.clone_from(description);
+        }
+        // Slices that are picked out of an interpolated grid do not follow each other evenly.
+        if self.plan.resampling.is_none() {
+            options.voxel_volume = Some(self.plan.geometry.voxel_volume());
+        }
+        let object = self.on_slices(RtStructWriter { finished: self, options: &options })?;
+        tell(warnings, object.summary.warnings);
+        Ok(self.artifact(OutputKind::RtStruct, &object.summary.sop_instance_uid, object.bytes))
+    }
+
+    /// Gives a writer the voxels on the source's slices: masks of channels that are no segments left out,
+    /// and of an interpolated grid the slices nearest to the source's.
+    fn on_slices<W: OnSlices>(&self, writer: W) -> Result<W::Written> {
+        let slices = source_slices(self.series, self.plan);
+        let nearest = self.plan.resampling.as_ref().map(|resampling| &resampling.nearest[..]);
+        match self.segmentation {
+            Segmentation::Labels(labels) => {
+                let labels = picked(labels.view(), nearest);
+                writer.write(Voxels::Labels(labels.view()), &slices)
+            }
+            Segmentation::Masks(all) => {
+                let segments = self.foreground(all)?;
+                let masks = match nearest {
+                    None => segments,
+                    Some(nearest) => segments.select(Axis(3), nearest).into(),
+                };
+                writer.write(Voxels::<u8>::Masks(masks.view()), &slices)
+            }
+            Segmentation::Sets(sets) => {
+                let codes = picked(sets.codes(), nearest);
+                let voxels = Voxels::Sets { codes: codes.view(), members: sets.members() };
+                writer.write(voxels, &slices)
+            }
+        }
     }
 
     /// The masks of the segments, in their order.
@@ -320,6 +322,83 @@ fn made<T>(output: Option<T>) -> Result<T> {
     output.ok_or_else(|| Error::internal("an output that was asked for was not made"))
 }
 
+/// A writer of DICOM objects, which takes voxels of any form on the source's slices.
+trait OnSlices {
+    /// What it makes.
+    type Written;
+
+    fn write<'v, L: Label>(
+        self,
+        voxels: Voxels<'v, L>,
+        slices: &'v [SourceSlice<'v>],
+    ) -> Result<Self::Written>
+    where
+        Self: 'v;
+}
+
+struct SegWriter<'w> {
+    finished: &'w Finished<'w>,
+    options: &'w SegOptions,
+}
+
+impl OnSlices for SegWriter<'_> {
+    type Written = Vec<Seg>;
+
+    fn write<'v, L: Label>(
+        self,
+        voxels: Voxels<'v, L>,
+        slices: &'v [SourceSlice<'v>],
+    ) -> Result<Vec<Seg>>
+    where
+        Self: 'v,
+    {
+        seg::write(&SegRequest {
+            voxels,
+            slices,
+            segments: self.finished.segments,
+            algorithm: &self.finished.model.algorithm,
+            identity: self.finished.identity,
+            options: self.options,
+        })
+    }
+}
+
+struct RtStructWriter<'w> {
+    finished: &'w Finished<'w>,
+    options: &'w RtStructOptions,
+}
+
+impl OnSlices for RtStructWriter<'_> {
+    type Written = RtStruct;
+
+    fn write<'v, L: Label>(
+        self,
+        voxels: Voxels<'v, L>,
+        slices: &'v [SourceSlice<'v>],
+    ) -> Result<RtStruct>
+    where
+        Self: 'v,
+    {
+        rtstruct::write(&RtStructRequest {
+            voxels: &voxels,
+            slices,
+            segments: self.finished.segments,
+            algorithm: &self.finished.model.algorithm,
+            identity: self.finished.identity,
+            options: self.options,
+        })
+    }
+}
+
+/// Adds warnings that no other output has given already.
+fn tell(warnings: &mut Vec<String>, more: Vec<String>) {
+    for warning in more {
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
+    }
+}
+
 /// The slices of `nearest`, all where that is absent.
 fn picked<'v, L: Clone>(
     volume: ArrayView3<'v, L>,
@@ -391,6 +470,9 @@ pub fn check_writable(series: &Series, plan: &Plan, kinds: &[OutputKind]) -> Res
             }
             OutputKind::Stl | OutputKind::Glb => mesh::check(&plan.geometry)?,
             OutputKind::Preview => {}
+            OutputKind::RtStruct => {
+                rtstruct::check_slices(&source_slices(series, plan), columns, rows)?;
+            }
         }
     }
     Ok(())

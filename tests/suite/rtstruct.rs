@@ -1,6 +1,6 @@
 //! RT Structure Sets written from synthetic sources and read back with `dicom-object`: the contours of each
 //! ROI, brought back onto the pixels of the slices that they refer to, give the segment's mask. Every case is
-//! also left in a folder (`AHI_RTSTRUCT_FIXTURES`, or `rtstruct-fixtures` in the target folder) for
+//! also left in a folder (`RTSTRUCT_FIXTURES`, or `rtstruct-fixtures` in the target folder) for
 //! `tests/python/test_rtstruct.py`, which reads it with pydicom, plastimatch and dciodvfy.
 
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ use dicom_dictionary_std::{tags, uids};
 use dicom_object::{DefaultDicomObject, OpenFileOptions};
 use ndarray::{Array3, Array4, ArrayView3, Axis, s};
 
-use crate::seg::{
+use crate::seg::sources::{
     AXIAL, along, child, frames_of, multi_frame, put, segment, single_frames, slices,
 };
 
@@ -181,7 +181,7 @@ fn read_masks(
 }
 
 fn fixture_folder(name: &str) -> PathBuf {
-    let folder = std::env::var_os("AHI_RTSTRUCT_FIXTURES").map_or_else(
+    let folder = std::env::var_os("RTSTRUCT_FIXTURES").map_or_else(
         || PathBuf::from(env!("CARGO_TARGET_TMPDIR")).with_file_name("rtstruct-fixtures"),
         PathBuf::from,
     );
@@ -403,8 +403,7 @@ fn regions_overlap_in_masks_and_sets() {
     let other = try_write(sets, &slices(&instances), &segments()[..3]).unwrap();
     let contours = |written: &RtStruct| {
         let file = read(written);
-        let rois = items(&file, tags::ROI_CONTOUR_SEQUENCE).to_vec();
-        rois
+        items(&file, tags::ROI_CONTOUR_SEQUENCE).to_vec()
     };
     assert!(contours(&one) == contours(&other));
     assert_eq!(one.summary, other.summary, "the same UIDs too");

@@ -34,7 +34,7 @@ use dicom_dictionary_std::uids;
 
 use crate::dicom::encoding::FrameEncoding;
 use crate::dicom::{Dataset, Instance, uid};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::writers::dicom::{self, Part10, Plane};
 use crate::writers::{Label, Voxels};
 
@@ -161,10 +161,10 @@ pub fn check_slices(slices: &[SourceSlice], columns: usize, rows: usize) -> Resu
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidImage`] where the slices do not belong together, are not of the label map's
-/// size, or lack position, orientation or spacing; [`ErrorKind::InvalidModel`] where a label has no
-/// segment or a text cannot be encoded; [`ErrorKind::InvalidRequest`] where segments of a label map overlap;
-/// [`ErrorKind::Internal`] where the request contradicts itself.
+/// Of the kind `InvalidImage` where the slices do not belong together, are not of the label map's
+/// size, or lack position, orientation or spacing; `InvalidModel` where a label has no segment or a
+/// text cannot be encoded; `InvalidRequest` where segments of a label map overlap; `Internal` where the
+/// request contradicts itself.
 pub fn write<L: Label>(request: &SegRequest<L>) -> Result<Vec<Seg>> {
     dicom::Checked {
         voxels: &request.voxels,
