@@ -7,6 +7,7 @@ pub mod nifti;
 pub mod preview;
 pub mod secondary_capture;
 pub mod seg;
+pub mod sr;
 pub mod statistics;
 mod voxels;
 
