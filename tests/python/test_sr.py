@@ -241,3 +241,23 @@ def test_a_report_needs_a_segmentation(case, tmp_path):
     done = segment(case.sr_file.parents[1], "--output", "dicom-sr")
     assert done.returncode != 0
     assert "ask for dicom-seg beside it" in done.stderr, done.stderr
+
+
+def test_a_label_map_is_referred_to_where_it_is_the_only_segmentation(case):
+    folder = case.sr_file.parents[1]
+    for wanted, kind in [
+        ("dicom-seg-labelmap,dicom-sr", "dicom-seg-labelmap"),
+        ("dicom-sr,dicom-seg-labelmap,dicom-seg", "dicom-seg"),
+    ]:
+        done = segment(folder, "--output", wanted)
+        assert done.returncode == 0, done.stderr
+        files = {o["kind"]: o["uri"].removeprefix("file://") for o in json.loads(done.stdout)["outputs"]}
+        seg = pydicom.dcmread(files[kind])
+        report = highdicom.sr.Comprehensive3DSR.from_dataset(pydicom.dcmread(files["dicom-sr"]))
+        for number, group in enumerate(report.content.get_volumetric_roi_measurement_groups(), 1):
+            referred = group.referenced_segment
+            assert referred.referenced_sop_class_uid == seg.SOPClassUID
+            assert referred.referenced_sop_instance_uid == seg.SOPInstanceUID
+            assert referred.referenced_segment_numbers == [number]
+        series = {uid for _, uid in report.get_evidence_series()}
+        assert series == {case.sources[0].SeriesInstanceUID, seg.SeriesInstanceUID}
