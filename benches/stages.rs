@@ -19,15 +19,15 @@ use ahi_inference::progress::Silent;
 use ahi_inference::source::ImageSource;
 use ahi_inference::source::dicom_files::DicomFiles;
 use ahi_inference::transforms::{Image, Preprocessing};
-use ahi_inference::volume::{Plan, Volume, plan};
+use ahi_inference::volume::{Affine, Geometry, Physical, Plan, Volume, plan};
 use ahi_inference::writers::rtstruct::{self, RtStructOptions, RtStructRequest};
 use ahi_inference::writers::seg::{
     self, Algorithm, Code, Identity, SegOptions, SegRequest, SegmentDescription, SourceSlice,
 };
-use ahi_inference::writers::{Voxels, nifti};
+use ahi_inference::writers::{Voxels, nifti, statistics};
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use ndarray::{Array3, Array4, Array5, ArrayView3, ArrayView5};
+use ndarray::{Array3, Array4, Array5, ArrayView3, ArrayView5, ShapeBuilder};
 use rayon::prelude::*;
 
 const HTJ2K: &str = "1.2.840.10008.1.2.4.201";
@@ -211,20 +211,6 @@ fn postprocess(bencher: Bencher) {
     );
 }
 
-/// What DICOM objects of the case's labels say of their segments.
-fn organs() -> Vec<SegmentDescription> {
-    let organ = |value| SegmentDescription {
-        value,
-        label: format!("Organ {value}"),
-        category: Code::sct("123037004", "Anatomical Structure"),
-        property_type: Code::sct("113343008", "Organ"),
-        type_modifier: None,
-        anatomic_region: None,
-        color: None,
-    };
-    (1..=4).map(organ).collect()
-}
-
 fn source_slices() -> Vec<SourceSlice<'static>> {
     CASE.series.instances.iter().map(|instance| SourceSlice { instance, frame: 0 }).collect()
 }
@@ -235,7 +221,7 @@ fn write_dicom_seg(bencher: Bencher) {
     let request = SegRequest {
         voxels: Voxels::Labels(labels.view()),
         slices: &source_slices(),
-        segments: &organs(),
+        segments: &organs(4),
         algorithm: &Algorithm::new("bench", "1"),
         identity: &Identity::fresh(),
         options: &SegOptions::default(),
@@ -245,13 +231,58 @@ fn write_dicom_seg(bencher: Bencher) {
         .bench_local(|| seg::write(&request).expect("the object"));
 }
 
+/// Descriptions of the first labels of a label map.
+fn organs(count: u16) -> Vec<SegmentDescription> {
+    let organ = |value| SegmentDescription {
+        value,
+        label: format!("Organ {value}"),
+        category: Code::sct("123037004", "Anatomical Structure"),
+        property_type: Code::sct("113343008", "Organ"),
+        type_modifier: None,
+        anatomic_region: None,
+        color: None,
+    };
+    (1..=count).map(organ).collect()
+}
+
+/// All segments of a CT of the body: 105 organs with ragged edges, values of 16 bits or, as of a PET, of 32.
+#[divan::bench(args = ["whole values", "real values"])]
+fn measure_105_segments(bencher: Bencher, values: &str) {
+    const DIMS: [usize; 3] = [512, 512, 300];
+    let shape = (DIMS[0], DIMS[1], DIMS[2]).f();
+    // Ellipsoids on a lattice of 7 × 5 × 3 in the body.
+    let labels = Array3::from_shape_fn(shape, |(x, y, z)| {
+        let from =
+            |i: usize, side: usize, axis: f32| (i % side) as f32 / axis - side as f32 / axis / 2.0;
+        let ragged = (x * 3 + y * 5 + z * 7) % 11;
+        let away =
+            from(x, 73, 33.0).powi(2) + from(y, 102, 45.0).powi(2) + from(z, 100, 46.0).powi(2);
+        let body = from(x, 512, 220.0).powi(2) + from(y, 512, 160.0).powi(2) < 1.0;
+        let organ = z / 100 * 35 + (y / 102).min(4) * 7 + (x / 73).min(6);
+        if body && away + ragged as f32 * 0.015 < 1.0 { organ as u8 + 1 } else { 0 }
+    });
+    let value = |(x, y, z): (usize, usize, usize)| 900 + ((x * 37 + y * 101 + z * 53) % 701) as u16;
+    let physical = match values {
+        "real values" => {
+            Physical::Real(Array3::from_shape_fn(shape, |at| f32::from(value(at)) * 0.73))
+        }
+        _ => Physical::Whole { voxels: Array3::from_shape_fn(shape, value), low: -1024 },
+    };
+    let geometry = Geometry { dims: DIMS, affine: Affine::IDENTITY };
+    let segments = organs(105);
+    bencher.counter(ItemsCount::new(labels.len())).bench_local(|| {
+        let voxels = Voxels::Labels(labels.view());
+        statistics::measure(&voxels, &segments, &physical, &geometry).expect("the statistics")
+    });
+}
+
 #[divan::bench]
 fn write_rtstruct(bencher: Bencher) {
     let labels = CASE.labels();
     let request = RtStructRequest {
         voxels: &Voxels::Labels(labels.view()),
         slices: &source_slices(),
-        segments: &organs(),
+        segments: &organs(4),
         algorithm: &Algorithm::new("bench", "1"),
         identity: &Identity::fresh(),
         options: &RtStructOptions::default(),

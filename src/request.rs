@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::archive::Store;
 use crate::dicom::encoding::FrameEncoding;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{PolicyChoice, VolumeChoice};
 
 /// One request: what to segment, with which model, and what to make of it.
@@ -121,6 +121,8 @@ pub enum OutputKind {
     DicomSeg,
     /// One of type LABELMAP (`dicom-seg-labelmap`), for segments that do not overlap.
     DicomSegLabelmap,
+    /// A DICOM structured report of what was measured, with a DICOM SEG (`dicom-sr`).
+    DicomSr,
     /// The label map as NIfTI, gzip compressed (`nifti`).
     Nifti,
     /// A picture of the segmentation, PNG (`preview`).
@@ -143,6 +145,7 @@ impl OutputKind {
         match self {
             Self::DicomSeg => "dicom-seg",
             Self::DicomSegLabelmap => "dicom-seg-labelmap",
+            Self::DicomSr => "dicom-sr",
             Self::Nifti => "nifti",
             Self::Preview => "preview",
             Self::SecondaryCapture => "secondary-capture",
@@ -155,9 +158,11 @@ impl OutputKind {
     /// The media type of its files.
     pub fn media_type(self) -> &'static str {
         match self {
-            Self::DicomSeg | Self::DicomSegLabelmap | Self::RtStruct | Self::SecondaryCapture => {
-                "application/dicom"
-            }
+            Self::DicomSeg
+            | Self::DicomSegLabelmap
+            | Self::DicomSr
+            | Self::RtStruct
+            | Self::SecondaryCapture => "application/dicom",
             Self::Nifti => "application/gzip",
             Self::Preview => "image/png",
             Self::Stl => "model/stl",
@@ -168,9 +173,11 @@ impl OutputKind {
     /// What names of its files end in, without the dot before it.
     pub fn extension(self) -> &'static str {
         match self {
-            Self::DicomSeg | Self::DicomSegLabelmap | Self::RtStruct | Self::SecondaryCapture => {
-                "dcm"
-            }
+            Self::DicomSeg
+            | Self::DicomSegLabelmap
+            | Self::DicomSr
+            | Self::RtStruct
+            | Self::SecondaryCapture => "dcm",
             Self::Nifti => "nii.gz",
             Self::Preview => "png",
             Self::Stl => "stl",
@@ -186,6 +193,21 @@ impl OutputKind {
     /// Whether it is a DICOM Segmentation object, of whatever type.
     pub fn is_segmentation(self) -> bool {
         matches!(self, Self::DicomSeg | Self::DicomSegLabelmap)
+    }
+
+    /// Whether all of `kinds` can be made together.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidRequest`] where one refers to another that is not among them.
+    pub fn check_together(kinds: &[Self]) -> Result<()> {
+        if kinds.contains(&Self::DicomSr) && !kinds.iter().any(|kind| kind.is_segmentation()) {
+            return Err(Error::new(
+                ErrorKind::InvalidRequest,
+                "dicom-sr refers to the segments of a DICOM SEG; ask for dicom-seg beside it",
+            )
+            .with("field", "outputs"));
+        }
+        Ok(())
     }
 }
 
@@ -282,7 +304,18 @@ pub fn is_s3_uri(uri: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_s3_uri;
+    use super::*;
+
+    #[test]
+    fn reports_need_a_segmentation_beside_them() {
+        use OutputKind::{DicomSeg, DicomSegLabelmap, DicomSr, Nifti};
+        for good in [&[][..], &[Nifti], &[DicomSr, DicomSeg], &[DicomSegLabelmap, DicomSr, Nifti]] {
+            assert!(OutputKind::check_together(good).is_ok(), "{good:?}");
+        }
+        let error = OutputKind::check_together(&[DicomSr, Nifti]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+        assert!(error.message().contains("ask for dicom-seg"), "{error}");
+    }
 
     #[test]
     fn s3_uris_name_a_bucket() {

@@ -24,6 +24,12 @@ const F32: u64 = size_of::<f32>() as u64;
 /// Segments of a label map whose frames are counted: they do not overlap, and most are small.
 const SEGMENTS: u64 = 16;
 
+/// Bytes of what a structured report says of a segment, as items and as the file.
+const REPORTED_SEGMENT: u64 = 128 << 10;
+
+/// The same of an image that it refers to.
+const REPORTED_IMAGE: u64 = 8 << 10;
+
 /// Of everything that is small: headers, lists, JSON, buffers of a row.
 const BESIDE: u64 = 16 << 20;
 
@@ -186,6 +192,11 @@ fn written(model: &Model, plan: &Plan, outputs: &[OutputKind]) -> u64 {
         // The request may want fewer segments, never more.
         OutputKind::DicomSegLabelmap => {
             seg::most_label_map_bytes(plan.geometry.dims, model.segments.len())
+        }
+        // Items of a group and its measurements, and three references to each image.
+        OutputKind::DicomSr => {
+            let groups = (model.segments.len() as u64).saturating_mul(REPORTED_SEGMENT);
+            groups.saturating_add((plan.slices.len() as u64).saturating_mul(REPORTED_IMAGE))
         }
         // Label maps shrink to a hundredth.
         OutputKind::Nifti => voxels / 4,

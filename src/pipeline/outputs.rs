@@ -1,5 +1,6 @@
 //! A segmentation to the outputs asked for, and the report of it.
 
+use dicom_dictionary_std::uids;
 use ndarray::{Array4, ArrayView3, Axis, CowArray, Ix3, Ix4, s};
 use serde_json::{Value, json};
 
@@ -18,6 +19,7 @@ use crate::writers::preview::Picture;
 use crate::writers::rtstruct::{self, RtStruct, RtStructOptions, RtStructRequest};
 use crate::writers::secondary_capture::{self, CaptureRequest};
 use crate::writers::seg::{self, Seg, SegOptions, SegRequest, SegmentationType};
+use crate::writers::sr::{self, SegmentationObject, Sr, SrRequest};
 use crate::writers::statistics::{self, Statistics};
 use crate::writers::{Label, Voxels, mesh, nifti};
 
@@ -60,10 +62,25 @@ impl Finished<'_> {
         let mut warnings = Vec::new();
         let mut artifacts = Vec::with_capacity(kinds.len());
         let mut pictures = self.pictures(kinds, &statistics, &mut warnings)?;
+        // First, since reports refer to it.
+        let mut segmentations = Vec::new();
+        for &kind in kinds.iter().filter(|kind| kind.is_segmentation()) {
+            segmentations.push((kind, self.seg(kind, &mut warnings)?));
+        }
+        let segmentation = referred(&segmentations);
         for &kind in kinds {
             match kind {
                 OutputKind::DicomSeg | OutputKind::DicomSegLabelmap => {
-                    artifacts.extend(self.seg(kind, &mut warnings)?);
+                    let own = segmentations.iter_mut().find(|(of, _)| *of == kind);
+                    let objects = own.map(|(_, objects)| std::mem::take(objects));
+                    artifacts.extend(made(objects)?.into_iter().map(|object| {
+                        self.artifact(kind, &object.summary.sop_instance_uid, object.bytes)
+                    }));
+                }
+                OutputKind::DicomSr => {
+                    let report = self.sr(made(segmentation.as_ref())?, &statistics)?;
+                    warnings.extend(report.warnings);
+                    artifacts.push(self.artifact(kind, &report.sop_instance_uid, report.bytes));
                 }
                 OutputKind::Nifti => artifacts.push(self.nifti(&mut warnings)?),
                 OutputKind::SecondaryCapture => {
@@ -84,8 +101,7 @@ impl Finished<'_> {
                 OutputKind::RtStruct => artifacts.push(self.rtstruct(&mut warnings)?),
             }
         }
-        let segmentation = kinds.iter().any(|kind| kind.is_segmentation());
-        if statistics.iter().all(|s| s.voxels == 0) && !segmentation {
+        if statistics.iter().all(|s| s.voxels == 0) && segmentation.is_none() {
             warnings.push("no voxel of any segment was found".to_owned());
         }
         Ok(Written { artifacts, segments: self.segments(&statistics, kinds), warnings })
@@ -114,7 +130,8 @@ impl Finished<'_> {
     }
 
     /// Where a segment is found in an output: its Segment Number in DICOM SEG and in the extras of glTF's
-    /// nodes, its ROI Number in an RT Structure Set; in NIfTI its voxels' value, or of masks the volume
+    /// nodes, its ROI Number in an RT Structure Set, the Tracking UID of its group in a report; in NIfTI its
+    /// voxels' value, or of masks the volume
     /// along the fourth axis, counted from 0.
     fn place_in(&self, kind: OutputKind, number: usize, value: u16) -> Option<Value> {
         match (kind, self.segmentation) {
@@ -122,6 +139,9 @@ impl Finished<'_> {
                 Some(json!({"segmentNumber": number}))
             }
             (OutputKind::RtStruct, _) => Some(json!({"roiNumber": number})),
+            (OutputKind::DicomSr, _) => {
+                Some(json!({"trackingUID": self.identity.tracking(number - 1)}))
+            }
             (OutputKind::Nifti, Segmentation::Labels(_)) => Some(json!({"value": value})),
             (OutputKind::Nifti, Segmentation::Masks(_)) => {
                 Some(json!({"volume": value.saturating_sub(1), "value": 1}))
@@ -146,7 +166,8 @@ impl Finished<'_> {
         told.collect()
     }
 
-    fn seg(&self, kind: OutputKind, warnings: &mut Vec<String>) -> Result<Vec<Artifact>> {
+    /// The objects of the segmentation, at least one; their warnings are told.
+    fn seg(&self, kind: OutputKind, warnings: &mut Vec<String>) -> Result<Vec<Seg>> {
         let segmentation_type = match kind {
             OutputKind::DicomSegLabelmap => SegmentationType::LabelMap(self.encoding),
             _ => SegmentationType::Binary,
@@ -158,7 +179,7 @@ impl Finished<'_> {
         if self.plan.slices.len() > 1 && self.plan.resampling.is_none() {
             options.spacing_between_slices = Some(self.plan.geometry.affine.spacing()[2]);
         }
-        let objects = self.on_slices(SegWriter { finished: self, options: &options })?;
+        let mut objects = self.on_slices(SegWriter { finished: self, options: &options })?;
         if objects.len() > 1 {
             warnings.push(format!(
                 "the segmentation is larger than one DICOM object may be; it was written as {} of one \
@@ -166,13 +187,24 @@ impl Finished<'_> {
                 objects.len()
             ));
         }
-        let mut artifacts = Vec::with_capacity(objects.len());
-        for object in objects {
+        for object in &mut objects {
             // What is doubtful about the source is so for all kinds.
-            tell(warnings, object.summary.warnings);
-            artifacts.push(self.artifact(kind, &object.summary.sop_instance_uid, object.bytes));
+            tell(warnings, std::mem::take(&mut object.summary.warnings));
         }
-        Ok(artifacts)
+        Ok(objects)
+    }
+
+    fn sr(&self, segmentation: &sr::Segmentation, statistics: &[Statistics]) -> Result<Sr> {
+        sr::write(&SrRequest {
+            slices: &source_slices(self.series, self.plan),
+            segments: self.segments,
+            statistics,
+            voxel_volume: self.plan.geometry.voxel_volume(),
+            units: self.plan.units.as_deref(),
+            segmentation,
+            algorithm: &self.model.algorithm,
+            identity: self.identity,
+        })
     }
 
     fn rtstruct(&self, warnings: &mut Vec<String>) -> Result<Artifact> {
@@ -399,6 +431,25 @@ fn tell(warnings: &mut Vec<String>, more: Vec<String>) {
     }
 }
 
+/// What reports refer to: of several segmentations the binary one, which every viewer reads.
+fn referred(segmentations: &[(OutputKind, Vec<Seg>)]) -> Option<sr::Segmentation> {
+    let binary = segmentations.iter().find(|(kind, _)| *kind == OutputKind::DicomSeg);
+    let (kind, objects) = binary.or(segmentations.first())?;
+    let sop_class_uid = match kind {
+        OutputKind::DicomSegLabelmap => uids::LABEL_MAP_SEGMENTATION_STORAGE,
+        _ => uids::SEGMENTATION_STORAGE,
+    };
+    let object = |Seg { summary, .. }: &Seg| SegmentationObject {
+        sop_instance_uid: summary.sop_instance_uid.clone(),
+        segments: summary.segments.clone(),
+    };
+    Some(sr::Segmentation {
+        sop_class_uid,
+        series_instance_uid: objects.first()?.summary.series_instance_uid.clone(),
+        objects: objects.iter().map(object).collect(),
+    })
+}
+
 /// The slices of `nearest`, all where that is absent.
 fn picked<'v, L: Clone>(
     volume: ArrayView3<'v, L>,
@@ -442,6 +493,7 @@ pub(super) fn kinds(
 /// # Errors
 /// [`ErrorKind::InvalidRequest`], naming what to ask for instead.
 pub fn check_kinds(model: &Model, segments: usize, kinds: &[OutputKind]) -> Result<()> {
+    OutputKind::check_together(kinds)?;
     if kinds.contains(&OutputKind::DicomSegLabelmap) && model.form.overlaps(segments) {
         return Err(Error::new(
             ErrorKind::InvalidRequest,
@@ -461,7 +513,8 @@ pub fn check_writable(series: &Series, plan: &Plan, kinds: &[OutputKind]) -> Res
     let [columns, rows, _] = plan.geometry.dims;
     for kind in kinds {
         match kind {
-            OutputKind::DicomSeg | OutputKind::DicomSegLabelmap => {
+            // A report refers to the images as a segmentation does.
+            OutputKind::DicomSeg | OutputKind::DicomSegLabelmap | OutputKind::DicomSr => {
                 seg::check_slices(&source_slices(series, plan), columns, rows)?;
             }
             OutputKind::Nifti => nifti::check(plan.geometry.dims, &plan.geometry.affine.0)?,

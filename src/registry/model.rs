@@ -306,6 +306,10 @@ fn check_classes(channels: usize) -> Result<()> {
 
 /// That the outputs of the package can be made of its results.
 fn check_outputs(outputs: &[OutputKind], form: &ResultForm, segments: usize) -> Result<()> {
+    OutputKind::check_together(outputs).map_err(|e| {
+        let message = format!("serving.json: outputs: {}", e.message());
+        Error::new(ErrorKind::InvalidModel, message).with("path", "outputs")
+    })?;
     if outputs.contains(&OutputKind::DicomSegLabelmap) && form.overlaps(segments) {
         return Err(Error::new(
             ErrorKind::InvalidModel,

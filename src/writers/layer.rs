@@ -27,6 +27,9 @@ pub(in crate::writers) struct Layer<'a, L: Clone> {
     meaning: Vec<Meaning>,
 }
 
+/// Pixels of a slice, so that those of a slab and of the slice before it are counted by 32 bits.
+const MOST_PIXELS: usize = (u32::MAX / 16) as usize;
+
 /// Voxels `start..end` of a row that belong to a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::writers) struct Run {
@@ -68,8 +71,10 @@ impl<'a, L: Label> Layer<'a, L> {
         meaning: Vec<Meaning>,
     ) -> Result<Self> {
         let (columns, rows, slices) = voxels.dim();
-        if columns > usize::from(u16::MAX) {
-            return Err(Error::internal(format!("an image of {columns} columns")));
+        // Runs count columns by 16 bits, and components of a slab by 32.
+        let pixels = columns.saturating_mul(rows);
+        if columns > usize::from(u16::MAX) || pixels > MOST_PIXELS {
+            return Err(Error::internal(format!("slices of {columns} × {rows} pixels")));
         }
         Ok(Self { voxels: slice_order(voxels), dims: [columns, rows, slices], meaning })
     }

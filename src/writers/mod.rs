@@ -9,6 +9,7 @@ pub mod preview;
 pub mod rtstruct;
 pub mod secondary_capture;
 pub mod seg;
+pub mod sr;
 pub mod statistics;
 mod voxels;
 

@@ -8,7 +8,7 @@ use crate::dicom::Dataset;
 use crate::dicom::segment::{Algorithm, Code};
 
 /// Who made the object (Enhanced General Equipment Module, PS3.3 C.7.5.2).
-const MANUFACTURER: &str = "ahi-inference";
+pub(in crate::writers) const MANUFACTURER: &str = "ahi-inference";
 /// No device with a serial number is involved; the attribute must not be empty.
 const DEVICE_SERIAL_NUMBER: &str = "0";
 

@@ -18,7 +18,7 @@ pub(in crate::writers) use charset::set_character_set;
 pub(in crate::writers) use checked::Checked;
 pub use color::display_color;
 pub(in crate::writers) use elements::{Put, code_item, decimal_string, reference};
-pub(in crate::writers) use equipment::{algorithm_item, put_equipment};
+pub(in crate::writers) use equipment::{MANUFACTURER, algorithm_item, put_equipment};
 pub use identity::Identity;
 pub(in crate::writers) use part10::{LARGEST_VALUE, Part10};
 pub(in crate::writers) use series::{SeriesHead, put_frame_of_reference, put_series};

@@ -30,6 +30,8 @@ mod frames;
 mod functional_groups;
 mod labelmap;
 
+use std::ops::Range;
+
 use dicom_dictionary_std::uids;
 
 use crate::dicom::encoding::FrameEncoding;
@@ -139,6 +141,8 @@ pub struct SegSummary {
     pub series_instance_uid: String,
     /// Number of frames.
     pub frames: usize,
+    /// Positions of the segments that may have voxels in it, from the first to after the last.
+    pub segments: Range<usize>,
     /// Voxels of each segment, in the order of the request's segments.
     pub voxels_per_segment: Vec<u64>,
     /// What a reader of the result should know: nothing found, doubtful attributes of the source.
@@ -209,6 +213,7 @@ pub fn write<L: Label>(request: &SegRequest<L>) -> Result<Vec<Seg>> {
             sop_instance_uid,
             series_instance_uid: series_instance_uid.clone(),
             frames: frames.len(),
+            segments: segments_of(frames, request.segments.len()),
             voxels_per_segment: survey.voxels.clone(),
             warnings,
         };
@@ -260,6 +265,14 @@ impl<'a, L: Label> Pixels<'a, L> {
             }
             Self::Numbers(numbers) => numbers.file(object, frames),
         }
+    }
+}
+
+/// The segments of frames in their order, of `all` there are: frames of a label map may have any.
+fn segments_of(frames: &[PlannedFrame], all: usize) -> Range<usize> {
+    match [frames.first(), frames.last()].map(|frame| frame.and_then(|frame| frame.segment)) {
+        [Some(first), Some(last)] => first..last + 1,
+        _ => 0..all,
     }
 }
 

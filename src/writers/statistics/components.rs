@@ -108,7 +108,8 @@ pub(super) struct Slab {
     closed: Vec<Tally>,
 }
 
-/// No component: there are fewer, for each has a voxel of its own and the voxels between.
+/// No component. There are fewer: each has a voxel of its own, and a layer is refused where a slab has as
+/// many as this.
 const NONE: u32 = u32::MAX;
 
 impl Tracer {
@@ -250,6 +251,7 @@ impl Chain {
     }
 }
 
-/// Bytes that the runs of a slab take for each pixel of a slice where no two voxels beside each other are
-/// alike: those of its first, its last and the slice between.
-pub(super) const NOISE: usize = 3 * size_of::<Member>();
+/// Bytes that a slab takes for each pixel of a slice where every second voxel begins a run: the runs of its
+/// first slice, its last and the one between, in vectors that grew by half or by doubling, and their components.
+/// Solid organs take a tenth of it.
+pub(super) const NOISE: usize = 3 * size_of::<Member>() + size_of::<Open>() + size_of::<u32>();
