@@ -34,7 +34,7 @@ pub fn encode_rle(samples: &Samples, format: &FrameFormat) -> Result<Vec<u8>> {
             row.extend(pixels.map(|i| (samples.value(i).unwrap_or(0) >> shift) as u8));
             pack(&row, &mut out);
         }
-        if out.len() % 2 != 0 {
+        if !out.len().is_multiple_of(2) {
             out.push(0);
         }
     }
@@ -166,7 +166,7 @@ mod tests {
                 false => Samples::U16(pixels),
             };
             let out = encode_rle(&samples, &format).unwrap();
-            prop_assert!(out.len() % 2 == 0 && out.len() as u64 <= longest_rle(&format));
+            prop_assert!(out.len().is_multiple_of(2) && out.len() as u64 <= longest_rle(&format));
             prop_assert_eq!(decode(RLE, &out, &format).unwrap(), samples);
         }
     }

@@ -12,6 +12,8 @@ pub mod frames;
 mod holding;
 mod identity;
 mod images;
+mod kinds;
+mod on_slices;
 pub mod outputs;
 mod pictures;
 mod placing;
@@ -134,7 +136,7 @@ impl Job {
 
     /// What to make.
     fn kinds(&self) -> Vec<OutputKind> {
-        outputs::kinds(&self.outputs, self.single, &self.model.outputs)
+        kinds::of(&self.outputs, self.single, &self.model.outputs)
     }
 }
 
@@ -220,7 +222,7 @@ pub async fn run_images(
 ) -> Result<Vec<InputOutcome>> {
     let mut timings = Timings::default();
     let segments = chosen::segments(&job.model.segments, &job.segments)?;
-    outputs::check_kinds(&job.model, segments.len(), &job.kinds())?;
+    kinds::check(&job.model, segments.len(), &job.kinds())?;
     let described = images::described(given, &job.model).await?;
     let ordered = images::in_order(described, &job.model)?;
     let volumes = plan_all(ordered, &job).await?;
@@ -310,7 +312,7 @@ async fn segment(
 ) -> Result<InputOutcome> {
     let (_, series, plan) =
         planned.first().ok_or_else(|| Error::internal("an input of no image"))?;
-    outputs::check_writable(series, plan, &job.kinds())?;
+    kinds::check_writable(series, plan, &job.kinds())?;
     let (holding, need) = acquire(&job, &planned).await?;
     timings.end(Stage::Memory);
     let mut stats = FrameStats::default();
@@ -401,7 +403,7 @@ impl Work {
             timings: &self.timings,
             warnings,
         };
-        let report = report.to_json();
+        let report = report.into_json();
         let mut artifacts = written.artifacts;
         let bytes = artifacts.iter_mut().map(|one| std::mem::take(&mut one.bytes)).collect();
         for (artifact, bytes) in artifacts.iter_mut().zip(self.holding.outputs(bytes)) {

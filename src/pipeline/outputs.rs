@@ -4,6 +4,7 @@ use dicom_dictionary_std::uids;
 use ndarray::{Array4, ArrayView3, Axis, CowArray, Ix3, Ix4, s};
 use serde_json::{Value, json};
 
+use super::on_slices::{Described, OnSlices, RtStructWriter, SegWriter, source_slices};
 use super::pictures::{Pictured, Pictures, Wanted};
 use super::segments;
 use crate::dicom::Series;
@@ -14,14 +15,14 @@ use crate::postprocess::Segmentation;
 use crate::registry::Model;
 use crate::request::{Artifact, OutputKind};
 use crate::volume::{Physical, Plan};
-use crate::writers::dicom::{Identity, SourceSlice};
+use crate::writers::dicom::Identity;
 use crate::writers::preview::Picture;
-use crate::writers::rtstruct::{self, RtStruct, RtStructOptions, RtStructRequest};
+use crate::writers::rtstruct::RtStructOptions;
 use crate::writers::secondary_capture::{self, CaptureRequest};
-use crate::writers::seg::{self, Seg, SegOptions, SegRequest, SegmentationType};
+use crate::writers::seg::{Seg, SegOptions, SegmentationType};
 use crate::writers::sr::{self, SegmentationObject, Sr, SrRequest};
 use crate::writers::statistics::{self, Statistics};
-use crate::writers::{Label, Voxels, mesh, nifti};
+use crate::writers::{Label, Voxels, nifti};
 
 /// Finished outputs and what the report says of them.
 pub struct Written {
@@ -179,7 +180,7 @@ impl Finished<'_> {
         if self.plan.slices.len() > 1 && self.plan.resampling.is_none() {
             options.spacing_between_slices = Some(self.plan.geometry.affine.spacing()[2]);
         }
-        let mut objects = self.on_slices(SegWriter { finished: self, options: &options })?;
+        let mut objects = self.on_slices(SegWriter { of: self.described(), options: &options })?;
         if objects.len() > 1 {
             warnings.push(format!(
                 "the segmentation is larger than one DICOM object may be; it was written as {} of one \
@@ -216,9 +217,18 @@ impl Finished<'_> {
         if self.plan.resampling.is_none() {
             options.voxel_volume = Some(self.plan.geometry.voxel_volume());
         }
-        let object = self.on_slices(RtStructWriter { finished: self, options: &options })?;
+        let object = self.on_slices(RtStructWriter { of: self.described(), options: &options })?;
         tell(warnings, object.summary.warnings);
         Ok(self.artifact(OutputKind::RtStruct, &object.summary.sop_instance_uid, object.bytes))
+    }
+
+    /// What all objects that refer to slices say of the segmentation.
+    fn described(&self) -> Described<'_> {
+        Described {
+            segments: self.segments,
+            algorithm: &self.model.algorithm,
+            identity: self.identity,
+        }
     }
 
     /// Gives a writer the voxels on the source's slices: masks of channels that are no segments left out,
@@ -354,74 +364,6 @@ fn made<T>(output: Option<T>) -> Result<T> {
     output.ok_or_else(|| Error::internal("an output that was asked for was not made"))
 }
 
-/// A writer of DICOM objects, which takes voxels of any form on the source's slices.
-trait OnSlices {
-    /// What it makes.
-    type Written;
-
-    fn write<'v, L: Label>(
-        self,
-        voxels: Voxels<'v, L>,
-        slices: &'v [SourceSlice<'v>],
-    ) -> Result<Self::Written>
-    where
-        Self: 'v;
-}
-
-struct SegWriter<'w> {
-    finished: &'w Finished<'w>,
-    options: &'w SegOptions,
-}
-
-impl OnSlices for SegWriter<'_> {
-    type Written = Vec<Seg>;
-
-    fn write<'v, L: Label>(
-        self,
-        voxels: Voxels<'v, L>,
-        slices: &'v [SourceSlice<'v>],
-    ) -> Result<Vec<Seg>>
-    where
-        Self: 'v,
-    {
-        seg::write(&SegRequest {
-            voxels,
-            slices,
-            segments: self.finished.segments,
-            algorithm: &self.finished.model.algorithm,
-            identity: self.finished.identity,
-            options: self.options,
-        })
-    }
-}
-
-struct RtStructWriter<'w> {
-    finished: &'w Finished<'w>,
-    options: &'w RtStructOptions,
-}
-
-impl OnSlices for RtStructWriter<'_> {
-    type Written = RtStruct;
-
-    fn write<'v, L: Label>(
-        self,
-        voxels: Voxels<'v, L>,
-        slices: &'v [SourceSlice<'v>],
-    ) -> Result<RtStruct>
-    where
-        Self: 'v,
-    {
-        rtstruct::write(&RtStructRequest {
-            voxels: &voxels,
-            slices,
-            segments: self.finished.segments,
-            algorithm: &self.finished.model.algorithm,
-            identity: self.finished.identity,
-            options: self.options,
-        })
-    }
-}
-
 /// Adds warnings that no other output has given already.
 fn tell(warnings: &mut Vec<String>, more: Vec<String>) {
     for warning in more {
@@ -459,74 +401,4 @@ fn picked<'v, L: Clone>(
         None => volume.into(),
         Some(nearest) => volume.select(Axis(2), nearest).into(),
     }
-}
-
-/// The source's slices, as objects refer to them.
-fn source_slices<'s>(series: &'s Series, plan: &Plan) -> Vec<SourceSlice<'s>> {
-    let slice = |slice: &crate::volume::Slice| SourceSlice {
-        instance: &series.instances[slice.key.instance],
-        frame: slice.key.frame,
-    };
-    plan.slices.iter().map(slice).collect()
-}
-
-/// What to make for a request that wants `outputs`, of a package that lists `listed`. An answer that has room for a
-/// single result is a segmentation, of the type that the package lists first.
-pub(super) fn kinds(
-    outputs: &[OutputKind],
-    single: bool,
-    listed: &[OutputKind],
-) -> Vec<OutputKind> {
-    match (outputs.is_empty(), single) {
-        (false, _) => outputs.to_vec(),
-        (true, false) => listed.to_vec(),
-        (true, true) => {
-            let segmentation = listed.iter().copied().find(|kind| kind.is_segmentation());
-            vec![segmentation.unwrap_or(OutputKind::DicomSeg)]
-        }
-    }
-}
-
-/// Refuses kinds that cannot be made of the results of a model, of which this many segments are wanted, before
-/// anything is fetched.
-///
-/// # Errors
-/// [`ErrorKind::InvalidRequest`], naming what to ask for instead.
-pub fn check_kinds(model: &Model, segments: usize, kinds: &[OutputKind]) -> Result<()> {
-    OutputKind::check_together(kinds)?;
-    if kinds.contains(&OutputKind::DicomSegLabelmap) && model.form.overlaps(segments) {
-        return Err(Error::new(
-            ErrorKind::InvalidRequest,
-            "the segments of this model may overlap, and a DICOM SEG of type LABELMAP has one segment for each \
-             pixel; ask for dicom-seg, or for one segment by \"segments\"",
-        )
-        .with("field", "outputs"));
-    }
-    Ok(())
-}
-
-/// Refuses what could not be written of a source, before anything of it is fetched.
-///
-/// # Errors
-/// [`ErrorKind::InvalidImage`], naming the instance or the size at fault.
-pub fn check_writable(series: &Series, plan: &Plan, kinds: &[OutputKind]) -> Result<()> {
-    let [columns, rows, _] = plan.geometry.dims;
-    for kind in kinds {
-        match kind {
-            // A report refers to the images as a segmentation does.
-            OutputKind::DicomSeg | OutputKind::DicomSegLabelmap | OutputKind::DicomSr => {
-                seg::check_slices(&source_slices(series, plan), columns, rows)?;
-            }
-            OutputKind::Nifti => nifti::check(plan.geometry.dims, &plan.geometry.affine.0)?,
-            OutputKind::SecondaryCapture => {
-                secondary_capture::check(&source_slices(series, plan), columns, rows)?;
-            }
-            OutputKind::Stl | OutputKind::Glb => mesh::check(&plan.geometry)?,
-            OutputKind::Preview => {}
-            OutputKind::RtStruct => {
-                rtstruct::check_slices(&source_slices(series, plan), columns, rows)?;
-            }
-        }
-    }
-    Ok(())
 }

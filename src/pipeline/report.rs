@@ -29,7 +29,7 @@ pub(super) struct Report<'a> {
 
 impl Report<'_> {
     /// The report as JSON.
-    pub fn to_json(self) -> Map<String, Value> {
+    pub fn into_json(self) -> Map<String, Value> {
         let mut report = Map::new();
         let mut say = |name: &str, value: Value| report.insert(name.to_owned(), value);
         if let Some((series, plan)) = self.images.first() {

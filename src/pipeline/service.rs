@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::audit::Record;
 use super::delivery::{Delivery, Destinations};
 use super::{
-    Given, Held, Invoke, Job, PATIENCE, Places, access, chosen, images, outputs, run_images, store,
+    Given, Held, Invoke, Job, PATIENCE, Places, access, chosen, images, kinds, run_images, store,
 };
 use crate::archive::Archive;
 use crate::aws::Allowance;
@@ -67,8 +67,8 @@ impl Invoke for Service {
             let model = self.registry.get(request.model.as_deref())?;
             model.ensure_usable()?;
             let segments = chosen::segments(&model.segments, &request.segments)?;
-            let kinds = outputs::kinds(&request.outputs, request.single, &model.outputs);
-            outputs::check_kinds(&model, segments.len(), &kinds)?;
+            let kinds = kinds::of(&request.outputs, request.single, &model.outputs);
+            kinds::check(&model, segments.len(), &kinds)?;
             store::check(request, &kinds)?;
             Ok(Some(model))
         };

@@ -254,7 +254,7 @@ mod tests {
         let asked = |archive| Store::In(archive);
         let refused = |inputs, outputs, store| {
             let request = request(inputs, outputs, store);
-            let kinds = super::super::outputs::kinds(&request.outputs, request.single, &usual);
+            let kinds = super::super::kinds::of(&request.outputs, request.single, &usual);
             check(&request, &kinds).map_err(|e| e.kind())
         };
         let body = || Input::Body(bytes::Bytes::new());

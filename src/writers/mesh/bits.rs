@@ -91,7 +91,7 @@ mod tests {
     fn voxels_are_at_their_places() {
         for columns in [1, 61, 62, 63, 64, 65, 127, 200] {
             let mut plane = Plane::new(columns, 2);
-            let inside = |x: usize| x % 3 == 0 || x + 1 == columns;
+            let inside = |x: usize| x.is_multiple_of(3) || x + 1 == columns;
             plane.set_row(1, (0..columns).map(inside));
             let row = plane.row(2);
             let found: Vec<usize> =
