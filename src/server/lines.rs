@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, stream};
 
 use super::accept::{Offer, negotiate};
-use super::invocations::{Call, LARGEST_JSON, aside};
+use super::call::{Call, LARGEST_JSON, aside};
 use super::{answer, request_json};
 use crate::error::{Error, ErrorKind, Result};
 use crate::request::{InferenceRequest, Outcome};

@@ -16,6 +16,7 @@
 mod accept;
 mod answer;
 mod body;
+mod call;
 mod connections;
 mod context;
 mod info;
