@@ -86,6 +86,22 @@ impl SegmentDescription {
     }
 }
 
+#[cfg(test)]
+impl SegmentDescription {
+    /// A segment of this value and label of which nothing special is said, for tests.
+    pub(crate) fn tissue(value: u16, label: &str) -> Self {
+        Self {
+            value,
+            label: label.to_owned(),
+            category: Code::sct("85756007", "Tissue"),
+            property_type: Code::sct("85756007", "Tissue"),
+            type_modifier: None,
+            anatomic_region: None,
+            color: None,
+        }
+    }
+}
+
 /// The algorithm that made a segmentation (Algorithm Identification Macro, PS3.3 10.16).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -69,24 +69,15 @@ fn clear(labels: &mut Array3<u8>, values: &[u16]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dicom::segment::Code;
     use crate::postprocess::ClassSets;
-
-    fn described(value: u16, label: &str) -> SegmentDescription {
-        SegmentDescription {
-            value,
-            label: label.to_owned(),
-            category: Code::sct("85756007", "Tissue"),
-            property_type: Code::sct("85756007", "Tissue"),
-            type_modifier: None,
-            anatomic_region: None,
-            color: None,
-        }
-    }
 
     #[test]
     fn segments_are_named_by_their_labels() {
-        let all = [described(1, "Liver"), described(2, "Spleen"), described(3, "Aorta")];
+        let all = [
+            SegmentDescription::tissue(1, "Liver"),
+            SegmentDescription::tissue(2, "Spleen"),
+            SegmentDescription::tissue(3, "Aorta"),
+        ];
         let names =
             |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let chosen = |wanted: &[&str]| {
@@ -103,7 +94,7 @@ mod tests {
 
     #[test]
     fn what_is_not_asked_for_becomes_background() {
-        let all = [described(1, "a"), described(2, "b")];
+        let all = [SegmentDescription::tissue(1, "a"), SegmentDescription::tissue(2, "b")];
         let labels = Array3::from_shape_fn((3, 2, 2), |(x, _, _)| x as u8);
         let mut one = Segmentation::Labels(labels.clone());
         restrict(&mut one, &all, &all[1..]);

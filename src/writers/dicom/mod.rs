@@ -7,6 +7,7 @@ pub(in crate::writers) mod color;
 mod elements;
 mod equipment;
 mod identity;
+mod meaning;
 mod part10;
 mod series;
 mod source;
@@ -20,6 +21,7 @@ pub use color::display_color;
 pub(in crate::writers) use elements::{Put, code_item, decimal_string, reference};
 pub(in crate::writers) use equipment::{MANUFACTURER, algorithm_item, put_equipment};
 pub use identity::Identity;
+pub(in crate::writers) use meaning::put_meaning;
 pub(in crate::writers) use part10::{LARGEST_VALUE, Part10};
 pub(in crate::writers) use series::{SeriesHead, put_frame_of_reference, put_series};
 pub(in crate::writers) use source::{

@@ -126,18 +126,22 @@ mod tests {
         Extent { slices: dims.map(|n| vec![0; n]), voxels: 0 }
     }
 
+    /// Of each view its name, and the axis that runs across and down and whether it is reversed.
+    fn shape(views: &[View]) -> Vec<(&str, usize, bool, usize, bool)> {
+        views
+            .iter()
+            .map(|v| (v.name, v.across.axis, v.across.reversed, v.down.axis, v.down.reversed))
+            .collect()
+    }
+
     #[test]
     fn radiological_convention_whatever_the_order() {
         let dims = [10, 20, 30];
         // As DICOM has axial slices from the feet upwards: X to the left, Y to the back.
         let usual = geometry([[-0.5, 0.0, 0.0], [0.0, -0.5, 0.0], [0.0, 0.0, 2.0]], dims);
         let all = views(&usual, &[extent(dims)]);
-        let shape: Vec<_> = all
-            .iter()
-            .map(|v| (v.name, v.across.axis, v.across.reversed, v.down.axis, v.down.reversed))
-            .collect();
         assert_eq!(
-            shape,
+            shape(&all),
             [
                 ("axial", 0, false, 1, false),
                 ("coronal", 0, false, 2, true),
@@ -155,12 +159,8 @@ mod tests {
         // Sagittal slices from right to left: X to the back, Y downwards; tilted a little.
         let sagittal = geometry([[0.05, -0.5, 0.1], [0.0, 0.0, -0.5], [-3.0, 0.2, 0.0]], dims);
         let all = views(&sagittal, &[extent(dims)]);
-        let shape: Vec<_> = all
-            .iter()
-            .map(|v| (v.name, v.across.axis, v.across.reversed, v.down.axis, v.down.reversed))
-            .collect();
         assert_eq!(
-            shape,
+            shape(&all),
             [
                 ("axial", 2, false, 0, false),
                 ("coronal", 2, false, 1, false),

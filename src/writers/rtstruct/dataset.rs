@@ -8,8 +8,8 @@ use crate::dicom::segment::SegmentDescription;
 use crate::dicom::{Attributes, Dataset, Instance};
 use crate::error::{Error, Result};
 use crate::writers::dicom::{
-    Put, SeriesHead, SourceSlice, algorithm_item, code_item, copy_context, decimal_string,
-    put_equipment, put_frame_of_reference, put_series, put_times, reference, set_character_set,
+    Put, SeriesHead, SourceSlice, algorithm_item, copy_context, decimal_string, put_equipment,
+    put_frame_of_reference, put_meaning, put_series, put_times, reference, set_character_set,
 };
 
 /// How far the series is numbered after its source's.
@@ -163,15 +163,7 @@ impl<L> Content<'_, '_, L> {
             let mut item = Dataset::new_empty();
             item.put_text(tags::OBSERVATION_NUMBER, VR::IS, &number);
             item.put_text(tags::REFERENCED_ROI_NUMBER, VR::IS, &number);
-            item.put_code(tags::SEGMENTED_PROPERTY_CATEGORY_CODE_SEQUENCE, &segment.category);
-            let mut code = code_item(&segment.property_type);
-            if let Some(modifier) = &segment.type_modifier {
-                code.put_code(tags::SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE, modifier);
-            }
-            item.put_items(tags::RTROI_IDENTIFICATION_CODE_SEQUENCE, vec![code]);
-            if let Some(region) = &segment.anatomic_region {
-                item.put_code(tags::ANATOMIC_REGION_SEQUENCE, region);
-            }
+            put_meaning(segment, tags::RTROI_IDENTIFICATION_CODE_SEQUENCE, &mut item);
             item.put_text(tags::RTROI_INTERPRETED_TYPE, VR::CS, interpreted_type(segment));
             item.put_text(tags::ROI_INTERPRETER, VR::PN, "");
             item

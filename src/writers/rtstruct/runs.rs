@@ -119,19 +119,10 @@ mod tests {
     use ndarray::{Array3, Array4};
 
     use super::*;
-    use crate::dicom::segment::Code;
     use crate::error::ErrorKind;
 
     fn segment(value: u16) -> SegmentDescription {
-        SegmentDescription {
-            value,
-            label: format!("class {value}"),
-            category: Code::sct("85756007", "Tissue"),
-            property_type: Code::sct("85756007", "Tissue"),
-            type_modifier: None,
-            anatomic_region: None,
-            color: None,
-        }
+        SegmentDescription::tissue(value, &format!("class {value}"))
     }
 
     fn read<L: Label>(

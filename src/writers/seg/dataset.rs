@@ -9,8 +9,8 @@ use crate::dicom::segment::Code;
 use crate::dicom::{Attributes, Dataset};
 use crate::error::{Error, Result};
 use crate::writers::dicom::{
-    Put, SeriesHead, algorithm_item, code_item, color, copy_context, copy_lossy_compression,
-    put_equipment, put_frame_of_reference, put_series, put_times, reference, set_character_set,
+    Put, SeriesHead, algorithm_item, color, copy_context, copy_lossy_compression, put_equipment,
+    put_frame_of_reference, put_meaning, put_series, put_times, reference, set_character_set,
 };
 
 /// Pixel of a label map where no segment is.
@@ -135,15 +135,7 @@ fn segment_item(
         tags::SEGMENTATION_ALGORITHM_IDENTIFICATION_SEQUENCE,
         vec![algorithm_item(algorithm)],
     );
-    item.put_code(tags::SEGMENTED_PROPERTY_CATEGORY_CODE_SEQUENCE, &segment.category);
-    let mut property = code_item(&segment.property_type);
-    if let Some(modifier) = &segment.type_modifier {
-        property.put_code(tags::SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE, modifier);
-    }
-    item.put_items(tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE, vec![property]);
-    if let Some(region) = &segment.anatomic_region {
-        item.put_code(tags::ANATOMIC_REGION_SEQUENCE, region);
-    }
+    put_meaning(segment, tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE, &mut item);
     let color = segment.color.unwrap_or_else(|| color::distinct(usize::from(index)));
     item.put_u16(tags::RECOMMENDED_DISPLAY_CIE_LAB_VALUE, &color::cielab(color));
     item.put_text(tags::TRACKING_ID, VR::UT, &segment.label);

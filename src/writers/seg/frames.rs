@@ -355,18 +355,9 @@ mod tests {
     use ndarray::Array3;
 
     use super::*;
-    use crate::dicom::segment::Code;
 
     fn segment(value: u16) -> SegmentDescription {
-        SegmentDescription {
-            value,
-            label: format!("class {value}"),
-            category: Code::sct("85756007", "Tissue"),
-            property_type: Code::sct("85756007", "Tissue"),
-            type_modifier: None,
-            anatomic_region: None,
-            color: None,
-        }
+        SegmentDescription::tissue(value, &format!("class {value}"))
     }
 
     #[test]

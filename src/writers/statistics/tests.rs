@@ -3,7 +3,6 @@ use std::collections::HashMap;
 use ndarray::{Array3, Array4, ArrayView3, ShapeBuilder};
 
 use super::*;
-use crate::dicom::segment::Code;
 use crate::volume::Affine;
 
 /// A pseudo-random number below `n`.
@@ -17,15 +16,7 @@ impl Random {
 }
 
 fn segment(value: u16) -> SegmentDescription {
-    SegmentDescription {
-        value,
-        label: format!("class {value}"),
-        category: Code::sct("85756007", "Tissue"),
-        property_type: Code::sct("85756007", "Tissue"),
-        type_modifier: None,
-        anatomic_region: None,
-        color: None,
-    }
+    SegmentDescription::tissue(value, &format!("class {value}"))
 }
 
 fn geometry((x, y, z): (usize, usize, usize)) -> Geometry {
