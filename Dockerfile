@@ -1,10 +1,10 @@
 # The container of SageMaker's contract, and of any other host.
 #
 #   docker build -t ahi-inference:cpu .
-#   docker build -t ahi-inference:openvino --build-arg FLAVOUR=openvino .
+#   docker build -t ahi-inference:cpu-slim --build-arg FLAVOUR=cpu-slim .
 #   docker build -t ahi-inference:cuda --build-arg FLAVOUR=cuda .
 #
-# `openvino` is for x86-64, `cuda` for x86-64 with an NVIDIA driver of CUDA 13. Works with BuildKit and without it; without
+# `cpu-slim` is `cpu` without OpenVINO, `cuda` is for x86-64 with an NVIDIA driver of CUDA 13. Works with BuildKit and without it; without
 # it every stage before the wanted one is built, whether it is needed or not.
 
 ARG FLAVOUR=cpu
@@ -22,17 +22,16 @@ WORKDIR /libraries
 COPY scripts/lib.sh scripts/get-onnxruntime.sh scripts/
 RUN case "${FLAVOUR}" in \
         cpu) scripts/get-onnxruntime.sh /out/opt/onnxruntime/lib ;; \
-        openvino) scripts/get-onnxruntime.sh --openvino /out/opt/onnxruntime/lib ;; \
+        cpu-slim) scripts/get-onnxruntime.sh --slim /out/opt/onnxruntime/lib ;; \
         cuda) scripts/get-onnxruntime.sh --gpu /out/opt/onnxruntime/lib ;; \
-        *) echo "FLAVOUR is cpu, openvino or cuda, not ${FLAVOUR}" >&2; exit 1 ;; \
+        *) echo "FLAVOUR is cpu, cpu-slim or cuda, not ${FLAVOUR}" >&2; exit 1 ;; \
     esac \
     && mkdir -p /out/etc/ssl/certs \
     && cat /usr/share/ca-certificates/mozilla/*.crt >/out/etc/ssl/certs/ca-certificates.crt
 
 FROM ${CPU_BASE} AS base-cpu
 
-FROM ${CPU_BASE} AS base-openvino
-ENV EXECUTION_PROVIDERS=openvino
+FROM ${CPU_BASE} AS base-cpu-slim
 
 # A GPU that cannot be used is an error there, and never a slow answer.
 FROM ${CUDA_BASE} AS base-cuda

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""A bundle's network in half precision for GPUs, and what that costs.
+"""A bundle's network in half precision, and what that costs.
 
-    python model/convert_fp16.py BUNDLE [--name model_fp16.onnx] [--runs 4]
+    python model/convert_fp16.py BUNDLE [--weights] [--name NAME] [--runs 4]
 
-Writes models/NAME beside models/model.onnx. Input and output stay f32. Prints the largest difference of
-results over random inputs, and the share of voxels whose label (argmax, or sign for one class) stays the
-same, both run on the CPU; `serving.json` then says {"execution": {"gpuModel": NAME}} to use it on GPUs.
+Writes models/NAME (model_fp16.onnx unless given) beside models/model.onnx. Input and output stay f32. Without
+--weights everything between is computed in half precision, for GPUs: `serving.json` then says {"execution":
+{"gpuModel": NAME}}. With --weights (model_fp16_weights.onnx) only large weights are kept in it, and what is
+computed stays f32: half the file, for CPUs, by {"execution": {"cpuModel": NAME}}. Prints the largest difference
+of results over random inputs, and the share of voxels whose label (argmax, or sign for one class) stays the
+same, both run on the CPU. `ahi-inference bundle compare BUNDLE DICOM --network NAME` tells it of a series.
 """
 
 import argparse
@@ -15,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 
@@ -24,6 +28,26 @@ def shape_of(session, patch):
     fixed = [d if isinstance(d, int) else None for d in dims]
     spatial = [given or size for given, size in zip(fixed[2:], patch)]
     return [fixed[0] or 1, fixed[1] or 1, *spatial]
+
+
+def with_half_weights(model, least=1024):
+    """The model with its f32 tensors of at least so many values in half precision, cast back where they are used."""
+    initializers, casts = [], []
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        # What half precision cannot hold stays as it is.
+        if values.dtype != np.float32 or values.size < least or np.abs(values).max() > np.finfo(np.float16).max:
+            initializers.append(tensor)
+            continue
+        half = f"{tensor.name}__half"
+        initializers.append(numpy_helper.from_array(values.astype(np.float16), half))
+        casts.append(helper.make_node("Cast", [half], [tensor.name], name=f"{half}_cast", to=TensorProto.FLOAT))
+    nodes = casts + list(model.graph.node)
+    del model.graph.initializer[:], model.graph.node[:]
+    model.graph.initializer.extend(initializers)
+    model.graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    return model
 
 
 def labels(result):
@@ -39,12 +63,17 @@ def patch_of(bundle):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--name", default="model_fp16.onnx")
+    parser.add_argument("--weights", action="store_true", help="keep weights in half precision and compute in f32")
+    parser.add_argument("--name", help="file in models/")
     parser.add_argument("--runs", type=int, default=4)
     arguments = parser.parse_args()
     source = arguments.bundle / "models/model.onnx"
-    target = source.with_name(arguments.name)
-    onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=True), target)
+    if arguments.weights:
+        target = source.with_name(arguments.name or "model_fp16_weights.onnx")
+        onnx.save(with_half_weights(onnx.load(source)), target)
+    else:
+        target = source.with_name(arguments.name or "model_fp16.onnx")
+        onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=True), target)
 
     full, half = (onnxruntime.InferenceSession(str(p), providers=["CPUExecutionProvider"]) for p in (source, target))
     name = full.get_inputs()[0].name

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the image of one flavour.
 #
-#   scripts/build-image.sh [cpu|openvino|cuda] [TAG]
+#   scripts/build-image.sh [cpu|cpu-slim|cuda] [TAG]
 #
 # The tag is ahi-inference:FLAVOUR unless given; its size is printed.
 #
@@ -17,7 +17,7 @@ cd "$ROOT"
 
 flavour=${1:-cpu}
 tag=${2:-ahi-inference:$flavour}
-case $flavour in cpu | openvino | cuda) ;; *) die "no flavour is called $flavour; there are cpu, openvino and cuda" ;; esac
+case $flavour in cpu | cpu-slim | cuda) ;; *) die "no flavour is called $flavour; there are cpu, cpu-slim and cuda" ;; esac
 
 arguments=(--build-arg "FLAVOUR=$flavour" --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)")
 if [ "${LOCAL_BASES:-0}" = 1 ]; then

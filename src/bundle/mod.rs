@@ -40,7 +40,7 @@ pub use args::Args;
 pub use check::{CheckReport, CheckedComponent, CheckedStage, Outcome, Stage, check_report};
 pub use component::Component;
 pub use config::BundleConfig;
-pub use execution::{ConvolutionSearch, Execution};
+pub use execution::{ConvolutionSearch, CpuPrecision, Execution};
 pub use metadata::{Extent, NetworkFormat, TensorFormat};
 pub use network_part::NetworkPart;
 pub use problem::Problem;

@@ -1,9 +1,10 @@
-//! `bundle check`: what a model package would run, and everything it cannot.
+//! `bundle`: what a model package would run, everything it cannot, and what a lower precision costs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
+use super::compare::{self, CompareArgs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::registry::check_bundle;
 
@@ -24,13 +25,23 @@ enum BundleCommand {
         #[arg(long, env = "BUNDLE_CHECK_JSON")]
         json: bool,
     },
+    /// Run a series in f32 and in another way, and print what differs: labels, Dice by segment, the largest
+    /// difference of the network's values, and the time of a window.
+    Compare(Box<CompareArgs>),
+}
+
+/// Runs what was asked for.
+pub async fn run(args: BundleArgs) -> Result<()> {
+    match args.command {
+        BundleCommand::Check { path, json } => check(&path, json),
+        BundleCommand::Compare(args) => compare::run(*args).await,
+    }
 }
 
 /// Prints the report; an error where the bundle cannot be served.
-pub fn run(args: &BundleArgs) -> Result<()> {
-    let BundleCommand::Check { path, json } = &args.command;
+fn check(path: &Path, json: bool) -> Result<()> {
     let report = check_bundle(path)?;
-    if *json {
+    if json {
         let text = serde_json::to_string_pretty(&report)
             .map_err(|e| Error::internal("the report cannot be written").caused_by(e))?;
         println!("{text}");

@@ -2,6 +2,7 @@
 
 mod check;
 mod clients;
+mod compare;
 mod exit;
 mod fetch;
 mod ping;
@@ -76,7 +77,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Serve(args) => serve::serve(*args).map(exit::drained),
         Command::Ping(args) => ping::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Run(args) => to_the_end(run::run(args)),
-        Command::Bundle(args) => check::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Bundle(args) => to_the_end(check::run(args)),
         Command::Fetch(args) => to_the_end(fetch::run(args)),
         Command::Emulate(args) => to_the_end(args.run()),
         Command::Import(args) => to_the_end(args.run()),

@@ -132,7 +132,7 @@ pub async fn run(args: RunArgs) -> Result<()> {
 }
 
 /// The memory of this machine or container, less what the program itself takes.
-fn account() -> Account {
+pub(super) fn account() -> Account {
     let limit = memory::limit();
     Account::new(memory::usual_inputs(limit), limit.map(|bytes| memory::usual_work(bytes, 0, 0)))
 }

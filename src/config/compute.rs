@@ -1,5 +1,7 @@
 //! What the network runs on.
 
+use std::path::PathBuf;
+
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 
@@ -9,7 +11,8 @@ use super::parse::bounded;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Computing")]
 pub struct ComputeArgs {
-    /// ONNX Runtime execution provider; one that is named must work, `auto` takes the best there is
+    /// ONNX Runtime execution provider; one that is named must work, `auto` takes the best there is: a GPU, else
+    /// OpenVINO, else ONNX Runtime's own CPU kernels
     #[arg(long, env = "EXECUTION_PROVIDERS", value_enum, default_value_t, value_name = "PROVIDER")]
     pub execution_providers: ExecutionProvider,
     /// GPUs to use, by CUDA's numbers, separated by commas [default: all that are visible]
@@ -25,6 +28,14 @@ pub struct ComputeArgs {
     #[arg(long, env = "GPU_MEMORY_BUDGET_BYTES", value_name = "BYTES", requires = "gpu_memory",
           value_parser = bounded::<1_048_576, { usize::MAX }>)]
     pub gpu_memory_budget: Option<usize>,
+    /// In which precision networks run on a CPU; bf16 needs OpenVINO and a CPU with instructions for it
+    /// [default: what the model package says, else f32]
+    #[arg(long, env = "CPU_PRECISION", value_enum, value_name = "PRECISION")]
+    pub cpu_precision: Option<CpuPrecisionChoice>,
+    /// Folder where what was found out about a model on this machine is kept, so that it loads faster the
+    /// next time [default: .cache beside the network's file, where that can be written]
+    #[arg(long, env = "MODEL_CACHE_DIR", value_name = "DIR")]
+    pub model_cache: Option<PathBuf>,
     /// Threads for decoding, resampling and a network on the CPU [default: one per core]
     #[arg(long, env = "CPU_THREADS", value_name = "N", value_parser = bounded::<1, 1024>)]
     pub threads: Option<usize>,
@@ -41,6 +52,10 @@ pub struct ComputeArgs {
 pub struct ComputeSettings {
     /// The execution provider asked for.
     pub execution_provider: ExecutionProvider,
+    /// The precision of networks on a CPU, where it is not left to the model.
+    pub cpu_precision: Option<CpuPrecisionChoice>,
+    /// Where what was found out about models is kept; beside them where absent.
+    pub model_cache: Option<PathBuf>,
     /// Threads of the CPU pool, at least 1.
     pub threads: usize,
     /// Whether windows of one value go through the network each time.
@@ -59,14 +74,23 @@ pub enum ExecutionProvider {
     /// The best one that works here.
     #[default]
     Auto,
-    /// The CPU.
+    /// The CPU, by ONNX Runtime's own kernels.
     Cpu,
     /// An NVIDIA GPU; an error where it cannot be used.
     Cuda,
     /// An NVIDIA GPU by TensorRT; an error where it cannot be used.
     Tensorrt,
-    /// The CPU by OpenVINO, which most Intel CPUs run faster; an error where it cannot be used.
+    /// The CPU by OpenVINO; an error where it cannot be used.
     Openvino,
+}
+
+/// In which precision a CPU computes, as an operator asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CpuPrecisionChoice {
+    /// Single precision.
+    F32,
+    /// bfloat16.
+    Bf16,
 }
 
 impl ComputeArgs {
@@ -75,6 +99,8 @@ impl ComputeArgs {
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         ComputeSettings {
             execution_provider: self.execution_providers,
+            cpu_precision: self.cpu_precision,
+            model_cache: self.model_cache,
             threads: self.threads.unwrap_or_else(cores),
             every_window: self.every_window,
             gpu_devices: self.gpu_devices,

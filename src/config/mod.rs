@@ -22,7 +22,7 @@ mod store;
 
 pub use access::{AccessArgs, AccessSettings, Allowed, Place};
 pub use aws::{AhiArgs, AhiSettings, AwsArgs, AwsSettings, S3Settings};
-pub use compute::{ComputeArgs, ComputeSettings, ExecutionProvider};
+pub use compute::{ComputeArgs, ComputeSettings, CpuPrecisionChoice, ExecutionProvider};
 pub use connections::{ConnectionArgs, ConnectionSettings, PROBE_CONNECTIONS, Pace};
 pub use endpoint::EndpointUrl;
 pub use environment::refuse_unknown_variables;

@@ -123,6 +123,19 @@ impl Inferer {
         std::array::from_fn(|a| self.window.roi_size[a].or(spatial[a]))
     }
 
+    /// Size of what the network gets (X, Y, Z; the last is 1 of a slice), where it is fixed along all axes.
+    pub fn fixed_window(&self, shape: NetworkShape) -> Option<[usize; 3]> {
+        let [x, y, z] = self.window(shape);
+        let sizes = match self.slices_across {
+            Some(0) => [y, z, Some(1)],
+            Some(1) => [x, z, Some(1)],
+            Some(_) => [x, y, Some(1)],
+            None => [x, y, z],
+        };
+        let [x, y, z] = sizes;
+        Some([x?, y?, z?])
+    }
+
     /// Why a network of this shape cannot be given what the inferer gives it; nothing where it can.
     pub fn mismatch(&self, shape: NetworkShape) -> Option<String> {
         let kind = |planar: bool| if planar { "slices" } else { "volumes" };
@@ -254,6 +267,10 @@ impl Network for Slices<'_> {
 
     fn workers(&self) -> usize {
         self.network.workers()
+    }
+
+    fn batch(&self, most: usize) -> usize {
+        self.network.batch(most)
     }
 
     fn run(

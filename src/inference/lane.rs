@@ -97,6 +97,7 @@ mod tests {
     use ndarray::ArrayD;
 
     use super::*;
+    use crate::inference::provider::ProviderChoice;
     use crate::inference::runtime::runtime;
 
     /// A network that adds 1, as bytes of ONNX's protocol buffers: `ir_version` 8, operator set 13,
@@ -128,13 +129,13 @@ mod tests {
     }
 
     fn session() -> Session {
-        let environment = &runtime().unwrap().environment;
+        let environment = &runtime(ProviderChoice::Cpu).unwrap().environment;
         Session::builder(environment).unwrap().commit_from_memory(&add_one()).unwrap()
     }
 
     #[test]
     fn bound_runs_give_what_plain_ones_do_and_results_outlive_the_next_run() {
-        if let Err(e) = runtime() {
+        if let Err(e) = runtime(ProviderChoice::Cpu) {
             eprintln!("skipped: {e}");
             return;
         }
@@ -167,7 +168,7 @@ mod tests {
 
     #[test]
     fn memory_that_is_not_there_is_not_used() {
-        if let Err(e) = runtime() {
+        if let Err(e) = runtime(ProviderChoice::Cpu) {
             eprintln!("skipped: {e}");
             return;
         }

@@ -4,6 +4,7 @@
 mod arena;
 mod blend;
 mod constant;
+mod description;
 mod external;
 mod failure;
 mod files;
@@ -21,15 +22,19 @@ mod protobuf;
 mod provider;
 mod runtime;
 mod sessions;
+mod settings;
 mod shape;
 mod signature;
 pub mod sliding_window;
+mod tuned;
+mod tuning;
 
 pub use failure::or_out_of_memory;
 pub use gpu_permits::GpuPermits;
 pub use health::BrokenNetworks;
 pub use inferer::Inferer;
-pub use network::{Network, NetworkSettings, NetworkShape, OnnxNetwork, Share, WIDEST_LAYER};
+pub use network::{Network, NetworkShape, OnnxNetwork, Share, WIDEST_LAYER};
 pub use placement::Placement;
 pub use provider::{Chosen, GpuSettings, Provider, ProviderChoice};
+pub use settings::{NetworkSettings, RunPlan};
 pub use sliding_window::{PlaneSink, SlidingWindowInferer, WindowStats, standard_layout};

@@ -5,20 +5,22 @@ use std::sync::{Arc, OnceLock};
 
 use ndarray::{Array5, ArrayView5, ArrayViewD, Axis, Ix5};
 use ort::value::DynValue;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use super::failure;
 use super::files::NetworkFiles;
-use super::health::{BrokenNetworks, Health, Verdict};
+use super::health::{Health, Verdict};
 use super::lane::Lane;
 use super::norms::Survey;
 use super::opening::Opening;
 use super::placement::{self, Placement};
-use super::provider::{Chosen, GpuSettings, Machine, Provider, ProviderChoice, choose};
+use super::provider::{Chosen, Machine, Provider, ProviderChoice, choose};
 use super::runtime::runtime;
 use super::sessions::Sessions;
+use super::settings::{NetworkSettings, RunPlan};
 pub use super::shape::NetworkShape;
 use super::signature;
+use crate::bundle::CpuPrecision;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory;
 
@@ -36,10 +38,14 @@ pub trait Network: Send + Sync {
     /// What is fixed of its shape.
     fn shape(&self) -> NetworkShape;
 
-    /// How many runs at the same time use it best. Where several do, each is of one window, or of a
-    /// fixed batch.
+    /// How many runs at the same time use it best.
     fn workers(&self) -> usize {
         1
+    }
+
+    /// Windows in a run, of a network without a fixed batch, where the bundle allows `most` in memory.
+    fn batch(&self, most: usize) -> usize {
+        if self.workers() > 1 { 1 } else { most }
     }
 
     /// Runs a batch (N, C, X, Y, Z) in standard layout and hands the result (N, classes, X, Y, Z)
@@ -58,59 +64,25 @@ pub trait Network: Send + Sync {
     }
 }
 
-/// How a network is run.
-#[derive(Debug, Clone, Default)]
-pub struct NetworkSettings {
-    /// The execution provider asked for.
-    pub provider: ProviderChoice,
-    /// Threads in all; one a core where absent.
-    pub threads: Option<usize>,
-    /// Windows that may be in memory at the same time, as the bundle's `sw_batch_size` says. On a CPU
-    /// they run side by side, each on its share of the threads: operators scale worse than windows
-    /// do, and no window waits for another; on a GPU they are a batch, which is always filled up to
-    /// that many, so that cuDNN chooses its algorithms once.
-    pub side_by_side: usize,
-    /// Of a GPU.
-    pub gpu: GpuSettings,
-    /// The GPUs to use, of those there are; all where empty.
-    pub devices: Vec<i32>,
-    /// Where the network is counted while it is broken.
-    pub broken: BrokenNetworks,
-}
-
-impl NetworkSettings {
-    /// How many windows run side by side on `provider`, whose network has a batch of its own or not.
-    /// A fixed batch is one run, and OpenVINO's operators share the threads among them well.
-    fn lanes(&self, provider: Provider, fixed_batch: bool, threads: usize) -> usize {
-        match provider {
-            Provider::Cpu if !fixed_batch => self.side_by_side.clamp(1, threads),
-            _ => 1,
-        }
-    }
-
-    /// Threads in all, at least one.
-    fn threads(&self) -> usize {
-        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        self.threads.unwrap_or_else(cores).max(1)
-    }
-}
-
 /// An ONNX model in sessions of ONNX Runtime.
 pub struct OnnxNetwork {
     /// On a CPU one session with all threads, on GPUs one on each.
-    whole: Sessions<Lane>,
+    pub(super) whole: Sessions<Lane>,
     /// Those with a share of the threads each, where windows run side by side.
-    side_by_side: Option<Sessions<Lane>>,
-    workers: usize,
-    chosen: Chosen,
-    placement: Option<Placement>,
+    pub(super) side_by_side: Option<Sessions<Lane>>,
+    pub(super) opening: Arc<Opening>,
+    pub(super) workers: usize,
+    /// How windows share a CPU.
+    pub(super) plan: RunPlan,
+    /// How many windows may be in memory.
+    pub(super) most: usize,
+    pub(super) chosen: Chosen,
+    pub(super) placement: Option<Placement>,
     /// Whether batches and results lie in pinned memory.
-    pinned: bool,
-    input: String,
-    output: String,
-    shape: NetworkShape,
-    files: Arc<NetworkFiles>,
-    norms: Arc<Survey>,
+    pub(super) pinned: bool,
+    pub(super) input: String,
+    pub(super) output: String,
+    pub(super) shape: NetworkShape,
     health: Health,
     /// Shape of the first batch that ran (N, C, X, Y, Z): that of the warm-up.
     known_good: OnceLock<[usize; 5]>,
@@ -119,19 +91,25 @@ pub struct OnnxNetwork {
 impl OnnxNetwork {
     /// Loads a model file. A file that ONNX Runtime cannot load, or whose input or output is not a
     /// single f32 tensor of five dimensions (four for slices), is [`ErrorKind::InvalidModel`] naming the
-    /// file. A GPU that was asked for and cannot be used is [`ErrorKind::Configuration`].
+    /// file. A GPU, or a precision, that was asked for and cannot be used is [`ErrorKind::Configuration`].
     pub fn load(path: &Path, settings: &NetworkSettings) -> Result<Self> {
-        let library = &runtime()?.library;
-        let chosen = choose(settings.provider, &Machine::this(), library)?;
-        let gpu = chosen.provider.is_gpu();
+        let library = &runtime(settings.provider)?.library;
+        let precision = settings.cpu_precision;
+        let mut chosen = choose(settings.provider, precision, &Machine::this(), library)?;
+        chosen.reason = chosen.reason.or_else(|| settings.reason.clone());
+        let provider = chosen.provider;
         let loaded = Self::load_on(path, settings, chosen);
-        if let (Err(e), true, ProviderChoice::Auto) = (&loaded, gpu, settings.provider)
+        if let (Err(e), ProviderChoice::Auto) = (&loaded, settings.provider)
+            && provider != Provider::Cpu
+            && precision == CpuPrecision::F32
             && e.kind() != ErrorKind::OutOfMemory
         {
             // Everything is there and yet it does not work: nobody asked for it by name, but
             // everybody is told.
-            tracing::warn!(error = %e, "a GPU is there and cannot be used; the CPU takes its place");
-            return Self::load_on(path, settings, Chosen::cpu(Some(e.message().to_owned())));
+            let name = provider.name();
+            tracing::warn!(error = %e, provider = name, "the provider is there and cannot be used; the CPU's own kernels take its place");
+            let reason = format!("{name} cannot be used: {}", e.message());
+            return Self::load_on(path, settings, Chosen::cpu(Some(reason)));
         }
         loaded
     }
@@ -141,9 +119,11 @@ impl OnnxNetwork {
         if gpu && !settings.devices.is_empty() {
             chosen.devices = those_of(&chosen.devices, &settings.devices)?;
         }
-        let path = match &settings.gpu.execution.gpu_model {
-            Some(name) if gpu => path.with_file_name(name),
-            _ => path.to_owned(),
+        let execution = &settings.gpu.execution;
+        let other = if gpu { &execution.gpu_model } else { &execution.cpu_model };
+        let path = match other {
+            Some(name) => path.with_file_name(name),
+            None => path.to_owned(),
         };
         if !path.is_file() {
             return Err(Error::new(
@@ -160,17 +140,16 @@ impl OnnxNetwork {
         if let Some(warning) = norms.warning() {
             tracing::warn!(file = %path.display(), "{warning}");
         }
-        let threads = settings.threads();
-        let opening = |threads: usize, devices: Vec<i32>| Opening {
-            files: Arc::clone(&files),
-            norms: Arc::clone(&norms),
-            threads,
+        let opening = Arc::new(Opening {
+            files,
+            norms,
+            threads: settings.threads(),
             provider: chosen.provider,
-            devices,
+            precision: settings.cpu_precision,
+            devices: chosen.devices.clone(),
             gpu: settings.gpu.clone(),
-        };
-        let opening_whole = opening(threads, chosen.devices.clone());
-        let whole = opening_whole.open(0)?;
+        });
+        let whole = opening.open(0, opening.threads)?;
         let pinned = whole.is_bound();
         let session = whole.session();
         let (input, mut shape) = signature::describe(session)
@@ -180,69 +159,56 @@ impl OnnxNetwork {
         let nodes = placement.as_ref().map(|p| format!("{:?}", p.nodes)).unwrap_or_default();
         tracing::info!(
             provider = chosen.provider.name(), devices = ?chosen.devices, nodes,
-            reason = chosen.reason, sha256 = files.sha256(), norms = norms.rewritable(), "network loaded"
+            reason = chosen.reason, sha256 = opening.files.sha256(), norms = opening.norms.rewritable(), "network loaded"
         );
         if gpu && shape.batch.is_none() {
             shape.batch = Some(settings.side_by_side.max(1));
         }
-        let lanes = settings.lanes(chosen.provider, shape.batch.is_some(), threads);
-        let side_by_side = (lanes > 1).then(|| {
-            let opening = opening(threads / lanes, Vec::new());
-            Sessions::new(None, lanes, Box::new(move |index| opening.open(index)))
-        });
         // One more on the same GPU has a stream of its own: its copies go on while the other computes.
         let sessions = chosen.devices.len().max(1) * settings.gpu.sessions_on_one(chosen.provider);
-        // While one batch runs, the next is gathered and the one before is blended.
-        let workers = if chosen.provider == Provider::Cpu { lanes } else { 2 * sessions };
-        let make = Box::new(move |index| opening_whole.open(index));
-        let whole = Sessions::new(Some(whole), sessions, make);
-        Ok(Self {
-            whole,
-            side_by_side,
-            workers,
+        let more = Arc::clone(&opening);
+        let make = Box::new(move |index| more.open(index, more.threads));
+        let mut network = Self {
+            whole: Sessions::new(Some(whole), sessions, make),
+            side_by_side: None,
+            opening,
+            // While one batch runs, the next is gathered and the one before is blended.
+            workers: 2 * sessions,
+            plan: RunPlan::ONE,
+            most: settings.side_by_side.max(1),
             chosen,
             placement,
             pinned,
             input,
             output,
             shape,
-            files,
-            norms,
             health: Health::counted_in(settings.broken.clone()),
             known_good: OnceLock::new(),
-        })
+        };
+        if network.is_plannable() {
+            let (provider, threads) = (network.chosen.provider, network.opening.threads);
+            network.adopt(RunPlan::usual(provider, network.most, threads));
+        }
+        Ok(network)
     }
 
-    /// What runs the network, as it is told to whoever asks: its SHA-256 (`networkSha256`, and where it
-    /// has several files `networkFiles`), `executionProvider`, the `devices` of a GPU, why it is none (`executionProviderReason`), how many `nodes` of the graph each provider
-    /// runs, which kinds of operators a GPU leaves to the CPU (`operatorsOnCpu`), whether it copies by
-    /// itself (`pinnedMemory`), and how many sessions share it (`sessionsPerGpu`).
-    pub fn describe(&self) -> Map<String, Value> {
-        let mut map = Map::new();
-        map.insert("networkSha256".to_owned(), json!(self.sha256()));
-        if let Some(each) = self.files.each() {
-            let each: Map<String, Value> =
-                each.map(|(n, sum)| (n.to_owned(), json!(sum))).collect();
-            map.insert("networkFiles".to_owned(), Value::Object(each));
-        }
-        map.insert("executionProvider".to_owned(), json!(self.provider()));
-        if let Some(reason) = &self.chosen.reason {
-            map.insert("executionProviderReason".to_owned(), json!(reason));
-        }
-        let gpu = self.chosen.provider.is_gpu();
-        if gpu {
-            let sessions = self.workers / 2 / self.chosen.devices.len().max(1);
-            map.insert("devices".to_owned(), json!(self.chosen.devices));
-            map.insert("pinnedMemory".to_owned(), json!(self.pinned));
-            map.insert("sessionsPerGpu".to_owned(), json!(sessions));
-        }
-        if let Some(placement) = &self.placement {
-            map.insert("nodes".to_owned(), json!(placement.nodes));
-            if gpu {
-                map.insert("operatorsOnCpu".to_owned(), json!(placement.on_cpu));
-            }
-        }
-        map
+    /// Whether windows can share the threads in several ways: a fixed batch is one run.
+    pub(super) fn is_plannable(&self) -> bool {
+        !self.chosen.provider.is_gpu() && self.shape.batch.is_none()
+    }
+
+    /// Runs windows by `plan` from now on.
+    pub(super) fn adopt(&mut self, plan: RunPlan) {
+        self.plan = plan;
+        self.workers = if plan.lanes > 1 { plan.lanes } else { 2 };
+        self.side_by_side = (plan.lanes > 1).then(|| self.lanes(plan.lanes));
+    }
+
+    /// Sessions that share the threads.
+    pub(super) fn lanes(&self, lanes: usize) -> Sessions<Lane> {
+        let opening = Arc::clone(&self.opening);
+        let threads = (opening.threads / lanes.max(1)).max(1);
+        Sessions::new(None, lanes, Box::new(move |index| opening.open(index, threads)))
     }
 
     /// Whether a window that runs by itself has another session than those that run side by side.
@@ -266,17 +232,17 @@ impl OnnxNetwork {
     /// SHA-256 of the network's file in hexadecimal; where weights lie in files beside it, that of the
     /// lines which `sha256sum` prints of all, the model's own first.
     pub fn sha256(&self) -> &str {
-        self.files.sha256()
+        self.opening.files.sha256()
     }
 
     /// Norms of the network's file that are computed in two stages, for accuracy.
     pub fn norms_in_two_stages(&self) -> usize {
-        self.norms.rewritable()
+        self.opening.norms.rewritable()
     }
 
     /// What is said of norms that are computed inaccurately; nothing where there are none.
     pub fn norms_warning(&self) -> Option<String> {
-        self.norms.warning()
+        self.opening.norms.warning()
     }
 
     /// Whether the network works as far as is known.
@@ -325,6 +291,10 @@ impl Network for OnnxNetwork {
 
     fn workers(&self) -> usize {
         self.workers
+    }
+
+    fn batch(&self, most: usize) -> usize {
+        self.plan.batch.min(most)
     }
 
     fn run(
@@ -384,7 +354,7 @@ fn unfit(failure: Error) -> Error {
 
 impl OnnxNetwork {
     /// Runs a batch in the next session that is free.
-    fn run_in_turn(&self, batch: ArrayView5<f32>, sessions: &Sessions<Lane>) -> Result<DynValue> {
+    pub(super) fn run_in_turn(&self, batch: ArrayView5<f32>, sessions: &Sessions<Lane>) -> Result<DynValue> {
         self.ensure_usable()?;
         let shape: [usize; 5] = batch.dim().into();
         let batch = self.with_axes_of_network(batch)?;
@@ -451,7 +421,7 @@ impl OnnxNetwork {
     }
 
     /// A result with axes (N, classes, X, Y, Z).
-    fn view<'r>(&self, result: &'r DynValue) -> Result<ArrayView5<'r, f32>> {
+    pub(super) fn view<'r>(&self, result: &'r DynValue) -> Result<ArrayView5<'r, f32>> {
         let result = result.try_extract_array::<f32>().map_err(|e| {
             let problem = format!("the network's result cannot be read: {e}");
             Error::new(ErrorKind::InvalidModel, problem).caused_by(e)
@@ -464,30 +434,5 @@ impl OnnxNetwork {
                 format!("the network gave a result of shape {dims:?} in place of (N, C, X, Y, Z)"),
             )
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lanes_share_the_threads() {
-        let of = |side_by_side, threads| {
-            let settings =
-                NetworkSettings { side_by_side, threads: Some(threads), ..Default::default() };
-            let threads = settings.threads();
-            let lanes = settings.lanes(Provider::Cpu, false, threads);
-            (lanes, threads / lanes)
-        };
-        assert_eq!(of(4, 2), (2, 1));
-        assert_eq!(of(2, 8), (2, 4));
-        assert_eq!(of(4, 6), (4, 1));
-        assert_eq!(of(1, 8), (1, 8));
-        assert_eq!(of(0, 0), (1, 1));
-        let settings = NetworkSettings { side_by_side: 4, threads: Some(4), ..Default::default() };
-        assert_eq!(settings.lanes(Provider::Cpu, true, 4), 1);
-        assert_eq!(settings.lanes(Provider::OpenVino, false, 4), 1);
-        assert_eq!(settings.lanes(Provider::Cuda, true, 4), 1);
     }
 }

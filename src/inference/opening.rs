@@ -13,8 +13,9 @@ use super::gpu_permits::Permit;
 use super::lane::Lane;
 use super::norms::{self, Survey};
 use super::placement;
-use super::provider::{self, GpuSettings, Provider};
+use super::provider::{self, GpuSettings, Provider, ProviderChoice};
 use super::runtime::runtime;
+use crate::bundle::CpuPrecision;
 use crate::error::{Error, ErrorKind, Result};
 
 /// ONNX Runtime's name for the folder of weights beside a model that is in memory.
@@ -25,20 +26,30 @@ pub(super) struct Opening {
     pub files: Arc<NetworkFiles>,
     /// The norms that are rewritten before the network is loaded.
     pub norms: Arc<Survey>,
+    /// Threads in all.
     pub threads: usize,
     pub provider: Provider,
+    /// In which a CPU computes.
+    pub precision: CpuPrecision,
     pub devices: Vec<i32>,
     pub gpu: GpuSettings,
 }
 
 impl Opening {
-    /// Session `index`, on the GPU whose turn it is. The cause of a failure goes along: its code
-    /// tells a broken file from want of memory.
-    pub fn open(&self, index: usize) -> Result<Lane> {
+    /// Session `index` of so many threads, on the GPU whose turn it is. The cause of a failure goes along: its
+    /// code tells a broken file from want of memory.
+    pub fn open(&self, index: usize, threads: usize) -> Result<Lane> {
+        self.open_in(self.precision, index, threads)
+    }
+
+    /// The same in another precision of a CPU.
+    pub fn open_in(&self, precision: CpuPrecision, index: usize, threads: usize) -> Result<Lane> {
         let (device, permit) = self.place(index)?;
-        let providers = provider::providers(self.provider, device, self.threads, &self.gpu);
+        let providers = provider::providers(self.provider, device, threads, precision, &self.gpu);
+        // The one that is loaded, by whichever choice.
+        let environment = &runtime(ProviderChoice::Auto)?.environment;
         let mut builder = self
-            .builder(&runtime()?.environment)
+            .builder(environment, threads)
             .and_then(|builder| Ok(builder.with_execution_providers(providers)?))
             .map_err(|e| {
                 let provider = self.provider.name();
@@ -90,13 +101,13 @@ impl Opening {
         }
     }
 
-    fn builder(&self, environment: &Environment) -> ort::Result<SessionBuilder> {
+    fn builder(&self, environment: &Environment, threads: usize) -> ort::Result<SessionBuilder> {
         let folder = self.files.network().parent().unwrap_or(Path::new(""));
         // A thread that spins after its part of an operator takes the core from decoding and
         // resampling, of this request and of others.
         Ok(Session::builder(environment)?
             .with_intra_op_spinning(false)?
-            .with_intra_threads(self.threads)?
+            .with_intra_threads(threads)?
             .with_config_entry(placement::RECORD, "1")?
             // Where weights beside the model are, of one that is not loaded from its file.
             .with_config_entry(EXTERNAL_WEIGHTS, folder.to_string_lossy())?)
@@ -115,6 +126,7 @@ mod tests {
             norms: Arc::default(),
             threads: 1,
             provider,
+            precision: CpuPrecision::F32,
             devices: vec![2, 5],
             gpu: GpuSettings {
                 memory: Some(60),

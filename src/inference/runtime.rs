@@ -1,10 +1,14 @@
 //! ONNX Runtime's shared library: found and loaded once a process.
+//!
+//! OpenVINO comes with a build of ONNX Runtime of its own, which lies in a folder below the usual one. A
+//! process can load one of them, so the provider asked for decides which.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
 use ort::environment::Environment;
 
+use super::provider::{Machine, Provider, ProviderChoice};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The loaded library.
@@ -22,9 +26,17 @@ const FILE: &str =
     if cfg!(target_os = "macos") { "libonnxruntime.dylib" } else { "libonnxruntime.so" };
 const SYSTEM_FOLDER: &str = "/opt/onnxruntime/lib";
 
+/// Below the folder of the library: the build with OpenVINO.
+const OPENVINO_FOLDER: &str = "openvino";
+
 /// The process's ONNX Runtime, loaded on first use: `ORT_DYLIB_PATH`, else beside the executable,
-/// else `/opt/onnxruntime/lib`. A failure is not remembered, so that a later call may succeed.
-pub fn runtime() -> Result<&'static Runtime> {
+/// else `/opt/onnxruntime/lib`; the build with OpenVINO in the folder `openvino` there, where `choice` is
+/// OpenVINO, or leaves the choice open and there is no GPU to use. Once one is loaded, that is the one.
+/// A failure is not remembered, so that a later call may succeed.
+///
+/// # Errors
+/// [`ErrorKind::Configuration`] where no library is there, or it cannot be loaded.
+pub fn runtime(choice: ProviderChoice) -> Result<&'static Runtime> {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     static LOADING: Mutex<()> = Mutex::new(());
     if let Some(runtime) = RUNTIME.get() {
@@ -36,9 +48,32 @@ pub fn runtime() -> Result<&'static Runtime> {
     }
     let explicit = std::env::var_os(VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from);
     let executable = std::env::current_exe().ok();
-    let library = find(explicit.as_deref(), executable.as_deref().and_then(Path::parent))?;
-    let runtime = load(library)?;
+    let usual = find(explicit.as_deref(), executable.as_deref().and_then(Path::parent))?;
+    let preferred = build_for(choice, &usual, &Machine::this());
+    let runtime = match load(preferred.clone()) {
+        Err(e) if choice == ProviderChoice::Auto && preferred != usual => {
+            tracing::warn!(error = %e, "the build with OpenVINO cannot be loaded");
+            load(usual)?
+        }
+        other => other?,
+    };
     Ok(RUNTIME.get_or_init(|| runtime))
+}
+
+/// The library to load, where `usual` is there: that, or the build with OpenVINO below it.
+fn build_for(choice: ProviderChoice, usual: &Path, machine: &Machine) -> PathBuf {
+    let below = usual.parent().unwrap_or(Path::new("")).join(OPENVINO_FOLDER).join(FILE);
+    let wanted = match choice {
+        ProviderChoice::OpenVino => true,
+        ProviderChoice::Auto => !machine.gpu(Provider::Cuda, usual).1.is_empty(),
+        _ => false,
+    };
+    let is_there = || machine.libraries(Provider::OpenVino, &below).is_empty();
+    // The usual one may be a build with OpenVINO itself.
+    if wanted && !machine.libraries(Provider::OpenVino, usual).is_empty() && is_there() {
+        return below;
+    }
+    usual.to_owned()
 }
 
 /// An explicit path must be there; otherwise the usual places are tried.
@@ -103,6 +138,35 @@ mod tests {
         assert_eq!(find(Some(&file), None).unwrap(), file);
         assert_eq!(find(Some(folder.path()), None).unwrap(), file);
         assert_eq!(find(None, Some(folder.path())).unwrap(), file);
+    }
+
+    #[test]
+    fn the_build_with_openvino_is_taken_where_it_is_wanted_and_whole() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("lib");
+        std::fs::create_dir_all(folder.join("openvino")).unwrap();
+        let usual = folder.join(FILE);
+        let machine = Machine {
+            root: root.path().to_owned(),
+            library_path: None,
+            visible_devices: None,
+        };
+        let of = |choice| build_for(choice, &usual, &machine);
+        for name in [FILE, "libonnxruntime_providers_shared.so"] {
+            std::fs::write(folder.join("openvino").join(name), b"").unwrap();
+        }
+        assert_eq!(of(ProviderChoice::OpenVino), usual, "the provider itself is missing");
+        let provider = "libonnxruntime_providers_openvino.so";
+        std::fs::write(folder.join("openvino").join(provider), b"").unwrap();
+        let below = folder.join("openvino").join(FILE);
+        assert_eq!(of(ProviderChoice::OpenVino), below);
+        assert_eq!(of(ProviderChoice::Auto), below);
+        assert_eq!(of(ProviderChoice::Cpu), usual);
+        assert_eq!(of(ProviderChoice::Cuda), usual);
+        for name in [provider, "libonnxruntime_providers_shared.so"] {
+            std::fs::write(folder.join(name), b"").unwrap();
+        }
+        assert_eq!(of(ProviderChoice::OpenVino), usual, "it is one itself");
     }
 
     #[test]

@@ -172,10 +172,9 @@ impl SlidingWindowInferer {
         (self.batch(network) as u64).saturating_mul(network.workers() as u64)
     }
 
-    /// Windows in a batch: where they run side by side, each is one.
+    /// Windows in a batch.
     fn batch(&self, network: &dyn Network) -> usize {
-        let side_by_side = if network.workers() > 1 { 1 } else { self.sw_batch_size };
-        network.shape().batch.unwrap_or(side_by_side).max(1)
+        network.shape().batch.unwrap_or_else(|| network.batch(self.sw_batch_size)).max(1)
     }
 
     fn layout(&self, dims: [usize; 3]) -> Layout {

@@ -101,6 +101,11 @@ pub fn resident() -> Option<u64> {
     kibibytes(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
+/// Bytes of this process in memory that no file backs: heaps and stacks.
+pub fn anonymous() -> Option<u64> {
+    kibibytes(&fs::read_to_string("/proc/self/status").ok()?, "RssAnon:")
+}
+
 fn meminfo(root: &Path, field: &str) -> Option<u64> {
     kibibytes(&fs::read_to_string(root.join("proc/meminfo")).ok()?, field)
 }

@@ -3,6 +3,7 @@
 mod access;
 mod audit;
 mod chosen;
+pub mod compare;
 pub mod compute;
 mod decoding;
 mod delivery;

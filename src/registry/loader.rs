@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use super::{LoadOptions, Model, ModelLocation};
 use crate::error::{Error, ErrorKind, Result};
-use crate::inference::or_out_of_memory;
+use crate::inference::{Provider, ProviderChoice, or_out_of_memory};
 use crate::memory;
 
 /// Makes models. Called on threads that may block.
@@ -50,15 +51,80 @@ impl Loader<Model> for BundleLoader {
 
     fn load(&self, location: &ModelLocation) -> Result<(Model, u64)> {
         let estimate = self.estimate(location)?;
-        let model = Model::load(&location.name, &location.path, &self.0)
-            .map_err(|e| or_out_of_memory(e, estimate, memory::available()))?;
-        model.warm_up()?;
+        let model = self.read(location, estimate, &self.0)?;
+        // What ran here before will run again.
+        if let Some(bytes) = model.bytes {
+            return Ok((model, bytes));
+        }
+        drop(model);
+        self.try_out(location, estimate)
+    }
+}
+
+/// Held while a model's memory is measured: what others load meanwhile would be taken for its own.
+static MEASURING: Mutex<()> = Mutex::new(());
+
+impl BundleLoader {
+    fn read(
+        &self,
+        location: &ModelLocation,
+        estimate: u64,
+        options: &LoadOptions,
+    ) -> Result<Model> {
+        Model::load(&location.name, &location.path, options)
+            .map_err(|e| or_out_of_memory(e, estimate, memory::available()))
+    }
+
+    /// Loads a model that is not known on this machine, runs it, and measures what it keeps.
+    fn try_out(&self, location: &ModelLocation, estimate: u64) -> Result<(Model, u64)> {
+        let _one_at_a_time = MEASURING.lock().unwrap_or_else(PoisonError::into_inner);
+        memory::trim();
+        let before = memory::anonymous();
+        let mut model = self.read(location, estimate, &self.0)?;
+        if let Err(e) = prove(&mut model) {
+            let options = self.instead(&model, &e).ok_or(e)?;
+            drop(model);
+            model = self.read(location, estimate, &options)?;
+            prove(&mut model)?;
+        }
         let bytes = match model.network.arena_bytes() {
             Some(arena) => arena + BESIDE_ARENA,
-            None => estimate.saturating_add(model.buffers(1)),
+            None => {
+                memory::trim();
+                let plan = model.network.plan();
+                let most = estimate.saturating_add(model.buffers(plan.lanes * plan.batch));
+                let kept = memory::anonymous().zip(before).map(|(now, then)| now.saturating_sub(then));
+                // Requests that run meanwhile take and give back memory, too.
+                let least = estimate / WEIGHTS_WHILE_LOADING;
+                kept.unwrap_or(most).clamp(least.min(most), most)
+            }
         };
+        model.keep_findings(bytes);
         Ok((model, bytes))
     }
+
+    /// How to load a model instead that OpenVINO took and could not run, where nobody asked for OpenVINO
+    /// by name.
+    fn instead(&self, model: &Model, failure: &Error) -> Option<LoadOptions> {
+        let openvino = model.network.provider() == Provider::OpenVino.name();
+        if !openvino
+            || self.0.provider != ProviderChoice::Auto
+            || failure.kind() == ErrorKind::OutOfMemory
+            || model.network.is_lowered()
+        {
+            return None;
+        }
+        let reason = format!("OpenVINO cannot run the network: {}", failure.message());
+        tracing::warn!(model = model.name, error = %failure, "OpenVINO cannot run it; the CPU's own kernels take its place");
+        let provider = ProviderChoice::Cpu;
+        Some(LoadOptions { provider, reason: Some(reason), ..self.0.clone() })
+    }
+}
+
+/// Runs a model for the first time.
+fn prove(model: &mut Model) -> Result<()> {
+    model.tune().map_err(|e| e.context("warm-up").with("model", model.name.as_str()))?;
+    model.warm_up()
 }
 
 /// Size of the network's files: ONNX keeps weights beyond 2 GB in files beside it.

@@ -13,6 +13,7 @@ pub mod catalog;
 mod check;
 mod digest;
 mod dynamic;
+mod findings;
 mod fit;
 mod host;
 mod loader;

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use ndarray::Array4;
 
 use super::digest::digest;
+use super::findings::{Findings, Place};
 use super::fit;
 use crate::bundle::serving::Serving;
-use crate::bundle::{Bundle, BundleConfig, Execution, ResultForm, segment_descriptions};
-use crate::config::{ComputeSettings, ExecutionProvider};
+use crate::bundle::{
+    Bundle, BundleConfig, CpuPrecision, Execution, ResultForm, segment_descriptions,
+};
+use crate::config::{ComputeSettings, CpuPrecisionChoice, ExecutionProvider};
 use crate::dicom::segment::{Algorithm, SegmentDescription};
 use crate::dicom::selection::Selection;
 use crate::error::{Error, ErrorKind, Result};
@@ -28,6 +31,16 @@ use crate::transforms::Preprocessing;
 pub struct LoadOptions {
     /// Execution provider.
     pub provider: ProviderChoice,
+    /// Why it is ONNX Runtime's own CPU kernels, where nobody asked for them.
+    pub reason: Option<String>,
+    /// In which precision a CPU computes; what the package says where absent.
+    pub cpu_precision: Option<CpuPrecision>,
+    /// File in `models/` that is run in the place of any other.
+    pub network: Option<String>,
+    /// Whether `cpuModel` of the package is passed over.
+    pub original: bool,
+    /// Folder for what is found out about models on this machine; beside them where absent.
+    pub cache: Option<PathBuf>,
     /// Threads of the network; ONNX Runtime's own choice (one a core) where absent.
     pub threads: Option<usize>,
     /// Whether windows of one value go through the network each time.
@@ -53,6 +66,14 @@ impl From<&ComputeSettings> for LoadOptions {
         };
         Self {
             provider,
+            reason: None,
+            cpu_precision: settings.cpu_precision.map(|precision| match precision {
+                CpuPrecisionChoice::F32 => CpuPrecision::F32,
+                CpuPrecisionChoice::Bf16 => CpuPrecision::Bf16,
+            }),
+            network: None,
+            original: false,
+            cache: settings.model_cache.clone(),
             threads: Some(settings.threads),
             every_window: settings.every_window,
             gpu_devices: settings.gpu_devices.clone(),
@@ -101,6 +122,9 @@ pub struct Model {
     pub policy: PolicyChoice,
     /// Which volume of a series that holds several, where a request does not say.
     pub volume: Option<VolumeChoice>,
+    /// Bytes that the model keeps, as found out before on this machine.
+    pub(super) bytes: Option<u64>,
+    place: Place,
 }
 
 impl Model {
@@ -125,12 +149,23 @@ impl Model {
         let serving = Serving::read(&dir.join("serving.json"))?;
         let channel_def =
             config.network.outputs.first().map(|o| o.channel_def.clone()).unwrap_or_default();
+        let mut execution = execution(serving.as_ref())?;
+        if options.original {
+            execution.cpu_model = None;
+        }
+        if let Some(name) = &options.network {
+            execution.cpu_model = Some(name.clone());
+            execution.gpu_model = Some(name.clone());
+            ensure_names(&execution, "--network")?;
+        }
         let settings = NetworkSettings {
             provider: options.provider,
+            reason: options.reason.clone(),
+            cpu_precision: options.cpu_precision.or(execution.cpu_precision).unwrap_or_default(),
             threads: options.threads,
             side_by_side: inferer.batch_size(),
             gpu: GpuSettings {
-                execution: execution(serving.as_ref())?,
+                execution,
                 memory: options.gpu_memory,
                 permits: options.gpu_permits.clone(),
                 engines: engines(options.provider, &bundle.model_path),
@@ -138,9 +173,18 @@ impl Model {
             devices: options.gpu_devices.clone(),
             broken: options.broken.clone(),
         };
-        let network = OnnxNetwork::load(&bundle.model_path, &settings)?;
+        let mut network = OnnxNetwork::load(&bundle.model_path, &settings)?;
         let described = config.network.outputs.first().and_then(|o| o.num_channels);
         fit::ensure(config, &inferer, network.shape())?;
+        let window = inferer.fixed_window(network.shape());
+        let identity = format!("{} {window:?}", network.identity());
+        let place = Place::of(&identity, network.file(), options.cache.as_deref());
+        let known = place.read();
+        match (known, window) {
+            (Some(found), _) => network.follow(found.plan),
+            (None, Some(window)) => network.ensure_precision(window)?,
+            (None, None) => {}
+        }
         let images = image_names(config, network.shape().input_channels);
         let channels = network.shape().output_channels.or(described).unwrap_or(channel_def.len());
         let form = postprocessing.form(channels)?;
@@ -174,8 +218,26 @@ impl Model {
             segmentation: serving.segmentation,
             policy: serving.policy,
             volume: serving.volume,
+            bytes: known.map(|found| found.bytes),
+            place,
             bundle,
         })
+    }
+
+    /// Finds out on this machine how the network's windows take the least time, where their size is fixed.
+    ///
+    /// # Errors
+    /// Those of running the network.
+    pub(super) fn tune(&mut self) -> Result<()> {
+        match self.inferer.fixed_window(self.network.shape()) {
+            Some(window) => self.network.tune(window),
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps what was found out, for the next time that the model is loaded.
+    pub(super) fn keep_findings(&self, bytes: u64) {
+        self.place.write(Findings { plan: self.network.plan(), bytes });
     }
 
     /// Runs one full batch of windows, so that the first request does not pay for what ONNX Runtime
@@ -226,18 +288,27 @@ impl Model {
     }
 }
 
-/// How the network runs on a GPU, of `serving.json`.
+/// How the network runs, of `serving.json`.
 fn execution(serving: Option<&Serving>) -> Result<Execution> {
     let execution = serving.map(|s| s.execution.clone()).unwrap_or_default();
-    match &execution.gpu_model {
-        Some(name) if Path::new(name).components().count() != 1 || name.contains("..") => {
-            Err(Error::new(
+    ensure_names(&execution, "serving.json: execution")?;
+    Ok(execution)
+}
+
+/// That other files of the network are in `models/`.
+fn ensure_names(execution: &Execution, place: &str) -> Result<()> {
+    let others = [("gpuModel", &execution.gpu_model), ("cpuModel", &execution.cpu_model)];
+    for (field, name) in others {
+        if let Some(name) = name
+            && (Path::new(name).components().count() != 1 || name.contains(".."))
+        {
+            return Err(Error::new(
                 ErrorKind::InvalidModel,
-                "serving.json: execution.gpuModel: the name of a file in models/ is wanted",
-            ))
+                format!("{place}: {field}: the name of a file in models/ is wanted"),
+            ));
         }
-        _ => Ok(execution),
     }
+    Ok(())
 }
 
 /// The folder of TensorRT's engines, beside the model, where it can be written to.

@@ -1,5 +1,6 @@
 //! Which execution provider runs networks: chosen by what is there, and reported with the reason.
 
+mod bf16;
 mod libraries;
 mod probe;
 
@@ -14,13 +15,14 @@ use ort::ep::{
 pub use probe::Machine;
 
 use super::gpu_permits::GpuPermits;
-use crate::bundle::{ConvolutionSearch, Execution};
+use crate::bundle::{ConvolutionSearch, CpuPrecision, Execution};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Which execution provider to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ProviderChoice {
-    /// CUDA where it works, the CPU otherwise.
+    /// CUDA where it works; the CPU otherwise, by OpenVINO where its library is there and takes the
+    /// model, else by ONNX Runtime's own kernels.
     #[default]
     Auto,
     /// ONNX Runtime's own CPU kernels.
@@ -79,9 +81,12 @@ impl Provider {
         }
     }
 
-    /// What `scripts/get-onnxruntime.sh` is told to get the build with it.
+    /// What gets the build with it.
     fn build(self) -> &'static str {
-        if self == Self::OpenVino { "--openvino" } else { "--gpu" }
+        match self {
+            Self::OpenVino => "scripts/get-onnxruntime.sh without --slim, on x86-64,",
+            _ => "scripts/get-onnxruntime.sh --gpu",
+        }
     }
 
     /// Libraries that it loads by name while it runs.
@@ -105,7 +110,7 @@ pub struct Chosen {
     pub provider: Provider,
     /// The GPUs it may use, as CUDA numbers them; none on the CPU.
     pub devices: Vec<i32>,
-    /// Why it is not a GPU, where one would have been taken.
+    /// Why it is not a better one, where that would have been taken.
     pub reason: Option<String>,
 }
 
@@ -116,36 +121,96 @@ impl Chosen {
     }
 }
 
-/// The provider that `choice` means on `machine`, with the ONNX Runtime in the file `library`.
+/// The provider that `choice` means on `machine`, with the ONNX Runtime in the file `library`, for a model
+/// that a CPU computes in `precision`.
 ///
 /// # Errors
 /// [`ErrorKind::Configuration`] where one was asked for that cannot be used, naming everything that
-/// is missing: never another provider in its place.
-pub fn choose(choice: ProviderChoice, machine: &Machine, library: &Path) -> Result<Chosen> {
-    let asked = match choice {
-        ProviderChoice::Cpu => return Ok(Chosen::cpu(None)),
-        ProviderChoice::Auto | ProviderChoice::Cuda => Provider::Cuda,
-        ProviderChoice::TensorRt => Provider::TensorRt,
-        ProviderChoice::OpenVino => Provider::OpenVino,
+/// is missing: never another provider in its place. So where the precision was asked for and the CPU, or
+/// what runs on it, does not have it.
+pub fn choose(
+    choice: ProviderChoice,
+    precision: CpuPrecision,
+    machine: &Machine,
+    library: &Path,
+) -> Result<Chosen> {
+    let chosen = match choice {
+        ProviderChoice::Cpu => Chosen::cpu(None),
+        ProviderChoice::Auto => best(machine, library),
+        ProviderChoice::Cuda => named(Provider::Cuda, machine, library)?,
+        ProviderChoice::TensorRt => named(Provider::TensorRt, machine, library)?,
+        ProviderChoice::OpenVino => named(Provider::OpenVino, machine, library)?,
     };
-    let (devices, missing) = match asked.is_gpu() {
-        true => machine.gpu(asked, library),
-        false => (Vec::new(), machine.libraries(asked, library)),
+    ensure_precision(&chosen, precision, machine)?;
+    Ok(chosen)
+}
+
+/// The fastest there is, and why it is no faster one.
+fn best(machine: &Machine, library: &Path) -> Chosen {
+    let (devices, no_gpu) = machine.gpu(Provider::Cuda, library);
+    if no_gpu.is_empty() {
+        return Chosen { provider: Provider::Cuda, devices, reason: None };
+    }
+    let no_gpu = no_gpu.join("; ");
+    let no_openvino = machine.libraries(Provider::OpenVino, library);
+    if no_openvino.is_empty() {
+        return Chosen {
+            provider: Provider::OpenVino,
+            devices: Vec::new(),
+            reason: Some(format!("no GPU: {no_gpu}")),
+        };
+    }
+    let no_openvino = no_openvino.join("; ");
+    Chosen::cpu(Some(format!("no GPU: {no_gpu}; no OpenVINO: {no_openvino}")))
+}
+
+fn named(provider: Provider, machine: &Machine, library: &Path) -> Result<Chosen> {
+    let (devices, missing) = match provider.is_gpu() {
+        true => machine.gpu(provider, library),
+        false => (Vec::new(), machine.libraries(provider, library)),
     };
     if missing.is_empty() {
-        return Ok(Chosen { provider: asked, devices, reason: None });
-    }
-    let missing = missing.join("; ");
-    if choice == ProviderChoice::Auto {
-        return Ok(Chosen::cpu(Some(missing)));
+        return Ok(Chosen { provider, devices, reason: None });
     }
     Err(Error::new(
         ErrorKind::Configuration,
         format!(
-            "{} was asked for (EXECUTION_PROVIDERS) and cannot be used: {missing}",
-            asked.name()
+            "{} was asked for (EXECUTION_PROVIDERS) and cannot be used: {}",
+            provider.name(),
+            missing.join("; ")
         ),
     ))
+}
+
+/// A GPU computes in precisions of its own.
+fn ensure_precision(chosen: &Chosen, precision: CpuPrecision, machine: &Machine) -> Result<()> {
+    if precision == CpuPrecision::F32 || chosen.provider.is_gpu() {
+        return Ok(());
+    }
+    let why = match chosen.provider {
+        Provider::OpenVino => bf16::missing(&machine.root),
+        _ => Some(match &chosen.reason {
+            Some(reason) => format!("only OpenVINO computes in it ({reason})"),
+            None => "only OpenVINO computes in it (EXECUTION_PROVIDERS=cpu asks for other kernels)"
+                .to_owned(),
+        }),
+    };
+    match why {
+        None => Ok(()),
+        Some(why) => Err(precision_unusable(precision, &why)),
+    }
+}
+
+/// The error where a precision was asked for that cannot be had.
+pub(super) fn precision_unusable(precision: CpuPrecision, why: &str) -> Error {
+    Error::new(
+        ErrorKind::Configuration,
+        format!(
+            "precision {} was asked for (CPU_PRECISION, or execution.cpuPrecision of serving.json) and \
+             cannot be used: {why}; ask for f32",
+            precision.name()
+        ),
+    )
 }
 
 /// What a session on a GPU is made with.
@@ -177,10 +242,12 @@ impl GpuSettings {
 }
 
 /// What to register with a session of `threads` threads on `device`, best first: each must work.
+/// `precision` is a CPU's.
 pub(super) fn providers(
     provider: Provider,
     device: i32,
     threads: usize,
+    precision: CpuPrecision,
     settings: &GpuSettings,
 ) -> Vec<ExecutionProviderDispatch> {
     let cuda = || {
@@ -214,12 +281,16 @@ pub(super) fn providers(
         tensorrt.build().error_on_failure()
     };
     let openvino = || {
-        // In full precision; and its threads are not pinned to cores, which others want as well.
+        // The precision is said: left to OpenVINO, it would be what the CPU has instructions for. Its
+        // threads are not pinned to cores, which others want as well.
+        let config = serde_json::json!({"CPU": {
+            "ENABLE_CPU_PINNING": "NO",
+            "INFERENCE_PRECISION_HINT": precision.name(),
+        }});
         let openvino = OpenVINO::default()
             .with_device_type("CPU")
-            .with_precision("FP32")
             .with_num_threads(threads)
-            .with_arbitrary_config("load_config", r#"{"CPU": {"ENABLE_CPU_PINNING": "NO"}}"#);
+            .with_arbitrary_config("load_config", config);
         openvino.build().error_on_failure()
     };
     match provider {
@@ -233,6 +304,32 @@ pub(super) fn providers(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_precision_is_had_or_refused() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("proc")).unwrap();
+        let machine = Machine {
+            root: root.path().to_owned(),
+            library_path: None,
+            visible_devices: None,
+        };
+        let of = |provider, flags: &str| {
+            std::fs::write(root.path().join("proc/cpuinfo"), format!("flags : {flags}\n")).unwrap();
+            let chosen = Chosen { provider, devices: Vec::new(), reason: None };
+            ensure_precision(&chosen, CpuPrecision::Bf16, &machine)
+        };
+        assert!(of(Provider::OpenVino, "avx512_bf16").is_ok());
+        assert!(of(Provider::Cuda, "").is_ok(), "a GPU has its own");
+        for (provider, part) in [(Provider::OpenVino, "no instructions"), (Provider::Cpu, "only OpenVINO")]
+        {
+            let e = of(provider, "avx2").unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::Configuration);
+            assert!(e.message().contains(part) && e.message().contains("CPU_PRECISION"), "{e}");
+        }
+        let cpu = Chosen::cpu(None);
+        assert!(ensure_precision(&cpu, CpuPrecision::F32, &machine).is_ok());
+    }
 
     #[test]
     fn sessions_on_one_gpu_share_its_bound() {

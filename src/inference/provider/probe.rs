@@ -35,7 +35,7 @@ impl Machine {
 
     /// The GPUs that `provider` of the ONNX Runtime in the file `library` may use, and everything that
     /// keeps it from using any.
-    pub(super) fn gpu(&self, provider: Provider, library: &Path) -> (Vec<i32>, Vec<String>) {
+    pub(in crate::inference) fn gpu(&self, provider: Provider, library: &Path) -> (Vec<i32>, Vec<String>) {
         let devices = self.devices();
         let mut missing = Vec::new();
         match &devices {
@@ -91,14 +91,14 @@ impl Machine {
     }
 
     /// The libraries that are not there.
-    pub(super) fn libraries(&self, provider: Provider, library: &Path) -> Vec<String> {
+    pub(in crate::inference) fn libraries(&self, provider: Provider, library: &Path) -> Vec<String> {
         let folder = library.parent().unwrap_or(Path::new(""));
         let files: Vec<PathBuf> =
             provider.libraries().iter().map(|name| folder.join(name)).collect();
         if let Some(file) = files.iter().find(|file| !file.is_file()) {
             return vec![format!(
                 "{} is not beside {}, which is another build of ONNX Runtime; \
-                 scripts/get-onnxruntime.sh {} gets the one that is needed",
+                 {} gets the one that is needed",
                 file.file_name().unwrap_or_default().display(),
                 library.display(),
                 provider.build()
@@ -137,9 +137,14 @@ fn driver_version(text: &str) -> Option<&str> {
 mod tests {
     use tempfile::TempDir;
 
-    use super::super::{Chosen, ProviderChoice, choose};
+    use super::super::{Chosen, ProviderChoice};
     use super::*;
-    use crate::error::ErrorKind;
+    use crate::bundle::CpuPrecision;
+    use crate::error::{ErrorKind, Result};
+
+    fn choose(choice: ProviderChoice, machine: &Machine, library: &Path) -> Result<Chosen> {
+        super::super::choose(choice, CpuPrecision::F32, machine, library)
+    }
 
     const VERSION: &str =
         "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release";
@@ -194,6 +199,23 @@ mod tests {
             let expected = Chosen { provider: Provider::Cuda, devices: vec![0], reason: None };
             assert_eq!(chosen, expected);
         }
+    }
+
+    #[test]
+    fn without_a_gpu_openvino_is_taken_where_it_is_there() {
+        let files = ["shared", "openvino"].map(|p| format!("ort/libonnxruntime_providers_{p}.so"));
+        let (root, machine, library) = machine(&[(&files[0], ""), (&files[1], "")]);
+        for choice in [ProviderChoice::Auto, ProviderChoice::OpenVino] {
+            assert_eq!(choose(choice, &machine, &library).unwrap().provider, Provider::OpenVino);
+        }
+        let chosen = choose(ProviderChoice::Auto, &machine, &library).unwrap();
+        assert!(chosen.reason.unwrap().contains("/dev/nvidia0"));
+        fs::remove_file(root.path().join(&files[1])).unwrap();
+        let chosen = choose(ProviderChoice::Auto, &machine, &library).unwrap();
+        let reason = chosen.reason.unwrap();
+        assert!(reason.contains("no OpenVINO: libonnxruntime_providers_openvino.so"), "{reason}");
+        let error = choose(ProviderChoice::OpenVino, &machine, &library).unwrap_err();
+        assert!(error.message().contains("OpenVINOExecutionProvider"), "{error}");
     }
 
     #[test]

@@ -246,6 +246,8 @@ impl Server {
             http: setup.http,
             compute: ComputeSettings {
                 execution_provider: ExecutionProvider::Cpu,
+                cpu_precision: None,
+                model_cache: None,
                 threads: 1,
                 every_window: false,
                 gpu_devices: Vec::new(),

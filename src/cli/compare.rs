@@ -1,0 +1,137 @@
+//! `bundle compare`: what a lower precision, or another file of the network, changes of a result.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::Value;
+
+use crate::config::{ComputeArgs, CpuPrecisionChoice, PolicyArgs};
+use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::{Job, compare::compare};
+use crate::policy::VolumeChoice;
+use crate::registry::{Lease, LoadOptions, Model};
+use crate::source::dicom_files::DicomFiles;
+
+/// Settings of `bundle compare`.
+#[derive(Debug, Args)]
+pub(super) struct CompareArgs {
+    /// Folder of the bundle.
+    path: PathBuf,
+    /// Folder with the DICOM files of a series.
+    #[arg(value_name = "DICOM_DIR")]
+    dicom: PathBuf,
+    /// The precision to compare with f32.
+    #[arg(long, env = "COMPARE_PRECISION", value_enum, value_name = "PRECISION")]
+    precision: Option<CpuPrecisionChoice>,
+    /// The file in models/ to compare with model.onnx.
+    #[arg(long, env = "COMPARE_NETWORK", value_name = "FILE")]
+    network: Option<String>,
+    /// The series to take, where the folder holds several.
+    #[arg(long, env = "SERIES_INSTANCE_UID", value_name = "UID")]
+    series: Option<String>,
+    /// Which volume, where the series holds several: its number, or its name in the list of them.
+    #[arg(long, env = "VOLUME", value_name = "VOLUME")]
+    volume: Option<VolumeChoice>,
+    #[command(flatten)]
+    policy: PolicyArgs,
+    #[command(flatten)]
+    compute: ComputeArgs,
+    /// As JSON.
+    #[arg(long, env = "COMPARE_JSON")]
+    json: bool,
+}
+
+/// Runs the series through both and prints what differs.
+pub(super) async fn run(args: CompareArgs) -> Result<()> {
+    if args.precision.is_none() && args.network.is_none() {
+        return Err(Error::new(
+            ErrorKind::Configuration,
+            "there is nothing to compare: give --precision bf16, or --network FILE",
+        ));
+    }
+    let mut settings = args.compute.settings();
+    settings.cpu_precision = Some(CpuPrecisionChoice::F32);
+    let reference = LoadOptions { original: true, ..LoadOptions::from(&settings) };
+    settings.cpu_precision = args.precision.or(settings.cpu_precision);
+    let candidate =
+        LoadOptions { network: args.network, original: true, ..LoadOptions::from(&settings) };
+    let [reference, candidate] = [load(&args.path, reference).await?, load(&args.path, candidate).await?];
+    let policy = args.policy.choice().or(reference.policy).decided();
+    let job = Job { policy, account: super::run::account(), ..Job::of(Lease::unregistered(reference)) };
+    let source = DicomFiles::new(&args.dicom, args.series);
+    let report = compare(&source, args.volume, job, Lease::unregistered(candidate)).await?;
+    let report = Value::Object(report);
+    match args.json {
+        true => println!("{report:#}"),
+        false => print!("{}", text(&report)),
+    }
+    Ok(())
+}
+
+async fn load(path: &std::path::Path, options: LoadOptions) -> Result<Model> {
+    let (path, options) = (path.to_owned(), Arc::new(options));
+    tokio::task::spawn_blocking(move || Model::load("compared", &path, &options))
+        .await
+        .unwrap_or_else(|_| Err(Error::internal("loading the model failed unexpectedly")))
+}
+
+/// The report as a person reads it.
+fn text(report: &Value) -> String {
+    let mut text = String::new();
+    let mut line = |parts: std::fmt::Arguments| {
+        text.push_str(&parts.to_string());
+        text.push('\n');
+    };
+    for side in ["reference", "candidate"] {
+        let network = &report[side];
+        let of = |name: &str| network[name].as_str().unwrap_or("-").to_owned();
+        let millis = report[format!("{side}MillisecondsPerWindow")].as_f64().unwrap_or(0.0);
+        let hash: String = of("networkSha256").chars().take(12).collect();
+        line(format_args!(
+            "{side:<10} {} {} network {hash}: {millis:.1} ms a window",
+            of("executionProvider"),
+            of("cpuPrecision"),
+        ));
+    }
+    line(format_args!(
+        "labels equal {:.4} % of {} voxels; largest difference of the network's values {:.3e}",
+        100.0 * report["labelsEqual"].as_f64().unwrap_or(0.0),
+        report["voxels"],
+        report["largestDifference"].as_f64().unwrap_or(f64::INFINITY),
+    ));
+    for segment in report["segments"].as_array().into_iter().flatten() {
+        line(format_args!(
+            "{:<32} Dice {:.6}  voxels {} and {}",
+            segment["label"].as_str().unwrap_or("-"),
+            segment["dice"].as_f64().unwrap_or(0.0),
+            segment["referenceVoxels"],
+            segment["candidateVoxels"],
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_report_is_a_few_lines() {
+        let network = |precision: &str| json!({"networkSha256": "0123456789abcdef", "executionProvider": "OpenVINOExecutionProvider", "cpuPrecision": precision});
+        let report = json!({
+            "reference": network("f32"), "candidate": network("bf16"),
+            "referenceMillisecondsPerWindow": 100.0, "candidateMillisecondsPerWindow": 70.25,
+            "labelsEqual": 0.99995, "voxels": 1000, "largestDifference": null,
+            "segments": [{"label": "Liver", "dice": 0.5, "referenceVoxels": 7, "candidateVoxels": 8}],
+        });
+        let text = text(&report);
+        for part in
+            ["bf16 network 0123456789ab: 70.2 ms", "99.9950 %", "inf", "Dice 0.500000  voxels 7 and 8"]
+        {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! What is told of a network to whoever asks.
+
+use serde_json::{Map, Value, json};
+
+use super::network::OnnxNetwork;
+use super::provider::Provider;
+
+impl OnnxNetwork {
+    /// What runs the network: its SHA-256 (`networkSha256`, and where it has several files `networkFiles`),
+    /// `executionProvider` and why it is no better one (`executionProviderReason`), how many `nodes` of the
+    /// graph each provider runs. Of a GPU: the `devices`, which kinds of operators it leaves to the CPU
+    /// (`operatorsOnCpu`), whether it copies by itself (`pinnedMemory`), and how many sessions share it
+    /// (`sessionsPerGpu`). Of a CPU: in which precision it computes (`cpuPrecision`), how many windows run side by
+    /// side (`windowsSideBySide`) and how many in one run (`windowsPerRun`).
+    pub fn describe(&self) -> Map<String, Value> {
+        let mut map = Map::new();
+        let mut add = |name: &str, value: Value| map.insert(name.to_owned(), value);
+        add("networkSha256", json!(self.sha256()));
+        if let Some(each) = self.opening.files.each() {
+            let each: Map<String, Value> =
+                each.map(|(n, sum)| (n.to_owned(), json!(sum))).collect();
+            add("networkFiles", Value::Object(each));
+        }
+        add("executionProvider", json!(self.provider()));
+        if let Some(reason) = &self.chosen.reason {
+            add("executionProviderReason", json!(reason));
+        }
+        let gpu = self.chosen.provider.is_gpu();
+        if gpu {
+            let sessions = self.workers / 2 / self.chosen.devices.len().max(1);
+            add("devices", json!(self.chosen.devices));
+            add("pinnedMemory", json!(self.pinned));
+            add("sessionsPerGpu", json!(sessions));
+        } else {
+            let precision = match self.chosen.provider {
+                Provider::OpenVino => self.opening.precision,
+                _ => Default::default(),
+            };
+            add("cpuPrecision", json!(precision.name()));
+            add("windowsSideBySide", json!(self.plan.lanes));
+            add("windowsPerRun", json!(self.shape.batch.unwrap_or(self.plan.batch)));
+        }
+        if let Some(placement) = &self.placement {
+            add("nodes", json!(placement.nodes));
+            if gpu {
+                add("operatorsOnCpu", json!(placement.on_cpu));
+            }
+        }
+        map
+    }
+}

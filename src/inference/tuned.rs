@@ -1,0 +1,114 @@
+//! A network that is tried out on this machine once it is loaded.
+
+use std::path::Path;
+use std::time::Duration;
+
+use ndarray::{Array5, ArrayView5};
+
+use super::lane::Lane;
+use super::network::OnnxNetwork;
+use super::opening::Opening;
+use super::provider::precision_unusable;
+use super::sessions::Sessions;
+use super::settings::RunPlan;
+use super::tuning::{self, Runner};
+use crate::bundle::CpuPrecision;
+use crate::error::{Error, Result};
+
+/// The time that trying plans may take.
+const BUDGET: Duration = Duration::from_secs(6);
+
+/// A plan while it is measured.
+struct Trial<'n> {
+    network: &'n OnnxNetwork,
+    lanes: Option<Sessions<Lane>>,
+}
+
+impl Runner for Trial<'_> {
+    fn run(&self, _: usize, batch: ArrayView5<f32>) -> Result<()> {
+        self.network.run_in_turn(batch, self.lanes.as_ref().unwrap_or(&self.network.whole)).map(drop)
+    }
+}
+
+impl OnnxNetwork {
+    /// Finds the plan by which windows of the given size (X, Y, Z) take the least time, and runs by it from now
+    /// on. Does nothing on a GPU, for a network of a fixed batch, and where there is only one plan.
+    ///
+    /// # Errors
+    /// Those of running the network by the plan that is usual.
+    pub fn tune(&mut self, window: [usize; 3]) -> Result<()> {
+        let plans = RunPlan::candidates(self.chosen.provider, self.most, self.opening.threads);
+        if !self.is_plannable() || plans.len() < 2 {
+            return Ok(());
+        }
+        let shape = self.shape_of(window);
+        let network = &*self;
+        let make = |plan: RunPlan| {
+            let lanes = (plan.lanes > 1).then(|| network.lanes(plan.lanes));
+            Ok(Trial { network, lanes })
+        };
+        let plan = tuning::fastest(&plans, shape, BUDGET, make)?;
+        tracing::info!(lanes = plan.lanes, batch = plan.batch, "the fastest plan for windows");
+        self.adopt(plan);
+        Ok(())
+    }
+
+    /// What tells the network, and what it runs on and with, from others.
+    pub fn identity(&self) -> String {
+        let Opening { files, threads, provider, precision, .. } = &*self.opening;
+        let (sha256, build) = (files.sha256(), ort::info());
+        format!("{sha256} {provider:?} {precision:?} {threads} {} {build}", self.most)
+    }
+
+    /// Path of the network's file.
+    pub fn file(&self) -> &Path {
+        self.opening.files.network()
+    }
+
+    /// The plan windows run by.
+    pub fn plan(&self) -> RunPlan {
+        self.plan
+    }
+
+    /// Runs windows by a plan that was found before; one that does not fit is ignored.
+    pub fn follow(&mut self, plan: RunPlan) {
+        if self.is_plannable() && plan.fits(self.most, self.opening.threads) {
+            self.adopt(plan);
+        }
+    }
+
+    /// Makes sure that a precision which was asked for makes a difference: OpenVINO ignores one that it
+    /// cannot compute in.
+    ///
+    /// # Errors
+    /// [`Configuration`](crate::error::ErrorKind::Configuration) where it makes none.
+    pub fn ensure_precision(&self, window: [usize; 3]) -> Result<()> {
+        let precision = self.opening.precision;
+        if !self.is_lowered() {
+            return Ok(());
+        }
+        let [_, channels, x, y, z] = self.shape_of(window);
+        let value = |(_, _, x, y, z)| ((x + y + z) % 97) as f32 * 1e-2;
+        let batch = Array5::from_shape_fn((self.shape.batch.unwrap_or(1), channels, x, y, z), value);
+        let full = self.opening.open_in(CpuPrecision::F32, 0, self.opening.threads)?;
+        let full = Sessions::new(Some(full), 1, Box::new(|_| Err(Error::internal("one is enough"))));
+        let results = [&full, &self.whole].map(|sessions| self.run_in_turn(batch.view(), sessions));
+        let [full, lowered] = results;
+        let (full, lowered) = (full?, lowered?);
+        if self.view(&full)? == self.view(&lowered)? {
+            let why = "OpenVINO computes in f32 all the same on this CPU";
+            return Err(precision_unusable(precision, why));
+        }
+        Ok(())
+    }
+
+    /// Whether a CPU computes in less than single precision.
+    pub fn is_lowered(&self) -> bool {
+        self.opening.precision != CpuPrecision::F32 && !self.chosen.provider.is_gpu()
+    }
+
+    /// Shape of one window (N, C, X, Y, Z).
+    fn shape_of(&self, [x, y, z]: [usize; 3]) -> [usize; 5] {
+        [1, self.shape.input_channels.unwrap_or(1), x, y, z]
+    }
+}
