@@ -27,7 +27,8 @@ trap stop EXIT
 background() {
     local log=$demo/$1.log
     shift
-    "$@" >"$log" 2>&1 &
+    : >"$log"
+    "$@" >>"$log" 2>&1 &
     pids+=($!)
 }
 
