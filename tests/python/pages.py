@@ -27,7 +27,9 @@ MARK = re.compile(r"^<!-- (run|run: built already|not run: .+) -->$")
 AFTER = re.compile(r"^<!-- after: (\S+) -->$", re.MULTILINE)
 RUNNABLE = ("sh", "python")
 # Ports that the text names; a run takes free ones.
-PORTS = {"SAGEMAKER_BIND_TO_PORT": "8080", "EMULATE_PORT": "8089", "EMULATE_S3_PORT": "8090", "EMULATE_SAGEMAKER_PORT": "8091"}
+PORTS = {
+    "SAGEMAKER_BIND_TO_PORT": "8080", "EMULATE_PORT": "8089", "EMULATE_S3_PORT": "8090", "EMULATE_SAGEMAKER_PORT": "8091",
+}
 # What the examples find in the checkout.
 CHECKOUT = ("model", "scripts", "tests", "docker")
 

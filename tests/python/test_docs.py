@@ -1,9 +1,12 @@
 """The documentation: examples are run, and what it says of settings, metrics, errors and formats is what there is."""
 
+import http
 import json
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 from functools import cache
 from urllib.parse import urlsplit
 
@@ -12,7 +15,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import pages
-from local import BINARY, ENVIRONMENT, ROOT, Program, emulate, get, import_dicom, post, run, serve
+from local import BINARY, ENVIRONMENT, ROOT, emulate, get, import_dicom, post, run, serve
 
 OPENAPI = json.loads((ROOT / "src/server/openapi.json").read_text())
 COMMANDS = (("serve",), ("ping",), ("run",), ("bundle", "check"), ("fetch",), ("emulate",), ("import",), ("phantom",))
@@ -59,7 +62,8 @@ def test_links_lead_somewhere(page):
 def test_every_page_and_picture_is_reached():
     targets = {
         str((page.path.parent / target.partition("#")[0]).resolve().relative_to(ROOT))
-        for page in pages.pages().values() for _, _, target in page.links() if "://" not in target and not target.startswith("#")
+        for page in pages.pages().values() for _, _, target in page.links()
+        if "://" not in target and not target.startswith("#")
     }
     there = {str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*") if path.is_file()}
     assert there <= targets, there - targets
@@ -78,8 +82,9 @@ def test_lengths():
 
 def test_spelling():
     paths = [str(page.path) for page in pages.pages().values()]
-    command = [sys.executable, "-m", "codespell_lib", "--builtin", "clear,rare,code", "--ignore-words-list", "ot,ro", *paths]
-    done = subprocess.run(command, capture_output=True, text=True)
+    # `OT` is a modality, `ro` a flag of mounts.
+    flags = ["--builtin", "clear,rare,code", "--ignore-words-list", "ot,ro"]
+    done = subprocess.run([sys.executable, "-m", "codespell_lib", *flags, *paths], capture_output=True, text=True)
     assert done.returncode == 0 and not done.stdout, done.stdout + done.stderr
 
 
@@ -104,24 +109,51 @@ def test_examples_run(page, tmp_path):
 
 
 def test_a_wrong_example_is_noticed(tmp_path):
-    """What runs the examples fails where one does."""
-    text = "<!-- run -->\n```sh\ntrue\n```\n\n<!-- run -->\n```sh\nahi-inference no-such-command | cat\n```\n"
-    (tmp_path / "page.md").write_text(text)
-    (tmp_path / "run").mkdir()
-    block_of = pages.read
-    wrong = block_of(tmp_path / "page.md")
-    wrong.path = ROOT / "docs/no-such-page.md"
-    assert pages.run(wrong.blocks, tmp_path / "run")[0] not in (0, None)
+    """What runs the examples fails where one of them does, also at the head of a pipe."""
+    texts = ("true\n", "target/release/ahi-inference no-such-command | cat\n", "touch not-reached\n")
+    wrong = [pages.Block(None, line, "", "sh", "", text, "run") for line, text in enumerate(texts)]
+    status, _, complaints = pages.run(wrong, tmp_path)
+    assert status not in (0, None) and "no-such-command" in complaints
+    assert not (tmp_path / "not-reached").exists()
 
 
 def schema(name):
     return Draft202012Validator(OPENAPI | {"$ref": f"#/components/schemas/{name}"})
 
 
-@pytest.mark.parametrize("block", **named(pages.blocks("json")))
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A server beside a local HealthImaging and S3, and a request for the image set there."""
+    folder = tmp_path_factory.mktemp("server")
+    run("phantom", "--out", folder / "phantom", "--size", 64, "--slices", 40)
+    (folder / "store/s3/results").mkdir(parents=True)
+    image_set = import_dicom(folder / "phantom/dicom", folder / "store")
+    with emulate(folder / "store") as cloud:
+        environment = {"S3_ENDPOINT_URL": cloud.next_address(), "S3_PATH_STYLE": "true", "EXECUTION_PROVIDERS": "cpu"}
+        with serve(ROOT / "model/ct_phantom", cloud.address, **environment) as running:
+            running.image_set, running.dicom = image_set, folder / "phantom/dicom"
+            yield running
+
+
+@pytest.mark.parametrize("block", **named([b for b in pages.blocks("json") if b.kind == "request"]))
+def test_requests_are_understood(block, server):
+    document = json.loads(block.text)
+    errors = [error.message for error in schema("Request").iter_errors(document)]
+    assert not errors, errors
+    # What they name is not there, which is found out once they are understood.
+    assert not_understood(server, document) is None
+    assert "noSuchField" in not_understood(server, document | {"noSuchField": 1})
+
+
+def not_understood(server, document):
+    error = json.loads(post(server.address, document)[2]).get("error", {})
+    return error["message"] if error.get("code") == "invalid_request" and "path" in error["details"] else None
+
+
+@pytest.mark.parametrize("block", **named([b for b in pages.blocks("json") if b.kind != "request"]))
 def test_json_is_what_it_says(block, tmp_path):
     document = json.loads(block.text)
-    schemas = {"request": "Request", "answer": "Answer", "failure": "Failure"}
+    schemas = {"answer": "Answer", "failure": "Failure"}
     if block.kind in schemas:
         errors = [error.message for error in schema(schemas[block.kind]).iter_errors(document)]
         assert not errors, errors
@@ -138,8 +170,6 @@ def test_json_is_what_it_says(block, tmp_path):
 
 def check_serving(document, folder):
     """A package with this `serving.json` is read; its classes and images are called as the document says."""
-    import shutil
-
     bundle = shutil.copytree(ROOT / "model/ct_phantom", folder / "bundle")
     metadata = json.loads((bundle / "configs/metadata.json").read_text())
     outputs = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
@@ -159,16 +189,12 @@ def check_serving(document, folder):
     assert done.returncode != 0 and "noSuchField" in done.stdout + done.stderr
 
 
-def test_the_answer_shown_is_one(tmp_path):
+def test_the_answer_shown_is_one(server, tmp_path):
     """Every field of the example of an answer is one of a real answer, of the same type."""
     [block] = [block for block in pages.blocks("json") if block.kind == "answer"]
-    run("phantom", "--out", tmp_path / "phantom", "--size", 64, "--slices", 40)
-    import tarfile
-
     with tarfile.open(tmp_path / "ct.tar.gz", "w:gz") as archive:
-        archive.add(tmp_path / "phantom/dicom", "dicom")
-    with emulate(tmp_path / "store") as ahi, serve(ROOT / "model/ct_phantom", ahi.address) as server:
-        status, _, body = post(server.address, (tmp_path / "ct.tar.gz").read_bytes(), Content_Type="application/gzip")
+        archive.add(server.dicom, "dicom")
+    status, _, body = post(server.address, (tmp_path / "ct.tar.gz").read_bytes(), Content_Type="application/gzip")
     assert status == 200, body
     wrong = list(differences(json.loads(block.text), json.loads(body), ""))
     assert not wrong, wrong
@@ -195,7 +221,7 @@ def differences(shown, real, path):
 @cache
 def helped(*command):
     """Flags of a subcommand: environment variable and default, as its help says them."""
-    text = subprocess.run([BINARY, *command, "--help"], capture_output=True, text=True, check=True, env=ENVIRONMENT).stdout
+    text = run(*command, "--help")
     found = {}
     # A flag begins at most six characters in; what is said of it is further in.
     for part in re.split(r"^(?= {2,6}(?:-\w, )?(?:--\w|\[?<))", text, flags=re.MULTILINE)[1:]:
@@ -246,11 +272,19 @@ def mentioned(word):
     """Whether a word that is no setting is one of the code, of a script or of a library."""
     if library := OF_LIBRARIES.get(word):
         return f'name = "{library}"' in (ROOT / "Cargo.lock").read_text()
+    return re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", everything()) is not None
+
+
+@cache
+def everything():
+    """The text of all that is no documentation."""
+    folders = [ROOT / folder for folder in ("src", "scripts", "docker", "model", "tests/python")]
     files = [
-        path for folder in ("src", "scripts", "docker", "model", "tests/python") for path in (ROOT / folder).rglob("*")
-        if path.suffix in (".rs", ".py", ".sh", ".yaml", ".json", ".txt") and path.name not in ("pages.py", "test_docs.py")
-    ] + [ROOT / "Dockerfile", ROOT / "buildspec.yml"]
-    return any(re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", path.read_text(errors="replace")) for path in files)
+        path for folder in folders for path in folder.rglob("*")
+        if path.suffix in (".rs", ".py", ".sh", ".yaml", ".json", ".txt")
+        and path.name not in ("pages.py", "test_docs.py")
+    ]
+    return "\n".join(path.read_text() for path in [*files, ROOT / "Dockerfile", ROOT / "buildspec.yml"])
 
 
 def test_variables_and_flags_of_the_text_exist():
@@ -281,20 +315,20 @@ def test_every_route_is_documented():
         assert path in listed, path
 
 
+# Statuses that Python calls otherwise, or does not know.
+BY_OTHER_NAMES = {"PAYLOAD_TOO_LARGE": 413, "CLIENT_CLOSED_REQUEST": 499}
+
+
 def test_errors_are_as_they_are_documented():
     codes = dict(re.findall(r'Self::(\w+) => "([a-z_]+)"', code_of("src/error.rs")))
-    names = {"CLIENT_CLOSED_REQUEST": 499}
-    import http
-
     arms = re.search(r"pub fn status\(.*?\n}\n", code_of("src/server/status.rs"), re.DOTALL).group()
     statuses = {}
     for kinds, result in re.findall(r"((?:ErrorKind::\w+[\s|]*)+)=>\s*\{?\s*(?:return )?([^,}]+)", arms):
         constant = re.search(r"[A-Z][A-Z_]+(?!\w)", result.replace("StatusCode::", "")).group()
-        number = names.get(constant) or http.HTTPStatus[constant.replace("PAYLOAD_TOO_LARGE", "REQUEST_ENTITY_TOO_LARGE")]
-        statuses |= {codes[kind]: int(number) for kind in re.findall(r"ErrorKind::(\w+)", kinds)}
-    documented = {
-        name: int(row[0]) for row in page("docs/serving.md").rows("Status", "`code`", "Cause", "What to do") for name in code(row[1])
-    }
+        number = BY_OTHER_NAMES.get(constant) or int(http.HTTPStatus[constant])
+        statuses |= {codes[kind]: number for kind in re.findall(r"ErrorKind::(\w+)", kinds)}
+    rows = page("docs/serving.md").rows("Status", "`code`", "Cause", "What to do")
+    documented = {name: int(row[0]) for row in rows for name in code(row[1])}
     assert len(codes) > 20 and set(statuses) == set(codes.values())
     assert documented == statuses
 
@@ -307,16 +341,11 @@ def test_every_output_is_documented():
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
+def measured(server):
     """The metrics of a server that has answered a request, and the timings of that answer."""
-    folder = tmp_path_factory.mktemp("measured")
-    run("phantom", "--out", folder / "phantom", "--size", 64, "--slices", 40)
-    request = import_dicom(folder / "phantom/dicom", folder / "store")
-    outputs = f"file://{folder / 'out'}"
-    with emulate(folder / "store") as ahi, serve(ROOT / "model/ct_phantom", ahi.address, OUTPUT_S3_URI=outputs) as server:
-        status, _, body = post(server.address, request)
-        assert status == 200, body
-        return get(f"{server.address}/metrics")[2].decode(), json.loads(body)["results"][0]["timings"]
+    status, _, body = post(server.address, server.image_set | {"outputS3Uri": "s3://results/measured"})
+    assert status == 200, body
+    return get(f"{server.address}/metrics")[2].decode(), json.loads(body)["results"][0]["timings"]
 
 
 def test_metrics_are_as_they_are_documented(measured):
@@ -358,13 +387,15 @@ def test_transfer_syntaxes_are_as_they_are_documented():
 
 
 def test_objects_are_as_they_are_documented(tmp_path):
-    rows = page("docs/conformance.md").rows("Output", "SOP class", "UID", "Modality", "Transfer syntax", "Series Number")
+    headings = ("Output", "SOP class", "UID", "Modality", "Transfer syntax", "Series Number")
+    rows = page("docs/conformance.md").rows(*headings)
     assert len(rows) == 5
     run("phantom", "--out", tmp_path / "phantom", "--size", 64, "--slices", 40)
     source = pydicom.dcmread(next((tmp_path / "phantom/dicom").iterdir()))
     kinds = [code(row[0])[0] for row in rows]
     model = ROOT / "model/ct_phantom"
-    report = json.loads(run("run", tmp_path / "phantom/dicom", "--model", model, "--out", tmp_path, "--output", ",".join(kinds)))
+    flags = ("--model", model, "--out", tmp_path, "--output", ",".join(kinds))
+    report = json.loads(run("run", tmp_path / "phantom/dicom", *flags))
     made = {output["kind"]: pydicom.dcmread(output["uri"].removeprefix("file://")) for output in report["outputs"]}
     for row, kind in zip(rows, kinds):
         instance = made[kind]
@@ -380,9 +411,9 @@ def test_transforms_are_as_they_are_documented():
     built = set(re.findall(r'^\s+"(\w+)" =>', code_of("src/transforms/build.rs"), re.MULTILINE))
     assert len(built) > 20 and built <= parts["Preprocessing"]
     beyond = parts["Preprocessing"] - built - {"d"}
-    assert all(f'"{name}' in code_of("src/transforms/chain.rs") + code_of("src/transforms/squeeze.rs") for name in beyond), beyond
+    elsewhere = code_of("src/transforms/chain.rs") + code_of("src/transforms/squeeze.rs")
+    assert all(f'"{name}' in elsewhere for name in beyond), beyond
     assert parts["Inference"] == set(re.findall(r'"(S\w+Inferer\w*)"', code_of("src/inference/inferer.rs")))
-    operations = re.findall(r'"(\w+)d" \| "\w+"', "".join(
-        code_of(path.relative_to(ROOT)) for folder in ("plan", "components") for path in (ROOT / "src/postprocess" / folder).glob("*.rs")
-    ))
+    files = [path for folder in ("plan", "components") for path in (ROOT / "src/postprocess" / folder).glob("*.rs")]
+    operations = re.findall(r'"(\w+)d" \| "\w+"', "".join(code_of(path) for path in files))
     assert parts["Postprocessing"] >= set(operations), set(operations) - parts["Postprocessing"]
