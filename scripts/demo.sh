@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # The whole way on one machine, without AWS: makes a synthetic CT, imports it into the emulator of
 # AWS HealthImaging, serves a network for it, asks for a segmentation over HTTP, saves a picture of it,
-# and compares it with the truth. Everything it makes is in target/demo.
+# and compares it with the truth. Everything it makes is in target/demo. AHI_INFERENCE_BIN names a program
+# that is built already.
 
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$ROOT"
 
 demo=$ROOT/target/demo
-binary=$ROOT/target/release/ahi-inference
+binary=${AHI_INFERENCE_BIN:-$ROOT/target/release/ahi-inference}
 pids=()
 
 stop() {
@@ -26,7 +27,8 @@ trap stop EXIT
 background() {
     local log=$demo/$1.log
     shift
-    "$@" >"$log" 2>&1 &
+    : >"$log"
+    "$@" >>"$log" 2>&1 &
     pids+=($!)
 }
 
@@ -58,7 +60,8 @@ ask() {
 
 say "building"
 python=$(scripts/setup-python.sh)
-cargo build --release --locked
+[ -n "${AHI_INFERENCE_BIN:-}" ] || cargo build --release --locked
+unset AHI_INFERENCE_BIN # no setting of the program, which refuses unknown ones
 ORT_DYLIB_PATH=$(scripts/get-onnxruntime.sh)
 export ORT_DYLIB_PATH
 

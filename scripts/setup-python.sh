@@ -8,8 +8,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 venv=$ROOT/target/venv
 requirements=$ROOT/tests/python/requirements.txt
 
-# dicom3tools has dciodvfy, which checks DICOM objects against their definitions.
-apt_install build-essential ca-certificates curl dicom3tools python3 python3-venv
+# dicom3tools has dciodvfy, which checks DICOM objects against their definitions; jq is for the documentation's examples.
+apt_install build-essential ca-certificates curl dicom3tools jq python3 python3-venv
 # Orthanc is an archive for tests, which start it themselves and are skipped without it. The service that its
 # package would start is not wanted; one that is there already is left alone.
 if ! dpkg-query -W -f '${Status}' orthanc 2>/dev/null | grep -q 'ok installed' && [ -d /run/systemd/system ]; then

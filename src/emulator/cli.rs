@@ -33,7 +33,7 @@ pub struct EmulateArgs {
     /// Port of the S3 beside it, whose buckets are in the folder's `s3`; 0 takes a free one
     #[arg(long, env = "EMULATE_S3_PORT", default_value_t = 8090, value_name = "PORT")]
     pub s3_port: u16,
-    /// JSON file of SageMaker endpoints to put before servers that run; README.md has its form
+    /// JSON file of SageMaker endpoints to put before servers that run; docs/local-cloud.md has its form
     #[arg(long, env = "EMULATE_ENDPOINTS", value_name = "FILE")]
     pub endpoints: Option<PathBuf>,
     /// Port of the SageMaker runtime, where there are endpoints; 0 takes a free one

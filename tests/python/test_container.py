@@ -130,7 +130,7 @@ def serve(containers, image, *flags):
 
 
 def curl(url, request, target):
-    """The README's request; the HTTP status."""
+    """The request of docs/deployment.md; the HTTP status."""
     command = [
         "curl", "-s", f"{url}/invocations", "-H", "Content-Type: application/json", "-H", "Accept: application/dicom",
         "-d", json.dumps({"inputs": [request]}), "-o", target, "-w", "%{http_code}",
