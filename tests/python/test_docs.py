@@ -388,7 +388,8 @@ def test_transfer_syntaxes_are_as_they_are_documented():
 
 def test_objects_are_as_they_are_documented(tmp_path):
     headings = ("Output", "SOP class", "UID", "Modality", "Transfer syntax", "Series Number")
-    rows = page("docs/conformance.md").rows(*headings)
+    conformance = page("docs/conformance.md")
+    rows = conformance.rows(*headings)
     assert len(rows) == 5
     run("phantom", "--out", tmp_path / "phantom", "--size", 64, "--slices", 40)
     source = pydicom.dcmread(next((tmp_path / "phantom/dicom").iterdir()))
@@ -404,6 +405,15 @@ def test_objects_are_as_they_are_documented(tmp_path):
         assert instance.Modality == row[3]
         assert instance.file_meta.TransferSyntaxUID.name == row[4].split(";")[0]
         assert instance.SeriesNumber - source.SeriesNumber == int(row[5].removeprefix("source + "))
+    fixed = conformance.rows("Output", "Attribute", "Value")
+    assert len(fixed) > 15
+    for output, keyword, value in fixed:
+        values = made[code(output)[0]][keyword].value
+        found = "\\".join(values) if isinstance(values, (list, pydicom.multival.MultiValue)) else str(values)
+        assert found == value, (output, keyword, found)
+    templates = {str(element.value) for element in made["dicom-sr"].iterall() if element.keyword == "TemplateIdentifier"}
+    listed = {tid for row in conformance.rows("Template", "Where") for tid in re.findall(r"TID (\d+)", row[0])}
+    assert templates and templates <= listed
 
 
 def test_transforms_are_as_they_are_documented():
