@@ -427,3 +427,35 @@ def test_transforms_are_as_they_are_documented():
     files = [path for folder in ("plan", "components") for path in (ROOT / "src/postprocess" / folder).glob("*.rs")]
     operations = re.findall(r'"(\w+)d" \| "\w+"', "".join(code_of(path) for path in files))
     assert parts["Postprocessing"] >= set(operations), set(operations) - parts["Postprocessing"]
+
+
+def imports():
+    """What each module of the crate imports of the others, tests left out."""
+    found = {}
+    for path in (ROOT / "src").rglob("*.rs"):
+        parts = path.relative_to(ROOT / "src").parts
+        module = parts[0].removesuffix(".rs")
+        if "tests" in parts or path.name == "tests.rs" or module in ("lib", "main", "fuzzing"):
+            continue
+        text = re.sub(r"^\s*//.*$", "", code_of(path), flags=re.MULTILINE)
+        assert "crate::{" not in text, f"{path}: one line for each module"
+        found.setdefault(module, set()).update(set(re.findall(r"\bcrate::(\w+)", text)) - {module})
+    return found
+
+
+def test_modules_are_as_they_are_documented():
+    development = page("docs/development.md")
+    table = {code(row[0])[0]: row[2] for row in development.rows("Module in `src`", "What it does", "Imports")}
+    shared = {"error", "memory", "request", "policy", "archive", "progress", "cpu", "disjoint"}
+    there = imports()
+    assert set(table) == set(there) - shared
+    for module, listed in table.items():
+        assert listed == "everything" or set(code(listed)) == there[module] - shared, module
+    # Nothing that is imported leads back.
+    for module in there:
+        reached, waiting = set(), [module]
+        while waiting:
+            new = there[waiting.pop()] - reached
+            assert module not in new, f"{module} imports itself by others"
+            reached |= new
+            waiting += new
