@@ -85,7 +85,9 @@ pub fn segment(
     timings.end(Stage::Inference);
     timings.add("network", windows.network_seconds);
     let started = std::time::Instant::now();
+    progress.advance(Stage::Postprocess, 0, 1);
     let segmentation = sink.segmenter.finish()?;
+    progress.advance(Stage::Postprocess, 1, 1);
     timings.add(Stage::Postprocess.name(), sink.seconds + started.elapsed().as_secs_f64());
     timings.skip();
     Ok(Computed { segmentation, physical, windows, network_dims })
