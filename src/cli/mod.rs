@@ -17,6 +17,7 @@ mod serve;
 mod shell;
 mod table;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -89,6 +90,11 @@ impl Command {
         }
     }
 
+    /// Whether it tells people on a terminal all that matters by itself.
+    fn draws(&self) -> bool {
+        matches!(self, Self::Run(_) | Self::Models(_) | Self::Fetch(_) | Self::Import(_))
+    }
+
     /// Whether its flags ask for JSON, of errors, too.
     fn wants_json(&self) -> bool {
         match self {
@@ -118,7 +124,8 @@ pub fn main() -> ExitCode {
 fn execute(cli: Cli) -> Result<ExitCode> {
     let variables = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
     refuse_unknown_variables(&Cli::command(), variables)?;
-    telemetry::init(&cli.log, console::LogLines::writer)?;
+    let quiet = std::io::stderr().is_terminal() && cli.command.draws();
+    telemetry::init(&cli.log, if quiet { "warn" } else { "info" }, console::LogLines::writer)?;
     match cli.command {
         Command::Serve(args) => serve::serve(*args).map(exit::drained),
         Command::Ping(args) => ping::run(&args).map(|()| ExitCode::SUCCESS),

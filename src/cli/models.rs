@@ -1,5 +1,6 @@
 //! `models`: what a folder of model packages serves.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -98,7 +99,8 @@ fn listing(models: &[Map<String, Value>], width: u16) -> String {
     let mut text = Vec::new();
     if !served.is_empty() {
         let header = ["model", "version", "images", "window", "segments", "outputs", "runs on"];
-        text.push(table(&header, &[], served.into_iter().map(row).collect(), width));
+        text.push(table(&header, &[], served.iter().map(|model| row(model)).collect(), width));
+        text.extend(notes(&served));
     }
     for model in faulty {
         text.push(format!("{} cannot be served: {}", one(model, "name"), error(model)));
@@ -109,11 +111,22 @@ fn listing(models: &[Map<String, Value>], width: u16) -> String {
     text.join("\n")
 }
 
+/// Why models run on what they do, each reason once.
+fn notes(models: &[&Map<String, Value>]) -> BTreeSet<String> {
+    let note = |model: &&Map<String, Value>| {
+        let reason = model.get("executionProviderReason")?.as_str()?;
+        Some(format!("{}: {}", provider(model), shown(reason)))
+    };
+    models.iter().filter_map(note).collect()
+}
+
+/// `CPU` of `CPUExecutionProvider`.
+fn provider(model: &Map<String, Value>) -> String {
+    let name = one(model, "executionProvider");
+    name.strip_suffix("ExecutionProvider").map_or(name.clone(), str::to_owned)
+}
+
 fn row(model: &Map<String, Value>) -> Vec<String> {
-    let mut runs_on = one(model, "executionProvider");
-    if let Some(reason) = model.get("executionProviderReason").and_then(Value::as_str) {
-        runs_on.push_str(&format!(" ({})", shown(reason)));
-    }
     vec![
         one(model, "name"),
         one(model, "version"),
@@ -121,7 +134,7 @@ fn row(model: &Map<String, Value>) -> Vec<String> {
         window(model),
         several(model, "segments"),
         several(model, "outputs"),
-        runs_on,
+        provider(model),
     ]
 }
 
@@ -158,7 +171,7 @@ mod tests {
         let labels: Vec<String> = (0..105).map(|i| format!("organ {i}")).collect();
         let good = json!({
             "name": "organs", "version": "1.2", "images": ["image"], "window": [96, null, 32],
-            "segments": labels, "outputs": ["dicom-seg"], "executionProvider": "CPU", "broken": false,
+            "segments": labels, "outputs": ["dicom-seg"], "executionProvider": "CPUExecutionProvider", "broken": false,
             "executionProviderReason": "there is no GPU",
         });
         let bad = json!({
@@ -169,7 +182,7 @@ mod tests {
         let text = listing(&models, 200);
         assert!(text.contains("96 × any × 32"), "{text}");
         assert!(text.contains("organ 7 and 97 more") && !text.contains("organ 8,"), "{text}");
-        assert!(text.contains("CPU (there is no GPU)"), "{text}");
+        assert_eq!(text.matches("CPU: there is no GPU").count(), 1, "{text}");
         let faults = "torn\\u{1b} cannot be served: is cut short\n  configs/inference.json: inferer: unknown";
         assert!(text.ends_with(faults), "{text}");
     }

@@ -1,12 +1,16 @@
 //! Reports as tables for people.
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 use serde_json::{Map, Value};
 
 use super::console::shown;
 
 /// Columns that a table is never squeezed below: then it is wider than the terminal, and readable.
 const NARROWEST: u16 = 40;
+
+/// A line below the header, and no others.
+const STYLE: TableStyle =
+    TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
 /// A table whose columns named `right` hold numbers; as wide as its content and at most `width`.
 pub(super) fn table(
@@ -17,7 +21,7 @@ pub(super) fn table(
 ) -> String {
     let mut table = Table::new();
     table
-        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .load_style(STYLE)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_width(width.max(NARROWEST))
         .set_header(header.to_vec())

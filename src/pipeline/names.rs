@@ -10,9 +10,9 @@ use crate::request::OutputKind;
 /// Segments that a name lists; the others are counted.
 const MOST_LISTED: usize = 3;
 
-/// Bytes of a stem. A key in S3 has 1024, of which a prefix may take 900, the request's folder 44, and what
-/// follows the stem about 42.
-const LONGEST: usize = 36;
+/// Bytes of a stem. A key in S3 has 1024, of which a prefix may take 900, the request's folder 45, and what
+/// follows the stem 40.
+const LONGEST: usize = 39;
 
 /// Bytes that a label has in a stem beside others.
 const LONGEST_LABEL: usize = 22;
@@ -151,6 +151,10 @@ mod tests {
         assert_eq!(name(&["Liver", "Spleen", "Aorta"]), "liver-spleen-aorta.seg.dcm");
         let seven = ["Liver", "Spleen", "Aorta", "a", "b", "c", "d"];
         assert_eq!(name(&seven), "liver-spleen-aorta-and-4-more.seg.dcm");
+        assert_eq!(
+            name(&["Phantom spleen", "Phantom liver", "x", "y"]),
+            "phantom-spleen-phantom-liver-and-2-more.seg.dcm"
+        );
         assert_eq!(
             name(&["Right kidney", "Left kidney", "Liver", "x"]),
             "right-kidney-left-kidney-and-2-more.seg.dcm"

@@ -27,13 +27,13 @@ use crate::error::{Error, ErrorKind, Result};
 /// Target of the audit's lines, which are written whatever the log's level is.
 pub const AUDIT: &str = "audit";
 
-/// Starts logging for the whole process, each line to a writer that `lines` makes for it, and sends panics to the
+/// Starts logging for the whole process, from the level `usual` on where nothing else is said, each line to a writer that `lines` makes for it, and sends panics to the
 /// log.
 ///
 /// # Errors
 /// [`ErrorKind::Configuration`] where the filter is malformed or logging was started before.
-pub fn init(args: &LogArgs, lines: fn() -> Box<dyn Write>) -> Result<()> {
-    let filter = EnvFilter::try_new(&args.log_level).map_err(|e| {
+pub fn init(args: &LogArgs, usual: &str, lines: fn() -> Box<dyn Write>) -> Result<()> {
+    let filter = EnvFilter::try_new(args.log_level.as_deref().unwrap_or(usual)).map_err(|e| {
         Error::new(ErrorKind::Configuration, format!("--log-level: not a filter: {e}"))
     })?;
     let filter = filter.and(filter_fn(may_be_logged));
