@@ -14,6 +14,7 @@ mod holding;
 mod identity;
 mod images;
 mod kinds;
+pub mod names;
 mod on_slices;
 pub mod outputs;
 mod pictures;
@@ -21,6 +22,7 @@ mod placing;
 mod report;
 mod segments;
 mod service;
+pub mod sources;
 mod store;
 mod suited;
 pub mod timings;
@@ -42,13 +44,14 @@ use crate::dicom::segment::SegmentDescription;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Account;
 use crate::policy::{Policy, VolumeChoice, Wanted};
-use crate::progress::{Progress, Silent, Stage};
+use crate::progress::{Observer, Progress, Silent, Stage};
 use crate::registry::{Lease, Model};
 use crate::request::{InferenceRequest, InputOutcome, Outcome, OutputKind};
 use crate::source::{ImageSource, Origin};
 use crate::volume::{self, Plan, Volume};
 use crate::writers::dicom::Identity;
 use frames::FrameStats;
+use names::Names;
 use outputs::Finished;
 use timings::Timings;
 
@@ -77,13 +80,15 @@ pub trait Invoke: Send + Sync {
 
     /// Runs one request with what [`admit`](Self::admit) acquired. Once `cancel` is cancelled it
     /// returns [`ErrorKind::Cancelled`](crate::error::ErrorKind::Cancelled) at once, while a
-    /// computation that had begun stops at its next window: `places` are held until then.
+    /// computation that had begun stops at its next window: `places` are held until then. `observer` is
+    /// told how far it is.
     async fn invoke(
         &self,
         request: InferenceRequest,
         held: Held,
         places: Places,
         cancel: CancellationToken,
+        observer: Arc<dyn Observer>,
     ) -> Result<Outcome>;
 }
 
@@ -102,8 +107,8 @@ pub struct Job {
     pub fresh_uids: bool,
     /// How series that are not clean stacks are treated.
     pub policy: Policy,
-    /// For names of outputs: that of the request, with the input's number where it has several.
-    pub request_id: String,
+    /// The input's number in its request, where that has several; for names of outputs.
+    pub input: Option<usize>,
     /// Told of progress, asked about cancellation.
     pub progress: Arc<dyn Progress>,
     /// What the memory is charged to.
@@ -126,7 +131,7 @@ impl Job {
             encoding: FrameEncoding::default(),
             fresh_uids: false,
             policy: Policy::default(),
-            request_id: String::new(),
+            input: None,
             progress: Arc::new(Silent),
             account: Account::unbounded(),
             places: Arc::new(()),
@@ -166,6 +171,7 @@ async fn acquire(job: &Job, planned: &[Planned<'_>]) -> Result<(Holding, Need)> 
     let plans: Vec<(&Series, &Plan)> = planned.iter().map(|(_, s, p)| (&**s, &**p)).collect();
     let need = need(&job.model, &plans, &job.kinds())?;
     tracing::debug!(bytes = need.bytes, free = job.account.work.free(), "memory for an input");
+    job.progress.advance(Stage::Memory, 0, 1);
     let taking = job.account.work.take(need.bytes);
     let taken = match job.patience {
         None => taking.await,
@@ -179,6 +185,7 @@ async fn acquire(job: &Job, planned: &[Planned<'_>]) -> Result<(Holding, Need)> 
         })?,
     };
     let grant = taken.map_err(|e| need.refused(e))?;
+    job.progress.advance(Stage::Memory, 1, 1);
     Ok((Holding::new(grant, job.places.clone()), need))
 }
 
@@ -372,6 +379,12 @@ impl Work {
         let mut computed = compute::segment(model, volumes, plan, &mut self.timings, progress)?;
         progress.check()?;
         chosen::restrict(&mut computed.segmentation, &model.segments, &self.segments);
+        let names = Names::new(
+            names::labels(&self.segments),
+            &model.name,
+            self.job.input,
+            plan.volume.as_ref().map(|volume| volume.number),
+        );
         let finished = Finished {
             model,
             series,
@@ -381,9 +394,10 @@ impl Work {
             physical: &computed.physical,
             identity: &self.identity(&described),
             encoding: self.job.encoding,
-            request_id: &self.job.request_id,
+            names: &names,
         };
         self.holding.keep(self.need.result);
+        progress.advance(Stage::Write, 0, 1);
         let mut written = finished.write(&self.job.kinds())?;
         self.timings.end(Stage::Write);
         progress.advance(Stage::Write, 1, 1);

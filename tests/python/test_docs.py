@@ -18,7 +18,7 @@ import pages
 from local import BINARY, ENVIRONMENT, ROOT, emulate, get, import_dicom, post, run, serve
 
 OPENAPI = json.loads((ROOT / "src/server/openapi.json").read_text())
-COMMANDS = (("serve",), ("ping",), ("run",), ("bundle", "check"), ("bundle", "compare"), ("fetch",), ("emulate",), ("import",), ("phantom",))
+COMMANDS = (("serve",), ("ping",), ("run",), ("models",), ("man",), ("bundle", "check"), ("bundle", "compare"), ("fetch",), ("emulate",), ("import",), ("phantom",))
 
 
 def page(name):
