@@ -33,7 +33,8 @@ pub async fn compare(
     job: Job,
     candidate: Lease<Model>,
 ) -> Result<Map<String, Value>> {
-    let described = images::described(&[given], &job.model).await?;
+    let given = [given];
+    let described = images::described(&given, &job.model).await?;
     let ordered = images::in_order(described, &job.model)?;
     let mut volumes = plan_all(ordered, &job).await?;
     let (Some(planned), true) = (volumes.pop(), volumes.is_empty()) else {
