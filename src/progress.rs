@@ -67,9 +67,25 @@ impl Stage {
     }
 }
 
+/// Told how far a request is, from its admission to its end. Called from any thread, and returns at once:
+/// whoever reads what it tells must not slow the work down.
+pub trait Observer: Send + Sync {
+    /// It waits for its turn at this place of the queue; 1 is the next to run.
+    fn queued(&self, _place: usize) {}
+
+    /// Its work begins.
+    fn started(&self) {}
+
+    /// `done` of `total` units of `stage` of the input at this index are finished. A stage begins anew for
+    /// each image and each volume of an input.
+    fn advance(&self, _input: usize, _stage: Stage, _done: usize, _total: usize) {}
+}
+
 /// Nobody is told, nothing is cancelled.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
+
+impl Observer for Silent {}
 
 impl Progress for Silent {
     fn advance(&self, _: Stage, _: usize, _: usize) {}

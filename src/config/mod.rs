@@ -27,6 +27,7 @@ pub use connections::{ConnectionArgs, ConnectionSettings, PROBE_CONNECTIONS, Pac
 pub use endpoint::EndpointUrl;
 pub use environment::refuse_unknown_variables;
 pub use log::{LogArgs, LogFormat};
+pub(crate) use parse::seconds;
 pub use policy::PolicyArgs;
 pub use results::ResultArgs;
 pub use secret::{Secret, SecretSource};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Seconds, whole or decimal, at most a day.
-pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     const DAY: f64 = 86_400.0;
     match text.trim().parse::<f64>() {
         Ok(seconds) if (0.0..=DAY).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),

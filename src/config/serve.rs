@@ -58,6 +58,11 @@ pub struct ServeArgs {
     /// batch transform]
     #[arg(long, env = "REQUEST_TIMEOUT", value_name = "SECONDS", value_parser = seconds)]
     pub request_timeout: Option<Duration>,
+    /// Time a request has that is answered by a stream of events, at least REQUEST_TIMEOUT; 0 sets no
+    /// limit [default: 475, which leaves 5 of SageMaker's 8 minutes for the last event, and REQUEST_TIMEOUT
+    /// where that is longer]
+    #[arg(long, env = "STREAM_TIMEOUT", value_name = "SECONDS", value_parser = seconds)]
+    pub stream_timeout: Option<Duration>,
     /// Whether this is a batch transform, where requests have an hour
     #[arg(long, env = "SAGEMAKER_BATCH", default_value = "false", value_name = "BOOL",
           action = ArgAction::Set, num_args = 0..=1, require_equals = true,
@@ -178,6 +183,8 @@ pub struct HttpSettings {
     pub max_inline: usize,
     /// Time from the start of a request to its answer; `None` is no limit.
     pub request_timeout: Option<Duration>,
+    /// Time from the start of a request to the last event of a stream; `None` is no limit.
+    pub stream_timeout: Option<Duration>,
     /// Where outputs go when a request does not say.
     pub output_uri: Option<String>,
     /// Inputs that one request may list, at most [`MOST_INPUTS`].
@@ -210,6 +217,11 @@ impl ServeArgs {
                 "0 leaves outputs nowhere to go unless --output-uri is set too",
             ));
         }
+        let timeout = self.request_timeout.unwrap_or(match self.batch {
+            true => LONGEST_TRANSFORM,
+            false => LONGEST_INVOCATION,
+        });
+        let stream_timeout = self.stream_timeout(timeout)?;
         let mut access = self.access.settings()?;
         let store = self.store.settings(&access)?;
         if let Some(Archive::Service(url)) = &store.default {
@@ -222,10 +234,6 @@ impl ServeArgs {
         }
         let compute = self.compute.settings();
         let memory = memory::limit();
-        let timeout = self.request_timeout.unwrap_or(match self.batch {
-            true => LONGEST_TRANSFORM,
-            false => LONGEST_INVOCATION,
-        });
         let max_concurrent =
             self.max_concurrent.unwrap_or_else(|| usual_concurrency(compute.threads, memory));
         let max_body = self.max_body.unwrap_or_else(|| usual_body(memory));
@@ -257,6 +265,7 @@ impl ServeArgs {
                 max_body,
                 max_inline: self.max_inline,
                 request_timeout: Some(timeout).filter(|t| !t.is_zero()),
+                stream_timeout,
                 output_uri: self.output_uri,
                 max_inputs: self.max_inputs,
                 connections: self.connections.settings()?,
@@ -271,6 +280,26 @@ impl ServeArgs {
             store,
             memory: MemorySettings { inputs, work },
         })
+    }
+
+    /// The time of a stream, where other requests have `timeout`.
+    fn stream_timeout(&self, timeout: Duration) -> Result<Option<Duration>> {
+        let limited = |time: Duration| Some(time).filter(|time| !time.is_zero());
+        let (whole, set) = (limited(timeout), self.stream_timeout.map(limited));
+        let shorter = match (whole, set) {
+            (Some(whole), Some(Some(stream))) => stream < whole,
+            (None, Some(Some(_))) => true,
+            _ => false,
+        };
+        // A model's environment holds for its batch transforms, too, where nobody asks for a stream.
+        if shorter && (self.request_timeout.is_some() || !self.batch) {
+            return Err(wrong(
+                "--stream-timeout",
+                "must not be shorter than --request-timeout: a request is told to ask for a stream \
+                 where it needs longer",
+            ));
+        }
+        Ok(set.unwrap_or_else(|| whole.map(|whole| whole.max(LONGEST_STREAM))))
     }
 }
 
@@ -291,6 +320,10 @@ fn model_roots(list: &str) -> Result<Vec<PathBuf>> {
 
 /// Time in which a real-time endpoint's container must have answered.
 const LONGEST_INVOCATION: Duration = Duration::from_secs(60);
+
+/// Time for a stream: of the 8 minutes that the platform relays one for, less what the last event takes
+/// to arrive.
+const LONGEST_STREAM: Duration = Duration::from_secs(8 * 60 - 5);
 
 /// The most that batch transform waits for an answer (`InvocationsTimeoutInSeconds`).
 const LONGEST_TRANSFORM: Duration = Duration::from_secs(3600);
@@ -357,6 +390,7 @@ mod tests {
         assert_eq!(settings.listen, "0.0.0.0:8080".parse().unwrap());
         assert_eq!(settings.models, ModelSettings::Folder(PathBuf::from("/opt/ml/model")));
         assert_eq!(settings.http.request_timeout, Some(Duration::from_secs(60)));
+        assert_eq!(settings.http.stream_timeout, Some(Duration::from_secs(475)));
         assert_eq!(settings.drain_timeout, Duration::from_secs(25));
         let batch = parse(&["--batch"]).unwrap();
         assert_eq!(batch.http.request_timeout, Some(Duration::from_secs(3600)));
@@ -364,6 +398,18 @@ mod tests {
         assert_eq!(settings.compute.execution_provider, ExecutionProvider::Auto);
         assert!(settings.compute.threads >= 1);
         assert!(!settings.aws.ahi.allow_non_primary && !settings.aws.s3.path_style);
+    }
+
+    #[test]
+    fn streams_have_at_least_the_time_of_other_requests() {
+        let time = |flags: &[&str]| parse(flags).unwrap().http.stream_timeout;
+        let seconds = |n| Some(Duration::from_secs(n));
+        assert_eq!(time(&["--request-timeout=900"]), seconds(900));
+        assert_eq!(time(&["--request-timeout=0"]), None);
+        assert_eq!(time(&["--stream-timeout=0"]), None);
+        assert_eq!(time(&["--request-timeout=1", "--stream-timeout=30"]), seconds(30));
+        assert_eq!(time(&["--batch", "--stream-timeout=480"]), seconds(480));
+        assert_eq!(time(&["--batch"]), seconds(3600));
     }
 
     #[test]
@@ -409,6 +455,8 @@ mod tests {
             (&["--output-uri=s3://"], "--output-uri"),
             (&["--max-inline=0"], "--output-uri"),
             (&["--max-inputs=0"], "--max-inputs"),
+            (&["--stream-timeout=30"], "--stream-timeout"),
+            (&["--request-timeout=0", "--stream-timeout=30"], "--stream-timeout"),
             (&["--max-connections=0"], "--max-connections"),
             (&["--header-timeout=0"], "--header-timeout"),
             (&["--transfer-timeout=0"], "--transfer-timeout"),

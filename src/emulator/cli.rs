@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use axum::Router;
 use clap::Args;
@@ -16,6 +17,7 @@ use super::objects::Objects;
 use super::runtime::settings::Limits;
 use super::store::Store;
 use super::{runtime, s3};
+use crate::config::seconds;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Flags of `emulate`.
@@ -39,6 +41,12 @@ pub struct EmulateArgs {
     /// Port of the SageMaker runtime, where there are endpoints; 0 takes a free one
     #[arg(long, env = "EMULATE_SAGEMAKER_PORT", default_value_t = 8091, value_name = "PORT")]
     pub sagemaker_port: u16,
+    /// Time that a model has for an answer in real time [default: SageMaker's 60 s]
+    #[arg(long, env = "EMULATE_INVOCATION_TIMEOUT", value_name = "SECONDS", value_parser = seconds)]
+    pub invocation_timeout: Option<Duration>,
+    /// Time that a model has for an answer that streams [default: SageMaker's 480 s]
+    #[arg(long, env = "EMULATE_STREAM_TIMEOUT", value_name = "SECONDS", value_parser = seconds)]
+    pub stream_timeout: Option<Duration>,
     /// Answer requests that are not signed, too
     #[arg(long, env = "EMULATE_ALLOW_ANONYMOUS")]
     pub allow_anonymous: bool,
@@ -103,7 +111,12 @@ impl EmulateArgs {
         let folder = std::path::absolute(store.models_folder()).map_err(|e| {
             Error::new(ErrorKind::Configuration, "--folder cannot be resolved").caused_by(e)
         })?;
-        let limits = Limits::default();
+        let usual = Limits::default();
+        let limits = Limits {
+            invocation: self.invocation_timeout.unwrap_or(usual.invocation),
+            stream: self.stream_timeout.unwrap_or(usual.stream),
+            ..usual
+        };
         let anonymous = self.allow_anonymous;
         Ok(Some(runtime::router(endpoints, &objects, &folder, limits, anonymous)))
     }

@@ -84,8 +84,10 @@ pub fn segment(
     keep_voxels(data.into_raw_vec_and_offset().0);
     timings.end(Stage::Inference);
     timings.add("network", windows.network_seconds);
+    progress.advance(Stage::Postprocess, 0, 1);
     let started = std::time::Instant::now();
     let segmentation = sink.segmenter.finish()?;
+    progress.advance(Stage::Postprocess, 1, 1);
     timings.add(Stage::Postprocess.name(), sink.seconds + started.elapsed().as_secs_f64());
     timings.skip();
     Ok(Computed { segmentation, physical, windows, network_dims })

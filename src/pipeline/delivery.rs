@@ -52,6 +52,9 @@ impl Deliver for Delivery<'_> {
         report.append(&mut outcome.report);
         outcome.report = report;
         self.record.made(&outcome.artifacts, self.to.uri.is_some());
+        if self.to.uri.is_some() || matches!(self.to.plan, store::Plan::In(_)) {
+            self.progress.advance(Stage::Store, 0, 1);
+        }
         let started = Instant::now();
         if self.bring(&mut outcome).await? {
             self.progress.took(Stage::Store.name(), started.elapsed().as_secs_f64());

@@ -52,6 +52,7 @@ pub async fn load(
     let total = keys.len();
     let filling = Filling::begin(series.clone(), plan.clone(), holding.clone())?;
     let mut stats = FrameStats::default();
+    progress.advance(Stage::Frames, 0, total);
     let waiting = 2 * rayon::current_num_threads();
     let mut decoded = source
         .frames(series, keys)

@@ -42,7 +42,7 @@ use crate::dicom::segment::SegmentDescription;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Account;
 use crate::policy::{Policy, VolumeChoice, Wanted};
-use crate::progress::{Progress, Silent, Stage};
+use crate::progress::{Observer, Progress, Silent, Stage};
 use crate::registry::{Lease, Model};
 use crate::request::{InferenceRequest, InputOutcome, Outcome, OutputKind};
 use crate::source::{ImageSource, Origin};
@@ -77,13 +77,15 @@ pub trait Invoke: Send + Sync {
 
     /// Runs one request with what [`admit`](Self::admit) acquired. Once `cancel` is cancelled it
     /// returns [`ErrorKind::Cancelled`](crate::error::ErrorKind::Cancelled) at once, while a
-    /// computation that had begun stops at its next window: `places` are held until then.
+    /// computation that had begun stops at its next window: `places` are held until then. `observer` is
+    /// told how far it is.
     async fn invoke(
         &self,
         request: InferenceRequest,
         held: Held,
         places: Places,
         cancel: CancellationToken,
+        observer: Arc<dyn Observer>,
     ) -> Result<Outcome>;
 }
 
@@ -166,6 +168,7 @@ async fn acquire(job: &Job, planned: &[Planned<'_>]) -> Result<(Holding, Need)> 
     let plans: Vec<(&Series, &Plan)> = planned.iter().map(|(_, s, p)| (&**s, &**p)).collect();
     let need = need(&job.model, &plans, &job.kinds())?;
     tracing::debug!(bytes = need.bytes, free = job.account.work.free(), "memory for an input");
+    job.progress.advance(Stage::Memory, 0, 1);
     let taking = job.account.work.take(need.bytes);
     let taken = match job.patience {
         None => taking.await,
@@ -179,6 +182,7 @@ async fn acquire(job: &Job, planned: &[Planned<'_>]) -> Result<(Holding, Need)> 
         })?,
     };
     let grant = taken.map_err(|e| need.refused(e))?;
+    job.progress.advance(Stage::Memory, 1, 1);
     Ok((Holding::new(grant, job.places.clone()), need))
 }
 
@@ -384,6 +388,7 @@ impl Work {
             request_id: &self.job.request_id,
         };
         self.holding.keep(self.need.result);
+        progress.advance(Stage::Write, 0, 1);
         let mut written = finished.write(&self.job.kinds())?;
         self.timings.end(Stage::Write);
         progress.advance(Stage::Write, 1, 1);

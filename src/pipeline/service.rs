@@ -20,7 +20,7 @@ use crate::config::AccessSettings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Account;
 use crate::policy::{PolicyChoice, VolumeChoice};
-use crate::progress::{Progress, Stage};
+use crate::progress::{Observer, Progress, Stage};
 use crate::registry::{Lease, Model, Registry};
 use crate::request::{InferenceRequest, Input, InputOutcome, Outcome};
 use crate::sink::Sink;
@@ -89,6 +89,7 @@ impl Invoke for Service {
         held: Held,
         places: Places,
         cancel: CancellationToken,
+        observer: Arc<dyn Observer>,
     ) -> Result<Outcome> {
         let model = match held {
             Some(model) => model,
@@ -124,6 +125,8 @@ impl Invoke for Service {
                     cancel: cancel.clone(),
                     revoked: model.revoked().clone(),
                     metrics: Arc::clone(&self.metrics),
+                    observer: Arc::clone(&observer),
+                    input: index,
                 }),
             };
             let to = Destinations {
@@ -324,16 +327,20 @@ fn unloaded(model: &Lease<Model>) -> Error {
     .with("model", model.name.as_str())
 }
 
-/// Progress of a request over HTTP: nobody watches, but it is measured and may be cancelled.
+/// Progress of one input of a request: it is measured, its observer is told of it, and it may be cancelled.
 struct Watched {
     cancel: CancellationToken,
     revoked: CancellationToken,
     metrics: Arc<Metrics>,
+    observer: Arc<dyn Observer>,
+    /// Index of the input.
+    input: usize,
 }
 
 impl Progress for Watched {
     fn advance(&self, stage: Stage, done: usize, total: usize) {
         tracing::trace!(stage = stage.name(), done, total, "progress");
+        self.observer.advance(self.input, stage, done, total);
     }
 
     fn is_cancelled(&self) -> bool {

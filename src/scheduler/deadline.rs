@@ -11,12 +11,54 @@ use crate::error::{Error, ErrorKind};
 pub struct Deadline {
     at: Instant,
     limit: Duration,
+    bound: Bound,
+}
+
+/// What sets the time of a request, and so where one that needs longer may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// `REQUEST_TIMEOUT`.
+    Request,
+    /// The same, for a request that would have longer as a stream.
+    RequestOrStream,
+    /// `STREAM_TIMEOUT`.
+    Stream,
+}
+
+impl Bound {
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Request => {
+                "send it to an asynchronous endpoint (InvokeEndpointAsync), or raise REQUEST_TIMEOUT \
+                 where the caller waits longer"
+            }
+            Self::RequestOrStream => {
+                "ask for a stream (InvokeEndpointWithResponseStream, Accept: application/jsonlines), \
+                 which has STREAM_TIMEOUT, send it to an asynchronous endpoint (InvokeEndpointAsync), or \
+                 raise REQUEST_TIMEOUT where the caller waits longer"
+            }
+            Self::Stream => {
+                "send it to an asynchronous endpoint (InvokeEndpointAsync), or raise STREAM_TIMEOUT \
+                 where the caller waits longer"
+            }
+        }
+    }
 }
 
 impl Deadline {
-    /// A deadline `limit` from now.
+    /// A deadline `limit` from now, set by `REQUEST_TIMEOUT`.
     pub fn after(limit: Duration) -> Self {
-        Self { at: Instant::now() + limit, limit }
+        Self::since(Instant::now(), limit, Bound::Request)
+    }
+
+    /// A deadline `limit` after `began`, set by `bound`.
+    pub fn since(began: Instant, limit: Duration, bound: Bound) -> Self {
+        Self { at: began + limit, limit, bound }
+    }
+
+    /// How long the request had.
+    pub fn limit(self) -> Duration {
+        self.limit
     }
 
     /// Resolves once `deadline` has passed, and never where there is none.
@@ -30,13 +72,10 @@ impl Deadline {
     /// The error for a request that was still `doing` something when the deadline passed.
     pub fn exceeded(deadline: Option<Self>, doing: &str) -> Error {
         let seconds = deadline.map_or(0.0, |d| d.limit.as_secs_f64());
+        let advice = deadline.map_or(Bound::Request, |d| d.bound).advice();
         Error::new(
             ErrorKind::DeadlineExceeded,
-            format!(
-                "the request was still {doing} after its {seconds} s; send it to an asynchronous \
-                 endpoint (InvokeEndpointAsync), or raise REQUEST_TIMEOUT where the caller waits \
-                 longer"
-            ),
+            format!("the request was still {doing} after its {seconds} s; {advice}"),
         )
         .with("seconds", seconds)
     }

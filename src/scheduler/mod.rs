@@ -9,24 +9,28 @@
 //! notice its cancellation still uses memory and cores, and is still counted.
 
 mod deadline;
+mod queue;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument;
 
-pub use deadline::Deadline;
+pub use deadline::{Bound, Deadline};
+use queue::Queue;
 
 use crate::config::AdmissionSettings;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::Invoke;
+use crate::pipeline::{Held, Invoke};
+use crate::progress::Observer;
 use crate::request::{InferenceRequest, Outcome};
 
 /// Lets requests through to the pipeline, as many at a time as it was told.
@@ -37,6 +41,8 @@ pub struct Scheduler {
     admission: Arc<Semaphore>,
     /// One permit for each request that runs.
     running: Arc<Semaphore>,
+    /// The order of those that wait for it.
+    queue: Queue,
     /// One token for each ticket.
     tracker: TaskTracker,
     /// Cancelled once no more tickets are given.
@@ -51,6 +57,14 @@ pub struct Scheduler {
 #[derive(Debug, Clone)]
 pub struct Ticket {
     _counted: Arc<TaskTrackerToken>,
+}
+
+/// A request that was let in, with its model and its place. Dropping it gives both back.
+pub struct Admitted {
+    request: InferenceRequest,
+    held: Held,
+    place: OwnedSemaphorePermit,
+    ticket: Ticket,
 }
 
 /// An answer and how long it took.
@@ -82,6 +96,13 @@ pub enum Drained {
     Cancelled(usize),
 }
 
+impl Admitted {
+    /// Inputs of the request.
+    pub fn inputs(&self) -> usize {
+        self.request.inputs.len()
+    }
+}
+
 impl Scheduler {
     /// A scheduler in front of `invoke`, whose work runs on the runtime of `work`.
     pub fn new(invoke: Arc<dyn Invoke>, settings: AdmissionSettings, work: Handle) -> Self {
@@ -91,6 +112,7 @@ impl Scheduler {
             work,
             admission: Arc::new(Semaphore::new(running + waiting)),
             running: Arc::new(Semaphore::new(running)),
+            queue: Queue::default(),
             tracker: TaskTracker::new(),
             closing: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -108,41 +130,47 @@ impl Scheduler {
         self.ensure_open().map(|()| ticket)
     }
 
-    /// Runs one request. Dropping the future cancels its work, as does the deadline.
+    /// Lets a request in, to run or to wait for its turn.
     ///
     /// # Errors
-    /// [`ErrorKind::Overloaded`] where the queue is full, [`ErrorKind::Unavailable`] where draining
-    /// took too long, [`ErrorKind::DeadlineExceeded`], [`ErrorKind::Internal`] where the work
-    /// panicked, and whatever the pipeline returns.
+    /// [`ErrorKind::Overloaded`] where the queue is full, and those of [`Invoke::admit`].
+    pub fn admit(&self, ticket: &Ticket, request: InferenceRequest) -> Result<Admitted> {
+        let held = self.invoke.admit(&request)?;
+        let place = Arc::clone(&self.admission).try_acquire_owned();
+        let place = place.map_err(|_| self.overloaded())?;
+        Ok(Admitted { request, held, place, ticket: ticket.clone() })
+    }
+
+    /// Runs a request that was let in, and tells `observer` how far it is. Dropping the future cancels
+    /// its work, as does the deadline.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] where draining took too long, [`ErrorKind::DeadlineExceeded`],
+    /// [`ErrorKind::Internal`] where the work panicked, and whatever the pipeline returns.
     pub async fn run(
         &self,
-        ticket: &Ticket,
-        request: InferenceRequest,
+        admitted: Admitted,
         deadline: Option<Deadline>,
+        observer: Arc<dyn Observer>,
     ) -> Result<Scheduled> {
-        let held = self.invoke.admit(&request)?;
-        let admitted = Arc::clone(&self.admission).try_acquire_owned();
-        let admitted = admitted.map_err(|_| self.overloaded())?;
         let cancel = self.stop.child_token();
         let _cancel_on_drop = cancel.clone().drop_guard();
-
         let entered = Instant::now();
-        let permit = tokio::select! {
-            biased;
-            () = self.stop.cancelled() => return Err(stopped()),
-            permit = Arc::clone(&self.running).acquire_owned() => {
-                permit.map_err(|_| Error::internal("the scheduler is gone"))?
-            }
-            () = Deadline::passed(deadline) => {
-                return Err(Deadline::exceeded(deadline, "waiting for its turn"));
-            }
+        if self.stop.is_cancelled() {
+            return Err(stopped());
+        }
+        let permit = match Arc::clone(&self.running).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => self.turn(deadline, &*observer).await?,
         };
         let queued = entered.elapsed();
 
         let started = Instant::now();
+        observer.started();
         let invoke = Arc::clone(&self.invoke);
-        let places = Arc::new((ticket.clone(), admitted, permit));
-        let work = async move { invoke.invoke(request, held, places, cancel).await };
+        let Admitted { request, held, place, ticket } = admitted;
+        let places = Arc::new((ticket, place, permit));
+        let work = async move { invoke.invoke(request, held, places, cancel, observer).await };
         let task = self.work.spawn(work.in_current_span());
         tokio::select! {
             biased;
@@ -154,6 +182,30 @@ impl Scheduler {
             },
             () = self.stop.cancelled() => Err(stopped()),
             () = Deadline::passed(deadline) => Err(Deadline::exceeded(deadline, "being worked on")),
+        }
+    }
+
+    /// Waits for leave to run.
+    async fn turn(
+        &self,
+        deadline: Option<Deadline>,
+        observer: &dyn Observer,
+    ) -> Result<OwnedSemaphorePermit> {
+        let mut permit = pin!(Arc::clone(&self.running).acquire_owned());
+        let mut place = self.queue.enter();
+        loop {
+            observer.queued(place.number());
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Err(stopped()),
+                permit = permit.as_mut() => {
+                    return permit.map_err(|_| Error::internal("the scheduler is gone"));
+                }
+                () = Deadline::passed(deadline) => {
+                    return Err(Deadline::exceeded(deadline, "waiting for its turn"));
+                }
+                () = place.moved() => {}
+            }
         }
     }
 

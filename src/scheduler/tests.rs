@@ -5,6 +5,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::pipeline::{Held, Places};
+use crate::progress::Silent;
 use crate::request::{Input, SegmentationChoice};
 
 /// Holds every request until told to go on; counts them.
@@ -27,6 +28,7 @@ impl Invoke for Gate {
         _: Held,
         _: Places,
         cancel: CancellationToken,
+        _: Arc<dyn Observer>,
     ) -> Result<Outcome> {
         self.entered.notify_one();
         tokio::select! {
@@ -78,8 +80,17 @@ fn spawn(
 }
 
 async fn run(scheduler: &Scheduler, id: &str, deadline: Option<Deadline>) -> Result<Scheduled> {
-    let ticket = scheduler.ticket()?;
-    scheduler.run(&ticket, request(id), deadline).await
+    run_with(scheduler, &scheduler.ticket()?, id, deadline).await
+}
+
+async fn run_with(
+    scheduler: &Scheduler,
+    ticket: &Ticket,
+    id: &str,
+    deadline: Option<Deadline>,
+) -> Result<Scheduled> {
+    let admitted = scheduler.admit(ticket, request(id))?;
+    scheduler.run(admitted, deadline, Arc::new(Silent)).await
 }
 
 async fn settle() {
@@ -128,6 +139,63 @@ async fn deadlines_end_waiting_and_running() {
     assert!(error.message().contains("InvokeEndpointAsync"), "{error}");
     settle().await;
     assert_eq!(scheduler.in_flight(), 0);
+}
+
+#[test]
+fn what_to_do_about_a_deadline_depends_on_what_set_it() {
+    let message = |bound| {
+        let deadline = Deadline::since(Instant::now(), Duration::from_secs(60), bound);
+        Deadline::exceeded(Some(deadline), "being worked on").message().to_owned()
+    };
+    for (bound, setting, stream) in [
+        (Bound::Request, "REQUEST_TIMEOUT", false),
+        (Bound::RequestOrStream, "REQUEST_TIMEOUT", true),
+        (Bound::Stream, "raise STREAM_TIMEOUT", false),
+    ] {
+        let message = message(bound);
+        assert!(message.contains(setting) && message.contains("InvokeEndpointAsync"), "{message}");
+        assert_eq!(message.contains("InvokeEndpointWithResponseStream"), stream, "{message}");
+    }
+}
+
+#[tokio::test]
+async fn who_waits_is_told_its_place() {
+    /// What it was told.
+    #[derive(Default)]
+    struct Told(std::sync::Mutex<Vec<String>>);
+    impl Observer for Told {
+        fn queued(&self, place: usize) {
+            self.0.lock().unwrap().push(format!("place {place}"));
+        }
+        fn started(&self) {
+            self.0.lock().unwrap().push("started".to_owned());
+        }
+    }
+    let gate = Arc::new(Gate::default());
+    let scheduler = scheduler(&gate, 1, 2);
+    let first = spawn(&scheduler, "1", None);
+    gate.entered.notified().await;
+    let second = spawn(&scheduler, "2", None);
+    settle().await;
+    let told = Arc::new(Told::default());
+    let third = {
+        let (scheduler, told) = (Arc::clone(&scheduler), Arc::clone(&told));
+        tokio::spawn(async move {
+            let admitted = scheduler.admit(&scheduler.ticket()?, request("3"))?;
+            scheduler.run(admitted, None, told).await
+        })
+    };
+    settle().await;
+    assert_eq!(*told.0.lock().unwrap(), ["place 2"]);
+    second.abort();
+    settle().await;
+    assert_eq!(*told.0.lock().unwrap(), ["place 2", "place 1"]);
+    gate.go.notify_one();
+    assert!(first.await.unwrap().is_ok());
+    gate.entered.notified().await;
+    gate.go.notify_one();
+    assert!(third.await.unwrap().is_ok());
+    assert_eq!(*told.0.lock().unwrap(), ["place 2", "place 1", "started"]);
 }
 
 #[tokio::test]
@@ -221,7 +289,7 @@ async fn a_ticket_lets_through_while_others_are_refused_and_is_waited_for() {
     assert_eq!(scheduler.ticket().unwrap_err().kind(), ErrorKind::Unavailable);
     for id in ["1", "2"] {
         gate.go.notify_one();
-        assert!(scheduler.run(&ticket, request(id), None).await.is_ok());
+        assert!(run_with(&scheduler, &ticket, id, None).await.is_ok());
     }
     settle().await;
     assert!(!drain.is_finished(), "its answer is not made yet");
@@ -237,6 +305,6 @@ async fn a_ticket_that_outlasts_the_drain_is_told() {
     let ticket = scheduler.ticket().unwrap();
     assert_eq!(scheduler.drain(Duration::from_millis(20)).await, Drained::Cancelled(1));
     assert_eq!(scheduler.stopped().await.kind(), ErrorKind::Unavailable);
-    let refused = scheduler.run(&ticket, request("1"), None).await.unwrap_err();
+    let refused = run_with(&scheduler, &ticket, "1", None).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
 }

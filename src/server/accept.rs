@@ -12,8 +12,10 @@ pub(super) enum Offer {
     Json,
     /// The DICOM Segmentation object itself.
     Dicom,
-    /// A report on each line.
+    /// A report on each line, for a body of many requests; for one request, an event on each.
     JsonLines,
+    /// Server-sent events.
+    EventStream,
 }
 
 impl Offer {
@@ -23,6 +25,7 @@ impl Offer {
             Self::Json => "application/json",
             Self::Dicom => "application/dicom",
             Self::JsonLines => "application/jsonlines",
+            Self::EventStream => "text/event-stream",
         }
     }
 }
@@ -143,6 +146,25 @@ mod tests {
             headers.append(ACCEPT, HeaderValue::from_str(value).unwrap());
         }
         negotiate(&headers, &[Offer::Json, Offer::Dicom], "").ok()
+    }
+
+    #[test]
+    fn streams_are_asked_for_by_name() {
+        let all = [Offer::Json, Offer::Dicom, Offer::JsonLines, Offer::EventStream];
+        for (accept, offer) in [
+            ("*/*", Offer::Json),
+            ("application/*", Offer::Json),
+            ("application/jsonlines", Offer::JsonLines),
+            ("application/jsonlines, application/json", Offer::Json),
+            ("application/jsonlines, application/json;q=0.9", Offer::JsonLines),
+            ("text/event-stream, application/jsonlines", Offer::JsonLines),
+            ("text/event-stream", Offer::EventStream),
+            ("text/html, */*;q=0.8", Offer::Json),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.append(ACCEPT, HeaderValue::from_static(accept));
+            assert_eq!(negotiate(&headers, &all, "").unwrap(), offer, "{accept}");
+        }
     }
 
     #[test]

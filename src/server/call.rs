@@ -1,13 +1,16 @@
 //! One request on its way to the pipeline, by itself or as a line among many.
 
+use std::sync::Arc;
+
 use axum::http::HeaderMap;
 use tokio::sync::Semaphore;
 
 use super::context::Context;
 use super::{App, model_name, request_json};
 use crate::error::{Error, ErrorKind, Result};
+use crate::progress::{Observer, Silent};
 use crate::request::{InferenceRequest, Outcome};
-use crate::scheduler::{Deadline, Scheduled, Ticket};
+use crate::scheduler::{Admitted, Deadline, Scheduled, Ticket};
 
 /// Largest request in JSON: far more image sets than one request should name.
 pub(super) const LARGEST_JSON: usize = 25 << 20;
@@ -15,7 +18,7 @@ pub(super) const LARGEST_JSON: usize = 25 << 20;
 /// What the requests of one body share.
 #[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
-    pub app: &'a App,
+    pub app: &'a Arc<App>,
     pub context: &'a Context,
     pub headers: &'a HeaderMap,
     /// The model that the route names.
@@ -81,21 +84,32 @@ impl Call<'_> {
         })
     }
 
-    /// Runs a request in its turn, and notes what it took.
+    /// Runs a request in its turn, watched by nobody.
     pub(super) async fn run(&self, request: InferenceRequest) -> Result<Outcome> {
-        let inputs = request.inputs.len();
-        let scheduled = self.app.scheduler.run(self.ticket, request, self.deadline).await?;
-        let Scheduled { outcome, queued, ran } = scheduled;
-        self.app.metrics.queued(queued.as_secs_f64());
-        tracing::info!(
-            model = outcome.model,
-            inputs,
-            queued_seconds = queued.as_secs_f64(),
-            ran_seconds = ran.as_secs_f64(),
-            "inference finished"
-        );
-        Ok(outcome)
+        let admitted = self.app.scheduler.admit(self.ticket, request)?;
+        run(self.app, admitted, self.deadline, Arc::new(Silent)).await
     }
+}
+
+/// Runs a request that was let in, in its turn, and notes what it took.
+pub(super) async fn run(
+    app: &App,
+    admitted: Admitted,
+    deadline: Option<Deadline>,
+    observer: Arc<dyn Observer>,
+) -> Result<Outcome> {
+    let inputs = admitted.inputs();
+    let scheduled = app.scheduler.run(admitted, deadline, observer).await?;
+    let Scheduled { outcome, queued, ran } = scheduled;
+    app.metrics.queued(queued.as_secs_f64());
+    tracing::info!(
+        model = outcome.model,
+        inputs,
+        queued_seconds = queued.as_secs_f64(),
+        ran_seconds = ran.as_secs_f64(),
+        "inference finished"
+    );
+    Ok(outcome)
 }
 
 /// Runs `work` on a thread that may block, so that the threads that answer HTTP do not compute. A few

@@ -1,7 +1,7 @@
 //! What surrounds every request: its identifiers, its log lines, and the net under its handler.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use axum::body::{Body, HttpBody};
@@ -25,6 +25,34 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longest inference identifier the platform allows.
 const LONGEST_INFERENCE_ID: usize = 64;
+
+/// How an answer ended that is still being made while it is sent: told by whoever makes it, in an extension
+/// of its response, for whoever logs and counts it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ended(Arc<OnceLock<Option<ErrorKind>>>);
+
+impl Ended {
+    /// It is whole.
+    pub fn well(&self) {
+        // The first word holds.
+        let _ = self.0.set(None);
+    }
+
+    /// It ended with an error in place of the rest.
+    pub fn badly(&self, kind: ErrorKind) {
+        let _ = self.0.set(Some(kind));
+    }
+
+    /// The status and the code it counts as; those of a client that went away where nobody told the end.
+    pub fn status(&self) -> (u16, &'static str) {
+        let of = |kind: ErrorKind| (status::status(kind).as_u16(), kind.code());
+        match self.0.get() {
+            Some(None) => (200, "ok"),
+            Some(Some(kind)) => of(*kind),
+            None => of(ErrorKind::Cancelled),
+        }
+    }
+}
 
 /// Identifiers of a request.
 #[derive(Debug, Clone)]
@@ -72,7 +100,6 @@ pub(super) async fn around(
     };
     let span = span(&context);
     request.extensions_mut().insert(context.clone());
-    // The path of an unknown route may hold anything, so it is not logged.
     let route = request.extensions().get::<MatchedPath>().cloned();
     let method = known(request.method());
 
@@ -83,11 +110,19 @@ pub(super) async fn around(
             status::respond(&Error::internal("the handler panicked"), &context.request_id)
         });
         identify(response.headers_mut(), &context);
-        let route = route.as_ref().map_or("unknown", MatchedPath::as_str);
-        log(&response, method, route, started);
-        let seconds = started.elapsed().as_secs_f64();
-        metrics.answered(route, method, response.status().as_u16(), seconds);
-        count_sent(response, &metrics)
+        let ended = response.extensions_mut().remove::<Ended>();
+        let entry = Entry { route, method, started, metrics: Arc::clone(&metrics) };
+        match ended {
+            Some(ended) => {
+                let last = Last { entry, ended, span: Span::current() };
+                count_sent(response, &metrics, Some(last))
+            }
+            None => {
+                let code = response.extensions().get::<ErrorCode>().map_or("ok", |c| c.0);
+                entry.note(response.status().as_u16(), code);
+                count_sent(response, &metrics, None)
+            }
+        }
     }
     .instrument(span)
     .await
@@ -121,8 +156,9 @@ fn count_received(request: Request, metrics: &Arc<Metrics>) -> Request {
     })
 }
 
-/// Counts the bytes of an answer's body: at once where they are known, else as they leave.
-fn count_sent(response: Response, metrics: &Arc<Metrics>) -> Response {
+/// Counts the bytes of an answer's body: at once where they are known, else as they leave. `last` is dropped
+/// with the body.
+fn count_sent(response: Response, metrics: &Arc<Metrics>, last: Option<Last>) -> Response {
     if let Some(bytes) = response.body().size_hint().exact() {
         metrics.sent(bytes);
         return response;
@@ -131,9 +167,43 @@ fn count_sent(response: Response, metrics: &Arc<Metrics>) -> Response {
     response.map(|body| {
         let chunks = body.into_data_stream();
         Body::from_stream(chunks.inspect(move |chunk| {
+            let _until_the_end = &last;
             metrics.sent(chunk.as_ref().map_or(0, |bytes| bytes.len() as u64));
         }))
     })
+}
+
+/// What is logged and counted of a request.
+struct Entry {
+    /// The path of an unknown route may hold anything, so it is not logged.
+    route: Option<MatchedPath>,
+    method: &'static str,
+    started: Instant,
+    metrics: Arc<Metrics>,
+}
+
+impl Entry {
+    fn note(&self, status: u16, code: &str) {
+        let Self { method, started, .. } = *self;
+        let route = self.route.as_ref().map_or("unknown", MatchedPath::as_str);
+        let seconds = started.elapsed().as_secs_f64();
+        log(method, route, status, code, seconds);
+        self.metrics.answered(route, method, status, seconds);
+    }
+}
+
+/// Logs and counts a request once the body of its answer is gone.
+struct Last {
+    entry: Entry,
+    ended: Ended,
+    span: Span,
+}
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        let (status, code) = self.ended.status();
+        self.span.in_scope(|| self.entry.note(status, code));
+    }
 }
 
 fn span(context: &Context) -> Span {
@@ -156,10 +226,7 @@ fn identify(headers: &mut HeaderMap, context: &Context) {
     }
 }
 
-fn log(response: &Response, method: &str, route: &str, started: Instant) {
-    let seconds = started.elapsed().as_secs_f64();
-    let code = response.extensions().get::<ErrorCode>().map_or("ok", |c| c.0);
-    let status = response.status().as_u16();
+fn log(method: &str, route: &str, status: u16, code: &str, seconds: f64) {
     // These are asked for every few seconds; only what is asked for otherwise is worth a line.
     let probe = route == super::PING || route == super::METRICS;
     if probe && tracing::enabled!(Level::DEBUG) {

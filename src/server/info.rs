@@ -41,6 +41,7 @@ pub(super) async fn info(State(app): State<Arc<App>>) -> Json<Value> {
             "bodyBytes": app.http.max_body,
             "inlineAnswerBytes": app.http.max_inline,
             "requestSeconds": app.http.request_timeout.map(|t| t.as_secs_f64()),
+            "streamSeconds": app.http.stream_timeout.map(|t| t.as_secs_f64()),
             "requestsRunning": admission.max_concurrent,
             "requestsWaiting": admission.queue,
             "inputsPerRequest": app.http.max_inputs,

@@ -19,6 +19,7 @@ mod body;
 mod call;
 mod connections;
 mod context;
+mod events;
 mod info;
 mod invocations;
 mod lifecycle;

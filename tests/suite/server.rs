@@ -2,6 +2,7 @@
 
 mod connections;
 mod contract;
+mod events;
 mod harness;
 mod hostile;
 mod lifecycle;

@@ -1,8 +1,11 @@
 //! Requests to the server of an endpoint.
 
-use axum::http::{HeaderMap, Method, Request, StatusCode};
+use std::error::Error;
+
+use axum::http::{HeaderMap, Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -24,6 +27,13 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
+}
+
+/// An answer whose body is still coming. Dropping it ends the request.
+#[derive(Debug)]
+pub struct Begun {
+    response: Response<Incoming>,
+    url: String,
 }
 
 /// Why there is no answer.
@@ -67,26 +77,77 @@ impl Container {
         deadline: Instant,
         limit: usize,
     ) -> Result<Answer, Trouble> {
-        let answer = timeout_at(deadline, self.exchange(message, limit)).await;
-        answer.unwrap_or(Err(Trouble::Late))
+        self.begin(message, deadline).await?.whole(deadline, limit).await
     }
 
-    async fn exchange(&self, message: Message, limit: usize) -> Result<Answer, Trouble> {
-        let broken = |e: &(dyn std::error::Error + 'static)| {
-            Trouble::Unreachable(format!("{}: {}", self.url, crate::error::chain(e)))
-        };
+    /// Sends a request and waits until `deadline` for the beginning of an answer.
+    ///
+    /// # Errors
+    /// A [`Trouble`] where there is none.
+    pub async fn begin(&self, message: Message, deadline: Instant) -> Result<Begun, Trouble> {
+        let begun = timeout_at(deadline, self.exchange(message)).await;
+        begun.unwrap_or(Err(Trouble::Late))
+    }
+
+    async fn exchange(&self, message: Message) -> Result<Begun, Trouble> {
         let uri = format!("{}{}", self.url, message.path);
         let mut request = Request::builder()
             .method(message.method)
             .uri(uri)
             .body(Full::new(message.body))
-            .map_err(|e| broken(&e))?;
+            .map_err(|e| broken(&self.url, &e))?;
         *request.headers_mut() = message.headers;
-        let response = self.client.request(request).await.map_err(|e| broken(&e))?;
-        let (parts, body) = response.into_parts();
-        let body = Limited::new(body, limit).collect().await.map_err(|e| {
-            if e.is::<LengthLimitError>() { Trouble::TooLarge(limit) } else { broken(&*e) }
+        let response = self.client.request(request).await.map_err(|e| broken(&self.url, &e))?;
+        Ok(Begun { response, url: self.url.clone() })
+    }
+}
+
+impl Begun {
+    /// Its status.
+    pub fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    /// Its headers.
+    pub fn headers(&self) -> &HeaderMap {
+        self.response.headers()
+    }
+
+    /// Waits until `deadline` for the rest of it, of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// A [`Trouble`] where it does not come whole.
+    pub async fn whole(self, deadline: Instant, limit: usize) -> Result<Answer, Trouble> {
+        let (parts, body) = self.response.into_parts();
+        let body = timeout_at(deadline, Limited::new(body, limit).collect()).await;
+        let body = body.map_err(|_| Trouble::Late)?.map_err(|e| {
+            if e.is::<LengthLimitError>() {
+                Trouble::TooLarge(limit)
+            } else {
+                broken(&self.url, &*e)
+            }
         })?;
         Ok(Answer { status: parts.status, headers: parts.headers, body: body.to_bytes() })
     }
+
+    /// Waits until `deadline` for the next bytes of it; `None` at its end.
+    ///
+    /// # Errors
+    /// A [`Trouble`] where they do not come.
+    pub async fn next(&mut self, deadline: Instant) -> Result<Option<Bytes>, Trouble> {
+        loop {
+            let frame = timeout_at(deadline, self.response.body_mut().frame()).await;
+            let Some(frame) = frame.map_err(|_| Trouble::Late)? else { return Ok(None) };
+            let frame = frame.map_err(|e| broken(&self.url, &e))?;
+            if let Ok(data) = frame.into_data()
+                && !data.is_empty()
+            {
+                return Ok(Some(data));
+            }
+        }
+    }
+}
+
+fn broken(url: &str, error: &(dyn Error + 'static)) -> Trouble {
+    Trouble::Unreachable(format!("{url}: {}", crate::error::chain(error)))
 }

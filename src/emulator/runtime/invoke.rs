@@ -11,10 +11,11 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use tokio::time::Instant;
 
-use super::container::{Answer, Message};
+use super::container::{Answer, Begun, Message};
 use super::failure::Failure;
 use super::{
-    ATTRIBUTES, Endpoint, INFERENCE_ID, Kind, Runtime, TARGET_MODEL, check_lengths, copy, text,
+    ATTRIBUTES, Endpoint, INFERENCE_ID, Kind, Runtime, TARGET_MODEL, VARIANT, check_lengths, copy,
+    text,
 };
 
 /// Headers of operations that the local runtime does not have.
@@ -39,53 +40,73 @@ pub(super) async fn invoke(
     Path(name): Path<String>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let endpoint = runtime.endpoint(&name)?;
-    let (parts, body) = request.into_parts();
-    check_lengths(&parts.headers)?;
-    if let Some(header) = NOT_HERE.iter().find(|name| parts.headers.contains_key(**name)) {
-        return Err(Failure::validation(format!("the local runtime does not take {header}")));
-    }
-    let limit = runtime.limits.body;
-    let body = read(&parts.headers, body, limit).await?;
+    let call = Call::read(&runtime, &name, request, &ACCEPT).await?;
     let deadline = Instant::now() + runtime.limits.invocation;
-    let headers = passed_on(&parts.headers);
-    let target = text(&parts.headers, TARGET_MODEL);
-    let answer = match &endpoint.kind {
-        Kind::Asynchronous(_) => {
-            return Err(Failure::validation(format!(
-                "endpoint {name} is asynchronous: call InvokeEndpointAsync"
-            )));
-        }
-        Kind::MultiModel(models) => {
-            let target = target.ok_or_else(|| {
-                Failure::validation(format!("endpoint {name} has many models: name a TargetModel"))
-            })?;
-            models.invoke(target, headers, body, deadline, limit).await?
-        }
-        Kind::RealTime => send(endpoint, headers, body, deadline, limit).await?,
-    };
-    finish(&name, answer)
+    let begun = call.begin(deadline).await?;
+    let answer = begun.whole(deadline, runtime.limits.body).await;
+    finish(&name, answer.map_err(|trouble| Failure::trouble(&trouble))?)
 }
 
-async fn send(
-    endpoint: &Endpoint,
+/// A call in real time, checked.
+pub(super) struct Call<'a> {
+    endpoint: &'a Endpoint,
+    name: &'a str,
+    target: Option<String>,
     headers: HeaderMap,
     body: Bytes,
-    deadline: Instant,
-    limit: usize,
-) -> Result<Answer, Failure> {
-    let path = "/invocations".to_owned();
-    let message = Message { method: Method::POST, path, headers, body };
-    let answer = endpoint.container.send(message, deadline, limit).await;
-    answer.map_err(|trouble| Failure::trouble(&trouble))
+}
+
+impl<'a> Call<'a> {
+    /// Reads and checks a call of the endpoint `name`, which has the type of its answer in the header
+    /// `accept`.
+    pub async fn read(
+        runtime: &'a Runtime,
+        name: &'a str,
+        request: Request,
+        accept: &HeaderName,
+    ) -> Result<Self, Failure> {
+        let endpoint = runtime.endpoint(name)?;
+        let (parts, body) = request.into_parts();
+        check_lengths(&parts.headers)?;
+        if let Some(header) = NOT_HERE.iter().find(|name| parts.headers.contains_key(**name)) {
+            return Err(Failure::validation(format!("the local runtime does not take {header}")));
+        }
+        let body = read(&parts.headers, body, runtime.limits.body).await?;
+        let headers = passed_on(&parts.headers, accept);
+        let target = text(&parts.headers, TARGET_MODEL).map(str::to_owned);
+        Ok(Self { endpoint, name, target, headers, body })
+    }
+
+    /// Sends it to the server, and waits until `deadline` for the beginning of the answer.
+    pub async fn begin(self, deadline: Instant) -> Result<Begun, Failure> {
+        let Self { endpoint, name, target, headers, body } = self;
+        match &endpoint.kind {
+            Kind::Asynchronous(_) => Err(Failure::validation(format!(
+                "endpoint {name} is asynchronous: call InvokeEndpointAsync"
+            ))),
+            Kind::MultiModel(models) => {
+                let target = target.ok_or_else(|| {
+                    Failure::validation(format!(
+                        "endpoint {name} has many models: name a TargetModel"
+                    ))
+                })?;
+                models.begin(&target, headers, body, deadline).await
+            }
+            Kind::RealTime => {
+                let path = "/invocations".to_owned();
+                let message = Message { method: Method::POST, path, headers, body };
+                let begun = endpoint.container.begin(message, deadline).await;
+                begun.map_err(|trouble| Failure::trouble(&trouble))
+            }
+        }
+    }
 }
 
 /// What the server is told: the type of body and answer, and what the caller says to it.
-fn passed_on(headers: &HeaderMap) -> HeaderMap {
+fn passed_on(headers: &HeaderMap, accept: &HeaderName) -> HeaderMap {
     let mut passed = HeaderMap::new();
-    for name in [CONTENT_TYPE, ACCEPT] {
-        copy(headers, name.as_str(), &mut passed, name.clone());
-    }
+    copy(headers, CONTENT_TYPE.as_str(), &mut passed, CONTENT_TYPE);
+    copy(headers, accept.as_str(), &mut passed, ACCEPT);
     for name in [ATTRIBUTES, TARGET_MODEL, INFERENCE_ID] {
         copy(headers, name, &mut passed, HeaderName::from_static(name));
     }
@@ -128,7 +149,6 @@ fn finish(name: &str, answer: Answer) -> Result<Response, Failure> {
     let headers = response.headers_mut();
     copy(&answer.headers, CONTENT_TYPE.as_str(), headers, CONTENT_TYPE);
     copy(&answer.headers, ATTRIBUTES, headers, HeaderName::from_static(ATTRIBUTES));
-    let variant = HeaderName::from_static("x-amzn-invoked-production-variant");
-    headers.insert(variant, HeaderValue::from_static("AllTraffic"));
+    headers.insert(HeaderName::from_static(VARIANT), HeaderValue::from_static("AllTraffic"));
     Ok(response)
 }

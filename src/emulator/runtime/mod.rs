@@ -1,11 +1,14 @@
-//! The SageMaker runtime in front of servers that run on this machine: `InvokeEndpoint` and
-//! `InvokeEndpointAsync` as the platform does them, so that clients of an endpoint work unchanged.
+//! The SageMaker runtime in front of servers that run on this machine: `InvokeEndpoint`,
+//! `InvokeEndpointWithResponseStream` and `InvokeEndpointAsync` as the platform does them, so that clients
+//! of an endpoint work unchanged.
 
 mod archive;
 mod container;
+mod event_stream;
 mod failure;
 mod invoke;
 mod invoke_async;
+mod invoke_stream;
 mod models;
 mod queue;
 pub mod settings;
@@ -32,6 +35,9 @@ use super::objects::Objects;
 const ATTRIBUTES: &str = "x-amzn-sagemaker-custom-attributes";
 const TARGET_MODEL: &str = "x-amzn-sagemaker-target-model";
 const INFERENCE_ID: &str = "x-amzn-sagemaker-inference-id";
+
+/// Names the production variant that answered.
+const VARIANT: &str = "x-amzn-invoked-production-variant";
 
 /// Headers and the most characters they may have.
 const LONGEST: [(&str, usize); 3] = [(ATTRIBUTES, 1024), (TARGET_MODEL, 1024), (INFERENCE_ID, 64)];
@@ -74,6 +80,7 @@ pub fn router(
     let runtime = Arc::new(Runtime { endpoints, limits, allow_anonymous });
     Router::new()
         .route("/endpoints/{name}/invocations", post(invoke::invoke))
+        .route("/endpoints/{name}/invocations-response-stream", post(invoke_stream::invoke))
         .route("/endpoints/{name}/async-invocations", post(invoke_async::invoke))
         .fallback(unsupported)
         .layer(middleware::from_fn_with_state(Arc::clone(&runtime), signed))

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::super::objects::{Location, Objects};
 use super::archive::unpack;
-use super::container::{Answer, Container, Message, Trouble};
+use super::container::{Answer, Begun, Container, Message, Trouble};
 use super::failure::Failure;
 use crate::error::{Error, ErrorKind};
 
@@ -71,19 +71,18 @@ impl Models {
         Self { container, prefix, folder, objects, adopted, state }
     }
 
-    /// Runs a request on the model that the caller calls `asked`.
+    /// Runs a request on the model that the caller calls `asked`, up to the beginning of its answer.
     ///
     /// # Errors
     /// `ValidationError` for a model that is not there, `ModelNotReadyException` where it is not
     /// loaded by `deadline`, `ModelError` where it cannot be loaded or does not answer.
-    pub async fn invoke(
+    pub async fn begin(
         self: &Arc<Self>,
         asked: &str,
         headers: HeaderMap,
         body: Bytes,
         deadline: Instant,
-        limit: usize,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Begun, Failure> {
         let target = self.target(asked)?;
         let message = Message {
             method: Method::POST,
@@ -94,16 +93,16 @@ impl Models {
         let mut reloads = 0;
         loop {
             self.ready(&target, deadline).await?;
-            let sent = self.container.send(message.clone(), deadline, limit).await;
-            let answer = sent.map_err(|trouble| Failure::trouble(&trouble))?;
-            match answer.status {
+            let begun = self.container.begin(message.clone(), deadline).await;
+            let begun = begun.map_err(|trouble| Failure::trouble(&trouble))?;
+            match begun.status() {
                 // Memory for the request itself: the least used of the others goes.
                 StatusCode::INSUFFICIENT_STORAGE if self.unload_one(Some(&target.name)).await? => {}
                 StatusCode::NOT_FOUND if reloads < RELOADS && self.is_gone(&target).await? => {
                     reloads += 1;
                     self.state().used.remove(&target.name);
                 }
-                _ => return Ok(answer),
+                _ => return Ok(begun),
             }
         }
     }

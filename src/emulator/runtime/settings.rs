@@ -66,12 +66,15 @@ pub struct Limits {
     pub body: usize,
     /// Time for an answer in real time.
     pub invocation: Duration,
+    /// Time for an answer that is relayed as it comes, from the call to its end.
+    pub stream: Duration,
 }
 
 impl Default for Limits {
     /// SageMaker's.
     fn default() -> Self {
-        Self { body: 25 << 20, invocation: Duration::from_secs(60) }
+        let (invocation, stream) = (Duration::from_secs(60), Duration::from_secs(8 * 60));
+        Self { body: 25 << 20, invocation, stream }
     }
 }
 

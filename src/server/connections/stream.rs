@@ -142,7 +142,10 @@ impl AsyncWrite for Watched {
         self.stream.is_write_vectored()
     }
 
+    /// Asked for once all there was to write has been taken, so that a client that reads is not judged by what
+    /// it left for a moment of an answer that comes in parts.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stall = None;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

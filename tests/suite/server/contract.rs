@@ -144,7 +144,15 @@ async fn the_segmentation_itself_is_had_by_accept() {
     let answer = server.send(start, &accept("image/png"), bare.as_bytes()).await;
     answer.error(406, "not_acceptable");
     let offers = &answer.json()["error"]["details"]["offers"];
-    assert_eq!(*offers, json!(["application/json", "application/dicom"]));
+    assert_eq!(
+        *offers,
+        json!([
+            "application/json",
+            "application/dicom",
+            "application/jsonlines",
+            "text/event-stream"
+        ])
+    );
 }
 
 #[tokio::test]

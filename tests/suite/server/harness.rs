@@ -12,6 +12,7 @@ use ahi_inference::config::{
 use ahi_inference::error::{Error, ErrorKind, Result};
 use ahi_inference::memory::Account;
 use ahi_inference::pipeline::{Held, Invoke, Places};
+use ahi_inference::progress::{Observer, Stage};
 use ahi_inference::registry::{
     BrokenNetworks, Budget, Describe, Loader, ModelLocation, Naming, Registry, Roots,
 };
@@ -76,14 +77,15 @@ impl Invoke for StandIn {
         Ok(None)
     }
 
-    /// Does what the name of the model says: `slow-MS`, `block-MS`, `panic`, `big-BYTES`, the code
-    /// of an error, and otherwise answers at once.
+    /// Does what the name of the model says: `slow-MS`, `block-MS`, `panic`, `big-BYTES`, `busy-STEPS`, the
+    /// code of an error, and otherwise answers at once.
     async fn invoke(
         &self,
         request: InferenceRequest,
         _: Held,
         _: Places,
         cancel: CancellationToken,
+        observer: Arc<dyn Observer>,
     ) -> Result<Outcome> {
         self.started.fetch_add(1, Ordering::SeqCst);
         let model = request.model.clone().unwrap_or_else(|| "echo".to_owned());
@@ -94,7 +96,12 @@ impl Invoke for StandIn {
             "panic" => panic!("the stand-in panics, as it was told"),
             "block" => std::thread::sleep(Duration::from_millis(number)),
             "big" => bytes = vec![7; number as usize],
+            "busy" => {
+                let steps = number as usize;
+                (0..=steps).for_each(|done| observer.advance(0, Stage::Inference, done, steps));
+            }
             "slow" => {
+                observer.advance(0, Stage::Frames, 1, 2);
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_millis(number)) => {}
                     () = cancel.cancelled() => {
@@ -192,6 +199,7 @@ impl Default for Setup {
                 max_body: 100_000,
                 max_inline: 10_000,
                 request_timeout: Some(Duration::from_secs(20)),
+                stream_timeout: Some(Duration::from_secs(30)),
                 output_uri: None,
                 max_inputs: 64,
                 connections: ConnectionSettings::default(),

@@ -82,6 +82,7 @@ async fn info_names_models_and_limits() {
     assert_eq!(info["limits"]["modelMemoryBytes"], BUDGET);
     assert_eq!(info["limits"]["requestsRunning"], 4);
     assert_eq!(info["limits"]["requestSeconds"], 20.0);
+    assert_eq!(info["limits"]["streamSeconds"], 30.0);
     let text = metrics(&server).await;
     assert_eq!(value(&text, r#"ahi_inference_models{state="ready"}"#), 1.0);
     assert_eq!(value(&text, "ahi_inference_model_bytes"), 500.0);
