@@ -56,9 +56,11 @@ pub(super) async fn run(args: CompareArgs) -> Result<()> {
     settings.cpu_precision = args.precision.or(settings.cpu_precision);
     let candidate =
         LoadOptions { network: args.network, original: true, ..LoadOptions::from(&settings) };
-    let [reference, candidate] = [load(&args.path, reference).await?, load(&args.path, candidate).await?];
+    let [reference, candidate] =
+        [load(&args.path, reference).await?, load(&args.path, candidate).await?];
     let policy = args.policy.choice().or(reference.policy).decided();
-    let job = Job { policy, account: super::run::account(), ..Job::of(Lease::unregistered(reference)) };
+    let job =
+        Job { policy, account: super::run::account(), ..Job::of(Lease::unregistered(reference)) };
     let source = DicomFiles::new(&args.dicom, args.series);
     let report = compare(&source, args.volume, job, Lease::unregistered(candidate)).await?;
     let report = Value::Object(report);
@@ -128,9 +130,12 @@ mod tests {
             "segments": [{"label": "Liver", "dice": 0.5, "referenceVoxels": 7, "candidateVoxels": 8}],
         });
         let text = text(&report);
-        for part in
-            ["bf16 network 0123456789ab: 70.2 ms", "99.9950 %", "inf", "Dice 0.500000  voxels 7 and 8"]
-        {
+        for part in [
+            "bf16 network 0123456789ab: 70.2 ms",
+            "99.9950 %",
+            "inf",
+            "Dice 0.500000  voxels 7 and 8",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }

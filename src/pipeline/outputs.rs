@@ -84,6 +84,7 @@ impl Finished<'_> {
                     artifacts.push(self.artifact(kind, &report.sop_instance_uid, report.bytes));
                 }
                 OutputKind::Nifti => artifacts.push(self.nifti(&mut warnings)?),
+                OutputKind::NiftiImage => artifacts.push(self.nifti_image(&mut warnings)?),
                 OutputKind::SecondaryCapture => {
                     artifacts.push(self.capture(pictures.picture.as_ref())?);
                 }
@@ -150,7 +151,13 @@ impl Finished<'_> {
             (OutputKind::Nifti, Segmentation::Sets(_)) => {
                 Some(json!({"volume": number - 1, "value": 1}))
             }
-            (OutputKind::Preview | OutputKind::SecondaryCapture | OutputKind::Stl, _) => None,
+            (
+                OutputKind::NiftiImage
+                | OutputKind::Preview
+                | OutputKind::SecondaryCapture
+                | OutputKind::Stl,
+                _,
+            ) => None,
         }
     }
 
@@ -287,13 +294,17 @@ impl Finished<'_> {
                 nifti::write_each(self.plan.geometry.dims, masks, affine)?
             }
         };
-        if let Some([x, y]) = file.widened {
-            warnings.push(format!(
-                "NIfTI has no tilted slices: each was moved by whole pixels to where it lies, and the \
-                 file is {x} × {y} pixels wide"
-            ));
-        }
+        tell(warnings, widened(&file));
         Ok(self.artifact(OutputKind::Nifti, &self.volume_name(), file.bytes))
+    }
+
+    /// The source's values, on the grid of the label map.
+    fn nifti_image(&self, warnings: &mut Vec<String>) -> Result<Artifact> {
+        let file = nifti::write_image(self.physical, &self.plan.geometry.affine.0)?;
+        tell(warnings, widened(&file));
+        // Beside the label map, whose name is the volume's.
+        let name = format!("{}-image", self.volume_name());
+        Ok(self.artifact(OutputKind::NiftiImage, &name, file.bytes))
     }
 
     /// What files that are no DICOM objects are called: one series may hold several volumes.
@@ -357,6 +368,17 @@ impl Finished<'_> {
         let file_name = format!("{}-{name}.{}", self.request_id, kind.extension());
         Artifact::new(kind, file_name, bytes.into())
     }
+}
+
+/// What is to be said of a file whose slices were moved.
+fn widened(file: &nifti::Nifti) -> Vec<String> {
+    let told = file.widened.map(|[x, y]| {
+        format!(
+            "NIfTI has no tilted slices: each was moved by whole pixels to where it lies, and the \
+             file is {x} × {y} pixels wide"
+        )
+    });
+    told.into_iter().collect()
 }
 
 /// What was made because an output needs it.
