@@ -97,7 +97,7 @@ impl AhiClient {
                 })
                 .await
                 .map_err(|e| e.context("the data stores cannot be listed"))?;
-            let listed = page.datastore_summaries.into_iter();
+            let listed = page.datastore_summaries.unwrap_or_default().into_iter();
             // What is no identifier could not be asked for.
             found.extend(listed.filter(|d| is_id(&d.datastore_id)).map(|d| Datastore {
                 datastore_id: d.datastore_id,

@@ -75,7 +75,7 @@ export class Browser {
     if (set.isPrimary === false) study.append(make("span", { className: "quiet" }, " (not primary)"));
     const row = make(
       "tr", { className: this.chosen === set ? "chosen" : "" },
-      make("td", {}, radio), study, cell(date(set.studyDate)), cell(set.modality), cell(set.bodyPart),
+      make("td", {}, radio), study, cell(date(set.studyDate), "date"), cell(set.modality), cell(set.bodyPart),
       cell(set.seriesNumber === null ? null : String(set.seriesNumber), "number"),
       cell(number(set.studyInstances), "number"),
       make("td", { className: "ids" }, set.seriesInstanceUid ?? "", make("br"), set.imageSetId),

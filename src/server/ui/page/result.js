@@ -14,6 +14,9 @@ const WINDOWS = {
 
 const AXES = ["Left – right", "Back – front", "Foot – head"];
 
+/** What lies below and above zero on each axis. */
+const SIDES = [["left", "right"], ["back", "front"], ["down", "up"]];
+
 const KINDS = {
   nifti: "Label map (NIfTI)",
   "nifti-image": "Image (NIfTI)",
@@ -55,6 +58,7 @@ export class Result {
 
   async open(one, model) {
     this.one = one;
+    byId("canvas").dataset.ready = "false";
     const seconds = one.timings?.total;
     const took = seconds === undefined ? "" : `, ${number(seconds)} s`;
     byId("result-about").textContent = `${model} on ${one.executionProvider}${took}. Series ${one.seriesInstanceUID ?? "–"}`;
@@ -70,6 +74,8 @@ export class Result {
     this.setWindow();
     this.toggle();
     this.viewer.setOpacity(byId("opacity").value / 100);
+    this.viewer.tell();
+    byId("canvas").dataset.ready = "true";
   }
 
   url(output) {
@@ -147,8 +153,11 @@ export class Result {
   }
 
   /** Tells where the crosshair is. */
-  moved({ fractions, text }) {
-    byId("place").textContent = text;
+  moved({ fractions, millimetres, value, segment }) {
+    const at = millimetres.map((mm, axis) => `${number(Math.abs(mm))} mm ${SIDES[axis][mm < 0 ? 0 : 1]}`);
+    const found = this.one.segments[segment]?.label;
+    const parts = [at.join(", "), `${number(value)} ${this.one.units ?? ""}`.trim(), found];
+    byId("place").textContent = parts.filter(Boolean).join("; ");
     AXES.forEach((_, axis) => {
       const slider = byId(`slice-${axis}`);
       if (document.activeElement !== slider) slider.value = Math.round(fractions[axis] * 1000);

@@ -11,10 +11,10 @@ export const VIEWS = {
 
 const OPTIONS = {
   backColor: [0, 0, 0, 1],
-  crosshairWidth: 1,
+  crosshairColor: [0.49, 0.72, 0.96, 0.7],
+  crosshairWidth: 0.6,
   dragAndDropEnabled: false,
   isRadiologicalConvention: true,
-  isCornerOrientationText: true,
   multiplanarShowRender: 1,
   show3Dcrosshair: false,
   showLegend: false,
@@ -56,10 +56,20 @@ export class Viewer {
     const { Niivue } = await import("./niivue.js");
     const niivue = new Niivue(OPTIONS);
     await niivue.attachToCanvas(this.canvas);
-    niivue.onLocationChange = ({ string, mm }) => {
-      this.onMove({ fractions: [...niivue.scene.crosshairPos], text: string ?? String(mm) });
+    niivue.onLocationChange = ({ mm, values }) => {
+      this.onMove({
+        fractions: [...niivue.scene.crosshairPos],
+        millimetres: [...mm].slice(0, 3),
+        value: values[0]?.value,
+        segment: this.segments.findIndex((_, index) => this.shown[index] && this.value(index) === values[1]?.value),
+      });
     };
     this.niivue = niivue;
+  }
+
+  /** Has the place of the crosshair told. */
+  tell() {
+    this.niivue.createOnLocationChange();
   }
 
   /** Makes one label map of masks that lie along a fourth axis: NiiVue shows one volume of those at a time. */
@@ -109,14 +119,13 @@ export class Viewer {
 
   setOpacity(opacity) {
     this.opacity = opacity;
-    this.niivue.setOpacity(1, this.view === "render" ? 1 : opacity);
+    this.niivue.setOpacity(1, opacity);
   }
 
   setView(view) {
     this.view = view;
     this.niivue.setSliceType(VIEWS[view].type);
     this.showImage();
-    this.setOpacity(this.opacity);
   }
 
   setImageIn3d(shown) {
@@ -145,7 +154,7 @@ export class Viewer {
   /** Moves the crosshair along an axis, by a fraction of its length. */
   moveTo(axis, fraction) {
     this.niivue.scene.crosshairPos[axis] = fraction;
-    this.niivue.createOnLocationChange();
+    this.tell();
     this.niivue.drawScene();
   }
 }
