@@ -52,9 +52,9 @@ impl Loader<Model> for BundleLoader {
     fn load(&self, location: &ModelLocation) -> Result<(Model, u64)> {
         let estimate = self.estimate(location)?;
         let model = self.read(location, estimate, &self.0)?;
-        // What ran here before will run again.
+        // What ran here before will run again. It keeps its weights, whatever a file says.
         if let Some(bytes) = model.bytes {
-            return Ok((model, bytes));
+            return Ok((model, bytes.max(estimate / WEIGHTS_WHILE_LOADING)));
         }
         drop(model);
         self.try_out(location, estimate)

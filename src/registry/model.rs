@@ -37,7 +37,7 @@ pub struct LoadOptions {
     pub cpu_precision: Option<CpuPrecision>,
     /// File in `models/` that is run in the place of any other.
     pub network: Option<String>,
-    /// Whether `cpuModel` of the package is passed over.
+    /// Whether `cpuModel` and `gpuModel` of the package are passed over.
     pub original: bool,
     /// Folder for what is found out about models on this machine; beside them where absent.
     pub cache: Option<PathBuf>,
@@ -152,6 +152,7 @@ impl Model {
         let mut execution = execution(serving.as_ref())?;
         if options.original {
             execution.cpu_model = None;
+            execution.gpu_model = None;
         }
         if let Some(name) = &options.network {
             execution.cpu_model = Some(name.clone());

@@ -155,7 +155,7 @@ def test_it_is_what_sagemaker_wants(image):
     # SageMaker expects root.
     assert config["User"] == "0:0"
     assert config["Healthcheck"]["Test"][0] == "CMD"
-    assert about["Size"] < 200e6
+    assert about["Size"] < 260e6
 
 
 def users(container):

@@ -18,7 +18,7 @@ import pages
 from local import BINARY, ENVIRONMENT, ROOT, emulate, get, import_dicom, post, run, serve
 
 OPENAPI = json.loads((ROOT / "src/server/openapi.json").read_text())
-COMMANDS = (("serve",), ("ping",), ("run",), ("bundle", "check"), ("fetch",), ("emulate",), ("import",), ("phantom",))
+COMMANDS = (("serve",), ("ping",), ("run",), ("bundle", "check"), ("bundle", "compare"), ("fetch",), ("emulate",), ("import",), ("phantom",))
 
 
 def page(name):
@@ -388,7 +388,8 @@ def test_transfer_syntaxes_are_as_they_are_documented():
 
 def test_objects_are_as_they_are_documented(tmp_path):
     headings = ("Output", "SOP class", "UID", "Modality", "Transfer syntax", "Series Number")
-    rows = page("docs/conformance.md").rows(*headings)
+    conformance = page("docs/conformance.md")
+    rows = conformance.rows(*headings)
     assert len(rows) == 5
     run("phantom", "--out", tmp_path / "phantom", "--size", 64, "--slices", 40)
     source = pydicom.dcmread(next((tmp_path / "phantom/dicom").iterdir()))
@@ -404,6 +405,15 @@ def test_objects_are_as_they_are_documented(tmp_path):
         assert instance.Modality == row[3]
         assert instance.file_meta.TransferSyntaxUID.name == row[4].split(";")[0]
         assert instance.SeriesNumber - source.SeriesNumber == int(row[5].removeprefix("source + "))
+    fixed = conformance.rows("Output", "Attribute", "Value")
+    assert len(fixed) > 15
+    for output, keyword, value in fixed:
+        values = made[code(output)[0]][keyword].value
+        found = "\\".join(values) if isinstance(values, (list, pydicom.multival.MultiValue)) else str(values)
+        assert found == value, (output, keyword, found)
+    templates = {str(element.value) for element in made["dicom-sr"].iterall() if element.keyword == "TemplateIdentifier"}
+    listed = {tid for row in conformance.rows("Template", "Where") for tid in re.findall(r"TID (\d+)", row[0])}
+    assert templates and templates <= listed
 
 
 def test_transforms_are_as_they_are_documented():
@@ -417,3 +427,35 @@ def test_transforms_are_as_they_are_documented():
     files = [path for folder in ("plan", "components") for path in (ROOT / "src/postprocess" / folder).glob("*.rs")]
     operations = re.findall(r'"(\w+)d" \| "\w+"', "".join(code_of(path) for path in files))
     assert parts["Postprocessing"] >= set(operations), set(operations) - parts["Postprocessing"]
+
+
+def imports():
+    """What each module of the crate imports of the others, tests left out."""
+    found = {}
+    for path in (ROOT / "src").rglob("*.rs"):
+        parts = path.relative_to(ROOT / "src").parts
+        module = parts[0].removesuffix(".rs")
+        if "tests" in parts or path.name == "tests.rs" or module in ("lib", "main", "fuzzing"):
+            continue
+        text = re.sub(r"^\s*//.*$", "", code_of(path), flags=re.MULTILINE)
+        assert "crate::{" not in text, f"{path}: one line for each module"
+        found.setdefault(module, set()).update(set(re.findall(r"\bcrate::(\w+)", text)) - {module})
+    return found
+
+
+def test_modules_are_as_they_are_documented():
+    development = page("docs/development.md")
+    table = {code(row[0])[0]: row[2] for row in development.rows("Module in `src`", "What it does", "Imports")}
+    shared = {"error", "memory", "request", "policy", "archive", "progress", "cpu", "disjoint"}
+    there = imports()
+    assert set(table) == set(there) - shared
+    for module, listed in table.items():
+        assert listed == "everything" or set(code(listed)) == there[module] - shared, module
+    # Nothing that is imported leads back.
+    for module in there:
+        reached, waiting = set(), [module]
+        while waiting:
+            new = there[waiting.pop()] - reached
+            assert module not in new, f"{module} imports itself by others"
+            reached |= new
+            waiting += new

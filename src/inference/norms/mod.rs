@@ -18,8 +18,10 @@ mod tests {
     use ndarray::{Array5, Axis, s};
 
     use super::survey::tests::{attribute, model, node, value_info, vector};
-    use crate::inference::network::{Network, NetworkSettings, OnnxNetwork, Share};
+    use crate::inference::network::{Network, OnnxNetwork, Share};
     use crate::inference::protobuf::{put_fixed32, put_number};
+    use crate::inference::provider::ProviderChoice;
+    use crate::inference::settings::NetworkSettings;
 
     /// What a norm is to give, in f64: each `groups` of channels by itself.
     fn expected(image: &Array5<f32>, groups: usize, epsilon: f64) -> Array5<f64> {
@@ -59,7 +61,9 @@ mod tests {
 
     #[test]
     fn norms_over_large_windows_are_accurate() {
-        let settings = NetworkSettings { threads: Some(1), side_by_side: 1, ..Default::default() };
+        let provider = ProviderChoice::Cpu;
+        let settings =
+            NetworkSettings { provider, threads: Some(1), side_by_side: 1, ..Default::default() };
         let epsilon = 1e-3_f32;
         let attributes = |groups: u64| {
             vec![
