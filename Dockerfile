@@ -15,17 +15,18 @@ ARG CPU_BASE=debian:bookworm-slim
 # CUDA 13 and cuDNN 9, which scripts/get-onnxruntime.sh --gpu needs.
 ARG CUDA_BASE=nvidia/cuda:13.0.2-cudnn-runtime-ubuntu24.04
 
-# ONNX Runtime, checked against its hashes, and the certificate authorities that Mozilla trusts.
+# ONNX Runtime and the viewer of the page, checked against their hashes, and the certificate authorities that Mozilla trusts.
 FROM ${BUILD_BASE} AS libraries
 ARG FLAVOUR
 WORKDIR /libraries
-COPY scripts/lib.sh scripts/get-onnxruntime.sh scripts/
+COPY scripts/lib.sh scripts/get-onnxruntime.sh scripts/get-viewer.sh scripts/
 RUN case "${FLAVOUR}" in \
         cpu) scripts/get-onnxruntime.sh /out/opt/onnxruntime/lib ;; \
         cpu-slim) scripts/get-onnxruntime.sh --slim /out/opt/onnxruntime/lib ;; \
         cuda) scripts/get-onnxruntime.sh --gpu /out/opt/onnxruntime/lib ;; \
         *) echo "FLAVOUR is cpu, cpu-slim or cuda, not ${FLAVOUR}" >&2; exit 1 ;; \
     esac \
+    && scripts/get-viewer.sh /out/opt/ahi-inference/ui \
     && mkdir -p /out/etc/ssl/certs \
     && cat /usr/share/ca-certificates/mozilla/*.crt >/out/etc/ssl/certs/ca-certificates.crt
 

@@ -99,6 +99,8 @@ fi
 python=$(logged setup scripts/setup-python.sh --demo)
 ORT_DYLIB_PATH=$(logged onnxruntime scripts/get-onnxruntime.sh)
 export ORT_DYLIB_PATH
+UI_ASSETS=$(logged viewer scripts/get-viewer.sh)
+export UI_ASSETS
 [ -n "${AHI_INFERENCE_BIN:-}" ] || logged build build
 unset AHI_INFERENCE_BIN # no setting of the program, which refuses unknown ones
 
@@ -124,10 +126,9 @@ echo "  emulator at $endpoint"
 export AHI_ENDPOINT_URL=$endpoint
 export AWS_ACCESS_KEY_ID=demo AWS_SECRET_ACCESS_KEY=demo AWS_REGION=us-east-1
 server=http://127.0.0.1:$(free_port)
-background server "$binary" serve --model "$ROOT/model/ct_phantom" --port "${server##*:}"
+background server "$binary" serve --ui --host 127.0.0.1 --model "$ROOT/model/ct_phantom" --port "${server##*:}"
 wait_until 60 server_answers || die "the server does not answer; see $demo/server.log"
-echo "  server at $server"
-# PAGE: the address of the server's page is printed here, where it has one.
+echo "  server at $server, with a page at $server/ui/ as long as it runs"
 
 say "asking for a segmentation: $(cat "$demo/request.json")"
 ask "$demo/answer.json"
@@ -138,7 +139,7 @@ say "comparing it with the truth"
 
 say "done: a picture of three planes with the segments outlined is $(echo "$demo"/*.preview.png)"
 if [ -n "$keep" ]; then
-    say "emulator and server go on until Ctrl-C. To ask again:"
+    say "emulator and server go on until Ctrl-C. The page is at $server/ui/. To ask again:"
     echo "  curl -s $server/invocations -H 'Content-Type: application/json' -d @$demo/request.json"
     trap 'exit 0' INT TERM
     wait -n "${pids[@]}" || true

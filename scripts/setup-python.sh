@@ -35,6 +35,7 @@ else
     if ! dpkg-query -W -f '${Status}' orthanc 2>/dev/null | grep -q 'ok installed' && [ -d /run/systemd/system ]; then
         as_root systemctl mask orthanc.service >&2 || true
     fi
+    (apt_install chromium chromium-driver) || say "without Chromium: tests of the page in a browser are skipped"
     (apt_install orthanc orthanc-dicomweb) || say "without Orthanc: tests that need it are skipped"
 fi
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || die "Python 3.10 or newer is needed"

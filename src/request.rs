@@ -125,6 +125,8 @@ pub enum OutputKind {
     DicomSr,
     /// The label map as NIfTI, gzip compressed (`nifti`).
     Nifti,
+    /// The image itself in physical units on the same grid, NIfTI, gzip compressed (`nifti-image`).
+    NiftiImage,
     /// A picture of the segmentation, PNG (`preview`).
     Preview,
     /// The same as a DICOM Secondary Capture Image (`secondary-capture`).
@@ -147,6 +149,7 @@ impl OutputKind {
             Self::DicomSegLabelmap => "dicom-seg-labelmap",
             Self::DicomSr => "dicom-sr",
             Self::Nifti => "nifti",
+            Self::NiftiImage => "nifti-image",
             Self::Preview => "preview",
             Self::SecondaryCapture => "secondary-capture",
             Self::Stl => "stl",
@@ -163,7 +166,7 @@ impl OutputKind {
             | Self::DicomSr
             | Self::RtStruct
             | Self::SecondaryCapture => "application/dicom",
-            Self::Nifti => "application/gzip",
+            Self::Nifti | Self::NiftiImage => "application/gzip",
             Self::Preview => "image/png",
             Self::Stl => "model/stl",
             Self::Glb => "model/gltf-binary",
@@ -179,6 +182,7 @@ impl OutputKind {
             Self::RtStruct => "rtstruct.dcm",
             Self::SecondaryCapture => "preview.dcm",
             Self::Nifti => "labels.nii.gz",
+            Self::NiftiImage => "image.nii.gz",
             Self::Preview => "preview.png",
             Self::Stl => "stl",
             Self::Glb => "glb",

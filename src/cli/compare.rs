@@ -63,7 +63,8 @@ pub(super) async fn run(args: CompareArgs) -> Result<()> {
     settings.cpu_precision = args.precision.or(settings.cpu_precision);
     let candidate =
         LoadOptions { network: args.network, original: true, ..LoadOptions::from(&settings) };
-    let [reference, candidate] = [load(&args.path, reference).await?, load(&args.path, candidate).await?];
+    let [reference, candidate] =
+        [load(&args.path, reference).await?, load(&args.path, candidate).await?];
     let policy = args.policy.choice().or(reference.policy).decided();
     let account = super::run::account(&args.memory);
     let places: Places = Arc::new(());
@@ -147,9 +148,12 @@ mod tests {
             "segments": [{"label": "Liver", "dice": 0.5, "referenceVoxels": 7, "candidateVoxels": 8}],
         });
         let text = text(&report);
-        for part in
-            ["bf16 network 0123456789ab: 70.2 ms", "99.9950 %", "inf", "Dice 0.500000  voxels 7 and 8"]
-        {
+        for part in [
+            "bf16 network 0123456789ab: 70.2 ms",
+            "99.9950 %",
+            "inf",
+            "Dice 0.500000  voxels 7 and 8",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }

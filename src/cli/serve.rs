@@ -12,13 +12,14 @@ use crate::aws::{CallStats, Patience, S3, S3Operation};
 use crate::config::{ModelSettings, ServeArgs, ServeSettings};
 use crate::error::{Error, Result};
 use crate::memory::{self, Account, Pool, parachute};
+use crate::pipeline::browse::Browser;
 use crate::pipeline::{self, Invoke};
 use crate::registry::{
     BrokenNetworks, Budget, BundleLoader, Host, LoadOptions, Model, ModelLocation, Naming,
     Registry, Roots, discover,
 };
 use crate::scheduler::{Drained, Scheduler};
-use crate::server::{self, App, Connections, Readiness, Room, Termination};
+use crate::server::{self, App, Connections, Readiness, Room, Termination, Ui};
 use crate::sink::Sink;
 use crate::sink::dicomweb::{DicomWeb, DicomWebOperation};
 use crate::source::ahi::{AhiClient, Operation};
@@ -39,6 +40,8 @@ struct Service {
     models: Arc<dyn Host>,
     metrics: Arc<Metrics>,
     account: Account,
+    /// What there is to segment, for the page.
+    browser: Browser,
     /// Counts the models whose networks keep failing.
     broken: BrokenNetworks,
     /// Loads the models there are from the start; whether the server is ready then.
@@ -70,10 +73,17 @@ async fn until_stopped(settings: ServeSettings, work: Handle) -> Result<Drained>
     }
     let building = settings.clone();
     let building = work.spawn(async move { build_service(&building).await });
-    let Service { invoke, models, metrics, account, broken, loading } = building
-        .await
-        .map_err(|e| Error::internal("building the service panicked").caused_by(e))??;
+    let Service { invoke, models, metrics, account, browser, broken, loading } =
+        building
+            .await
+            .map_err(|e| Error::internal("building the service panicked").caused_by(e))??;
 
+    let ui = settings.ui.map(|ui| Ui::open(ui, browser)).transpose()?.map(Arc::new);
+    if ui.is_some()
+        && let Ok(address) = listener.local_addr()
+    {
+        println!("page: http://{address}/ui/");
+    }
     let readiness = Arc::new(Readiness::watching(broken.clone()));
     work.spawn(mend(Arc::clone(&models), broken));
     let loaded = work.spawn(loading);
@@ -92,9 +102,15 @@ async fn until_stopped(settings: ServeSettings, work: Handle) -> Result<Drained>
         account,
         scheduler: Scheduler::new(invoke, settings.admission, work),
         readiness,
+        ui: ui.clone(),
     });
     tokio::spawn(tidy(Arc::clone(&app)));
-    server::run(listener, app, settings.drain_timeout, termination.received()).await
+    let drained = server::run(listener, app, settings.drain_timeout, termination.received()).await;
+    // Others may still hold the page for as long as the process lives.
+    if let Some(ui) = ui {
+        ui.close();
+    }
+    drained
 }
 
 /// Time between looks at memory that nobody uses.
@@ -153,6 +169,7 @@ async fn build_service(settings: &ServeSettings) -> Result<Service> {
     if !access.open().is_empty() {
         tracing::info!(open = access.open().join(", "), "requests may name any of these");
     }
+    let browser = Browser::new(ahi.clone(), access.clone());
     let service = pipeline::Service {
         registry: Arc::clone(&registry),
         ahi,
@@ -180,7 +197,7 @@ async fn build_service(settings: &ServeSettings) -> Result<Service> {
         }
     };
     let loading = Box::pin(loading);
-    Ok(Service { invoke: Arc::new(service), models, metrics, account, broken, loading })
+    Ok(Service { invoke: Arc::new(service), models, metrics, account, browser, broken, loading })
 }
 
 /// Time between attempts to get broken models to work again: `/ping` fails meanwhile, so that nobody

@@ -123,6 +123,11 @@ impl Allowed<Place> {
 }
 
 impl Allowed<String> {
+    /// What is listed; nothing where everything is allowed.
+    pub fn listed(&self) -> &[String] {
+        &self.0
+    }
+
     /// Whether an identifier is allowed.
     pub fn allows(&self, id: &str) -> bool {
         self.is_open() || self.0.iter().any(|allowed| allowed == id)

@@ -20,6 +20,7 @@ mod results;
 mod secret;
 mod serve;
 mod store;
+mod ui;
 
 pub use access::{AccessArgs, AccessSettings, Allowed, Place};
 pub use aws::{AhiArgs, AhiSettings, AwsArgs, AwsSettings, S3Settings};
@@ -38,6 +39,7 @@ pub use serve::{
     ServeSettings,
 };
 pub use store::{Credentials, StoreArgs, StoreSettings};
+pub use ui::{UiArgs, UiSettings};
 
 use crate::error::{Error, ErrorKind};
 

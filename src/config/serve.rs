@@ -10,7 +10,8 @@ use clap::{ArgAction, Args};
 use super::parse::{bounded, seconds};
 use super::{
     AccessArgs, AccessSettings, AwsArgs, AwsSettings, ComputeArgs, ComputeSettings, ConnectionArgs,
-    ConnectionSettings, MemoryArgs, PolicyArgs, ResultArgs, StoreArgs, StoreSettings, wrong,
+    ConnectionSettings, MemoryArgs, PolicyArgs, ResultArgs, StoreArgs, StoreSettings, UiArgs,
+    UiSettings, ui, wrong,
 };
 use crate::archive::Archive;
 use crate::error::Result;
@@ -112,6 +113,9 @@ pub struct ServeArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub store: StoreArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub ui: UiArgs,
 }
 
 /// The server, checked.
@@ -139,6 +143,8 @@ pub struct ServeSettings {
     pub access: AccessSettings,
     /// Storing results in archives.
     pub store: StoreSettings,
+    /// The page, where there is one.
+    pub ui: Option<UiSettings>,
     /// Memory for inputs and for work.
     pub memory: MemorySettings,
 }
@@ -214,6 +220,7 @@ impl ServeArgs {
             false => LONGEST_INVOCATION,
         });
         let stream_timeout = self.stream_timeout(timeout)?;
+        let ui = self.ui.settings(self.host, ui::platform(self.batch, self.multi_model))?;
         let mut access = self.access.settings()?;
         let store = self.store.settings(&access)?;
         if let Some(Archive::Service(url)) = &store.default {
@@ -271,6 +278,7 @@ impl ServeArgs {
             aws: self.aws.settings()?,
             access,
             store,
+            ui,
             memory: MemorySettings { inputs, work },
         })
     }

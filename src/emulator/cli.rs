@@ -87,11 +87,21 @@ impl EmulateArgs {
             vec![("HealthImaging", self.port, router(store, options)), ("S3", self.s3_port, s3)];
         services.extend(sagemaker.map(|router| ("SageMaker", self.sagemaker_port, router)));
         let mut servers = JoinSet::new();
+        let mut endpoint = None;
         for (name, port, router) in services {
             let listener = self.listen(port).await?;
             let address = listener.local_addr().map_err(|e| self.cannot_listen(port, &e))?;
+            // HealthImaging is the first.
+            endpoint.get_or_insert(address);
             println!("{name}: listening on http://{address}");
             servers.spawn(async move { axum::serve(listener, router).await });
+        }
+        if let Some(endpoint) = endpoint {
+            println!(
+                "a page to look at it with: AHI_ENDPOINT_URL=http://{endpoint} AWS_REGION=us-east-1 \
+                 AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local ahi-inference serve --ui --host 127.0.0.1 \
+                 --model DIR"
+            );
         }
         let mut terminate = signal(SignalKind::terminate())
             .map_err(|e| Error::internal("signals cannot be handled").caused_by(e))?;

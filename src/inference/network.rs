@@ -354,7 +354,11 @@ fn unfit(failure: Error) -> Error {
 
 impl OnnxNetwork {
     /// Runs a batch in the next session that is free.
-    pub(super) fn run_in_turn(&self, batch: ArrayView5<f32>, sessions: &Sessions<Lane>) -> Result<DynValue> {
+    pub(super) fn run_in_turn(
+        &self,
+        batch: ArrayView5<f32>,
+        sessions: &Sessions<Lane>,
+    ) -> Result<DynValue> {
         self.ensure_usable()?;
         let shape: [usize; 5] = batch.dim().into();
         let batch = self.with_axes_of_network(batch)?;

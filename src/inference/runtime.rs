@@ -146,11 +146,8 @@ mod tests {
         let folder = root.path().join("lib");
         std::fs::create_dir_all(folder.join("openvino")).unwrap();
         let usual = folder.join(FILE);
-        let machine = Machine {
-            root: root.path().to_owned(),
-            library_path: None,
-            visible_devices: None,
-        };
+        let machine =
+            Machine { root: root.path().to_owned(), library_path: None, visible_devices: None };
         let of = |choice| build_for(choice, &usual, &machine);
         for name in [FILE, "libonnxruntime_providers_shared.so"] {
             std::fs::write(folder.join("openvino").join(name), b"").unwrap();

@@ -105,7 +105,9 @@ mod tests {
 
     #[test]
     fn candidates_stay_within_memory_and_threads() {
-        for (side_by_side, threads, count) in [(1, 8, 1), (4, 2, 3), (4, 16, 4), (12, 8, 5), (2, 1, 2)] {
+        for (side_by_side, threads, count) in
+            [(1, 8, 1), (4, 2, 3), (4, 16, 4), (12, 8, 5), (2, 1, 2)]
+        {
             for provider in [Provider::Cpu, Provider::OpenVino] {
                 let all = RunPlan::candidates(provider, side_by_side, threads);
                 assert_eq!(all[0], RunPlan::usual(provider, side_by_side, threads));

@@ -26,7 +26,9 @@ struct Trial<'n> {
 
 impl Runner for Trial<'_> {
     fn run(&self, _: usize, batch: ArrayView5<f32>) -> Result<()> {
-        self.network.run_in_turn(batch, self.lanes.as_ref().unwrap_or(&self.network.whole)).map(drop)
+        self.network
+            .run_in_turn(batch, self.lanes.as_ref().unwrap_or(&self.network.whole))
+            .map(drop)
     }
 }
 
@@ -89,9 +91,11 @@ impl OnnxNetwork {
         }
         let [_, channels, x, y, z] = self.shape_of(window);
         let value = |(_, _, x, y, z)| ((x + y + z) % 97) as f32 * 1e-2;
-        let batch = Array5::from_shape_fn((self.shape.batch.unwrap_or(1), channels, x, y, z), value);
+        let batch =
+            Array5::from_shape_fn((self.shape.batch.unwrap_or(1), channels, x, y, z), value);
         let full = self.opening.open_in(CpuPrecision::F32, 0, self.opening.threads)?;
-        let full = Sessions::new(Some(full), 1, Box::new(|_| Err(Error::internal("one is enough"))));
+        let full =
+            Sessions::new(Some(full), 1, Box::new(|_| Err(Error::internal("one is enough"))));
         let results = [&full, &self.whole].map(|sessions| self.run_in_turn(batch.view(), sessions));
         let [full, lowered] = results;
         let (full, lowered) = (full?, lowered?);

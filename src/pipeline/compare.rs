@@ -118,9 +118,8 @@ fn segmentation(
     network: &dyn Network,
     progress: &dyn Progress,
 ) -> Result<Segmentation> {
-    let mut segmenter =
-        Segmenter::new(model.postprocessing.clone(), &image.applied, image.dims())?
-            .with_voxels(image.affine.spacing().iter().product(), source);
+    let mut segmenter = Segmenter::new(model.postprocessing.clone(), &image.applied, image.dims())?
+        .with_voxels(image.affine.spacing().iter().product(), source);
     let data = standard_layout(image.data.view())?;
     model.inferer.run(data.view(), network, &mut segmenter, progress)?;
     segmenter.finish()

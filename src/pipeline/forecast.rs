@@ -16,7 +16,7 @@ use crate::request::OutputKind;
 use crate::source::{BYTES_IN_FLIGHT, FRAMES_IN_FLIGHT};
 use crate::transforms::{Extent, voxels};
 use crate::volume::{Physical, Plan};
-use crate::writers::{mesh, preview, rtstruct, seg, statistics};
+use crate::writers::{mesh, nifti, preview, rtstruct, seg, statistics};
 
 /// Bytes of a voxel.
 const F32: u64 = size_of::<f32>() as u64;
@@ -200,6 +200,7 @@ fn written(model: &Model, plan: &Plan, outputs: &[OutputKind]) -> u64 {
         }
         // Label maps shrink to a hundredth.
         OutputKind::Nifti => voxels / 4,
+        OutputKind::NiftiImage => nifti_image_bytes(plan),
         OutputKind::Preview => PREVIEW_PIXELS.saturating_mul(32 + model.segments.len() as u64),
         // The pixels, and the object with them.
         OutputKind::SecondaryCapture => {
@@ -211,6 +212,12 @@ fn written(model: &Model, plan: &Plan, outputs: &[OutputKind]) -> u64 {
             rtstruct::working_bytes(plan.geometry.dims, rayon::current_num_threads())
         }
     })))
+}
+
+/// Bytes of the image as NIfTI. Where it cannot be written, it is refused before.
+fn nifti_image_bytes(plan: &Plan) -> u64 {
+    let (geometry, voxel_bytes) = (&plan.geometry, Physical::voxel_bytes(plan));
+    nifti::image_bytes(geometry.dims, &geometry.affine.0, voxel_bytes).unwrap_or(0)
 }
 
 /// Pixels of a preview, at most.

@@ -51,7 +51,9 @@ pub(super) fn check_writable(series: &Series, plan: &Plan, kinds: &[OutputKind])
             OutputKind::DicomSeg | OutputKind::DicomSegLabelmap | OutputKind::DicomSr => {
                 seg::check_slices(&source_slices(series, plan), columns, rows)?;
             }
-            OutputKind::Nifti => nifti::check(plan.geometry.dims, &plan.geometry.affine.0)?,
+            OutputKind::Nifti | OutputKind::NiftiImage => {
+                nifti::check(plan.geometry.dims, &plan.geometry.affine.0)?
+            }
             OutputKind::SecondaryCapture => {
                 secondary_capture::check(&source_slices(series, plan), columns, rows)?;
             }

@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+pub mod browse;
 mod chosen;
 pub mod compare;
 pub mod compute;

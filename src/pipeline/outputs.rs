@@ -83,6 +83,7 @@ impl Finished<'_> {
                     artifacts.push(self.artifact(kind, report.bytes));
                 }
                 OutputKind::Nifti => artifacts.push(self.nifti(&mut warnings)?),
+                OutputKind::NiftiImage => artifacts.push(self.nifti_image(&mut warnings)?),
                 OutputKind::SecondaryCapture => {
                     artifacts.push(self.capture(pictures.picture.as_ref())?);
                 }
@@ -149,7 +150,13 @@ impl Finished<'_> {
             (OutputKind::Nifti, Segmentation::Sets(_)) => {
                 Some(json!({"volume": number - 1, "value": 1}))
             }
-            (OutputKind::Preview | OutputKind::SecondaryCapture | OutputKind::Stl, _) => None,
+            (
+                OutputKind::NiftiImage
+                | OutputKind::Preview
+                | OutputKind::SecondaryCapture
+                | OutputKind::Stl,
+                _,
+            ) => None,
         }
     }
 
@@ -286,13 +293,15 @@ impl Finished<'_> {
                 nifti::write_each(self.plan.geometry.dims, masks, affine)?
             }
         };
-        if let Some([x, y]) = file.widened {
-            warnings.push(format!(
-                "NIfTI has no tilted slices: each was moved by whole pixels to where it lies, and the \
-                 file is {x} × {y} pixels wide"
-            ));
-        }
+        tell(warnings, widened(&file));
         Ok(self.artifact(OutputKind::Nifti, file.bytes))
+    }
+
+    /// The source's values, on the grid of the label map.
+    fn nifti_image(&self, warnings: &mut Vec<String>) -> Result<Artifact> {
+        let file = nifti::write_image(self.physical, &self.plan.geometry.affine.0)?;
+        tell(warnings, widened(&file));
+        Ok(self.artifact(OutputKind::NiftiImage, file.bytes))
     }
 
     /// The pictures and meshes that `kinds` need.
@@ -355,6 +364,17 @@ impl Finished<'_> {
             Artifact::new(kind, self.names.part(kind, part, of), object.bytes.into())
         })
     }
+}
+
+/// What is to be said of a file whose slices were moved.
+fn widened(file: &nifti::Nifti) -> Vec<String> {
+    let told = file.widened.map(|[x, y]| {
+        format!(
+            "NIfTI has no tilted slices: each was moved by whole pixels to where it lies, and the \
+             file is {x} × {y} pixels wide"
+        )
+    });
+    told.into_iter().collect()
 }
 
 /// What was made because an output needs it.

@@ -5,13 +5,14 @@ use serde_json::{Map, Value, json};
 use crate::dicom::segment::{Code, SegmentDescription};
 use crate::volume::Geometry;
 use crate::writers::Bounds;
+use crate::writers::dicom::display_color;
 use crate::writers::statistics::{PERCENTILES, Statistics, ValueStatistics};
 
 /// The ends of the image along X, Y and Z, as answers name them.
 const ENDS: [[&str; 2]; 3] =
     [["firstColumn", "lastColumn"], ["firstRow", "lastRow"], ["firstSlice", "lastSlice"]];
 
-/// One segment of an answer. `number` counts from 1; `places` say where outputs have it.
+/// One segment of an answer. `number` counts from 1, as the colours of all outputs do; `places` say where outputs have it.
 pub(super) fn to_json(
     number: usize,
     segment: &SegmentDescription,
@@ -26,6 +27,7 @@ pub(super) fn to_json(
         "label": segment.label,
         "category": code(&segment.category),
         "type": code(&segment.property_type),
+        "color": color(segment, number),
         "voxels": statistics.voxels,
         "millilitres": (millilitres * 1000.0).round() / 1000.0,
         "in": places,
@@ -47,6 +49,12 @@ pub(super) fn to_json(
         say("statistics", spread(values));
     }
     told
+}
+
+/// The colour that outputs show a segment in, as CSS writes it.
+fn color(segment: &SegmentDescription, number: usize) -> String {
+    let [red, green, blue] = display_color(segment, number.saturating_sub(1));
+    format!("#{red:02x}{green:02x}{blue:02x}")
 }
 
 fn bounding_box(bounds: &Bounds, geometry: &Geometry) -> Value {
@@ -123,6 +131,7 @@ mod tests {
             "label": "Tissue",
             "category": {"value": "85756007", "scheme": "SCT", "meaning": "Tissue"},
             "type": {"value": "85756007", "scheme": "SCT", "meaning": "Tissue"},
+            "color": "#46b450",
             "voxels": 8,
             "millilitres": 0.004,
             "in": {},
@@ -147,6 +156,8 @@ mod tests {
         };
         let told = to_json(1, &segment, &nothing, &geometry, Map::new());
         let names: Vec<&String> = told.as_object().unwrap().keys().collect();
-        assert_eq!(names, ["number", "label", "category", "type", "voxels", "millilitres", "in"]);
+        let expected =
+            ["number", "label", "category", "type", "color", "voxels", "millilitres", "in"];
+        assert_eq!(names, expected);
     }
 }

@@ -93,7 +93,8 @@ impl BundleLoader {
                 memory::trim();
                 let plan = model.network.plan();
                 let most = estimate.saturating_add(model.buffers(plan.lanes * plan.batch));
-                let kept = memory::anonymous().zip(before).map(|(now, then)| now.saturating_sub(then));
+                let kept =
+                    memory::anonymous().zip(before).map(|(now, then)| now.saturating_sub(then));
                 // Requests that run meanwhile take and give back memory, too.
                 let least = estimate / WEIGHTS_WHILE_LOADING;
                 kept.unwrap_or(most).clamp(least.min(most), most)

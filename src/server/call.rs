@@ -15,14 +15,22 @@ use crate::scheduler::{Admitted, Deadline, Scheduled, Ticket};
 /// Largest request in JSON: far more image sets than one request should name.
 pub(super) const LARGEST_JSON: usize = 25 << 20;
 
+/// What the route of a request says of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Route<'a> {
+    /// The model.
+    pub model: Option<&'a str>,
+    /// Where outputs go, whatever the request says.
+    pub outputs: Option<&'a str>,
+}
+
 /// What the requests of one body share.
 #[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
     pub app: &'a Arc<App>,
     pub context: &'a Context,
     pub headers: &'a HeaderMap,
-    /// The model that the route names.
-    pub routed: Option<&'a str>,
+    pub route: Route<'a>,
     pub deadline: Option<Deadline>,
     /// What lets them through.
     pub ticket: &'a Ticket,
@@ -70,14 +78,17 @@ impl Call<'_> {
             request_id,
             inference_id: self.context.inference_id.clone(),
             inputs: body.inputs,
-            model: match self.routed {
+            model: match self.route.model {
                 Some(name) => Some(model_name::routed(self.headers, body.model, name)?),
                 None => model_name::requested(self.headers, body.model)?,
             },
             outputs: body.outputs,
             segments: body.segments,
             segmentation: body.segmentation,
-            output_uri: body.output_uri.or_else(|| self.app.http.output_uri.clone()),
+            output_uri: match self.route.outputs {
+                Some(uri) => Some(uri.to_owned()),
+                None => body.output_uri.or_else(|| self.app.http.output_uri.clone()),
+            },
             store: body.store,
             policy: body.policy,
             single: false,

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::accept::{self, Offer};
 use super::body::Media;
-use super::call::{Call, LARGEST_JSON, aside};
+use super::call::{Call, LARGEST_JSON, Route, aside};
 use super::context::{self, Context};
 use super::events::{self, Framing};
 use super::receive::{self, Terms};
@@ -27,19 +27,19 @@ pub(super) async fn handle(
     Extension(context): Extension<Context>,
     request: Request,
 ) -> Response {
-    respond(&app, &context, request, None).await
+    respond(&app, &context, request, Route::default()).await
 }
 
-/// Answers one request for the model that the route names, if it does.
+/// Answers one request, with what its route says of it.
 pub(super) async fn respond(
     app: &Arc<App>,
     context: &Context,
     request: Request,
-    routed: Option<&str>,
+    route: Route<'_>,
 ) -> Response {
     let limits = Limits::begin(&app.http);
     let mut hang_up = HangUp { answered: false };
-    let answered = answer(app, context, request, routed, limits).await;
+    let answered = answer(app, context, request, route, limits).await;
     hang_up.answered = true;
     answered.unwrap_or_else(|error| status::respond(&error, &context.request_id))
 }
@@ -48,11 +48,11 @@ async fn answer(
     app: &Arc<App>,
     context: &Context,
     request: Request,
-    routed: Option<&str>,
+    route: Route<'_>,
     limits: Limits,
 ) -> Result<Response> {
     app.scheduler.ensure_open()?;
-    if let Some(name) = routed {
+    if let Some(name) = route.model {
         app.models.loaded(name)?;
     }
     let (parts, body) = request.into_parts();
@@ -68,7 +68,7 @@ async fn answer(
     let bytes = receive_while_open(app, &headers, body, terms).await?;
     // From here on the request is let in: a server that is told to stop answers it first.
     let ticket = app.scheduler.ticket()?;
-    let call = Call { app, context, headers: &headers, routed, deadline, ticket: &ticket };
+    let call = Call { app, context, headers: &headers, route, deadline, ticket: &ticket };
     let answering = async {
         match media {
             Media::Json => {

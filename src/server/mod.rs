@@ -31,6 +31,7 @@ mod request_json;
 mod room;
 mod run;
 pub mod status;
+mod ui;
 
 use std::sync::Arc;
 
@@ -47,6 +48,7 @@ pub use connections::Connections;
 pub use lifecycle::{Readiness, State};
 pub use room::{Permit, Room};
 pub use run::{Termination, bind, run};
+pub use ui::Ui;
 
 use crate::config::{ComputeSettings, HttpSettings};
 use crate::error::{Error, ErrorKind};
@@ -112,6 +114,8 @@ pub struct App {
     pub account: Account,
     /// The connections of clients.
     pub connections: Arc<Connections>,
+    /// The page, where there is one.
+    pub ui: Option<Arc<Ui>>,
 }
 
 impl App {
@@ -137,9 +141,13 @@ pub fn router(app: Arc<App>) -> Router {
             .route("/models/{name}", get(models::show).delete(models::unload))
             .route("/models/{name}/invoke", post(models::invoke));
     }
+    if let Some(ui) = &app.ui {
+        router = router.merge(ui::routes(Arc::clone(ui)));
+    }
     router
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(route_not_found)
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), ui::check))
         .layer(middleware::from_fn(connections::only_probes))
         .layer(middleware::from_fn_with_state(Arc::clone(&app.metrics), context::around))
         .with_state(app)

@@ -13,6 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::call::Route;
 use super::context::Context;
 use super::receive::Terms;
 use super::{App, body, invocations, status};
@@ -104,7 +105,10 @@ pub(super) async fn invoke(
     request: Request,
 ) -> Response {
     match read(name) {
-        Ok(name) => invocations::respond(&app, &context, request, Some(&name)).await,
+        Ok(name) => {
+            let route = Route { model: Some(&name), ..Route::default() };
+            invocations::respond(&app, &context, request, route).await
+        }
         Err(error) => status::respond(&error, &context.request_id),
     }
 }

@@ -100,6 +100,32 @@ def bands_bundle(folder, numbers):
     return folder
 
 
+def overlapping(folder, numbers=(10, 40)):
+    """A bundle whose masks are what lies above the threshold of each model of `numbers`: each holds the next."""
+    folder = bands_bundle(folder, numbers)
+    model = onnx.load(folder / "models/model.onnx")
+    del model.graph.initializer[:]
+    count = len(numbers)
+    model.graph.initializer.extend([
+        helper.make_tensor("w", TensorProto.FLOAT, [count, 1, 1, 1, 1], [1.0] * count),
+        helper.make_tensor("b", TensorProto.FLOAT, [count], [-threshold(number) for number in numbers]),
+    ])
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = count
+    onnx.checker.check_model(model)
+    onnx.save(model, folder / "models/model.onnx")
+    masks = [{"_target_": "Activationsd", "keys": "pred", "sigmoid": True},
+             {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5}]
+    (folder / "configs/inference.json").write_text(
+        json.dumps(INFERENCE | {"postprocessing": {"_target_": "Compose", "transforms": masks}}))
+    path = folder / "configs/metadata.json"
+    metadata = json.loads(path.read_text())
+    pred = metadata["network_data_format"]["outputs"]["pred"]
+    pred["num_channels"] = count
+    pred["channel_def"] = {str(i): f"above {n}" for i, n in enumerate(numbers)}
+    path.write_text(json.dumps(metadata))
+    return folder
+
+
 def halving(number):
     """As `network`, but by way of half the size and back, which images of odd sizes do not fit."""
     tensor = lambda name, shape, values: helper.make_tensor(name, TensorProto.FLOAT, shape, values)

@@ -9,7 +9,8 @@ const FLAGS: [&str; 2] = ["avx512_bf16", "amx_bf16"];
 pub(super) fn missing(root: &Path) -> Option<String> {
     let info = std::fs::read_to_string(root.join("proc/cpuinfo")).unwrap_or_default();
     let field = |name: &str| {
-        let line = info.lines().find(|line| line.split(':').next().is_some_and(|n| n.trim() == name));
+        let line =
+            info.lines().find(|line| line.split(':').next().is_some_and(|n| n.trim() == name));
         line.and_then(|line| line.split_once(':')).map(|(_, value)| value.trim())
     };
     let flags = field("flags").unwrap_or_default();

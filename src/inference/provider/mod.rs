@@ -309,11 +309,8 @@ mod tests {
     fn a_precision_is_had_or_refused() {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("proc")).unwrap();
-        let machine = Machine {
-            root: root.path().to_owned(),
-            library_path: None,
-            visible_devices: None,
-        };
+        let machine =
+            Machine { root: root.path().to_owned(), library_path: None, visible_devices: None };
         let of = |provider, flags: &str| {
             std::fs::write(root.path().join("proc/cpuinfo"), format!("flags : {flags}\n")).unwrap();
             let chosen = Chosen { provider, devices: Vec::new(), reason: None };
@@ -321,7 +318,8 @@ mod tests {
         };
         assert!(of(Provider::OpenVino, "avx512_bf16").is_ok());
         assert!(of(Provider::Cuda, "").is_ok(), "a GPU has its own");
-        for (provider, part) in [(Provider::OpenVino, "no instructions"), (Provider::Cpu, "only OpenVINO")]
+        for (provider, part) in
+            [(Provider::OpenVino, "no instructions"), (Provider::Cpu, "only OpenVINO")]
         {
             let e = of(provider, "avx2").unwrap_err();
             assert_eq!(e.kind(), ErrorKind::Configuration);

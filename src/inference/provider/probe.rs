@@ -35,7 +35,11 @@ impl Machine {
 
     /// The GPUs that `provider` of the ONNX Runtime in the file `library` may use, and everything that
     /// keeps it from using any.
-    pub(in crate::inference) fn gpu(&self, provider: Provider, library: &Path) -> (Vec<i32>, Vec<String>) {
+    pub(in crate::inference) fn gpu(
+        &self,
+        provider: Provider,
+        library: &Path,
+    ) -> (Vec<i32>, Vec<String>) {
         let devices = self.devices();
         let mut missing = Vec::new();
         match &devices {
@@ -91,7 +95,11 @@ impl Machine {
     }
 
     /// The libraries that are not there.
-    pub(in crate::inference) fn libraries(&self, provider: Provider, library: &Path) -> Vec<String> {
+    pub(in crate::inference) fn libraries(
+        &self,
+        provider: Provider,
+        library: &Path,
+    ) -> Vec<String> {
         let folder = library.parent().unwrap_or(Path::new(""));
         let files: Vec<PathBuf> =
             provider.libraries().iter().map(|name| folder.join(name)).collect();

@@ -142,8 +142,9 @@ impl AhiClient {
     pub(super) fn call(&self, operation: Operation) -> Call<'_> {
         let shared = &*self.shared;
         let (limiter, hedge) = match operation {
-            // A search shares its rate with `GetImageSet`, as the service's does.
-            Operation::SearchImageSets | Operation::GetImageSet => {
+            // A search shares its rate with `GetImageSet`, as the service's does; a list of data stores is asked
+            // for by hand alone.
+            Operation::ListDatastores | Operation::SearchImageSets | Operation::GetImageSet => {
                 (&shared.image_set_limiter, Hedge::After(LATE))
             }
             Operation::GetImageSetMetadata => (&shared.metadata_limiter, Hedge::After(LATE)),

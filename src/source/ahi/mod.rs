@@ -6,6 +6,7 @@
 //! Checksums and dimensions are not looked at here: they speak of decoded pixels.
 
 mod client;
+mod listing;
 mod search;
 mod settings;
 mod stats;
@@ -20,6 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 pub use client::{AhiClient, ImageSetId};
+pub use listing::{Datastore, ImageSetPage, ListedImageSet};
 pub use settings::AhiSettings;
 pub use stats::{AhiStats, Operation};
 pub use stored::FoundSet;

@@ -35,7 +35,7 @@ impl AhiClient {
         loop {
             let study =
                 SearchByAttributeValue::DicomStudyInstanceUid(study_instance_uid.to_owned());
-            let (page, token) = self.page(datastore_id, study, next).await.map_err(named)?;
+            let (page, token) = self.page(datastore_id, Some(study), next).await.map_err(named)?;
             found.extend(page);
             next = token;
             if next.is_none() {
@@ -66,11 +66,11 @@ impl AhiClient {
         Ok(ids)
     }
 
-    /// One page of the image sets that have a value, and where the next begins.
+    /// One page of the image sets that have a value, or of all, and where the next begins.
     pub(super) async fn page(
         &self,
         datastore_id: &str,
-        value: SearchByAttributeValue,
+        value: Option<SearchByAttributeValue>,
         next: Option<String>,
     ) -> Result<(Vec<ImageSetsMetadataSummary>, Option<String>)> {
         let operation = Operation::SearchImageSets;
@@ -78,15 +78,17 @@ impl AhiClient {
         let page = self
             .call(operation)
             .run(async |_| {
-                let filter = SearchFilter::builder()
-                    .values(value.clone())
-                    .operator(Operator::Equal)
-                    .build()
-                    .map_err(|e| Fault::from_build(operation.name(), e))?;
+                let filter = value.clone().map(|value| {
+                    SearchFilter::builder().values(value).operator(Operator::Equal).build()
+                });
+                let filter =
+                    filter.transpose().map_err(|e| Fault::from_build(operation.name(), e))?;
+                let criteria =
+                    filter.map(|filter| SearchCriteria::builder().filters(filter).build());
                 self.sdk()
                     .search_image_sets()
                     .datastore_id(datastore_id)
-                    .search_criteria(SearchCriteria::builder().filters(filter).build())
+                    .set_search_criteria(criteria)
                     .set_next_token(next.clone())
                     .send()
                     .await

@@ -8,6 +8,8 @@ use crate::aws::{CallStats, Counters};
 /// The operations of AHI in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
+    /// `ListDatastores`.
+    ListDatastores,
     /// `SearchImageSets`.
     SearchImageSets,
     /// `GetImageSet`.
@@ -20,12 +22,18 @@ pub enum Operation {
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 4] =
-        [Self::SearchImageSets, Self::GetImageSet, Self::GetImageSetMetadata, Self::GetImageFrame];
+    pub const ALL: [Self; 5] = [
+        Self::ListDatastores,
+        Self::SearchImageSets,
+        Self::GetImageSet,
+        Self::GetImageSetMetadata,
+        Self::GetImageFrame,
+    ];
 
     /// The service's own name of the operation.
     pub fn name(self) -> &'static str {
         match self {
+            Self::ListDatastores => "ListDatastores",
             Self::SearchImageSets => "SearchImageSets",
             Self::GetImageSet => "GetImageSet",
             Self::GetImageSetMetadata => "GetImageSetMetadata",
@@ -37,6 +45,7 @@ impl Operation {
 /// Counters of every operation, from the start of the process.
 #[derive(Debug, Default)]
 pub struct AhiStats {
+    datastores: Counters,
     search: Counters,
     image_set: Counters,
     metadata: Counters,
@@ -84,14 +93,15 @@ impl AhiStats {
         add(body, time.body);
     }
 
-    /// The counters of one operation as they stand. Bytes are not counted for `SearchImageSets` and
-    /// `GetImageSet`.
+    /// The counters of one operation as they stand. Bytes are counted for `GetImageSetMetadata` and
+    /// `GetImageFrame` alone.
     pub fn operation(&self, operation: Operation) -> CallStats {
         self.counters(operation).snapshot()
     }
 
     pub(super) fn counters(&self, operation: Operation) -> &Counters {
         match operation {
+            Operation::ListDatastores => &self.datastores,
             Operation::SearchImageSets => &self.search,
             Operation::GetImageSet => &self.image_set,
             Operation::GetImageSetMetadata => &self.metadata,

@@ -42,7 +42,7 @@ impl AhiClient {
         loop {
             let series =
                 SearchByAttributeValue::DicomSeriesInstanceUid(series_instance_uid.to_owned());
-            let (page, token) = self.page(datastore_id, series, next).await.map_err(named)?;
+            let (page, token) = self.page(datastore_id, Some(series), next).await.map_err(named)?;
             for set in page {
                 found.push(FoundSet {
                     id: ImageSetId::new(datastore_id, set.image_set_id()).map_err(|_| {

@@ -268,6 +268,7 @@ impl Server {
             scheduler: Scheduler::new(Arc::clone(&stand_in) as _, setup.admission, setup.work),
             readiness: Arc::clone(&readiness),
             account: Account::unbounded(),
+            ui: None,
         });
         let listener = server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
