@@ -45,7 +45,7 @@ class Executed:
         kernel.write_text(json.dumps({"argv": argv, "display_name": "tested", "language": "python"}))
         (folder / "tmp").mkdir()
         kept = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"}
-        folders = {"JUPYTER_PATH": str(folder / "jupyter"), "TMPDIR": str(folder / "tmp")}
+        folders = {"JUPYTER_PATH": str(folder / "jupyter"), "TMPDIR": str(folder / "tmp"), "IPYTHONDIR": str(folder / "ipython")}
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("JUPYTER_PATH", folders["JUPYTER_PATH"])
             client = NotebookClient(self.book, timeout=300, kernel_name="tested", coalesce_streams=True,
@@ -273,7 +273,9 @@ def test_local_mode(tmp_path, request):
     if not compose:
         pytest.skip("there is no docker compose")
     tag = request.getfixturevalue("image")
-    book = Executed("5-local-mode.ipynb", tmp_path, python, LOCAL_MODE_IMAGE=tag)
+    # With keys, so that those that the SDK hands over are there.
+    book = Executed("5-local-mode.ipynb", tmp_path, python, LOCAL_MODE_IMAGE=tag, AWS_ACCESS_KEY_ID="local",
+                    AWS_SECRET_ACCESS_KEY="local")
     assert close(rows(book.text("predict")), truth(tmp_path)), book.text("predict")
     [picture] = book.pictures("picture")
     assert grey(picture) > 0.1 and coloured(picture) > 0.02
