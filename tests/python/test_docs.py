@@ -278,7 +278,7 @@ def mentioned(word):
 @cache
 def everything():
     """The text of all that is no documentation."""
-    folders = [ROOT / folder for folder in ("src", "scripts", "docker", "model", "tests/python")]
+    folders = [ROOT / folder for folder in ("src", "scripts", "docker", "model", "notebooks", "tests/python")]
     files = [
         path for folder in folders for path in folder.rglob("*")
         if path.suffix in (".rs", ".py", ".sh", ".yaml", ".json", ".txt")
