@@ -21,7 +21,11 @@ ARG FLAVOUR
 WORKDIR /libraries
 COPY scripts/lib.sh scripts/get-onnxruntime.sh scripts/get-viewer.sh scripts/
 RUN case "${FLAVOUR}" in \
-        cpu) scripts/get-onnxruntime.sh /out/opt/onnxruntime/lib ;; \
+        # ONNX Runtime with OpenVINO has its own kernels, too, some versions behind; both would be 30 MB more.
+        cpu) case "$(uname -m)" in \
+                x86_64) scripts/get-onnxruntime.sh --openvino /out/opt/onnxruntime/lib ;; \
+                *) scripts/get-onnxruntime.sh /out/opt/onnxruntime/lib ;; \
+            esac ;; \
         cpu-slim) scripts/get-onnxruntime.sh --slim /out/opt/onnxruntime/lib ;; \
         cuda) scripts/get-onnxruntime.sh --gpu /out/opt/onnxruntime/lib ;; \
         *) echo "FLAVOUR is cpu, cpu-slim or cuda, not ${FLAVOUR}" >&2; exit 1 ;; \

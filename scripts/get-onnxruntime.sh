@@ -1,26 +1,27 @@
 #!/usr/bin/env bash
 # Gets the shared library of ONNX Runtime out of the Python wheel that its project publishes.
 #
-#   scripts/get-onnxruntime.sh [--slim | --gpu] [DIR]
+#   scripts/get-onnxruntime.sh [--slim | --openvino | --gpu] [DIR]
 #
-# DIR is target/onnxruntime/lib, or with --gpu target/onnxruntime/lib-gpu, unless given. Prints the path for
+# DIR is target/onnxruntime/lib, or with --openvino or --gpu target/onnxruntime/lib-openvino or lib-gpu, unless given. Prints the path for
 # ORT_DYLIB_PATH. Wheels and libraries are checked against the SHA-256 below; what is there and right is left
 # alone. On x86-64 DIR/openvino gets a second build, with OpenVINO and all that it needs: the server takes that
 # one where networks run on the CPU (EXECUTION_PROVIDERS=auto or openvino). It follows ONNX Runtime some versions
-# behind, so that both are kept. --slim leaves it out. --gpu gets the build with the CUDA and TensorRT providers
+# behind, so that both are kept. --slim leaves it out; --openvino gets that one alone, into DIR. --gpu gets the build with the CUDA and TensorRT providers
 # (x86-64 only), which need CUDA 13 and cuDNN 9, and TensorRT 10 for the latter, from the machine or image they
 # run on.
 
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-usage="usage: $0 [--slim | --gpu] [DIR]"
+usage="usage: $0 [--slim | --openvino | --gpu] [DIR]"
 package=onnxruntime
 openvino=1
 dir=
 for argument in "$@"; do
     case $argument in
         --gpu) package=onnxruntime-gpu openvino=0 ;;
+        --openvino) package=onnxruntime-openvino openvino=0 ;;
         --slim) openvino=0 ;;
         -*) die "unknown option $argument; $usage" ;;
         *)
