@@ -173,16 +173,17 @@ impl OutputKind {
         }
     }
 
-    /// What names of its files end in, without the dot before it.
+    /// What names of its files end in, without the dot before it. Those of no two kinds are alike.
     pub fn extension(self) -> &'static str {
         match self {
-            Self::DicomSeg
-            | Self::DicomSegLabelmap
-            | Self::DicomSr
-            | Self::RtStruct
-            | Self::SecondaryCapture => "dcm",
-            Self::Nifti | Self::NiftiImage => "nii.gz",
-            Self::Preview => "png",
+            Self::DicomSeg => "seg.dcm",
+            Self::DicomSegLabelmap => "labelmap.dcm",
+            Self::DicomSr => "sr.dcm",
+            Self::RtStruct => "rtstruct.dcm",
+            Self::SecondaryCapture => "preview.dcm",
+            Self::Nifti => "labels.nii.gz",
+            Self::NiftiImage => "image.nii.gz",
+            Self::Preview => "preview.png",
             Self::Stl => "stl",
             Self::Glb => "glb",
         }
@@ -236,7 +237,7 @@ pub struct Artifact {
     pub kind: OutputKind,
     /// `application/dicom` and the like.
     pub media_type: &'static str,
-    /// File name made of request and instance UID.
+    /// File name made of the segments' labels, its own within the request.
     pub file_name: String,
     /// Its bytes; none once it was [released](Self::release).
     pub bytes: bytes::Bytes,

@@ -4,7 +4,7 @@ use aws_config::SdkConfig;
 
 use crate::archive::ServiceUrl;
 use crate::aws::Rate;
-use crate::config::{self, StoreSettings};
+use crate::config::{self, EndpointUrl, StoreSettings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sink::dicomweb::{DicomWeb, DicomWebSettings, Signer};
 use crate::source::ahi::{AhiClient, AhiSettings};
@@ -25,6 +25,18 @@ pub async fn healthimaging(
     };
     let config = aws::sdk_config(&clients).await?;
     Ok(AhiClient::new(aws::ahi_client(&config, &clients), ahi_settings(settings)))
+}
+
+/// How clients of AWS are set up.
+pub fn settings(settings: &config::AwsSettings) -> aws::AwsSettings {
+    let url = |endpoint: &Option<EndpointUrl>| endpoint.as_ref().map(|e| e.as_str().to_owned());
+    aws::AwsSettings {
+        region: settings.region.clone(),
+        ahi_endpoint: url(&settings.ahi.endpoint),
+        s3_endpoint: url(&settings.s3.endpoint),
+        s3_path_style: settings.s3.path_style,
+        ..aws::AwsSettings::default()
+    }
 }
 
 /// The bounds of a client.

@@ -6,40 +6,46 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::Value;
 
-use crate::config::{ComputeArgs, CpuPrecisionChoice, PolicyArgs};
+use super::console::{self, shown};
+use super::format::{Format, FormatArgs};
+use super::input::{self, Place, Reading};
+use crate::aws::Allowance;
+use crate::config::{AwsArgs, ComputeArgs, CpuPrecisionChoice, MemoryArgs, PolicyArgs};
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::{Job, compare::compare};
+use crate::pipeline::{Given, Job, Places, compare::compare};
 use crate::policy::VolumeChoice;
 use crate::registry::{Lease, LoadOptions, Model};
-use crate::source::dicom_files::DicomFiles;
 
 /// Settings of `bundle compare`.
 #[derive(Debug, Args)]
 pub(super) struct CompareArgs {
-    /// Folder of the bundle.
+    /// Folder of the bundle
     path: PathBuf,
-    /// Folder with the DICOM files of a series.
-    #[arg(value_name = "DICOM_DIR")]
-    dicom: PathBuf,
-    /// The precision to compare with f32.
+    /// The images, as `run` takes them
+    #[arg(value_name = "INPUT", env = "INPUT")]
+    input: Place,
+    /// The precision to compare with f32
     #[arg(long, env = "COMPARE_PRECISION", value_enum, value_name = "PRECISION")]
     precision: Option<CpuPrecisionChoice>,
-    /// The file in models/ to compare with model.onnx.
+    /// The file in models/ to compare with model.onnx
     #[arg(long, env = "COMPARE_NETWORK", value_name = "FILE")]
     network: Option<String>,
-    /// The series to take, where the folder holds several.
+    /// The series to take, where there are several
     #[arg(long, env = "SERIES_INSTANCE_UID", value_name = "UID")]
     series: Option<String>,
-    /// Which volume, where the series holds several: its number, or its name in the list of them.
+    /// Which volume, where the series holds several: its number, or its name in the list of them
     #[arg(long, env = "VOLUME", value_name = "VOLUME")]
     volume: Option<VolumeChoice>,
     #[command(flatten)]
     policy: PolicyArgs,
     #[command(flatten)]
     compute: ComputeArgs,
-    /// As JSON.
-    #[arg(long, env = "COMPARE_JSON")]
-    json: bool,
+    #[command(flatten)]
+    format: FormatArgs,
+    #[command(flatten)]
+    memory: MemoryArgs,
+    #[command(flatten)]
+    aws: AwsArgs,
 }
 
 /// Runs the series through both and prints what differs.
@@ -50,6 +56,7 @@ pub(super) async fn run(args: CompareArgs) -> Result<()> {
             "there is nothing to compare: give --precision bf16, or --network FILE",
         ));
     }
+    let format = args.format.chosen()?;
     let mut settings = args.compute.settings();
     settings.cpu_precision = Some(CpuPrecisionChoice::F32);
     let reference = LoadOptions { original: true, ..LoadOptions::from(&settings) };
@@ -59,16 +66,27 @@ pub(super) async fn run(args: CompareArgs) -> Result<()> {
     let [reference, candidate] =
         [load(&args.path, reference).await?, load(&args.path, candidate).await?];
     let policy = args.policy.choice().or(reference.policy).decided();
-    let job =
-        Job { policy, account: super::run::account(), ..Job::of(Lease::unregistered(reference)) };
-    let source = DicomFiles::new(&args.dicom, args.series);
-    let report = compare(&source, args.volume, job, Lease::unregistered(candidate)).await?;
+    let account = super::run::account(&args.memory);
+    let places: Places = Arc::new(());
+    let allowance = Arc::new(Allowance::default());
+    let reading = Reading {
+        series: args.series,
+        aws: args.aws,
+        memory: &account.inputs,
+        allowance: &allowance,
+        places: &places,
+    };
+    let sources = input::find(args.input, reading).await?;
+    let sources = sources.iter().map(|source| &**source).collect();
+    let given = Given { name: None, sources, volume: args.volume };
+    let model = Lease::unregistered(reference);
+    let job = Job { policy, account, places: Arc::clone(&places), ..Job::of(model) };
+    let report = compare(given, job, Lease::unregistered(candidate)).await?;
     let report = Value::Object(report);
-    match args.json {
-        true => println!("{report:#}"),
-        false => print!("{}", text(&report)),
-    }
-    Ok(())
+    console::print(&match format {
+        Format::Json => format!("{report:#}"),
+        Format::Table => text(&report),
+    })
 }
 
 async fn load(path: &std::path::Path, options: LoadOptions) -> Result<Model> {
@@ -87,7 +105,7 @@ fn text(report: &Value) -> String {
     };
     for side in ["reference", "candidate"] {
         let network = &report[side];
-        let of = |name: &str| network[name].as_str().unwrap_or("-").to_owned();
+        let of = |name: &str| shown(network[name].as_str().unwrap_or("-"));
         let millis = report[format!("{side}MillisecondsPerWindow")].as_f64().unwrap_or(0.0);
         let hash: String = of("networkSha256").chars().take(12).collect();
         line(format_args!(
@@ -105,7 +123,7 @@ fn text(report: &Value) -> String {
     for segment in report["segments"].as_array().into_iter().flatten() {
         line(format_args!(
             "{:<32} Dice {:.6}  voxels {} and {}",
-            segment["label"].as_str().unwrap_or("-"),
+            shown(segment["label"].as_str().unwrap_or("-")),
             segment["dice"].as_f64().unwrap_or(0.0),
             segment["referenceVoxels"],
             segment["candidateVoxels"],

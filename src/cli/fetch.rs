@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::clients;
+use super::{clients, progress};
 use crate::config::AhiArgs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::fetch::{self, Fetched, Pixels, Plan};
@@ -75,8 +75,7 @@ async fn fetch_all(args: FetchArgs, writing: Arc<()>) -> Result<Value> {
     let (region, ahi) = ahi.settings()?;
     let plan = Plan { pixels, at_once: ahi.frames_in_flight, writing };
     let client = clients::healthimaging(region, &ahi).await?;
-    let bar = bar();
-    bar.set_message("looking");
+    let bar = progress::bar("frames", "frames");
     let (sets, by_series) = match (image_set, study) {
         (Some(id), None) => (vec![ImageSetId::new(&datastore, &id)?], false),
         (None, Some(study)) => (client.study(&datastore, &study, series.as_deref()).await?, true),
@@ -89,7 +88,7 @@ async fn fetch_all(args: FetchArgs, writing: Arc<()>) -> Result<Value> {
         let version = version_id.as_deref();
         done.push(image_set_of(&client, id, version, &folder, &plan, &bar, &mut instances).await?);
     }
-    bar.finish_and_clear();
+    progress::clear();
     Ok(json!({"folder": out.to_string_lossy(), "imageSets": done}))
 }
 
@@ -122,8 +121,7 @@ async fn image_set_of(
     let folder = folder(&series.series_instance_uid);
     make(&folder)?;
     let frames: usize = series.instances.iter().map(|instance| instance.frames.len()).sum();
-    bar.set_message("fetching");
-    bar.set_length(bar.length().unwrap_or(0) + frames as u64);
+    progress::more(bar, frames as u64);
     let wrote = |one: Fetched| bar.inc(one.frames as u64);
     let made = fetch::fetch(&source, &series, &folder, plan, &wrote).await?;
     Ok(json!({
@@ -143,15 +141,4 @@ fn make(folder: &Path) -> Result<()> {
         Error::new(ErrorKind::Io, format!("{} cannot be made: {}", folder.display(), e.kind()))
             .caused_by(e)
     })
-}
-
-/// A progress bar on a terminal; nothing where standard error is none.
-fn bar() -> ProgressBar {
-    let bar = ProgressBar::new(0);
-    let template = "{msg:<12} [{bar:32}] {pos}/{len} frames {elapsed}";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }

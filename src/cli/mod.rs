@@ -3,12 +3,21 @@
 mod check;
 mod clients;
 mod compare;
+mod console;
 mod exit;
 mod fetch;
+mod format;
+mod hints;
+mod input;
+mod models;
 mod ping;
+mod progress;
 mod run;
 mod serve;
+mod shell;
+mod table;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -16,7 +25,7 @@ use tokio::runtime::{Builder, Runtime};
 
 pub use run::RunArgs;
 
-use crate::config::{LogArgs, ServeArgs, refuse_unknown_variables};
+use crate::config::{LogArgs, LogFormat, ServeArgs, refuse_unknown_variables};
 use crate::emulator::cli::{EmulateArgs, ImportArgs};
 use crate::error::{Error, Result};
 use crate::phantom::PhantomArgs;
@@ -41,8 +50,10 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Ask whether the server on this machine is ready; for a container's health check
     Ping(ping::PingArgs),
-    /// Segment a folder of DICOM files without a server
-    Run(RunArgs),
+    /// Segment images without a server
+    Run(Box<RunArgs>),
+    /// List the models that a folder serves
+    Models(models::ModelsArgs),
     /// Look into model packages
     Bundle(check::BundleArgs),
     /// Fetch image sets of AWS HealthImaging as DICOM files
@@ -54,6 +65,44 @@ pub enum Command {
     Import(ImportArgs),
     /// Make a synthetic CT as DICOM files, with its truth
     Phantom(PhantomArgs),
+
+    /// Print what completes commands in a shell
+    Completions(shell::CompletionsArgs),
+    /// Print the manual page, or write all of them to a folder
+    Man(shell::ManArgs),
+}
+
+impl Command {
+    /// The word it is called by.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Serve(_) => "serve",
+            Self::Ping(_) => "ping",
+            Self::Run(_) => "run",
+            Self::Models(_) => "models",
+            Self::Bundle(_) => "bundle",
+            Self::Fetch(_) => "fetch",
+            Self::Emulate(_) => "emulate",
+            Self::Import(_) => "import",
+            Self::Phantom(_) => "phantom",
+            Self::Completions(_) => "completions",
+            Self::Man(_) => "man",
+        }
+    }
+
+    /// Whether it tells people on a terminal all that matters by itself.
+    fn draws(&self) -> bool {
+        matches!(self, Self::Run(_) | Self::Models(_) | Self::Fetch(_) | Self::Import(_))
+    }
+
+    /// Whether its flags ask for JSON, of errors, too.
+    fn wants_json(&self) -> bool {
+        match self {
+            Self::Run(args) => args.format.json,
+            Self::Models(args) => args.format.json,
+            _ => false,
+        }
+    }
 }
 
 /// Runs the program with the arguments and the environment of the process.
@@ -62,26 +111,35 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return exit::usage(&error),
     };
-    let format = cli.log.log_format;
-    match execute(cli) {
-        Ok(code) => code,
-        Err(error) => exit::failure(&error, format),
-    }
+    let form = match cli.command.wants_json() {
+        true => LogFormat::Json,
+        false => cli.log.log_format,
+    };
+    let subcommand = cli.command.name();
+    let result = execute(cli);
+    progress::clear();
+    result.unwrap_or_else(|error| exit::failure(&error, form, subcommand))
 }
 
 fn execute(cli: Cli) -> Result<ExitCode> {
     let variables = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
     refuse_unknown_variables(&Cli::command(), variables)?;
-    telemetry::init(&cli.log)?;
+    let quiet = std::io::stderr().is_terminal() && cli.command.draws();
+    telemetry::init(&cli.log, if quiet { "warn" } else { "info" }, console::LogLines::writer)?;
     match cli.command {
         Command::Serve(args) => serve::serve(*args).map(exit::drained),
         Command::Ping(args) => ping::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Run(args) => to_the_end(run::run(args)),
+        Command::Run(args) => to_the_end(run::run(*args)),
+        Command::Models(args) => models::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Bundle(args) => to_the_end(check::run(args)),
         Command::Fetch(args) => to_the_end(fetch::run(args)),
         Command::Emulate(args) => to_the_end(args.run()),
         Command::Import(args) => to_the_end(args.run()),
         Command::Phantom(args) => to_the_end(args.run()),
+        Command::Completions(args) => {
+            shell::completions(&args, Cli::command()).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Man(args) => shell::man(&args, Cli::command()).map(|()| ExitCode::SUCCESS),
     }
 }
 
@@ -107,7 +165,6 @@ fn runtime(name: &str, threads: usize) -> Result<Runtime> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::LogFormat;
 
     #[test]
     fn flags_are_consistent() {
@@ -118,6 +175,7 @@ mod tests {
     fn sagemakers_one_word_is_enough() {
         let cli = Cli::try_parse_from(["ahi-inference", "serve"]).unwrap();
         assert!(matches!(cli.command, Command::Serve(_)));
+        assert_eq!(cli.command.name(), "serve");
         assert_eq!(cli.log.log_format, LogFormat::Auto);
     }
 }

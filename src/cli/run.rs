@@ -1,55 +1,66 @@
-//! `run`: the same path without a server, from a folder of DICOM files to a folder of results.
+//! `run`: the same path without a server, from images wherever they are to a folder of results.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::format::{Format, FormatArgs};
+use super::input::{self, Place, Reading};
+use super::progress::{self, Bars};
+use super::{console, table};
 use crate::aws::Allowance;
-use crate::config::{ComputeArgs, PolicyArgs, ResultArgs};
+use crate::config::{AwsArgs, ComputeArgs, MemoryArgs, PolicyArgs, ResultArgs};
 use crate::dicom::encoding::FrameEncoding;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{self, Account};
-use crate::pipeline::{self, Job};
+use crate::pipeline::{self, Deliver, Given, Job, Places, names};
 use crate::policy::VolumeChoice;
 use crate::progress::{Progress, Stage};
-use crate::registry::{Lease, LoadOptions, Model, discover};
-use crate::request::OutputKind;
-use crate::sink::Sink;
-use crate::source::dicom_files::DicomFiles;
+use crate::registry::{Lease, LoadOptions, Model, ModelLocation, discover};
+use crate::request::{Artifact, InputOutcome, OutputKind};
+use crate::sink::{Destination, Sink};
 
 /// Settings of `run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
-    /// Folder with the DICOM files of a series.
-    #[arg(value_name = "DICOM_DIR", env = "DICOM_DIR")]
-    pub dicom: PathBuf,
-    /// Folder of the model package.
+    /// The images: a folder of DICOM files, a DICOM file, a zip, tar or tar.gz archive of them; s3://BUCKET/KEY or
+    /// s3://BUCKET/PREFIX/; or an image set of AWS HealthImaging, ahi://DATASTORE_ID/IMAGE_SET_ID[?versionId=N] or
+    /// its ARN
+    #[arg(value_name = "INPUT", env = "INPUT")]
+    pub input: Place,
+    /// Folder of the model package
     #[arg(long, env = "MODEL_DIR", value_name = "BUNDLE")]
     pub model: PathBuf,
-    /// Folder for the results.
+    /// Folder for the results; made where it is not there
     #[arg(long, env = "OUTPUT_DIR", value_name = "DIR")]
     pub out: PathBuf,
-    /// The series to take, where the folder holds several.
+    /// Replace results of the same names in that folder; otherwise they are an error
+    #[arg(long, env = "OVERWRITE")]
+    pub overwrite: bool,
+    /// The series to take, where there are several
     #[arg(long, env = "SERIES_INSTANCE_UID", value_name = "UID")]
     pub series: Option<String>,
-    /// What to make of the result; what the model package says where not given.
+    /// What to make of the result; what the model package says where not given
     #[arg(long, env = "OUTPUTS", value_name = "KIND", value_delimiter = ',', value_enum)]
     pub output: Vec<OutputKind>,
-    /// Which volume, where the series holds several: its number, or its name in the list of them.
+    /// Which volume, where the series holds several: its number, or its name in the list of them
     #[arg(long, env = "VOLUME", value_name = "VOLUME")]
     pub volume: Option<VolumeChoice>,
-    /// The segments wanted, by their labels; all where not given.
+    /// The segments wanted, by their labels; all where not given
     #[arg(long, env = "SEGMENTS", value_name = "LABEL", value_delimiter = ',')]
     pub segment: Vec<String>,
     /// How the frames of dicom-seg-labelmap are encoded; what the model package says where not given [default:
     /// rle]
     #[arg(long, env = "TRANSFER_SYNTAX", value_name = "ENCODING", value_enum)]
     pub transfer_syntax: Option<FrameEncoding>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub format: FormatArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub results: ResultArgs,
@@ -59,10 +70,20 @@ pub struct RunArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub compute: ComputeArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub memory: MemoryArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub aws: AwsArgs,
 }
 
-/// Segments a folder and prints the report.
+/// How long work is waited for after an interruption, so that no file is left that is not whole.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Segments the images and prints the report.
 pub async fn run(args: RunArgs) -> Result<()> {
+    let format = args.format.chosen()?;
     let stop = CancellationToken::new();
     let interrupted = stop.clone();
     tokio::spawn(async move {
@@ -70,24 +91,42 @@ pub async fn run(args: RunArgs) -> Result<()> {
             interrupted.cancel();
         }
     });
-    let locations = discover(&args.model)?;
-    let [location] = &locations[..] else {
-        let names: Vec<&str> = locations.iter().map(|l| l.name.as_str()).collect();
-        return Err(Error::new(
-            crate::error::ErrorKind::InvalidRequest,
-            format!("--model holds several model packages: {}; name one", names.join(", ")),
-        ));
+    let late = async {
+        stop.cancelled().await;
+        tokio::time::sleep(PATIENCE).await;
     };
-    let source = DicomFiles::new(&args.dicom, args.series.clone());
-    let bar = Arc::new(Bar::new(stop));
-    bar.say("loading the model");
-    let options = LoadOptions::from(&args.compute.clone().settings());
-    let location = location.clone();
-    let model =
-        tokio::task::spawn_blocking(move || Model::load(&location.name, &location.path, &options))
-            .await
-            .unwrap_or_else(|_| Err(Error::internal("loading the model failed unexpectedly")))?;
+    let reports = tokio::select! {
+        reports = segment(args, stop.clone()) => reports,
+        () = late => Err(Error::new(ErrorKind::Cancelled, "interrupted")),
+    };
+    // Before anything is printed on the same terminal.
+    progress::clear();
+    console::print(&text(reports?, format)?)
+}
+
+/// The reports of all volumes that were segmented.
+async fn segment(args: RunArgs, stop: CancellationToken) -> Result<Vec<Map<String, Value>>> {
+    let bars = Arc::new(Bars::new(stop));
+    let model = load(&args).await?;
+    free(&args.out, &model, &args)?;
     let name = model.name.clone();
+    let account = account(&args.memory);
+    let places: Places = Arc::new(());
+    let allowance = Arc::new(Allowance::default());
+    bars.advance(Stage::Metadata, 0, 1);
+    let reading = Reading {
+        series: args.series,
+        aws: args.aws,
+        memory: &account.inputs,
+        allowance: &allowance,
+        places: &places,
+    };
+    let sources = input::find(args.input, reading).await?;
+    let given = Given {
+        name: None,
+        sources: sources.iter().map(|source| &**source).collect(),
+        volume: args.volume,
+    };
     let policy = args.policy.choice().or(model.policy).decided();
     let encoding = args.transfer_syntax.or(model.segmentation.transfer_syntax);
     let job = Job {
@@ -97,81 +136,134 @@ pub async fn run(args: RunArgs) -> Result<()> {
         segments: args.segment,
         fresh_uids: args.results.fresh_uids,
         policy,
-        request_id: uuid::Uuid::new_v4().to_string(),
-        progress: bar.clone(),
-        account: account(),
-        places: Arc::new(()),
+        input: None,
+        progress: bars.clone(),
+        account,
+        places,
         patience: None,
         single: false,
     };
-    let request_id = job.request_id.clone();
-    let mut outcomes = pipeline::run(&source, args.volume, job).await?;
-    let folder = args.out.to_string_lossy().into_owned();
-    let allowance = Allowance::default();
-    let mut reports = Vec::with_capacity(outcomes.len());
-    for outcome in &mut outcomes {
-        Sink::folders().store(&mut outcome.artifacts, &folder, &allowance).await?;
-        let outputs: Vec<Value> = outcome
-            .artifacts
-            .iter()
-            .map(|a| json!({"kind": a.kind, "mediaType": a.media_type, "bytes": a.size, "uri": a.uri}))
-            .collect();
-        let mut report = std::mem::take(&mut outcome.report);
-        report.insert("requestId".to_owned(), json!(request_id));
-        report.insert("model".to_owned(), json!(name));
-        report.insert("outputs".to_owned(), Value::from(outputs));
-        reports.push(Value::Object(report));
+    let folder = ToFolder {
+        to: Destination::Folder(args.out),
+        model: name,
+        request_id: uuid::Uuid::new_v4().to_string(),
+        allowance,
+        bars,
+    };
+    let outcomes = pipeline::run_images(&[given], job, &folder).await?;
+    Ok(outcomes.into_iter().map(|outcome| outcome.report).collect())
+}
+
+/// The one model of the package.
+async fn load(args: &RunArgs) -> Result<Model> {
+    let locations = discover(&args.model)?;
+    let [location] = &locations[..] else {
+        let names: Vec<&str> = locations.iter().map(|l| l.name.as_str()).collect();
+        return Err(Error::new(
+            ErrorKind::InvalidRequest,
+            format!(
+                "--model holds several model packages: {}; name the folder of one",
+                names.join(", ")
+            ),
+        ));
+    };
+    let bar = progress::bar("loading the model", "");
+    let options = LoadOptions::from(&args.compute.clone().settings());
+    let ModelLocation { name, path } = location.clone();
+    let model = tokio::task::spawn_blocking(move || Model::load(&name, &path, &options))
+        .await
+        .unwrap_or_else(|_| Err(Error::internal("loading the model failed unexpectedly")))?;
+    progress::end(&bar);
+    Ok(model)
+}
+
+/// That no result of another run is replaced unasked, before anything is computed: names are those of segments,
+/// and another patient's results have the same ones.
+fn free(folder: &Path, model: &Model, args: &RunArgs) -> Result<()> {
+    if args.overwrite {
+        return Ok(());
     }
-    bar.finish();
-    // A list where each of several volumes was segmented.
-    let all = if let [_] = &reports[..] { reports.remove(0) } else { Value::from(reports) };
-    let text = serde_json::to_string_pretty(&all)
-        .map_err(|e| Error::internal("the report cannot be written").caused_by(e))?;
-    println!("{text}");
+    let is_ours = names::of_model(model, &args.segment, &args.output)?;
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        // It will be made.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(unreadable(folder, e)),
+    };
+    for entry in entries {
+        let name = entry.map_err(|e| unreadable(folder, e))?.file_name();
+        let name = name.to_string_lossy();
+        if is_ours(&name) {
+            return Err(Error::new(
+                ErrorKind::InvalidRequest,
+                format!(
+                    "{} holds {name} already; give another folder by --out, or --overwrite to replace it",
+                    folder.display()
+                ),
+            )
+            .with("path", folder.join(&*name).to_string_lossy()));
+        }
+    }
     Ok(())
 }
 
-/// The memory of this machine or container, less what the program itself takes.
-pub(super) fn account() -> Account {
-    let limit = memory::limit();
-    Account::new(memory::usual_inputs(limit), limit.map(|bytes| memory::usual_work(bytes, 0, 0)))
+fn unreadable(folder: &Path, e: std::io::Error) -> Error {
+    let message = format!("the folder {} cannot be read: {}", folder.display(), e.kind());
+    Error::new(ErrorKind::Io, message).caused_by(e)
 }
 
-/// A progress bar on a terminal; nothing where standard error is none.
-struct Bar {
-    bar: ProgressBar,
-    stop: CancellationToken,
+/// Writes each outcome to the folder as it is made.
+struct ToFolder {
+    to: Destination,
+    model: String,
+    request_id: String,
+    allowance: Arc<Allowance>,
+    bars: Arc<Bars>,
 }
 
-impl Bar {
-    fn new(stop: CancellationToken) -> Self {
-        let bar = ProgressBar::new(0);
-        if let Ok(style) =
-            ProgressStyle::with_template("{msg:<12} [{bar:32}] {pos}/{len} {elapsed}")
-        {
-            bar.set_style(style);
+#[async_trait]
+impl Deliver for ToFolder {
+    async fn deliver(&self, mut outcome: InputOutcome) -> Result<InputOutcome> {
+        self.bars.advance(Stage::Store, 0, 1);
+        Sink::folders().store(&mut outcome.artifacts, &self.to, &self.allowance).await?;
+        self.bars.advance(Stage::Store, 1, 1);
+        let output = |a: &Artifact| json!({"kind": a.kind, "mediaType": a.media_type, "bytes": a.size, "uri": a.uri});
+        let outputs: Vec<Value> = outcome.artifacts.iter().map(output).collect();
+        outcome.artifacts.iter_mut().for_each(Artifact::release);
+        let report = &mut outcome.report;
+        report.insert("requestId".to_owned(), json!(self.request_id));
+        report.insert("model".to_owned(), json!(self.model));
+        report.insert("outputs".to_owned(), Value::from(outputs));
+        Ok(outcome)
+    }
+}
+
+/// The reports as they are printed.
+fn text(mut reports: Vec<Map<String, Value>>, format: Format) -> Result<String> {
+    match format {
+        Format::Table => {
+            let width = console::width();
+            let tables: Vec<String> =
+                reports.iter().map(|report| table::result(report, width)).collect();
+            Ok(tables.join("\n\n"))
         }
-        bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar, stop }
-    }
-
-    fn say(&self, what: &'static str) {
-        self.bar.set_message(what);
-    }
-
-    fn finish(&self) {
-        self.bar.finish_and_clear();
+        Format::Json => {
+            // A list where each of several volumes was segmented.
+            let all = match &reports[..] {
+                [_] => Value::Object(reports.remove(0)),
+                _ => reports.into_iter().map(Value::Object).collect(),
+            };
+            serde_json::to_string_pretty(&all)
+                .map_err(|e| Error::internal("the report cannot be written").caused_by(e))
+        }
     }
 }
 
-impl Progress for Bar {
-    fn advance(&self, stage: Stage, done: usize, total: usize) {
-        self.bar.set_message(stage.name());
-        self.bar.set_length(total as u64);
-        self.bar.set_position(done as u64);
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.stop.is_cancelled()
-    }
+/// The memory that the flags allow, or that of this machine or container less what the program itself takes.
+pub(super) fn account(args: &MemoryArgs) -> Account {
+    let limit = memory::limit();
+    let set = |bytes: Option<usize>| bytes.map(|bytes| bytes as u64);
+    let inputs = set(args.max_input).unwrap_or_else(|| memory::usual_inputs(limit));
+    let usual = limit.map(|bytes| memory::usual_work(bytes, 0, 0));
+    Account::new(inputs, set(args.work_memory).or(usual))
 }

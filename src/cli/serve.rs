@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use super::clients;
 use super::runtime;
 use crate::aws::{CallStats, Patience, S3, S3Operation};
-use crate::config::{self, EndpointUrl, ModelSettings, ServeArgs, ServeSettings};
+use crate::config::{ModelSettings, ServeArgs, ServeSettings};
 use crate::error::{Error, Result};
 use crate::memory::{self, Account, Pool, parachute};
 use crate::pipeline::browse::Browser;
@@ -150,7 +150,7 @@ async fn build_service(settings: &ServeSettings) -> Result<Service> {
     let broken = options.broken.clone();
     let (registry, locations) = registry(settings, options, &account.work)?;
     let registry = Arc::new(registry);
-    let clients = aws_settings(&settings.aws);
+    let clients = clients::settings(&settings.aws);
     let config = aws::sdk_config(&clients).await?;
     let ahi = AhiClient::new(
         aws::ahi_client(&config, &clients),
@@ -263,15 +263,4 @@ fn samples(ahi: &AhiClient, s3: &S3, archives: &DicomWeb) -> Vec<CallSample> {
     let of_archives = DicomWebOperation::ALL
         .map(|o| sample(AwsService::DicomWeb, o.name(), archives.stats().operation(o)));
     of_ahi.into_iter().chain(of_s3).chain(of_archives).collect()
-}
-
-fn aws_settings(settings: &config::AwsSettings) -> aws::AwsSettings {
-    let url = |endpoint: &Option<EndpointUrl>| endpoint.as_ref().map(|e| e.as_str().to_owned());
-    aws::AwsSettings {
-        region: settings.region.clone(),
-        ahi_endpoint: url(&settings.ahi.endpoint),
-        s3_endpoint: url(&settings.s3.endpoint),
-        s3_path_style: settings.s3.path_style,
-        ..aws::AwsSettings::default()
-    }
 }

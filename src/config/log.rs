@@ -6,9 +6,10 @@ use clap::{Args, ValueEnum};
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Logs")]
 pub struct LogArgs {
-    /// error, warn, info, debug or trace, or a filter such as `info,ahi_inference::source=debug`
-    #[arg(long, env = "LOG_LEVEL", default_value = "info", value_name = "FILTER", global = true)]
-    pub log_level: String,
+    /// error, warn, info, debug or trace, or a filter such as `info,ahi_inference::source=debug` [default: info;
+    /// warn for commands that draw their progress on a terminal]
+    #[arg(long, env = "LOG_LEVEL", value_name = "FILTER", global = true)]
+    pub log_level: Option<String>,
     /// How log lines look
     #[arg(
         long,

@@ -13,6 +13,7 @@ mod connections;
 mod endpoint;
 mod environment;
 mod log;
+mod memory;
 mod parse;
 mod policy;
 mod results;
@@ -28,6 +29,7 @@ pub use connections::{ConnectionArgs, ConnectionSettings, PROBE_CONNECTIONS, Pac
 pub use endpoint::EndpointUrl;
 pub use environment::refuse_unknown_variables;
 pub use log::{LogArgs, LogFormat};
+pub use memory::MemoryArgs;
 pub(crate) use parse::seconds;
 pub use policy::PolicyArgs;
 pub use results::ResultArgs;

@@ -10,8 +10,8 @@ use clap::{ArgAction, Args};
 use super::parse::{bounded, seconds};
 use super::{
     AccessArgs, AccessSettings, AwsArgs, AwsSettings, ComputeArgs, ComputeSettings, ConnectionArgs,
-    ConnectionSettings, PolicyArgs, ResultArgs, StoreArgs, StoreSettings, UiArgs, UiSettings, ui,
-    wrong,
+    ConnectionSettings, MemoryArgs, PolicyArgs, ResultArgs, StoreArgs, StoreSettings, UiArgs,
+    UiSettings, ui, wrong,
 };
 use crate::archive::Archive;
 use crate::error::Result;
@@ -40,17 +40,9 @@ pub struct ServeArgs {
     #[arg(long, env = "MAX_INLINE_BYTES", default_value = "5500000", value_name = "BYTES",
           value_parser = bounded::<0, { 1 << 30 }>)]
     pub max_inline: usize,
-    /// Most that images from bodies, archives and S3 may hold after decompression, those of one
-    /// request and of all at once [default: a tenth of the memory, and at most 4 GiB]
-    #[arg(long, env = "MAX_INPUT_BYTES", value_name = "BYTES",
-          value_parser = bounded::<1024, { 1 << 40 }>)]
-    pub max_input: Option<usize>,
-    /// Memory for models and for the volumes, windows and results of all requests; a request that
-    /// needs more is refused, one that has to wait for others does [default: what bodies, inputs and
-    /// the program leave of the container's or machine's memory]
-    #[arg(long, env = "WORK_MEMORY_BYTES", value_name = "BYTES",
-          value_parser = bounded::<1_048_576, { 1 << 50 }>)]
-    pub work_memory: Option<usize>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub memory: MemoryArgs,
     /// Inputs that one request may list
     #[arg(long, env = "MAX_INPUTS_PER_REQUEST", default_value = "64", value_name = "N",
           value_parser = bounded::<1, MOST_INPUTS>)]
@@ -244,9 +236,10 @@ impl ServeArgs {
         let max_concurrent =
             self.max_concurrent.unwrap_or_else(|| usual_concurrency(compute.threads, memory));
         let max_body = self.max_body.unwrap_or_else(|| usual_body(memory));
-        let inputs = self.max_input.map_or_else(|| memory::usual_inputs(memory), |n| n as u64);
+        let inputs =
+            self.memory.max_input.map_or_else(|| memory::usual_inputs(memory), |n| n as u64);
         let usual = memory.map(|limit| memory::usual_work(limit, max_body as u64, inputs));
-        let work = self.work_memory.map(|bytes| bytes as u64).or(usual);
+        let work = self.memory.work_memory.map(|bytes| bytes as u64).or(usual);
         let models = if self.multi_model {
             let set = self.memory_budget_bytes.map(|bytes| bytes as u64);
             let budget = set.or_else(|| work.map(|work| usual_budget(work, max_concurrent)));

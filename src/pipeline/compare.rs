@@ -15,11 +15,9 @@ use super::{Given, Job, Loaded, acquire, frames, images, plan_all};
 use crate::cpu;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inference::{Network, NetworkShape, Share, standard_layout};
-use crate::policy::VolumeChoice;
 use crate::postprocess::{Segmentation, Segmenter};
 use crate::progress::Progress;
 use crate::registry::{Lease, Model};
-use crate::source::ImageSource;
 use crate::transforms::Image;
 
 /// Compares the results of `job`'s model and of `candidate`, which is of the same package, on one input.
@@ -31,12 +29,11 @@ use crate::transforms::Image;
 /// # Errors
 /// Those of a request; [`ErrorKind::InvalidRequest`] where the series holds several volumes and none is named.
 pub async fn compare(
-    source: &dyn ImageSource,
-    volume: Option<VolumeChoice>,
+    given: Given<'_>,
     job: Job,
     candidate: Lease<Model>,
 ) -> Result<Map<String, Value>> {
-    let given = [Given { name: None, sources: vec![source], volume }];
+    let given = [given];
     let described = images::described(&given, &job.model).await?;
     let ordered = images::in_order(described, &job.model)?;
     let mut volumes = plan_all(ordered, &job).await?;

@@ -86,6 +86,7 @@ pub fn segment(
     timings.add("network", windows.network_seconds);
     progress.advance(Stage::Postprocess, 0, 1);
     let started = std::time::Instant::now();
+    progress.advance(Stage::Postprocess, 0, 1);
     let segmentation = sink.segmenter.finish()?;
     progress.advance(Stage::Postprocess, 1, 1);
     timings.add(Stage::Postprocess.name(), sink.seconds + started.elapsed().as_secs_f64());

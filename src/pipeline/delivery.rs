@@ -12,13 +12,15 @@ use crate::aws::Allowance;
 use crate::error::Result;
 use crate::progress::{Progress, Stage};
 use crate::request::InputOutcome;
-use crate::sink::Sink;
 use crate::sink::dicomweb::DicomWeb;
+use crate::sink::{Destination, Sink};
 
 /// Where the outputs of an input go.
 pub(super) struct Destinations<'a> {
     /// Into S3 or a folder.
     pub uri: Option<&'a str>,
+    /// The folder of the request there: names of outputs are its own within one request alone.
+    pub folder: &'a str,
     /// Into an archive.
     pub plan: store::Plan,
 }
@@ -72,7 +74,8 @@ impl Delivery<'_> {
     /// are safe whatever the archive says.
     async fn bring(&self, outcome: &mut InputOutcome) -> Result<bool> {
         if let Some(uri) = self.to.uri {
-            let stored = self.sink.store(&mut outcome.artifacts, uri, self.allowance).await;
+            let to = Destination::parse(uri)?.below(self.to.folder)?;
+            let stored = self.sink.store(&mut outcome.artifacts, &to, self.allowance).await;
             // Also where one of several failed: the others are there.
             self.record.stored(&outcome.artifacts);
             stored?;

@@ -15,6 +15,7 @@ mod holding;
 mod identity;
 mod images;
 mod kinds;
+pub mod names;
 mod on_slices;
 pub mod outputs;
 mod pictures;
@@ -22,6 +23,7 @@ mod placing;
 mod report;
 mod segments;
 mod service;
+pub mod sources;
 mod store;
 mod suited;
 pub mod timings;
@@ -50,6 +52,7 @@ use crate::source::{ImageSource, Origin};
 use crate::volume::{self, Plan, Volume};
 use crate::writers::dicom::Identity;
 use frames::FrameStats;
+use names::Names;
 use outputs::Finished;
 use timings::Timings;
 
@@ -105,8 +108,8 @@ pub struct Job {
     pub fresh_uids: bool,
     /// How series that are not clean stacks are treated.
     pub policy: Policy,
-    /// For names of outputs: that of the request, with the input's number where it has several.
-    pub request_id: String,
+    /// The input's number in its request, where that has several; for names of outputs.
+    pub input: Option<usize>,
     /// Told of progress, asked about cancellation.
     pub progress: Arc<dyn Progress>,
     /// What the memory is charged to.
@@ -129,7 +132,7 @@ impl Job {
             encoding: FrameEncoding::default(),
             fresh_uids: false,
             policy: Policy::default(),
-            request_id: String::new(),
+            input: None,
             progress: Arc::new(Silent),
             account: Account::unbounded(),
             places: Arc::new(()),
@@ -377,6 +380,12 @@ impl Work {
         let mut computed = compute::segment(model, volumes, plan, &mut self.timings, progress)?;
         progress.check()?;
         chosen::restrict(&mut computed.segmentation, &model.segments, &self.segments);
+        let names = Names::new(
+            names::labels(&self.segments),
+            &model.name,
+            self.job.input,
+            plan.volume.as_ref().map(|volume| volume.number),
+        );
         let finished = Finished {
             model,
             series,
@@ -386,7 +395,7 @@ impl Work {
             physical: &computed.physical,
             identity: &self.identity(&described),
             encoding: self.job.encoding,
-            request_id: &self.job.request_id,
+            names: &names,
         };
         self.holding.keep(self.need.result);
         progress.advance(Stage::Write, 0, 1);

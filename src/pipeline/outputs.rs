@@ -4,6 +4,7 @@ use dicom_dictionary_std::uids;
 use ndarray::{Array4, ArrayView3, Axis, CowArray, Ix3, Ix4, s};
 use serde_json::{Value, json};
 
+use super::names::Names;
 use super::on_slices::{Described, OnSlices, RtStructWriter, SegWriter, source_slices};
 use super::pictures::{Pictured, Pictures, Wanted};
 use super::segments;
@@ -52,8 +53,8 @@ pub struct Finished<'a> {
     pub identity: &'a Identity,
     /// How frames of type LABELMAP are encoded.
     pub encoding: FrameEncoding,
-    /// For names of files.
-    pub request_id: &'a str,
+    /// What files are called.
+    pub names: &'a Names,
 }
 
 impl Finished<'_> {
@@ -74,14 +75,12 @@ impl Finished<'_> {
                 OutputKind::DicomSeg | OutputKind::DicomSegLabelmap => {
                     let own = segmentations.iter_mut().find(|(of, _)| *of == kind);
                     let objects = own.map(|(_, objects)| std::mem::take(objects));
-                    artifacts.extend(made(objects)?.into_iter().map(|object| {
-                        self.artifact(kind, &object.summary.sop_instance_uid, object.bytes)
-                    }));
+                    artifacts.extend(self.parts(kind, made(objects)?));
                 }
                 OutputKind::DicomSr => {
                     let report = self.sr(made(segmentation.as_ref())?, &statistics)?;
                     warnings.extend(report.warnings);
-                    artifacts.push(self.artifact(kind, &report.sop_instance_uid, report.bytes));
+                    artifacts.push(self.artifact(kind, report.bytes));
                 }
                 OutputKind::Nifti => artifacts.push(self.nifti(&mut warnings)?),
                 OutputKind::NiftiImage => artifacts.push(self.nifti_image(&mut warnings)?),
@@ -90,15 +89,15 @@ impl Finished<'_> {
                 }
                 OutputKind::Preview => {
                     let picture = made(pictures.picture.as_ref())?;
-                    artifacts.push(self.artifact(kind, &self.volume_name(), picture.png()?));
+                    artifacts.push(self.artifact(kind, picture.png()?));
                 }
                 OutputKind::Stl => {
                     let mesh = made(pictures.meshes.stl.take())?;
-                    artifacts.push(self.artifact(kind, &self.volume_name(), mesh));
+                    artifacts.push(self.artifact(kind, mesh));
                 }
                 OutputKind::Glb => {
                     let mesh = made(pictures.meshes.glb.take())?;
-                    artifacts.push(self.artifact(kind, &self.volume_name(), mesh));
+                    artifacts.push(self.artifact(kind, mesh));
                 }
                 OutputKind::RtStruct => artifacts.push(self.rtstruct(&mut warnings)?),
             }
@@ -226,7 +225,7 @@ impl Finished<'_> {
         }
         let object = self.on_slices(RtStructWriter { of: self.described(), options: &options })?;
         tell(warnings, object.summary.warnings);
-        Ok(self.artifact(OutputKind::RtStruct, &object.summary.sop_instance_uid, object.bytes))
+        Ok(self.artifact(OutputKind::RtStruct, object.bytes))
     }
 
     /// What all objects that refer to slices say of the segmentation.
@@ -295,23 +294,14 @@ impl Finished<'_> {
             }
         };
         tell(warnings, widened(&file));
-        Ok(self.artifact(OutputKind::Nifti, &self.volume_name(), file.bytes))
+        Ok(self.artifact(OutputKind::Nifti, file.bytes))
     }
 
     /// The source's values, on the grid of the label map.
     fn nifti_image(&self, warnings: &mut Vec<String>) -> Result<Artifact> {
         let file = nifti::write_image(self.physical, &self.plan.geometry.affine.0)?;
         tell(warnings, widened(&file));
-        // Beside the label map, whose name is the volume's.
-        let name = format!("{}-image", self.volume_name());
-        Ok(self.artifact(OutputKind::NiftiImage, &name, file.bytes))
-    }
-
-    /// What files that are no DICOM objects are called: one series may hold several volumes.
-    fn volume_name(&self) -> String {
-        let volume =
-            self.plan.volume.as_ref().map_or(String::new(), |v| format!("-volume{}", v.number));
-        format!("{}{volume}", self.series.series_instance_uid)
+        Ok(self.artifact(OutputKind::NiftiImage, file.bytes))
     }
 
     /// The pictures and meshes that `kinds` need.
@@ -359,14 +349,20 @@ impl Finished<'_> {
             algorithm: &self.model.algorithm,
             identity: self.identity,
         })?;
-        let kind = OutputKind::SecondaryCapture;
-        Ok(self.artifact(kind, &capture.sop_instance_uid, capture.bytes))
+        Ok(self.artifact(OutputKind::SecondaryCapture, capture.bytes))
     }
 
-    /// An output whose file is called `name`, after the request and before its extension.
-    fn artifact(&self, kind: OutputKind, name: &str, bytes: Vec<u8>) -> Artifact {
-        let file_name = format!("{}-{name}.{}", self.request_id, kind.extension());
-        Artifact::new(kind, file_name, bytes.into())
+    /// An output of one file.
+    fn artifact(&self, kind: OutputKind, bytes: Vec<u8>) -> Artifact {
+        Artifact::new(kind, self.names.file(kind), bytes.into())
+    }
+
+    /// The objects of a segmentation, each in a file of its own.
+    fn parts(&self, kind: OutputKind, objects: Vec<Seg>) -> impl Iterator<Item = Artifact> {
+        let of = objects.len();
+        objects.into_iter().zip(1..).map(move |(object, part)| {
+            Artifact::new(kind, self.names.part(kind, part, of), object.bytes.into())
+        })
     }
 }
 

@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::audit::Record;
 use super::delivery::{Delivery, Destinations};
 use super::{
-    Given, Held, Invoke, Job, PATIENCE, Places, access, chosen, images, kinds, run_images, store,
+    Given, Held, Invoke, Job, PATIENCE, Places, access, chosen, images, kinds, run_images, sources,
+    store,
 };
 use crate::archive::Archive;
 use crate::aws::Allowance;
@@ -25,9 +26,7 @@ use crate::registry::{Lease, Model, Registry};
 use crate::request::{InferenceRequest, Input, InputOutcome, Outcome};
 use crate::sink::Sink;
 use crate::sink::dicomweb::DicomWeb;
-use crate::source::ImageSource;
-use crate::source::ahi::{AhiClient, AhiSource, ImageSetId};
-use crate::source::dicom_objects::DicomSeries;
+use crate::source::ahi::AhiClient;
 use crate::source::s3::{Location, S3Input};
 use crate::telemetry::Metrics;
 
@@ -112,11 +111,8 @@ impl Invoke for Service {
                 },
                 fresh_uids: self.fresh_uids,
                 policy: request.policy.or(model.policy).or(self.policy).decided(),
-                request_id: match request.inputs.len() {
-                    1 => request.request_id.clone(),
-                    // Two inputs may be of one series.
-                    _ => format!("{}-{}", request.request_id, index + 1),
-                },
+                // Two inputs may be of one series.
+                input: several.then_some(index + 1),
                 account: self.account.clone(),
                 places: places.clone(),
                 patience: (index > 0).then_some(PATIENCE),
@@ -131,6 +127,7 @@ impl Invoke for Service {
             };
             let to = Destinations {
                 uri: output_uri,
+                folder: &request.request_id,
                 plan: store::plan(&request.store, self.store.as_ref(), input),
             };
             // Waiting for the network ends at once; the CPU part stops at its next window.
@@ -178,43 +175,6 @@ impl Invoke for Service {
 }
 
 impl Service {
-    /// The series that one image may be.
-    async fn sources(
-        &self,
-        input: &Input,
-        allowance: &Arc<Allowance>,
-        places: &Places,
-    ) -> Result<Vec<Box<dyn ImageSource>>> {
-        let s3 = || self.s3_input.within(Arc::clone(allowance), Arc::clone(places));
-        let ahi = self.ahi.within(Arc::clone(allowance));
-        let image_set = |id| -> Result<Box<dyn ImageSource>> {
-            Ok(Box::new(AhiSource::new(ahi.clone(), id, None)?))
-        };
-        match input {
-            Input::ImageSet { datastore_id, image_set_id, version_id } => {
-                let id = ImageSetId::new(datastore_id, image_set_id)?;
-                let source = AhiSource::new(ahi.clone(), id, version_id.as_deref())?;
-                Ok(vec![Box::new(source)])
-            }
-            Input::Study { datastore_id, study_instance_uid, series_instance_uid } => {
-                let series = series_instance_uid.as_deref();
-                let sets = ahi.study(datastore_id, study_instance_uid, series).await?;
-                sets.into_iter().map(image_set).collect()
-            }
-            Input::S3 { uri, series_instance_uid } => {
-                // Its value is not repeated: keys in S3 are often names of patients.
-                let named = |e: Error| e.context("s3Uri").with("field", "s3Uri");
-                let location = Location::parse(uri)?;
-                let series = s3().series(&location).await.map_err(named)?;
-                wanted(series, series_instance_uid.as_deref()).map_err(named)
-            }
-            Input::Body(bytes) => wanted(s3().series_in(bytes.clone()).await?, None),
-            Input::Images(_) | Input::Volume { .. } => {
-                Err(Error::internal("an image that is not a place"))
-            }
-        }
-    }
-
     async fn input(
         &self,
         input: &Input,
@@ -237,7 +197,9 @@ impl Service {
         for (name, image) in wanted {
             let (place, volume) = place(image);
             volumes.push(volume);
-            found.push((name, self.sources(place, allowance, &job.places).await?));
+            let sources =
+                sources::find(&self.ahi, &self.s3_input, place, allowance, &job.places).await?;
+            found.push((name, sources));
         }
         let reading = record.reading(&found);
         let given: Vec<Given> = found
@@ -271,21 +233,6 @@ fn place(input: &Input) -> (&Input, Option<&VolumeChoice>) {
         Input::Volume { choice, of } => (of, Some(choice)),
         place => (place, None),
     }
-}
-
-/// The series of a UID, or all of them.
-fn wanted(series: Vec<DicomSeries>, uid: Option<&str>) -> Result<Vec<Box<dyn ImageSource>>> {
-    let meant = |one: &DicomSeries| uid.is_none_or(|uid| one.uid() == uid);
-    let (chosen, others): (Vec<_>, Vec<_>) = series.into_iter().partition(meant);
-    if chosen.is_empty() {
-        let there: Vec<&str> = others.iter().map(DicomSeries::uid).collect();
-        return Err(Error::new(
-            ErrorKind::NotFound,
-            format!("there is no series of that seriesInstanceUID; there are {}", there.join(", ")),
-        )
-        .with("series", there));
-    }
-    Ok(chosen.into_iter().map(|series| Box::new(series) as Box<dyn ImageSource>).collect())
 }
 
 /// The result of an input that failed, among others that did not.

@@ -62,6 +62,18 @@ impl Destination {
         }
         Ok(Self::Folder(PathBuf::from(path)))
     }
+
+    /// The folder `name` below this place.
+    ///
+    /// # Errors
+    /// `Internal` where that is no plain name.
+    pub fn below(self, name: &str) -> Result<Self> {
+        check_plain(name)?;
+        Ok(match self {
+            Self::S3 { bucket, prefix } => Self::S3 { bucket, prefix: joined(&prefix, name) },
+            Self::Folder(folder) => Self::Folder(folder.join(name)),
+        })
+    }
 }
 
 /// Writes outputs.
@@ -81,24 +93,23 @@ impl Sink {
         Self { objects: None }
     }
 
-    /// Writes outputs below `output_uri` under their file names, side by side, and notes in each where
+    /// Writes outputs to `destination` under their file names, side by side, and notes in each where
     /// it is. Attempts beyond the first of each are taken from `allowance`.
     ///
     /// # Errors
     /// That of the first output that cannot be written, once the others are; with more than one, it
-    /// names the kinds that are stored and those that are not. `InvalidRequest` for a URI that
-    /// [`Destination::parse`] refuses or a bucket of another region; `NotFound` for a bucket that is not
+    /// names the kinds that are stored and those that are not. `InvalidRequest` for a bucket of another
+    /// region; `NotFound` for a bucket that is not
     /// there; `AccessDenied`, `Credentials`, `Throttled`, `Upstream` from S3; `Io` from the file
     /// system; `Configuration` if S3 is needed and missing.
     pub async fn store(
         &self,
         artifacts: &mut [Artifact],
-        output_uri: &str,
+        destination: &Destination,
         allowance: &Allowance,
     ) -> Result<()> {
-        let destination = Destination::parse(output_uri)?;
         allowance.expect(artifacts.len());
-        let writes = artifacts.iter().map(|one| self.write(one, &destination, allowance));
+        let writes = artifacts.iter().map(|one| self.write(one, destination, allowance));
         let written = futures::future::join_all(writes).await;
         let mut failed = None;
         for (artifact, written) in artifacts.iter_mut().zip(written) {
@@ -120,13 +131,10 @@ impl Sink {
         allowance: &Allowance,
     ) -> Result<String> {
         let name = artifact.file_name.as_str();
-        if name.is_empty() || name.contains(['/', '\\']) || check_names(name).is_err() {
-            return Err(Error::internal("an output's file name is not a plain name"));
-        }
+        check_plain(name)?;
         match destination {
             Destination::S3 { bucket, prefix } => {
-                let key =
-                    if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
+                let key = joined(prefix, name);
                 let objects = self.objects.as_ref().ok_or_else(|| {
                     let what = "no S3 client is set up to write outputs with";
                     Error::new(ErrorKind::Configuration, what)
@@ -187,6 +195,18 @@ fn check_names(path: &str) -> Result<()> {
     Ok(())
 }
 
+/// A name of our own making, which holds no path.
+fn check_plain(name: &str) -> Result<()> {
+    if name.is_empty() || name.contains(['/', '\\']) || check_names(name).is_err() {
+        return Err(Error::internal("the name of an output or its folder is not a plain name"));
+    }
+    Ok(())
+}
+
+fn joined(prefix: &str, name: &str) -> String {
+    if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") }
+}
+
 fn invalid(why: &str) -> Error {
     Error::new(ErrorKind::InvalidRequest, format!("the output URI cannot be used: {why}"))
         .with("field", "outputS3Uri")
@@ -199,7 +219,7 @@ mod tests {
 
     async fn store(artifact: &mut Artifact, uri: &str) -> Result<()> {
         let artifacts = std::slice::from_mut(artifact);
-        Sink::folders().store(artifacts, uri, &Allowance::default()).await
+        Sink::folders().store(artifacts, &Destination::parse(uri)?, &Allowance::default()).await
     }
 
     fn artifact(name: &str) -> Artifact {
@@ -218,6 +238,23 @@ mod tests {
         let folder = |p: &str| Destination::Folder(PathBuf::from(p));
         assert_eq!(Destination::parse("file:///out/a").unwrap(), folder("/out/a"));
         assert_eq!(Destination::parse("out/a").unwrap(), folder("out/a"));
+    }
+
+    #[test]
+    fn a_request_has_a_folder_of_its_own() {
+        let below = |uri: &str, name: &str| Destination::parse(uri).unwrap().below(name);
+        assert_eq!(
+            below("s3://bucket/a/", "r-1").unwrap(),
+            Destination::parse("s3://bucket/a/r-1").unwrap()
+        );
+        assert_eq!(
+            below("s3://bucket", "r").unwrap(),
+            Destination::parse("s3://bucket/r").unwrap()
+        );
+        assert_eq!(below("file:///", "r").unwrap(), Destination::Folder(PathBuf::from("/r")));
+        for name in ["", "..", "a/b", "a\\b", "a\nb"] {
+            assert_eq!(below("out", name).unwrap_err().kind(), ErrorKind::Internal, "{name:?}");
+        }
     }
 
     #[test]

@@ -206,6 +206,24 @@ impl DicomSeries {
     }
 }
 
+/// Those of `series` that have this SeriesInstanceUID, or all of them.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] where there is none, with the UIDs there are.
+pub fn of_uid(series: Vec<DicomSeries>, uid: Option<&str>) -> Result<Vec<DicomSeries>> {
+    let meant = |one: &DicomSeries| uid.is_none_or(|uid| one.uid() == uid);
+    let (chosen, others): (Vec<_>, Vec<_>) = series.into_iter().partition(meant);
+    if chosen.is_empty() {
+        let there: Vec<&str> = others.iter().map(DicomSeries::uid).collect();
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!("there is no series of that seriesInstanceUID; there are {}", there.join(", ")),
+        )
+        .with("series", there));
+    }
+    Ok(chosen)
+}
+
 #[async_trait]
 impl ImageSource for DicomSeries {
     async fn series(&self) -> Result<Series> {

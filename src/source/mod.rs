@@ -6,6 +6,8 @@ pub mod archive;
 pub mod aws;
 pub mod dicom_files;
 pub mod dicom_objects;
+pub mod local;
+mod packed;
 pub mod s3;
 
 pub use crate::aws::limiter;

@@ -1,6 +1,6 @@
 //! Logging and metrics.
 //!
-//! Lines go to standard error: JSON in a container, text on a terminal. Every line written while a
+//! Lines go to standard error, by way of whoever draws there, too: JSON in a container, text on a terminal. Every line written while a
 //! request is worked on carries that request's identifiers through its span. Lines below the level
 //! `info` are taken from this crate alone: the AWS clients write whole answers at `trace`, and the
 //! metadata of an image set holds a patient's name. Lines of the target [`AUDIT`] are always written.
@@ -10,7 +10,7 @@ pub mod metrics;
 mod namer;
 
 use std::any::Any;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::panic::PanicHookInfo;
 
 use tracing::{Level, Metadata};
@@ -27,19 +27,20 @@ use crate::error::{Error, ErrorKind, Result};
 /// Target of the audit's lines, which are written whatever the log's level is.
 pub const AUDIT: &str = "audit";
 
-/// Starts logging for the whole process, and sends panics to the log.
+/// Starts logging for the whole process, from the level `usual` on where nothing else is said, each line to a writer that `lines` makes for it, and sends panics to the
+/// log.
 ///
 /// # Errors
 /// [`ErrorKind::Configuration`] where the filter is malformed or logging was started before.
-pub fn init(args: &LogArgs) -> Result<()> {
-    let filter = EnvFilter::try_new(&args.log_level).map_err(|e| {
+pub fn init(args: &LogArgs, usual: &str, lines: fn() -> Box<dyn Write>) -> Result<()> {
+    let filter = EnvFilter::try_new(args.log_level.as_deref().unwrap_or(usual)).map_err(|e| {
         Error::new(ErrorKind::Configuration, format!("--log-level: not a filter: {e}"))
     })?;
     let filter = filter.and(filter_fn(may_be_logged));
     let audit = filter_fn(|metadata| metadata.target() == AUDIT);
     let filter = filter.or(audit.with_max_level_hint(LevelFilter::INFO));
     let terminal = std::io::stderr().is_terminal();
-    let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
+    let layer = fmt::layer().with_writer(lines).with_ansi(terminal);
     let layer = if args.log_format.is_json(terminal) {
         layer.json().flatten_event(true).with_span_list(false).with_filter(filter).boxed()
     } else {

@@ -122,7 +122,8 @@ def read(path):
 @cache
 def pages():
     """Every page, by its path in the checkout."""
-    paths = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "docker/README.md"]
+    paths = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "docker/README.md",
+             ROOT / "notebooks/README.md"]
     return {str(path.relative_to(ROOT)): read(path) for path in sorted(paths)}
 
 

@@ -62,7 +62,9 @@ def made(result, bucket):
     files = {}
     for output in result["outputs"]:
         if output["mediaType"] == "application/dicom":
-            data = (bucket / "made" / output["fileName"]).read_bytes()
+            path = bucket / output["uri"].removeprefix("s3://results/")
+            assert path.name == output["fileName"] and path.parent.parent == bucket / "made"
+            data = path.read_bytes()
             assert hashlib.sha256(data).hexdigest() == output["sha256"]
             files[pydicom.dcmread(io.BytesIO(data)).SOPInstanceUID] = (output["kind"], data)
     assert [kind for kind, _ in files.values()] == KINDS

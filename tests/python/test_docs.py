@@ -18,7 +18,7 @@ import pages
 from local import BINARY, ENVIRONMENT, ROOT, emulate, get, import_dicom, post, run, serve
 
 OPENAPI = json.loads((ROOT / "src/server/openapi.json").read_text())
-COMMANDS = (("serve",), ("ping",), ("run",), ("bundle", "check"), ("bundle", "compare"), ("fetch",), ("emulate",), ("import",), ("phantom",))
+COMMANDS = (("serve",), ("ping",), ("run",), ("models",), ("man",), ("bundle", "check"), ("bundle", "compare"), ("fetch",), ("emulate",), ("import",), ("phantom",))
 
 
 def page(name):
@@ -278,7 +278,7 @@ def mentioned(word):
 @cache
 def everything():
     """The text of all that is no documentation."""
-    folders = [ROOT / folder for folder in ("src", "scripts", "docker", "model", "tests/python")]
+    folders = [ROOT / folder for folder in ("src", "scripts", "docker", "model", "notebooks", "tests/python")]
     files = [
         path for folder in folders for path in folder.rglob("*")
         if path.suffix in (".rs", ".py", ".sh", ".yaml", ".json", ".txt")

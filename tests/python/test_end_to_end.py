@@ -145,9 +145,11 @@ def test_outputs_to_a_folder(phantom, tmp_path):
     assert status == 200, body
     outputs = json.loads(body)["results"][0]["outputs"]
     assert [o["kind"] for o in outputs] == ["dicom-seg", "nifti"]
+    folder = f"{tmp_path}/out/{json.loads(body)['requestId']}"
     for output in outputs:
         assert "data" not in output
         path = output["uri"].removeprefix("file://")
+        assert path == f"{folder}/{output['fileName']}"
         assert hashlib.sha256(open(path, "rb").read()).hexdigest() == output["sha256"]
 
 

@@ -182,7 +182,7 @@ def test_a_secondary_capture_is_the_preview_in_the_study(results, network, tmp_p
     assert {item.ReferencedSOPInstanceUID for item in data.SourceImageSequence} == {s.SOPInstanceUID for s in sources}
     assert (data.ConversionType, data.BurnedInAnnotation) == ("WSD", "NO")
     assert list(data.ImageType) == ["DERIVED", "SECONDARY"]
-    assert result.files["secondary-capture"].name.endswith(f"{data.SOPInstanceUID}.dcm")
+    assert result.files["secondary-capture"].name == "large-small.preview.dcm"
     # The same request again makes the same instance.
     again = Result(result.files["preview"].parents[1] / "dicom", network, tmp_path / "out", ["secondary-capture"])
     assert pydicom.dcmread(again.files["secondary-capture"]).SOPInstanceUID == data.SOPInstanceUID
@@ -262,4 +262,4 @@ def test_kinds_stand_by_themselves(results, network, tmp_path):
     for kind in ("preview", "glb", "stl"):
         alone = Result(whole.files["stl"].parents[1] / "dicom", network, tmp_path / kind, [kind])
         assert alone.files[kind].read_bytes() == whole.files[kind].read_bytes()
-        assert alone.files[kind].name.endswith({"preview": ".png"}.get(kind, f".{kind}"))
+        assert alone.files[kind].name == f"large-small.{'preview.png' if kind == 'preview' else kind}"

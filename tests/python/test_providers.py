@@ -157,13 +157,13 @@ def test_another_file_of_the_network_is_compared_with_the_first(tmp_path):
     run = lambda *arguments: subprocess.run([BINARY, *map(str, arguments)], capture_output=True, env=ENVIRONMENT, text=True)
     assert run("phantom", "--out", tmp_path / "phantom").returncode == 0
     compare = lambda *more: run("bundle", "compare", bundle, tmp_path / "phantom/dicom", *more)
-    report = json.loads(compare("--network", "rounded.onnx", "--json").stdout)
+    report = json.loads(compare("--network", "rounded.onnx").stdout)
     assert 0 < report["largestDifference"] < 1 and 0.999 < report["labelsEqual"] <= 1
     assert report["reference"]["networkSha256"] != report["candidate"]["networkSha256"]
     assert [segment["dice"] > 0.99 for segment in report["segments"]] == [True] * 4
-    same = json.loads(compare("--network", "model.onnx", "--json").stdout)
+    same = json.loads(compare("--network", "model.onnx").stdout)
     assert same["labelsEqual"] == 1 and same["largestDifference"] == 0
-    text = compare("--network", "rounded.onnx").stdout
+    text = compare("--network", "rounded.onnx", "--table").stdout
     assert "labels equal" in text and text.count("Dice") == 4
     for arguments, part in (((), "nothing to compare"), (("--network", "../model.onnx"), "in models/"),
                             (("--network", "absent.onnx"), "is not there")):

@@ -223,7 +223,7 @@ def test_a_request_gives_the_same_instance_again(phantom):
             status, _, answer = post(server.address, body)
             assert status == 200, answer
             [output] = json.loads(answer)["results"][0]["outputs"]
-            assert output["fileName"].endswith(".dcm")
+            assert output["fileName"] == "model-20.rtstruct.dcm"
             content = base64.b64decode(output["data"])
             datasets.append(pydicom.dcmread(pydicom.filebase.DicomBytesIO(content)))
     first, second = datasets

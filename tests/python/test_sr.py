@@ -28,7 +28,7 @@ DERIVATIONS = {
 
 def segment(folder, *flags):
     return subprocess.run(
-        [BINARY, "run", folder / "phantom/dicom", "--model", MODEL, "--out", folder / "out", *flags],
+        [BINARY, "run", folder / "phantom/dicom", "--model", MODEL, "--out", folder / "out", "--overwrite", *flags],
         capture_output=True, text=True, env=ENVIRONMENT,
     )
 

@@ -15,7 +15,8 @@ from local import get
 from streaming import LINES, Endpoints, events, names
 from traffic import ask
 
-STAGES = ["metadata", "memory", "frames", "preprocess", "inference", "postprocess", "write"]
+# Those of a model that has nothing to preprocess.
+STAGES = ["metadata", "memory", "frames", "inference", "postprocess", "write"]
 
 
 @pytest.fixture(scope="module")

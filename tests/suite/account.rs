@@ -22,7 +22,7 @@ fn model() -> Lease<Model> {
 
 fn job(account: &Account, places: &Arc<()>, progress: Arc<dyn Progress>) -> Job {
     Job {
-        request_id: "test".to_owned(),
+        input: None,
         progress,
         account: account.clone(),
         places: places.clone(),

@@ -196,7 +196,7 @@ async fn a_cancelled_request_stops() {
         Lease::unregistered(Model::load("phantom", &bundle, &LoadOptions::default()).unwrap());
     for stage in [Stage::Frames, Stage::Preprocess, Stage::Inference] {
         let job = ahi_inference::pipeline::Job {
-            request_id: "test".to_owned(),
+            input: None,
             progress: Arc::new(StopAt(stage, Mutex::new(false))),
             ..ahi_inference::pipeline::Job::of(model.clone())
         };

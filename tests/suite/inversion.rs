@@ -118,9 +118,14 @@ fn processed(case: &Case, data: Array4<f32>) -> Image {
     image
 }
 
+/// Whether a voxel next to `at` has the value. The size of the network's grid is rounded (`Spacing`), so that up to
+/// half of one of its voxels is missing at an end: what lies there comes back from one voxel further in.
 fn neighbours_have(labels: &Array3<f32>, at: [usize; 3], value: f32) -> bool {
-    let near: [_; 3] =
-        std::array::from_fn(|a| at[a].saturating_sub(1)..(at[a] + 2).min(labels.len_of(Axis(a))));
+    let near: [_; 3] = std::array::from_fn(|a| {
+        let size = labels.len_of(Axis(a));
+        let reach = if at[a] < 2 || at[a] + 2 >= size { 2 } else { 1 };
+        at[a].saturating_sub(reach)..(at[a] + reach + 1).min(size)
+    });
     let [x, y, z] = near;
     labels.slice(ndarray::s![x, y, z]).iter().any(|v| *v == value)
 }

@@ -73,7 +73,7 @@ async fn run_job(
     let source = Changed { files, change, asked: AtomicUsize::new(0), own: Mutex::default() };
     let job = Job {
         outputs: vec![OutputKind::DicomSeg, OutputKind::Nifti],
-        request_id: "test".to_owned(),
+        input: None,
         ..Job::of(Lease::unregistered(
             Model::load("phantom", bundle, &LoadOptions::default()).unwrap(),
         ))

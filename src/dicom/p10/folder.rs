@@ -38,7 +38,8 @@ pub struct Folder {
     pub passed_over: PassedOver,
 }
 
-/// All DICOM files below `dir`, sorted by path, whatever they hold and are called.
+/// All DICOM files below `dir`, sorted by path, whatever they hold and are called; or `dir` itself where that is
+/// one.
 ///
 /// Symbolic links below `dir` are not
 /// followed, so that no file outside it is read and no loop is entered; more than 32 levels or a
@@ -50,6 +51,13 @@ pub fn list_files(dir: &Path) -> Result<Vec<PathBuf>> {
 /// As [`list_files`], counting the others.
 fn list(dir: &Path, passed_over: &mut PassedOver) -> Result<Vec<PathBuf>> {
     let named = |path: &Path, e| io(e).context(path.display());
+    if dir.is_file() {
+        let dicom = begins_as_dicom(dir)?;
+        if !dicom {
+            passed_over.add_no_dicom();
+        }
+        return Ok(if dicom { vec![dir.to_path_buf()] } else { Vec::new() });
+    }
     let mut folders = vec![(dir.to_path_buf(), 0)];
     let mut files = Vec::new();
     let mut entries = 0;

@@ -75,7 +75,8 @@ impl Failure {
             }
             Trouble::Late => {
                 "Your invocation timed out while waiting for a response from container primary; \
-                 asynchronous endpoints wait longer"
+                 InvokeEndpointWithResponseStream waits longer than InvokeEndpoint, and asynchronous \
+                 endpoints wait longest"
                     .to_owned()
             }
             Trouble::TooLarge(limit) => format!(

@@ -2,7 +2,7 @@
 //!
 //! Whoever knows the name of a result may read it, so that nobody can guess one.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, DirEntry, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -112,9 +112,9 @@ impl Results {
         let folder = kept.path(id)?;
         // Names are compared with what is there and never become part of a path. What is being written
         // begins with a dot.
-        let mut files = fs::read_dir(folder).ok()?.flatten();
+        let mut files = files(&folder).into_iter();
         let found = files.find(|file| file.file_name().to_str() == Some(name))?;
-        (!name.starts_with('.') && found.file_type().ok()?.is_file()).then(|| found.path())
+        (!name.starts_with('.')).then(|| found.path())
     }
 
     /// Deletes everything.
@@ -198,14 +198,18 @@ impl Drop for Run {
     }
 }
 
-/// Bytes of the files in a folder.
+/// The files of a run: its outputs are in the folder that its request has in that of the run.
+fn files(folder: &Path) -> Vec<DirEntry> {
+    let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_folder = |entry: &DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+    let requests = entries(folder).filter(is_folder).flat_map(|request| entries(&request.path()));
+    let all = entries(folder).chain(requests);
+    all.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file())).collect()
+}
+
+/// Bytes of the files of a run.
 fn size(folder: &Path) -> u64 {
-    let files = fs::read_dir(folder).into_iter().flatten().flatten();
-    files
-        .filter_map(|file| file.metadata().ok())
-        .filter(|file| file.is_file())
-        .map(|f| f.len())
-        .sum()
+    files(folder).iter().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
 }
 
 #[cfg(test)]
@@ -219,8 +223,8 @@ mod tests {
     /// A run that leaves a file of that many bytes.
     fn made(results: &Arc<Results>, bytes: usize) -> String {
         let run = results.begin().unwrap();
-        fs::create_dir(folder(&run)).unwrap();
-        fs::write(folder(&run).join("a.dcm"), vec![7; bytes]).unwrap();
+        fs::create_dir_all(folder(&run).join("request")).unwrap();
+        fs::write(folder(&run).join("request/a.dcm"), vec![7; bytes]).unwrap();
         run.id().to_owned()
     }
 

@@ -76,7 +76,7 @@ impl Limits {
         Error::new(
             ErrorKind::PayloadTooLarge,
             format!(
-                "the input holds more than {} bytes, the limit of this server (MAX_INPUT_BYTES)",
+                "the input holds more than {} bytes, the limit that MAX_INPUT_BYTES sets",
                 self.bytes
             ),
         )

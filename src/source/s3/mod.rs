@@ -12,15 +12,14 @@ mod object;
 mod reader;
 
 use std::any::Any;
-use std::cell::RefCell;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use tokio_util::sync::CancellationToken;
 
 use super::archive::{self, Format, Limits};
 use super::dicom_objects::{DicomObjects, DicomSeries};
+use super::packed;
 use crate::aws::{Allowance, S3};
 use crate::cpu;
 use crate::error::{Error, ErrorKind, Result};
@@ -168,7 +167,7 @@ impl S3Input {
         let size = object.size;
         self.allowance.expect(usize::try_from(size / BLOCK).unwrap_or(usize::MAX));
         let reader = ObjectReader::new(self.clone(), object, tokio::runtime::Handle::current());
-        self.read_aside(reader, size, format).await
+        packed::series(reader, size, format, self.bounds()).await
     }
 
     /// The series in the bytes of a request: a DICOM file or an archive.
@@ -186,33 +185,16 @@ impl S3Input {
             }
         };
         let size = bytes.len() as u64;
-        self.read_aside(std::io::Cursor::new(bytes), size, format).await
+        packed::series(std::io::Cursor::new(bytes), size, format, self.bounds()).await
     }
 
-    /// Reads a file or an archive of `size` bytes on a thread that may block, which is told once
-    /// nobody waits any more.
-    async fn read_aside(
-        &self,
-        file: impl std::io::Read + std::io::Seek + Send + 'static,
-        size: u64,
-        format: Format,
-    ) -> Result<Vec<DicomSeries>> {
-        // What most archives expand to is there before they are read, so that few wait in the middle.
-        let usual = if format == Format::Dicom { size } else { size.saturating_mul(EXPANDED) };
-        let grant = self.memory.take(usual.min(self.memory.largest())).await?;
-        let (limits, held) = (self.limits, Arc::clone(&self.held));
-        let stopped = CancellationToken::new();
-        let _stop_on_drop = stopped.clone().drop_guard();
-        let span = tracing::Span::current();
-        let work = move || {
-            let _held = held;
-            let read =
-                || read_series(file, size, format, limits, DicomObjects::new(grant), &stopped);
-            span.in_scope(|| cpu::contained(read))
-        };
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|e| Error::internal("reading the input was aborted").caused_by(e))?
+    /// What reading a file or an archive is bound by.
+    fn bounds(&self) -> packed::Bounds {
+        packed::Bounds {
+            limits: self.limits,
+            memory: Arc::clone(&self.memory),
+            held: Arc::clone(&self.held),
+        }
     }
 
     /// Series of all objects below a prefix.
@@ -256,36 +238,6 @@ impl S3Input {
             .await?;
         parsed.charged(grant)?.into_series()
     }
-}
-
-/// How many times its size an archive is taken to expand to, until it is known.
-const EXPANDED: u64 = 2;
-
-/// Parses a DICOM file or each file of an archive.
-fn read_series(
-    file: impl std::io::Read + std::io::Seek,
-    size: u64,
-    format: Format,
-    limits: Limits,
-    mut objects: DicomObjects,
-    stopped: &CancellationToken,
-) -> Result<Vec<DicomSeries>> {
-    let file = std::io::BufReader::with_capacity(1 << 16, file);
-    if format == Format::Dicom {
-        objects.hold(size)?;
-        objects.read(1, file, size)?;
-        return objects.into_series();
-    }
-    let objects = RefCell::new(objects);
-    let mut hold = |bytes| objects.borrow_mut().hold(bytes);
-    let mut take = |number, data: Vec<u8>| {
-        if stopped.is_cancelled() {
-            return Err(Error::new(ErrorKind::Cancelled, "the request was cancelled"));
-        }
-        objects.borrow_mut().add(number, &data)
-    };
-    archive::read_held(file, size, format, limits, &mut hold, &mut take)?;
-    objects.into_inner().into_series()
 }
 
 fn nothing(what: &str) -> Error {

@@ -6,7 +6,7 @@ use ahi_inference::aws::{Allowance, S3, S3Operation};
 use ahi_inference::config::AccessSettings;
 use ahi_inference::error::{Error, ErrorKind};
 use ahi_inference::request::{Artifact, OutputKind};
-use ahi_inference::sink::Sink;
+use ahi_inference::sink::{Destination, Sink};
 use ahi_inference::source::aws::{self, AwsSettings};
 use axum::Router;
 use axum::body::Bytes;
@@ -63,7 +63,7 @@ async fn start() -> (Puts, S3) {
 
 async fn store(artifacts: &mut [Artifact], uri: &str, s3: &S3) -> Result<(), Error> {
     let sink = Sink::new(s3.clone(), &AccessSettings::default());
-    sink.store(artifacts, uri, &Allowance::default()).await
+    sink.store(artifacts, &Destination::parse(uri)?, &Allowance::default()).await
 }
 
 fn artifact() -> Artifact {
@@ -96,7 +96,8 @@ async fn an_output_is_put_with_the_key_and_owner_that_are_set() {
     };
     let mut artifacts = [artifact()];
     let sink = Sink::new(s3, &settings);
-    sink.store(&mut artifacts, "s3://results/a", &Allowance::default()).await.unwrap();
+    let to = Destination::parse("s3://results/a").unwrap();
+    sink.store(&mut artifacts, &to, &Allowance::default()).await.unwrap();
     let headers = &puts.lock().unwrap()[0].1;
     assert_eq!(headers["x-amz-server-side-encryption"], "aws:kms");
     assert_eq!(headers["x-amz-server-side-encryption-aws-kms-key-id"], "alias/results");

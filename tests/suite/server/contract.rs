@@ -57,7 +57,7 @@ async fn answers_carry_the_outputs_and_every_identifier() {
     let output = &results[1]["outputs"][0];
     assert_eq!(output["kind"], "dicom-seg");
     assert_eq!(output["mediaType"], "application/dicom");
-    assert_eq!(output["fileName"], "1.dcm");
+    assert_eq!(output["fileName"], "1.seg.dcm");
     assert_eq!(output["bytes"], SEGMENTATION.len());
     assert_eq!(output["sha256"], format!("{:x}", Sha256::digest(SEGMENTATION)));
     assert_eq!(decoded(output), SEGMENTATION);
@@ -70,15 +70,15 @@ async fn outputs_with_a_uri_are_named_and_not_repeated() {
     let server = Server::ready();
     let answer = server.invoke(json!({"outputS3Uri": "s3://bucket/a"})).await;
     let output = &answer.json()["results"][0]["outputs"][0];
-    assert_eq!(output["uri"], "s3://bucket/a/0.dcm");
+    assert_eq!(output["uri"], "s3://bucket/a/0.seg.dcm");
     assert!(output.get("data").is_none());
 
     let http =
         HttpSettings { output_uri: Some("s3://default/b".to_owned()), ..Setup::default().http };
     let server = Server::start(Setup { http, ..Setup::default() });
     for (options, uri) in [
-        (json!({}), "s3://default/b/0.dcm"),
-        (json!({"outputS3Uri": "s3://bucket/a"}), "s3://bucket/a/0.dcm"),
+        (json!({}), "s3://default/b/0.seg.dcm"),
+        (json!({"outputS3Uri": "s3://bucket/a"}), "s3://bucket/a/0.seg.dcm"),
     ] {
         let json = server.invoke(options).await.json();
         assert_eq!(json["results"][0]["outputs"][0]["uri"], uri);
@@ -99,7 +99,7 @@ async fn outputs_too_large_for_the_answer_are_left_out_aloud() {
     assert!(second.get("data").is_none() && second["omitted"].is_string(), "{second}");
     assert_eq!(second["bytes"], 4000);
     let warning = result["warnings"][0].as_str().unwrap();
-    assert!(warning.contains("0.nii.gz") && warning.contains("outputS3Uri"), "{warning}");
+    assert!(warning.contains("0.labels.nii.gz") && warning.contains("outputS3Uri"), "{warning}");
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn the_segmentation_itself_is_had_by_accept() {
         let answer = server.send(start, &accept(value), bare.as_bytes()).await;
         assert_eq!((answer.status, answer.body.as_slice()), (200, SEGMENTATION));
         assert_eq!(answer.headers["content-type"], "application/dicom");
-        assert!(answer.headers["content-disposition"].contains("0.dcm"));
+        assert!(answer.headers["content-disposition"].contains("0.seg.dcm"));
         assert!(answer.headers.contains_key("x-request-id"));
     }
 
