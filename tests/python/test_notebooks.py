@@ -127,7 +127,8 @@ def test_they_are_stored_without_results(name):
 def assigned(source):
     """The names that a piece of Python assigns, those within expressions aside."""
     targets = [target for node in ast.parse(source).body if isinstance(node, ast.Assign) for target in node.targets]
-    return {node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)}
+    return {node.id for target in targets for node in ast.walk(target)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -135,9 +136,10 @@ def test_the_first_cell_alone_differs_on_aws(name):
     setup, *others = [cell.source for cell in nbformat.read(FOLDER / name, 4).cells if cell.cell_type == "code"]
     here, aws = setup.split("# On AWS:\n")
     aws = "\n".join(line.removeprefix("# ") for line in aws.splitlines())
-    assert assigned(here) - {"cloud"} == assigned(aws)
+    # What only the programs of this machine are started with.
+    assert assigned(here) - {"cloud", "quiet"} == assigned(aws)
     used = {node.id for source in others for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
-    assert not used & {"cloud", "LocalCloud"}
+    assert not used & {"cloud", "quiet", "LocalCloud", "LocalSession"}
 
 
 def test_links_of_notebooks_lead_somewhere():
@@ -269,15 +271,21 @@ def test_local_mode(tmp_path, request):
         pytest.skip(f"{python} is not there (scripts/notebooks.sh --local-mode --prepare makes it)")
     if lacking := missing(python, *needed):
         pytest.skip(f"{python} lacks {', '.join(lacking)} (scripts/notebooks.sh --local-mode --prepare)")
-    compose = shutil.which("docker-compose") or subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0
-    if not compose:
+    if not shutil.which("docker"):
+        pytest.skip("there is no docker command")
+    if not shutil.which("docker-compose") and docker("compose", "version", check=False).returncode != 0:
         pytest.skip("there is no docker compose")
     tag = request.getfixturevalue("image")
-    # With keys, so that those that the SDK hands over are there.
-    book = Executed("5-local-mode.ipynb", tmp_path, python, LOCAL_MODE_IMAGE=tag, AWS_ACCESS_KEY_ID="local",
-                    AWS_SECRET_ACCESS_KEY="local")
+    ours = ("--filter", f"ancestor={tag}", "--filter", "network=sagemaker-local")
+    try:
+        # With keys, so that those that the SDK hands over are there.
+        book = Executed("5-local-mode.ipynb", tmp_path, python, LOCAL_MODE_IMAGE=tag, AWS_ACCESS_KEY_ID="local",
+                        AWS_SECRET_ACCESS_KEY="local")
+        running = docker("ps", "--quiet", *ours)
+    finally:
+        for container in docker("ps", "--all", "--quiet", *ours).split():
+            docker("rm", "--force", container)
+    assert not running
     assert close(rows(book.text("predict")), truth(tmp_path)), book.text("predict")
     [picture] = book.pictures("picture")
     assert grey(picture) > 0.1 and coloured(picture) > 0.02
-    left = docker("ps", "--quiet", "--filter", f"ancestor={tag}", "--filter", "network=sagemaker-local")
-    assert not left, left
