@@ -113,7 +113,13 @@ class Browser:
         raise AssertionError(f"{css} changes all the time")
 
     def picture(self, css):
-        return Image.open(io.BytesIO(self.patiently(lambda: self.one(css).screenshot_as_png))).convert("RGB")
+        """What an element looks like: cut out of the window, since a picture of it alone lays the page out anew."""
+        left, top, right, bottom, scale = self.script(
+            "const {left, top, right, bottom} = document.querySelector(arguments[0]).getBoundingClientRect();"
+            "return [Math.max(left, 0), Math.max(top, 0), Math.min(right, innerWidth), Math.min(bottom, innerHeight),"
+            " devicePixelRatio]", css)
+        window = Image.open(io.BytesIO(self.patiently(self.driver.get_screenshot_as_png))).convert("RGB")
+        return window.crop([round(edge * scale) for edge in (left, top, right, bottom)])
 
     def keep(self, name):
         """Keeps a picture of the window, where somebody wants to look at it."""
