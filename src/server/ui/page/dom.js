@@ -101,7 +101,9 @@ export function show(error) {
     ? error
     : new Failure({ code: "page", message: `The page failed: ${error?.message ?? error}` });
   byId("error-message").textContent = failure.message;
-  const advice = ADVICE[failure.code];
+  // A frame that is not there is no image set that is not there.
+  const lost = failure.code === "not_found" && failure.details.imageFrameId;
+  const advice = ADVICE[lost ? "corrupt_frame" : failure.code];
   byId("error-advice").textContent = advice ?? "";
   byId("error-advice").hidden = !advice;
   const rows = [["Code", failure.code], ["HTTP status", failure.status], ["Request", failure.requestId]];
