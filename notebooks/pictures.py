@@ -67,9 +67,12 @@ def bars(cases, titles, unit):
 
 def three_d(image, labels=None, names=None, window=WINDOW):
     """A widget with the three planes and a 3D view, to be turned and clicked through."""
-    from ipyniivue import NiiVue, SliceType
+    from ipyniivue import MultiplanarType, NiiVue, ShowRender, SliceType
 
-    view = NiiVue(height=480)
+    view = NiiVue(
+        height=560, is_radiological_convention=True, crosshair_width=0.4, multiplanar_layout=MultiplanarType.GRID,
+        multiplanar_show_render=ShowRender.ALWAYS,
+    )
     view.add_volume({"data": image.to_bytes(), "name": "image.nii", "colormap": "gray",
                      "cal_min": window[0], "cal_max": window[1]})
     if labels is not None:
