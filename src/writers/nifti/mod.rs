@@ -134,9 +134,10 @@ fn raw(dims: [usize; 3], voxel_bytes: u64) -> u64 {
     dims.into_iter().fold(voxel_bytes, |bytes, extent| bytes.saturating_mul(extent as u64))
 }
 
-/// The most that `bytes` become by compression: what does not shrink is stored as it is, in blocks.
+/// The most that `bytes` become by compression. Noise is not always recognised as such, and may be written with
+/// codes of up to nine bits a byte, as zlib's own bound (`deflateBound`) has it.
 fn compressed(bytes: u64) -> u64 {
-    bytes.saturating_add(bytes >> 10).saturating_add(4096)
+    bytes.saturating_add(bytes >> 3).saturating_add(bytes >> 6).saturating_add(4096)
 }
 
 /// The lowest and the highest of `values`; 0 where there are none.
