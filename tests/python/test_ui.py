@@ -374,6 +374,7 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(result):
     # After a mouse click browsers show focus only once it has been moved by a key: there and back.
     press(Keys.TAB)
     press(Keys.SHIFT + Keys.TAB)
+    assert result.script("return document.activeElement.matches('.skip')")
     order = []
     for _ in range(120):
         said = result.script(
@@ -386,7 +387,6 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(result):
     names = [name for name, _ in order]
     assert all(visible for _, visible in order), [name for name, visible in order if not visible]
     wanted = ["datastore", "filter", "image-set", "model", "output", "segment", "run", "view", "canvas", "window", "opacity", "shown"]
-    assert names[0] == "skip"
     places = [names.index(name) for name in wanted]
     assert places == sorted(places), names
 
