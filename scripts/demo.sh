@@ -126,7 +126,8 @@ echo "  emulator at $endpoint"
 export AHI_ENDPOINT_URL=$endpoint
 export AWS_ACCESS_KEY_ID=demo AWS_SECRET_ACCESS_KEY=demo AWS_REGION=us-east-1
 server=http://127.0.0.1:$(free_port)
-background server "$binary" serve --ui --host 127.0.0.1 --model "$ROOT/model/ct_phantom" --port "${server##*:}"
+# The page is refused where there are signs of SageMaker.
+background server env -u SAGEMAKER_BIND_TO_PORT "$binary" serve --ui --host 127.0.0.1 --model "$ROOT/model/ct_phantom" --port "${server##*:}"
 wait_until 60 server_answers || die "the server does not answer; see $demo/server.log"
 echo "  server at $server, with a page at $server/ui/ as long as it runs"
 

@@ -85,7 +85,7 @@ pub struct OnnxNetwork {
     pub(super) shape: NetworkShape,
     health: Health,
     /// Shape of the first batch that ran (N, C, X, Y, Z): that of the warm-up.
-    known_good: OnceLock<[usize; 5]>,
+    pub(super) known_good: OnceLock<[usize; 5]>,
 }
 
 impl OnnxNetwork {
@@ -318,6 +318,11 @@ impl Network for OnnxNetwork {
         match self.health.judge(&self.pools(), &|lane| self.probe(lane)) {
             Verdict::Input => unfit(failure),
             Verdict::Memory(e) => e,
+            Verdict::Sessions if self.fails_by_size(&failure) => {
+                // Sessions were made anew for nothing, and a new one works.
+                self.health.good();
+                unfit(failure)
+            }
             Verdict::Sessions => Error::new(
                 ErrorKind::InferenceFailed,
                 format!(
@@ -409,6 +414,11 @@ impl OnnxNetwork {
     /// Runs a batch of the shape that ran before on `lane`.
     fn probe(&self, lane: &mut Lane) -> Result<()> {
         let Some(&shape) = self.known_good.get() else { return Ok(()) };
+        self.try_shape(lane, shape)
+    }
+
+    /// Runs a batch of a shape (N, C, X, Y, Z) on `lane`.
+    pub(super) fn try_shape(&self, lane: &mut Lane, shape: [usize; 5]) -> Result<()> {
         let value = |(_, _, x, y, z)| ((x + y + z) % 97) as f32 * 1e-2;
         let batch = Array5::from_shape_fn(shape, value);
         let batch = self.with_axes_of_network(batch.view())?;

@@ -8,7 +8,7 @@ use ndarray::{Array5, ArrayView5};
 use super::lane::Lane;
 use super::network::OnnxNetwork;
 use super::opening::Opening;
-use super::provider::precision_unusable;
+use super::provider::{Provider, precision_unusable};
 use super::sessions::Sessions;
 use super::settings::RunPlan;
 use super::tuning::{self, Runner};
@@ -18,7 +18,8 @@ use crate::error::{Error, Result};
 /// The time that trying plans may take.
 const BUDGET: Duration = Duration::from_secs(6);
 
-/// A plan while it is measured.
+/// A plan while it is measured. One window at a time runs in the session that is there; other plans have sessions
+/// of their own, which are dropped with what they took.
 struct Trial<'n> {
     network: &'n OnnxNetwork,
     lanes: Option<Sessions<Lane>>,
@@ -46,7 +47,7 @@ impl OnnxNetwork {
         let shape = self.shape_of(window);
         let network = &*self;
         let make = |plan: RunPlan| {
-            let lanes = (plan.lanes > 1).then(|| network.lanes(plan.lanes));
+            let lanes = (plan != RunPlan::ONE).then(|| network.lanes(plan.lanes));
             Ok(Trial { network, lanes })
         };
         let plan = tuning::fastest(&plans, shape, BUDGET, make)?;
@@ -109,6 +110,28 @@ impl OnnxNetwork {
     /// Whether a CPU computes in less than single precision.
     pub fn is_lowered(&self) -> bool {
         self.opening.precision != CpuPrecision::F32 && !self.chosen.provider.is_gpu()
+    }
+
+    /// Whether a new session of OpenVINO runs a batch that ran before, and then fails on one of the size of the
+    /// window that `failure` names. A session of OpenVINO that failed on a size which the network cannot take fails
+    /// from then on, so that the session alone does not tell whose fault it was.
+    pub(super) fn fails_by_size(&self, failure: &Error) -> bool {
+        let (Some(&known), Provider::OpenVino) = (self.known_good.get(), self.chosen.provider)
+        else {
+            return false;
+        };
+        let window = failure.details().get("window").and_then(|window| window.as_array());
+        let size = |axis: usize| Some(window?.get(axis)?.as_u64()? as usize);
+        let failed = match (size(0), size(1), size(2)) {
+            (Some(x), Some(y), z) => [known[0], known[1], x, y, z.unwrap_or(1)],
+            _ => return false,
+        };
+        if failed == known {
+            return false;
+        }
+        let run = |lane: &mut Lane, shape| self.try_shape(lane, shape).is_ok();
+        let opened = self.opening.open(0, self.opening.threads);
+        opened.is_ok_and(|mut lane| run(&mut lane, known) && !run(&mut lane, failed))
     }
 
     /// Shape of one window (N, C, X, Y, Z).

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -54,7 +55,12 @@ class Executed:
                 client.execute(env=kept | {"AHI_INFERENCE_BIN": str(BINARY)} | folders | environment)
             finally:
                 self._save(name)
-        self.leftovers = [path for path in (folder / "tmp").glob("ahi-inference-*")]
+        # The cloud ends with its kernel, and not at once.
+        for _ in range(150):
+            self.leftovers = list((folder / "tmp").glob("ahi-inference-*"))
+            if not self.leftovers:
+                break
+            time.sleep(0.1)
 
     def text(self, cell):
         return "".join(output.text for output in self.cells[cell].outputs if output.output_type == "stream")

@@ -389,5 +389,5 @@ def test_without_an_archive_that_can_be_asked_nothing_else_is_lost(images, model
         error = json.loads(body)["error"]
         assert (status, error["code"]) == (502, "upstream"), error
         assert "in S3 all the same" in error["message"]
-        [file] = out.iterdir()
+        [file] = out.rglob("*.dcm")
         assert pydicom.dcmread(file).SOPClassUID == SEGMENTATION

@@ -52,7 +52,8 @@ class Workshop:
         outputs = {"S3_ENDPOINT_URL": s3, "S3_PATH_STYLE": "true"}
         # Room for one model of the phantom's size in its only session, so that loading another unloads it.
         self.models = multi_model(
-            self.aws.address, "--memory-budget-bytes", 150_000_000, port=ports["models"], CPU_THREADS="1", **outputs)
+            self.aws.address, "--memory-budget-bytes", 150_000_000, port=ports["models"], CPU_THREADS="1",
+            EXECUTION_PROVIDERS="cpu", **outputs)
         self.queue = serve(ROOT / "model/ct_phantom", self.aws.address, port=ports["queue"], **outputs)
         key = {"region_name": "us-east-1", "aws_access_key_id": "local", "aws_secret_access_key": "local"}
         once = {"retries": {"max_attempts": 1}, "read_timeout": 120}
