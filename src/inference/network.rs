@@ -315,14 +315,14 @@ impl Network for OnnxNetwork {
         if failure.kind() != ErrorKind::InferenceFailed {
             return failure;
         }
+        if self.fails_by_size(&failure) {
+            // Nothing is wrong but that the sessions which failed run nothing any more.
+            self.pools().into_iter().for_each(Sessions::renew_suspects);
+            return unfit(failure);
+        }
         match self.health.judge(&self.pools(), &|lane| self.probe(lane)) {
             Verdict::Input => unfit(failure),
             Verdict::Memory(e) => e,
-            Verdict::Sessions if self.fails_by_size(&failure) => {
-                // Sessions were made anew for nothing, and a new one works.
-                self.health.good();
-                unfit(failure)
-            }
             Verdict::Sessions => Error::new(
                 ErrorKind::InferenceFailed,
                 format!(

@@ -91,6 +91,17 @@ impl<L> Sessions<L> {
         Some(Taken { sessions: self, kept: Some(kept) })
     }
 
+    /// Makes others in the place of idle sessions whose last runs failed.
+    pub fn renew_suspects(&self) {
+        while let Some(mut suspect) = self.take_suspect() {
+            // One that cannot be made gives its place up.
+            match suspect.renew() {
+                Ok(()) => suspect.suspect(false),
+                Err(e) => tracing::warn!(error = %e, "no session in the place of one that failed"),
+            }
+        }
+    }
+
     /// Whether there is no session and the last attempt to make one failed.
     pub fn is_lost(&self) -> bool {
         self.state().lost
@@ -269,6 +280,19 @@ mod tests {
             assert!(taken.is_err());
             assert!(sessions.is_lost());
         }
+    }
+
+    #[test]
+    fn suspects_are_made_anew_or_give_their_places_up() {
+        let (sessions, made) = sessions(2, 3);
+        let (mut first, mut second) = (sessions.take().unwrap(), sessions.take().unwrap());
+        first.suspect(true);
+        second.suspect(true);
+        drop((first, second));
+        sessions.renew_suspects();
+        assert_eq!(made.load(Ordering::SeqCst), 4, "the third works, the fourth cannot be made");
+        assert!(sessions.take_suspect().is_none() && !sessions.is_lost());
+        assert_eq!(*sessions.take().unwrap().session().unwrap(), 2);
     }
 
     #[test]
