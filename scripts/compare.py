@@ -34,7 +34,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "u
 
 def output_of(*command):
     import subprocess
-    return subprocess.check_output(list(map(str, command)), stderr=subprocess.DEVNULL)
+    return subprocess.check_output(list(map(str, command)), stderr=subprocess.DEVNULL, env=ENVIRONMENT)
 
 
 class Case:
