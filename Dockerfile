@@ -30,6 +30,8 @@ RUN case "${FLAVOUR}" in \
         cuda) scripts/get-onnxruntime.sh --gpu /out/opt/onnxruntime/lib ;; \
         *) echo "FLAVOUR is cpu, cpu-slim or cuda, not ${FLAVOUR}" >&2; exit 1 ;; \
     esac \
+    # Names that nothing links to.
+    && find /out/opt/onnxruntime/lib -type f -name 'libonnxruntime.so.*' -exec strip --strip-unneeded {} + \
     && scripts/get-viewer.sh /out/opt/ahi-inference/ui \
     && mkdir -p /out/etc/ssl/certs \
     && cat /usr/share/ca-certificates/mozilla/*.crt >/out/etc/ssl/certs/ca-certificates.crt
