@@ -199,7 +199,7 @@ def test_real_time_multi_model_comes_and_goes(account):
     container = account.client("sagemaker").describe_model(ModelName=there["models"][0])["PrimaryContainer"]
     assert container["Mode"] == "MultiModel" and container["ModelDataUrl"] == "s3://models/ct/"
     assert container["Image"].endswith(".dkr.ecr.us-east-1.amazonaws.com/ahi-inference:abc123")
-    assert container["Environment"]["REQUEST_TIMEOUT"] == "60"
+    assert container["Environment"]["REQUEST_TIMEOUT"] == "58"
     target = account.client("application-autoscaling").describe_scalable_targets(ServiceNamespace="sagemaker")
     assert (target["ScalableTargets"][0]["MinCapacity"], target["ScalableTargets"][0]["MaxCapacity"]) == (1, 3)
 
