@@ -21,7 +21,7 @@ esac
 demo=$ROOT/target/demo
 binary=${AHI_INFERENCE_BIN:-$ROOT/target/release/ahi-inference}
 # Minutes of one core that a first build takes.
-BUILD_MINUTES=14
+BUILD_MINUTES=23
 pids=()
 
 stop() {

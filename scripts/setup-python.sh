@@ -20,7 +20,7 @@ stamp_of() { (python3 --version && printf '%s\n' "$1") | sha256sum | cut -d ' ' 
 up_to_date() { [ "$(cat "$1/.stamp" 2>/dev/null)" = "$(stamp_of "$2")" ]; }
 
 if [ -n "$demo" ]; then
-    apt_install build-essential ca-certificates curl python3 python3-venv
+    apt_install build-essential ca-certificates curl jq python3 python3-venv
     # The tests' environment has all of it.
     if ! up_to_date "$venv" "$requirements"; then
         venv=$ROOT/target/venv-demo
