@@ -348,6 +348,28 @@ def measured(server):
     return get(f"{server.address}/metrics")[2].decode(), json.loads(body)["results"][0]["timings"]
 
 
+def test_the_dashboard_shows_metrics_and_labels_that_there_are(measured):
+    dashboard = json.loads((ROOT / "docker/grafana-dashboard.json").read_text())
+    kinds = {
+        name: row[1] for row in page("docs/operations.md").rows("Name", "Kind", "") for name in code(row[0])
+    }
+    ends = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",), "info": ("_info",)}
+    samples = {name + end for name, kind in kinds.items() for end in ends[kind]}
+    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    queries = [target["expr"] for panel in panels for target in panel["targets"]]
+    queries += [one["query"]["query"] for one in dashboard["templating"]["list"] if one["type"] == "query"]
+    assert len(panels) > 10 and len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    for query in queries:
+        names = re.findall(r"ahi_inference_\w+", query)
+        assert names and set(names) <= samples, query
+        assert query.count("(") == query.count(")") and query.count("{") == query.count("}"), query
+        # A label that is summed by is one of the metric's, where the metric has samples by now.
+        for by in re.findall(r"sum by \(([^)]*)\)", query):
+            lines = [line for line in measured[0].splitlines() if re.match(rf"{names[0]}\{{", line)]
+            for label in by.replace(" ", "").split(","):
+                assert not lines or any(f'{label}="' in line for line in lines), (query, label)
+
+
 def test_metrics_are_as_they_are_documented(measured):
     source = code_of("src/telemetry/metrics.rs")
     names = set(re.findall(r'n\.(?:add|0\.register)\(\s*"(\w+)"', source))
