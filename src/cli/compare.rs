@@ -14,7 +14,7 @@ use crate::config::{AwsArgs, ComputeArgs, CpuPrecisionChoice, MemoryArgs, Policy
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::{Given, Job, Places, compare::compare};
 use crate::policy::VolumeChoice;
-use crate::registry::{Lease, LoadOptions, Model};
+use crate::registry::{Lease, LoadOptions, ModelLocation};
 
 /// Settings of `bundle compare`.
 #[derive(Debug, Args)]
@@ -63,8 +63,10 @@ pub(super) async fn run(args: CompareArgs) -> Result<()> {
     settings.cpu_precision = args.precision.or(settings.cpu_precision);
     let candidate =
         LoadOptions { network: args.network, original: true, ..LoadOptions::from(&settings) };
-    let [reference, candidate] =
-        [load(&args.path, reference).await?, load(&args.path, candidate).await?];
+    let name = args.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let location = ModelLocation { name, path: args.path };
+    let reference = super::run::load(location.clone(), reference).await?;
+    let candidate = super::run::load(location, candidate).await?;
     let policy = args.policy.choice().or(reference.policy).decided();
     let account = super::run::account(&args.memory);
     let places: Places = Arc::new(());
@@ -87,13 +89,6 @@ pub(super) async fn run(args: CompareArgs) -> Result<()> {
         Format::Json => format!("{report:#}"),
         Format::Table => text(&report),
     })
-}
-
-async fn load(path: &std::path::Path, options: LoadOptions) -> Result<Model> {
-    let (path, options) = (path.to_owned(), Arc::new(options));
-    tokio::task::spawn_blocking(move || Model::load("compared", &path, &options))
-        .await
-        .unwrap_or_else(|_| Err(Error::internal("loading the model failed unexpectedly")))
 }
 
 /// The report as a person reads it.

@@ -107,7 +107,7 @@ pub async fn run(args: RunArgs) -> Result<()> {
 /// The reports of all volumes that were segmented.
 async fn segment(args: RunArgs, stop: CancellationToken) -> Result<Vec<Map<String, Value>>> {
     let bars = Arc::new(Bars::new(stop));
-    let model = load(&args).await?;
+    let model = only_model(&args).await?;
     free(&args.out, &model, &args)?;
     let name = model.name.clone();
     let account = account(&args.memory);
@@ -155,7 +155,7 @@ async fn segment(args: RunArgs, stop: CancellationToken) -> Result<Vec<Map<Strin
 }
 
 /// The one model of the package.
-async fn load(args: &RunArgs) -> Result<Model> {
+async fn only_model(args: &RunArgs) -> Result<Model> {
     let locations = discover(&args.model)?;
     let [location] = &locations[..] else {
         let names: Vec<&str> = locations.iter().map(|l| l.name.as_str()).collect();
@@ -169,12 +169,17 @@ async fn load(args: &RunArgs) -> Result<Model> {
     };
     let bar = progress::bar("loading the model", "");
     let options = LoadOptions::from(&args.compute.clone().settings());
-    let ModelLocation { name, path } = location.clone();
-    let model = tokio::task::spawn_blocking(move || Model::load(&name, &path, &options))
-        .await
-        .unwrap_or_else(|_| Err(Error::internal("loading the model failed unexpectedly")))?;
+    let model = load(location.clone(), options).await?;
     progress::end(&bar);
     Ok(model)
+}
+
+/// Loads a model on a thread that may block.
+pub(super) async fn load(location: ModelLocation, options: LoadOptions) -> Result<Model> {
+    let ModelLocation { name, path } = location;
+    tokio::task::spawn_blocking(move || Model::load(&name, &path, &options))
+        .await
+        .unwrap_or_else(|_| Err(Error::internal("loading the model failed unexpectedly")))
 }
 
 /// That no result of another run is replaced unasked, before anything is computed: names are those of segments,

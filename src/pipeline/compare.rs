@@ -43,16 +43,15 @@ pub async fn compare(
             "the series holds several volumes; name one with --volume",
         ));
     };
-    // Each run has labels and windows of its own.
-    let (first, _) = acquire(&job, &planned).await?;
-    let (second, _) = acquire(&job, &planned).await?;
+    // Each run has labels and windows of its own. Acquired at once: nobody would give up memory for a second.
+    let (holding, _) = acquire(&job, &planned, 2).await?;
     let mut loaded = Vec::with_capacity(planned.len());
     for (source, series, plan) in planned {
-        let (volume, _) = frames::load(source, &series, &plan, &*job.progress, &first).await?;
+        let (volume, _) = frames::load(source, &series, &plan, &*job.progress, &holding).await?;
         loaded.push(Loaded { series, plan, origin: source.origin(), volume });
     }
     let work = move || {
-        let _held = (first, second);
+        let _held = holding;
         of(&job.model, &candidate, loaded, &job.progress)
     };
     tokio::task::spawn_blocking(move || cpu::contained(work))

@@ -163,17 +163,17 @@ type Planned<'s> = (&'s dyn ImageSource, Arc<Series>, Arc<Plan>);
 /// How long memory may be waited for while the outputs of what was done before are held.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Acquires the memory that the images planned will need.
+/// Acquires the memory that the images planned will need, for so many `runs` at once.
 ///
 /// # Errors
 /// [`ErrorKind::PayloadTooLarge`](crate::error::ErrorKind::PayloadTooLarge), naming the attribute at
 /// fault, where it is more than there is for any request.
-async fn acquire(job: &Job, planned: &[Planned<'_>]) -> Result<(Holding, Need)> {
+async fn acquire(job: &Job, planned: &[Planned<'_>], runs: u64) -> Result<(Holding, Need)> {
     let plans: Vec<(&Series, &Plan)> = planned.iter().map(|(_, s, p)| (&**s, &**p)).collect();
     let need = need(&job.model, &plans, &job.kinds())?;
     tracing::debug!(bytes = need.bytes, free = job.account.work.free(), "memory for an input");
     job.progress.advance(Stage::Memory, 0, 1);
-    let taking = job.account.work.take(need.bytes);
+    let taking = job.account.work.take(need.bytes.saturating_mul(runs));
     let taken = match job.patience {
         None => taking.await,
         // It holds the outputs of inputs before this one, and others may wait for those.
@@ -322,7 +322,7 @@ async fn segment(
     let (_, series, plan) =
         planned.first().ok_or_else(|| Error::internal("an input of no image"))?;
     kinds::check_writable(series, plan, &job.kinds())?;
-    let (holding, need) = acquire(&job, &planned).await?;
+    let (holding, need) = acquire(&job, &planned, 1).await?;
     timings.end(Stage::Memory);
     let mut stats = FrameStats::default();
     let mut beside: Vec<String> = Vec::new();

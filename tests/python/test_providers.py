@@ -154,7 +154,7 @@ def test_another_file_of_the_network_is_compared_with_the_first(tmp_path):
         if values.dtype == np.float32 and values.size > 1000:
             tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16).astype(np.float32), tensor.name))
     onnx.save(network, bundle / "models/rounded.onnx")
-    run = lambda *arguments: subprocess.run([BINARY, *map(str, arguments)], capture_output=True, env=ENVIRONMENT, text=True)
+    run = lambda *arguments: subprocess.run([BINARY, *map(str, arguments)], capture_output=True, env=ENVIRONMENT, text=True, timeout=120)
     assert run("phantom", "--out", tmp_path / "phantom").returncode == 0
     compare = lambda *more: run("bundle", "compare", bundle, tmp_path / "phantom/dicom", *more)
     report = json.loads(compare("--network", "rounded.onnx").stdout)
@@ -169,6 +169,10 @@ def test_another_file_of_the_network_is_compared_with_the_first(tmp_path):
                             (("--network", "absent.onnx"), "is not there")):
         failed = compare(*arguments)
         assert failed.returncode != 0 and part in failed.stderr, failed.stderr
+    # Memory for both runs, or a refusal: never a wait for memory that only this comparison holds.
+    for megabytes in (2, 8, 16, 32, 64, 128):
+        done = compare("--network", "model.onnx", "--work-memory", megabytes << 20)
+        assert done.returncode == 0 or "payload_too_large" in done.stderr, done.stderr
     # serving.json names it for serving.
     (bundle / "serving.json").write_text(json.dumps({"execution": {"cpuModel": "rounded.onnx"}}))
     with serve(bundle, "http://127.0.0.1:9") as server:
