@@ -10,6 +10,7 @@ use crate::archive::Store;
 use crate::dicom::encoding::FrameEncoding;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{PolicyChoice, VolumeChoice};
+use crate::telemetry::Trace;
 
 /// One request: what to segment, with which model, and what to make of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +37,8 @@ pub struct InferenceRequest {
     pub policy: PolicyChoice,
     /// Whether the answer has room for one result only.
     pub single: bool,
+    /// The request's place in its trace.
+    pub trace: Trace,
 }
 
 /// One image set or series to segment.

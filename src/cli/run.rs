@@ -142,6 +142,7 @@ async fn segment(args: RunArgs, stop: CancellationToken) -> Result<Vec<Map<Strin
         places,
         patience: None,
         single: false,
+        trace: crate::telemetry::Trace::default(),
     };
     let folder = ToFolder {
         to: Destination::Folder(args.out),

@@ -25,8 +25,8 @@ use crate::sink::dicomweb::{DicomWeb, DicomWebOperation};
 use crate::source::ahi::{AhiClient, Operation};
 use crate::source::aws;
 use crate::source::s3::S3Input;
-use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{CallSample, Service as AwsService};
+use crate::telemetry::{Metrics, traces};
 
 /// Threads that answer HTTP. They never compute, so two of them keep up with any load.
 const HTTP_THREADS: usize = 2;
@@ -55,6 +55,7 @@ struct Service {
 pub(super) fn serve(args: ServeArgs) -> Result<Drained> {
     let settings = args.settings()?;
     parachute::arm();
+    let _exporting = settings.collector.as_ref().map(traces::export).transpose()?;
     let http = runtime("http", HTTP_THREADS)?;
     let work = runtime("work", settings.compute.threads.clamp(2, MOST_WORK_THREADS))?;
     let result = http.block_on(until_stopped(settings, work.handle().clone()));

@@ -20,6 +20,7 @@ mod results;
 mod secret;
 mod serve;
 mod store;
+mod traces;
 mod ui;
 
 pub use access::{AccessArgs, AccessSettings, Allowed, Place};
@@ -39,6 +40,7 @@ pub use serve::{
     ServeSettings,
 };
 pub use store::{Credentials, StoreArgs, StoreSettings};
+pub use traces::TraceArgs;
 pub use ui::{UiArgs, UiSettings};
 
 use crate::error::{Error, ErrorKind};

@@ -10,8 +10,8 @@ use clap::{ArgAction, Args};
 use super::parse::{bounded, seconds};
 use super::{
     AccessArgs, AccessSettings, AwsArgs, AwsSettings, ComputeArgs, ComputeSettings, ConnectionArgs,
-    ConnectionSettings, MemoryArgs, PolicyArgs, ResultArgs, StoreArgs, StoreSettings, UiArgs,
-    UiSettings, ui, wrong,
+    ConnectionSettings, EndpointUrl, MemoryArgs, PolicyArgs, ResultArgs, StoreArgs, StoreSettings,
+    TraceArgs, UiArgs, UiSettings, ui, wrong,
 };
 use crate::archive::Archive;
 use crate::error::Result;
@@ -116,6 +116,9 @@ pub struct ServeArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub ui: UiArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub traces: TraceArgs,
 }
 
 /// The server, checked.
@@ -147,6 +150,8 @@ pub struct ServeSettings {
     pub ui: Option<UiSettings>,
     /// Memory for inputs and for work.
     pub memory: MemorySettings,
+    /// Collector that traces are exported to, if any.
+    pub collector: Option<EndpointUrl>,
 }
 
 /// Memory that requests are charged for, in bytes.
@@ -280,6 +285,7 @@ impl ServeArgs {
             store,
             ui,
             memory: MemorySettings { inputs, work },
+            collector: self.traces.collector()?,
         })
     }
 

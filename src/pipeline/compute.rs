@@ -58,6 +58,7 @@ pub fn segment(
     let source = volumes
         .first()
         .map_or(1.0, |(_, geometry)| geometry.affine.spacing().iter().product::<f64>());
+    timings.begin(Stage::Preprocess);
     let images = volumes
         .into_iter()
         .map(|(volume, geometry)| image_of(volume, &geometry))
@@ -66,6 +67,7 @@ pub fn segment(
     let physical = Physical::keep(first.data.index_axis(Axis(0), 0), plan)?;
     let image = preprocess(model, images, progress)?;
     timings.end(Stage::Preprocess);
+    timings.begin(Stage::Inference);
     let network_dims = image.dims();
     let Image { data, affine, applied } = image;
     let segmenter = Segmenter::new(model.postprocessing.clone(), &applied, network_dims)?
@@ -82,7 +84,10 @@ pub fn segment(
     let mut sink = Timed { segmenter, seconds: 0.0 };
     let windows = run_network(model, &data, &mut sink, progress)?;
     keep_voxels(data.into_raw_vec_and_offset().0);
+    timings.set("windows", i64::try_from(windows.windows).unwrap_or(i64::MAX));
+    timings.set("network_seconds", windows.network_seconds);
     timings.end(Stage::Inference);
+    timings.begin(Stage::Postprocess);
     timings.add("network", windows.network_seconds);
     progress.advance(Stage::Postprocess, 0, 1);
     let started = std::time::Instant::now();

@@ -14,6 +14,7 @@ use crate::progress::{Progress, Stage};
 use crate::request::InputOutcome;
 use crate::sink::dicomweb::DicomWeb;
 use crate::sink::{Destination, Sink};
+use crate::telemetry::Trace;
 
 /// Where the outputs of an input go.
 pub(super) struct Destinations<'a> {
@@ -40,6 +41,8 @@ pub(super) struct Delivery<'a> {
     pub record: &'a Record,
     /// Told how long it took.
     pub progress: Arc<dyn Progress>,
+    /// The input's place in its trace.
+    pub trace: Trace,
     /// The input, as the report repeats it.
     pub input: Value,
     /// Whether the answer is the DICOM object itself.
@@ -54,11 +57,17 @@ impl Deliver for Delivery<'_> {
         report.append(&mut outcome.report);
         outcome.report = report;
         self.record.made(&outcome.artifacts, self.to.uri.is_some());
-        if self.to.uri.is_some() || matches!(self.to.plan, store::Plan::In(_)) {
+        let storing = self.to.uri.is_some() || matches!(self.to.plan, store::Plan::In(_));
+        let span = storing.then(|| self.trace.begin(Stage::Store.name()));
+        if storing {
             self.progress.advance(Stage::Store, 0, 1);
         }
         let started = Instant::now();
-        if self.bring(&mut outcome).await? {
+        let brought = self.bring(&mut outcome).await;
+        if let Some(span) = span {
+            span.end_with(&brought);
+        }
+        if brought? {
             self.progress.took(Stage::Store.name(), started.elapsed().as_secs_f64());
             self.progress.advance(Stage::Store, 1, 1);
         }

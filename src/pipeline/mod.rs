@@ -49,6 +49,7 @@ use crate::progress::{Observer, Progress, Silent, Stage};
 use crate::registry::{Lease, Model};
 use crate::request::{InferenceRequest, InputOutcome, Outcome, OutputKind};
 use crate::source::{ImageSource, Origin};
+use crate::telemetry::Trace;
 use crate::volume::{self, Plan, Volume};
 use crate::writers::dicom::Identity;
 use frames::FrameStats;
@@ -120,6 +121,8 @@ pub struct Job {
     pub patience: Option<Duration>,
     /// Whether the answer has room for one result only.
     pub single: bool,
+    /// The input's place in its trace.
+    pub trace: Trace,
 }
 
 impl Job {
@@ -138,6 +141,7 @@ impl Job {
             places: Arc::new(()),
             patience: None,
             single: false,
+            trace: Trace::default(),
         }
     }
 
@@ -229,7 +233,8 @@ pub async fn run_images(
     mut job: Job,
     delivery: &dyn Deliver,
 ) -> Result<Vec<InputOutcome>> {
-    let mut timings = Timings::default();
+    let mut timings = Timings::of(job.trace.clone());
+    timings.begin(Stage::Metadata);
     let segments = chosen::segments(&job.model.segments, &job.segments)?;
     kinds::check(&job.model, segments.len(), &job.kinds())?;
     let described = images::described(given, &job.model).await?;
@@ -238,7 +243,7 @@ pub async fn run_images(
     timings.end(Stage::Metadata);
     let mut outcomes = Vec::with_capacity(volumes.len());
     for planned in volumes {
-        let took = std::mem::take(&mut timings);
+        let took = std::mem::replace(&mut timings, Timings::of(job.trace.clone()));
         let outcome = segment(planned, job.clone(), segments.clone(), took).await?;
         outcomes.push(delivery.deliver(outcome).await?);
         // From now on it holds outputs.
@@ -322,6 +327,7 @@ async fn segment(
     let (_, series, plan) =
         planned.first().ok_or_else(|| Error::internal("an input of no image"))?;
     kinds::check_writable(series, plan, &job.kinds())?;
+    timings.begin(Stage::Memory);
     let (holding, need) = acquire(&job, &planned, 1).await?;
     timings.end(Stage::Memory);
     let mut stats = FrameStats::default();
@@ -332,8 +338,11 @@ async fn segment(
         let more: Vec<String> =
             source.warnings().into_iter().filter(|warning| !beside.contains(warning)).collect();
         beside.extend(more);
+        timings.begin(Stage::Frames);
         let (volume, took) = frames::load(source, &series, &plan, &*job.progress, &holding).await?;
         stats += took;
+        timings.set("frames", i64::try_from(took.frames).unwrap_or(i64::MAX));
+        timings.set("encoded_bytes", i64::try_from(took.encoded_bytes).unwrap_or(i64::MAX));
         timings.end(Stage::Frames);
         job.progress.decoded(took.frames, took.encoded_bytes, timings.latest());
         job.progress.spent(&took.work.steps());
@@ -399,6 +408,7 @@ impl Work {
         };
         self.holding.keep(self.need.result);
         progress.advance(Stage::Write, 0, 1);
+        self.timings.begin(Stage::Write);
         let mut written = finished.write(&self.job.kinds())?;
         self.timings.end(Stage::Write);
         progress.advance(Stage::Write, 1, 1);

@@ -28,7 +28,8 @@ use crate::sink::Sink;
 use crate::sink::dicomweb::DicomWeb;
 use crate::source::ahi::AhiClient;
 use crate::source::s3::{Location, S3Input};
-use crate::telemetry::Metrics;
+use crate::telemetry::traces::Span;
+use crate::telemetry::{Metrics, Trace};
 
 /// Everything a request needs that outlives it.
 pub struct Service {
@@ -101,6 +102,7 @@ impl Invoke for Service {
         let mut failed = 0;
         for (index, input) in request.inputs.iter().enumerate() {
             let record = Record::of(&request, index, Some(&model));
+            let span = input_span(&request.trace, index, &model.name);
             let job = Job {
                 model: model.clone(),
                 outputs: request.outputs.clone(),
@@ -117,6 +119,7 @@ impl Invoke for Service {
                 places: places.clone(),
                 patience: (index > 0).then_some(PATIENCE),
                 single: request.single,
+                trace: span.trace(),
                 progress: Arc::new(Watched {
                     cancel: cancel.clone(),
                     revoked: model.revoked().clone(),
@@ -143,6 +146,7 @@ impl Invoke for Service {
                 _ => e,
             });
             record.ended(&result);
+            span.end_with(&result);
             drop(record);
             let error = match result {
                 Ok(outcomes) => {
@@ -197,8 +201,11 @@ impl Service {
         for (name, image) in wanted {
             let (place, volume) = place(image);
             volumes.push(volume);
+            let span = job.trace.begin("sources");
             let sources =
-                sources::find(&self.ahi, &self.s3_input, place, allowance, &job.places).await?;
+                sources::find(&self.ahi, &self.s3_input, place, allowance, &job.places).await;
+            span.end_with(&sources);
+            let sources = sources?;
             found.push((name, sources));
         }
         let reading = record.reading(&found);
@@ -218,6 +225,7 @@ impl Service {
             allowance,
             record,
             progress: job.progress.clone(),
+            trace: job.trace.clone(),
             input: described(input),
             single: job.single,
         };
@@ -225,6 +233,14 @@ impl Service {
         drop(reading);
         Ok(outcomes)
     }
+}
+
+/// The span of one input of a request.
+fn input_span(trace: &Trace, index: usize, model: &str) -> Span {
+    let span = trace.begin("input");
+    span.set("input", i64::try_from(index).unwrap_or(i64::MAX));
+    span.set("model", model.to_owned());
+    span
 }
 
 /// Where an image is, and which volume of its series is meant.

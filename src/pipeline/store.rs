@@ -245,6 +245,7 @@ mod tests {
             store,
             policy: PolicyChoice::default(),
             single: false,
+            trace: crate::telemetry::Trace::default(),
         }
     }
 

@@ -161,7 +161,12 @@ impl Scheduler {
         }
         let permit = match Arc::clone(&self.running).try_acquire_owned() {
             Ok(permit) => permit,
-            Err(_) => self.turn(deadline, &*observer).await?,
+            Err(_) => {
+                let span = admitted.request.trace.begin("queue");
+                let turn = self.turn(deadline, &*observer).await;
+                span.end_with(&turn);
+                turn?
+            }
         };
         let queued = entered.elapsed();
 

@@ -92,6 +92,7 @@ impl Call<'_> {
             store: body.store,
             policy: body.policy,
             single: false,
+            trace: self.context.trace.clone(),
         })
     }
 

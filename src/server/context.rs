@@ -12,9 +12,11 @@ use axum::response::Response;
 use futures::{FutureExt, StreamExt};
 use tracing::{Instrument, Level, Span};
 
+use super::custom_attributes::{CUSTOM_ATTRIBUTES, values_of};
 use super::status::{self, ErrorCode};
 use crate::error::{Error, ErrorKind, Result};
-use crate::telemetry::Metrics;
+use crate::telemetry::traces::Span as TraceSpan;
+use crate::telemetry::{Metrics, Trace};
 
 /// The caller's own identifier of a request.
 pub(super) const INFERENCE_ID: HeaderName =
@@ -61,6 +63,8 @@ pub(super) struct Context {
     pub request_id: String,
     /// The caller's own; `None` where there is none or it is malformed.
     pub inference_id: Option<String>,
+    /// Its place in its trace; empty for probes, and if traces are off.
+    pub trace: Trace,
 }
 
 /// The caller's identifier of a request: at most 64 visible ASCII characters.
@@ -94,14 +98,17 @@ pub(super) async fn around(
     next: Next,
 ) -> Response {
     let mut request = count_received(request, &metrics);
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let method = known(request.method());
+    let traced = begin_trace(request.headers(), method, route.as_ref());
     let context = Context {
         request_id: uuid::Uuid::new_v4().to_string(),
         inference_id: inference_id(request.headers()).ok().flatten(),
+        trace: traced.trace(),
     };
     let span = span(&context);
+    identify_trace(&traced, &context);
     request.extensions_mut().insert(context.clone());
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let method = known(request.method());
 
     async move {
         let started = Instant::now();
@@ -111,7 +118,8 @@ pub(super) async fn around(
         });
         identify(response.headers_mut(), &context);
         let ended = response.extensions_mut().remove::<Ended>();
-        let entry = Entry { route, method, started, metrics: Arc::clone(&metrics) };
+        let traced = Some(traced);
+        let mut entry = Entry { route, method, started, metrics: Arc::clone(&metrics), traced };
         match ended {
             Some(ended) => {
                 let last = Last { entry, ended, span: Span::current() };
@@ -180,15 +188,21 @@ struct Entry {
     method: &'static str,
     started: Instant,
     metrics: Arc<Metrics>,
+    /// Ended with the first note.
+    traced: Option<TraceSpan>,
 }
 
 impl Entry {
-    fn note(&self, status: u16, code: &str) {
+    fn note(&mut self, status: u16, code: &'static str) {
         let Self { method, started, .. } = *self;
         let route = self.route.as_ref().map_or("unknown", MatchedPath::as_str);
         let seconds = started.elapsed().as_secs_f64();
         log(method, route, status, code, seconds);
         self.metrics.answered(route, method, status, seconds);
+        if let Some(span) = self.traced.take() {
+            span.set("http.response.status_code", i64::from(status));
+            span.end(if status >= 400 { Err(code) } else { Ok(()) });
+        }
     }
 }
 
@@ -207,11 +221,38 @@ impl Drop for Last {
 }
 
 fn span(context: &Context) -> Span {
-    let request_id = context.request_id.as_str();
-    match context.inference_id.as_deref() {
-        Some(inference_id) => tracing::error_span!("request", request_id, inference_id),
-        None => tracing::error_span!("request", request_id),
+    let (request_id, inference_id) = (&*context.request_id, context.inference_id.as_deref());
+    let trace_id = context.trace.id();
+    tracing::error_span!("request", request_id, inference_id, trace_id)
+}
+
+/// Begins the span of a request, below its caller's. Probes have none.
+fn begin_trace(headers: &HeaderMap, method: &str, route: Option<&MatchedPath>) -> TraceSpan {
+    let path = route.map_or("unknown", MatchedPath::as_str);
+    if is_probe(path) {
+        return Trace::default().serve(method.to_owned());
     }
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    // SageMaker does not relay `traceparent` itself.
+    let relayed = header(CUSTOM_ATTRIBUTES.as_str())
+        .and_then(|attributes| values_of(attributes, "traceparent").next());
+    let caller = Trace::of_caller(header("traceparent").or(relayed), header("tracestate"));
+    let span = caller.serve(format!("{method} {path}"));
+    span.set("http.request.method", method.to_owned());
+    span.set("http.route", path.to_owned());
+    span
+}
+
+fn identify_trace(traced: &TraceSpan, context: &Context) {
+    traced.set("request_id", context.request_id.clone());
+    if let Some(id) = &context.inference_id {
+        traced.set("inference_id", id.clone());
+    }
+}
+
+/// Whether it is asked for every few seconds.
+fn is_probe(route: &str) -> bool {
+    route == super::PING || route == super::METRICS
 }
 
 fn identify(headers: &mut HeaderMap, context: &Context) {
@@ -228,7 +269,7 @@ fn identify(headers: &mut HeaderMap, context: &Context) {
 
 fn log(method: &str, route: &str, status: u16, code: &str, seconds: f64) {
     // These are asked for every few seconds; only what is asked for otherwise is worth a line.
-    let probe = route == super::PING || route == super::METRICS;
+    let probe = is_probe(route);
     if probe && tracing::enabled!(Level::DEBUG) {
         tracing::debug!(method, route, status, seconds, "answered");
     } else if !probe {

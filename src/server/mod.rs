@@ -19,6 +19,7 @@ mod body;
 mod call;
 mod connections;
 mod context;
+mod custom_attributes;
 mod events;
 mod info;
 mod invocations;

@@ -2,10 +2,10 @@
 
 use axum::http::{HeaderMap, HeaderName};
 
+use super::custom_attributes::{CUSTOM_ATTRIBUTES, values_of};
 use crate::error::{Error, ErrorKind, Result};
 
 const TARGET_MODEL: HeaderName = HeaderName::from_static("x-amzn-sagemaker-target-model");
-const CUSTOM_ATTRIBUTES: HeaderName = HeaderName::from_static("x-amzn-sagemaker-custom-attributes");
 
 /// Longest model name that can mean anything.
 const LONGEST: usize = 1024;
@@ -23,8 +23,7 @@ pub(super) fn requested(headers: &HeaderMap, body: Option<String>) -> Result<Opt
     let attributes = values(headers, &CUSTOM_ATTRIBUTES)?;
     let attributes = attributes
         .iter()
-        .flat_map(|v| v.split([',', ';', ' ']))
-        .filter_map(|attribute| attribute.trim().strip_prefix("model="))
+        .flat_map(|header| values_of(header, "model"))
         .map(|name| (name.to_owned(), "the custom attributes"));
     let body = body.into_iter().map(|name| (name, "the body's model"));
     for (name, place) in target.chain(attributes).chain(body) {

@@ -1,4 +1,4 @@
-//! Logging and metrics.
+//! Logging, metrics and traces.
 //!
 //! Lines go to standard error, by way of whoever draws there, too: JSON in a container, text on a terminal. Every line written while a
 //! request is worked on carries that request's identifiers through its span. Lines below the level
@@ -8,6 +8,7 @@
 mod calls;
 pub mod metrics;
 mod namer;
+pub mod traces;
 
 use std::any::Any;
 use std::io::{IsTerminal, Write};
@@ -20,6 +21,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
 pub use metrics::Metrics;
+pub use traces::Trace;
 
 use crate::config::LogArgs;
 use crate::error::{Error, ErrorKind, Result};

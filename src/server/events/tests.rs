@@ -35,7 +35,8 @@ impl Fixture {
         });
         let work = AbortOnDropHandle::new(work);
         let (feed, ended) = (Arc::new(Feed::default()), Ended::default());
-        let context = Context { request_id: "id".to_owned(), inference_id: None };
+        let context =
+            Context { request_id: "id".to_owned(), inference_id: None, trace: Default::default() };
         let own = (Arc::clone(&feed), ended.clone());
         let events = Events::begin(Framing::Lines, &context, Some(9.0), own.0, work, own.1, pace);
         Self { events, feed, end: Some(end), gone, ended }
