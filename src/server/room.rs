@@ -50,8 +50,8 @@ pub struct Permit {
 }
 
 impl Room {
-    /// Creates a room for bodies of `limit` bytes in total, plus an eighth of that for the first
-    /// part of others. A permit waits for memory for at most `wait` in total.
+    /// Creates a room for bodies of `limit` bytes in total, plus up to an eighth of that as the share
+    /// for the first part of each body. A permit waits for memory for at most `wait` in total.
     pub fn new(limit: usize, wait: Duration) -> Self {
         let (main, share) = (units(limit), units((limit / 8).min(LARGEST_SHARE)));
         Self {
