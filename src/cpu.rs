@@ -1,11 +1,11 @@
-//! Where CPU work runs: rayon's pool, never the threads that answer requests.
+//! Runs CPU-bound work on rayon's pool, never on the threads that serve requests.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Runs `work` on the CPU pool and waits for it without blocking. A panic in it is an
-/// [`ErrorKind::Internal`] error; work that nobody waits for any more is not begun.
+/// Runs `work` on the CPU pool and waits for it asynchronously. A panic becomes an
+/// [`ErrorKind::Internal`] error. Work whose caller has gone away is not started.
 pub async fn run<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -14,16 +14,16 @@ pub async fn run<T: Send + 'static>(
     rayon::spawn(move || {
         if !sender.is_closed() {
             let result = span.in_scope(|| contained(work));
-            // Nobody waits any more: the result is not wanted.
+            // The caller may have gone away; its result is dropped.
             let _ = sender.send(result);
         }
     });
     receiver.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Cancelled, "the work was dropped")))
 }
 
-/// Runs `work` here; a panic in it becomes an error that says where it was.
+/// Runs `work` on this thread; a panic becomes an [`ErrorKind::Internal`] error.
 pub fn contained<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    // What a panic leaves half done is dropped with the closure.
+    // Unwind safe: state left half done by a panic is dropped with the closure.
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let what = panic
             .downcast_ref::<&str>()

@@ -1,11 +1,11 @@
-//! Disjoint sets of numbered things that are joined two by two (union-find).
+//! Disjoint sets of numbered members that are joined pairwise (union-find).
 
 /// Disjoint sets; the root of a set is its smallest member.
 #[derive(Debug, Default)]
 pub(crate) struct Forest(Vec<u32>);
 
 impl Forest {
-    /// Sets of one member each, numbered from 0. There are 2^32 at most.
+    /// Creates sets of one member each, numbered from 0. There are at most 2^32.
     pub(crate) fn new(members: usize) -> Self {
         Self((0..members as u32).collect())
     }
@@ -17,7 +17,7 @@ impl Forest {
         member
     }
 
-    /// The root of the set that a member is in.
+    /// Returns the root of a member's set.
     pub(crate) fn root(&mut self, mut member: u32) -> u32 {
         loop {
             let parent = self.0[member as usize];
@@ -30,7 +30,7 @@ impl Forest {
         }
     }
 
-    /// Makes one set of those that two members are in.
+    /// Joins the sets of two members.
     pub(crate) fn join(&mut self, a: u32, b: u32) {
         let (a, b) = (self.root(a), self.root(b));
         self.0[a.max(b) as usize] = a.min(b);

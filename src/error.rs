@@ -1,72 +1,74 @@
-//! The one error type of the crate.
+//! The error type of the crate.
 //!
-//! An [`Error`] says what went wrong in terms a caller can act on: its [`ErrorKind`] is the closed
-//! list of causes, its message names what was at fault (an instance, a frame, a JSON path, a model)
-//! and what to do about it, and its details repeat the identifiers for machines. Nothing here knows
-//! about HTTP: `server` maps each kind to a status in one table. Messages never carry pixel data or
-//! patient attributes, because they end in logs and in answers.
+//! An [`Error`] tells the caller what to do about it: its [`ErrorKind`] is one of a closed list of
+//! causes, its message names what is at fault (an instance, a frame, a JSON path, a model) and the
+//! remedy, and its details repeat the identifiers in machine-readable form. Errors are independent
+//! of HTTP: `server` maps each kind to a status in one table. Messages never contain pixel data or
+//! patient attributes, because they end up in logs and responses.
 
 use std::fmt;
 
 use serde_json::{Map, Value};
 
-/// Result of anything in this crate that can fail.
+/// Result of a fallible operation in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why something failed, as seen by whoever has to act on it.
+/// The cause of an error, as seen by the caller or operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
-    /// The request cannot be understood: not JSON, a missing or unknown field, a bad value.
+    /// The request cannot be parsed or validated: not JSON, a missing or unknown field, a bad
+    /// value.
     InvalidRequest,
-    /// The body's `Content-Type` is not one the server reads.
+    /// The `Content-Type` of the body is not supported.
     UnsupportedMediaType,
-    /// Nothing the server can produce matches `Accept`.
+    /// No available representation matches `Accept`.
     NotAcceptable,
-    /// The request did not arrive in time: its client sends nothing, or too slowly.
+    /// The request did not arrive in time: its client stalled or was too slow.
     RequestTimeout,
-    /// The body, or what it expands to, is larger than the configured limit.
+    /// The body, or its decompressed content, is larger than the configured limit.
     PayloadTooLarge,
-    /// No such route.
+    /// The route does not exist.
     RouteNotFound,
-    /// The route does not take the method.
+    /// The route does not support the method.
     MethodNotAllowed,
     /// The image set, data store or object named in the request does not exist.
     NotFound,
-    /// The model named in the request is not here.
+    /// The model named in the request is not available.
     ModelNotFound,
-    /// A model of that name is loaded already.
+    /// A model of that name is already loaded.
     ModelAlreadyLoaded,
-    /// The model's package cannot be used: broken ONNX, bad configuration, unsupported transform.
+    /// The model package cannot be used: broken ONNX, bad configuration, unsupported transform.
     InvalidModel,
-    /// The credentials in use, or the settings, do not allow to read or write what the request names.
+    /// The credentials or the settings do not permit access to what the request names.
     AccessDenied,
-    /// The image set is not in a state to be read (not ACTIVE, not primary).
+    /// The image set is not in a readable state (not ACTIVE, not primary).
     ImageSetNotReady,
-    /// The images cannot be made into a volume, or do not fit the model: attributes, geometry, gaps.
+    /// The images do not form a volume, or do not match the model: attributes, geometry, gaps.
     InvalidImage,
-    /// A frame's bytes are truncated, do not decode, or fail their checksum or dimensions.
+    /// A frame's bytes are truncated, cannot be decoded, or do not match their checksum or
+    /// dimensions.
     CorruptFrame,
-    /// The pixel data's transfer syntax or format is one no decoder here takes.
+    /// No decoder supports the transfer syntax or format of the pixel data.
     UnsupportedPixelData,
-    /// A service this server depends on refuses for load, after retries.
+    /// An upstream service rejected requests because of load, even after retries.
     Throttled,
-    /// A service this server depends on failed or could not be reached, after retries.
+    /// An upstream service failed or could not be reached, even after retries.
     Upstream,
-    /// This server's own credentials are missing, expired or not taken, or its clock is wrong.
+    /// The server's own credentials are missing, expired or rejected, or its clock is wrong.
     Credentials,
-    /// The server has as much work as it may accept.
+    /// The server has reached its capacity.
     Overloaded,
     /// The server is stopping or not ready yet.
     Unavailable,
     /// The request's deadline passed.
     DeadlineExceeded,
-    /// Whoever asked went away.
+    /// The caller disconnected.
     Cancelled,
-    /// Memory for a model or a request is not to be had.
+    /// There is not enough memory for a model or a request.
     OutOfMemory,
-    /// The network failed in ONNX Runtime or on a GPU although its input is one it takes.
+    /// The network failed in ONNX Runtime or on a GPU although its input was valid.
     InferenceFailed,
-    /// The process was set up wrongly: flags, environment, missing library.
+    /// The process is misconfigured: flags, environment, missing library.
     Configuration,
     /// A local file or folder cannot be read or written.
     Io,
@@ -75,7 +77,8 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// The stable name of this kind in answers, logs and metrics: lower case, underscores.
+    /// Returns the stable name of this kind in responses, logs and metrics: lower case with
+    /// underscores.
     pub fn code(self) -> &'static str {
         match self {
             Self::InvalidRequest => "invalid_request",
@@ -110,7 +113,7 @@ impl ErrorKind {
     }
 }
 
-/// What went wrong, for whom to act on it, and where.
+/// An error with its cause, message and details.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -121,12 +124,12 @@ struct Inner {
 }
 
 impl Error {
-    /// A new error. `message` is lower case, names what was at fault and what to do.
+    /// Creates an error. `message` is lower case and names what is at fault and the remedy.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner { kind, message: message.into(), details: Map::new(), source: None }))
     }
 
-    /// A defect of this program.
+    /// Creates an error for a defect of this program.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Internal, message)
     }
@@ -138,7 +141,7 @@ impl Error {
         self
     }
 
-    /// Keeps the error below this one as its source.
+    /// Attaches the underlying error as the source.
     #[must_use]
     pub fn caused_by(
         mut self,
@@ -148,14 +151,14 @@ impl Error {
         self
     }
 
-    /// Puts `context` and a colon before the message.
+    /// Prefixes the message with `context` and a colon.
     #[must_use]
     pub fn context(mut self, context: impl fmt::Display) -> Self {
         self.0.message = format!("{context}: {}", self.0.message);
         self
     }
 
-    /// The same error once more, without its source: for a failure that several callers are told.
+    /// Returns a copy without the source, for a failure reported to several callers.
     #[must_use]
     pub fn duplicate(&self) -> Self {
         Self(Box::new(Inner {
@@ -166,17 +169,17 @@ impl Error {
         }))
     }
 
-    /// The cause, from the closed list.
+    /// Returns the cause.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// What was at fault and what to do.
+    /// Returns the message: what is at fault and the remedy.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// Identifiers of what was at fault.
+    /// Returns the identifiers of what is at fault.
     pub fn details(&self) -> &Map<String, Value> {
         &self.0.details
     }
@@ -205,8 +208,8 @@ impl std::error::Error for Error {
     }
 }
 
-/// The messages of an error and of its causes, outermost first. For errors of other libraries whose
-/// `Debug` form would carry whole requests or responses along.
+/// Joins the messages of an error and its causes, outermost first. For errors of libraries whose
+/// `Debug` output would contain whole requests or responses.
 pub fn chain(e: &(dyn std::error::Error + 'static)) -> String {
     let mut messages = vec![e.to_string()];
     let mut next = e.source();

@@ -1,7 +1,7 @@
-//! A medical image set from AWS HealthImaging to a finished segmentation.
+//! Medical image segmentation: from an image set in AWS HealthImaging to the finished segmentation.
 //!
-//! Data flows one way: source, codec, volume, transforms, inference, postprocess, writers.
-//! [`pipeline`] alone composes the stages; HTTP is known to [`server`] alone.
+//! Data flows in one direction: source, codec, volume, transforms, inference, postprocess, writers.
+//! Only [`pipeline`] composes the stages, and only [`server`] knows about HTTP.
 
 #![deny(unsafe_code)]
 #![warn(missing_docs)]

@@ -1,6 +1,6 @@
-//! What is done with series that are not one clean stack of slices, as requests, model packages and
-//! settings say it. Each may leave things open: a request's word goes before the package's, the
-//! package's before the server's.
+//! Policies for series that are not one clean stack of slices, set by requests, model packages and
+//! settings. Each may leave them open; the request takes precedence over the package, and the
+//! package over the server's settings.
 
 use std::fmt;
 
@@ -58,7 +58,7 @@ pub enum Mismatch {
     Warn,
 }
 
-/// What one place says of the policies; `None` leaves it to the next.
+/// Policies as specified by one source; `None` leaves the choice to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct PolicyChoice {
@@ -68,12 +68,12 @@ pub struct PolicyChoice {
     pub duplicates: Option<Duplicates>,
     /// Several volumes in one series.
     pub volumes: Option<Volumes>,
-    /// A series that the model was not made for.
+    /// A series that does not match the model.
     pub mismatch: Option<Mismatch>,
 }
 
 impl PolicyChoice {
-    /// This choice, with `other`'s where it says nothing.
+    /// Returns this choice, completed by `other`.
     pub fn or(self, other: Self) -> Self {
         Self {
             gaps: self.gaps.or(other.gaps),
@@ -83,7 +83,7 @@ impl PolicyChoice {
         }
     }
 
-    /// The policies, the strict ones where nothing was chosen.
+    /// Returns the policies, strict ones where nothing was chosen.
     pub fn decided(self) -> Policy {
         Policy {
             gaps: self.gaps.unwrap_or_default(),
@@ -94,7 +94,7 @@ impl PolicyChoice {
     }
 }
 
-/// Policies that hold for one input.
+/// The policies in effect for one input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[allow(missing_docs)]
 pub struct Policy {
@@ -104,46 +104,47 @@ pub struct Policy {
     pub mismatch: Mismatch,
 }
 
-/// Longest name or value of an attribute in a choice of a volume.
+/// Maximum length of an attribute name or value in a volume choice.
 const LONGEST: usize = 200;
 
-/// Attributes that one choice may name.
+/// Maximum number of attributes in a volume choice.
 const MOST_ATTRIBUTES: usize = 16;
 
-/// Which volume of a series is meant: its number in the list of them, its name there, or values of
-/// attributes that tell it apart, such as `{"EchoTime": 4.6}`.
+/// Selects a volume of a series: by its number in the list of volumes, by its name there, or by the
+/// values of distinguishing attributes, such as `{"EchoTime": 4.6}`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum VolumeChoice {
-    /// Its number, from 1.
+    /// Its number, starting at 1.
     Number(u32),
     /// Its name.
     Name(String),
-    /// Keywords and values.
+    /// Attribute keywords and values.
     Attributes(Vec<(String, Value)>),
 }
 
-/// Which volume is wanted, and by whom.
+/// The requested volume, and the source of the request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Wanted<'c> {
-    /// Nobody says; the policy decides.
+    /// None is given; the policy decides.
     Any,
-    /// A request names it: anything else is an error.
+    /// Selected by the request: any other volume is an error.
     Asked(&'c VolumeChoice),
-    /// The model package says which to take of several; a series that holds one is taken as it is.
+    /// Default of the model package if there are several volumes; ignored for a series with only
+    /// one.
     Usual(&'c VolumeChoice),
 }
 
-/// The value of an attribute that tells volumes apart.
+/// The value of an attribute that distinguishes volumes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     /// A number.
     Number(f64),
-    /// Text; several values with backslashes between them.
+    /// Text; multiple values are separated by backslashes.
     Text(String),
 }
 
 impl Value {
-    /// Numbers first, by size; texts by their order.
+    /// Orders numbers before texts, numbers by value and texts lexicographically.
     pub fn compare(&self, other: &Self) -> std::cmp::Ordering {
         match (self, other) {
             (Self::Number(a), Self::Number(b)) => a.total_cmp(b),
@@ -153,7 +154,7 @@ impl Value {
         }
     }
 
-    /// Whether `wanted` names this value: numbers up to rounding, texts without case.
+    /// Whether `wanted` matches this value: numbers up to rounding, texts ignoring case.
     pub fn is(&self, wanted: &Self) -> bool {
         let number = |value: &Self| match value {
             Self::Number(n) => Some(*n),
@@ -178,7 +179,7 @@ impl fmt::Display for Value {
 impl std::str::FromStr for VolumeChoice {
     type Err = String;
 
-    /// A number, a name, or `KEYWORD=VALUE[,KEYWORD=VALUE…]`, as names of volumes are written.
+    /// Parses a number or a name; names of volumes have the form `KEYWORD=VALUE[,KEYWORD=VALUE…]`.
     fn from_str(text: &str) -> Result<Self, String> {
         match text.trim() {
             "" => Err("must not be empty".to_owned()),
@@ -238,7 +239,7 @@ impl<'de> Visitor<'de> for ChoiceVisitor {
     }
 }
 
-/// A bounded text.
+/// A string of limited length.
 struct Short(String);
 
 impl<'de> Deserialize<'de> for Short {

@@ -1,27 +1,27 @@
-//! How a long piece of work tells how far it is and hears that nobody waits for it any more.
+//! Progress reporting and cancellation of long-running work.
 
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Told of progress, asked about cancellation. Called from any thread, cheap.
+/// Receives progress and reports cancellation. Called from any thread; must be cheap.
 pub trait Progress: Send + Sync {
-    /// `done` of `total` units of `stage` are finished.
+    /// Reports that `done` of `total` units of `stage` are finished.
     fn advance(&self, stage: Stage, done: usize, total: usize);
 
-    /// Whether the work should stop.
+    /// Returns whether the work should stop.
     fn is_cancelled(&self) -> bool;
 
-    /// The part `stage` of the work took `seconds`, as the report's timings say.
+    /// Reports that the part `stage` took `seconds`, as in the timings of the report.
     fn took(&self, _stage: &'static str, _seconds: f64) {}
 
-    /// That many frames, of so many bytes as they came, were fetched and decoded in `seconds`.
+    /// Reports that frames of `bytes` encoded bytes in total were fetched and decoded in `seconds`.
     fn decoded(&self, _frames: usize, _bytes: u64, _seconds: f64) {}
 
-    /// The steps of the frames that were decoded took that long, summed over frames.
+    /// Reports the time spent on the steps of decoded frames, summed over frames.
     fn spent(&self, _steps: &[(&'static str, Duration)]) {}
 
-    /// [`ErrorKind::Cancelled`] once the work should stop.
+    /// Fails with [`ErrorKind::Cancelled`] once the work should stop.
     fn check(&self) -> Result<()> {
         if self.is_cancelled() {
             return Err(Error::new(ErrorKind::Cancelled, "the request was cancelled"));
@@ -30,29 +30,29 @@ pub trait Progress: Send + Sync {
     }
 }
 
-/// The stages of one input, in their order.
+/// The stages of one input, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stage {
-    /// Metadata read and the volume planned.
+    /// Reading metadata and planning the volume.
     Metadata,
-    /// Memory acquired.
+    /// Acquiring memory.
     Memory,
-    /// Frames fetched and decoded.
+    /// Fetching and decoding frames.
     Frames,
-    /// Slices assembled and preprocessed.
+    /// Assembling and preprocessing slices.
     Preprocess,
-    /// Windows through the network.
+    /// Running windows through the network.
     Inference,
-    /// Result brought back to the source's grid.
+    /// Resampling the result to the source's grid.
     Postprocess,
-    /// Outputs made.
+    /// Encoding outputs.
     Write,
-    /// Outputs stored.
+    /// Storing outputs.
     Store,
 }
 
 impl Stage {
-    /// Its name in answers and logs.
+    /// Returns its name in responses and logs.
     pub fn name(self) -> &'static str {
         match self {
             Self::Metadata => "metadata",
@@ -67,21 +67,21 @@ impl Stage {
     }
 }
 
-/// Told how far a request is, from its admission to its end. Called from any thread, and returns at once:
-/// whoever reads what it tells must not slow the work down.
+/// Receives the progress of a request, from admission to its end. Called from any thread; must
+/// return immediately, so that the reader does not slow the work down.
 pub trait Observer: Send + Sync {
-    /// It waits for its turn at this place of the queue; 1 is the next to run.
+    /// Reports that the request waits at this position in the queue; 1 is next to run.
     fn queued(&self, _place: usize) {}
 
-    /// Its work begins.
+    /// Reports that the work starts.
     fn started(&self) {}
 
-    /// `done` of `total` units of `stage` of the input at this index are finished. A stage begins anew for
-    /// each image and each volume of an input.
+    /// Reports that `done` of `total` units of `stage` are finished for the input at this index. A
+    /// stage starts anew for each image and each volume of an input.
     fn advance(&self, _input: usize, _stage: Stage, _done: usize, _total: usize) {}
 }
 
-/// Nobody is told, nothing is cancelled.
+/// Ignores progress and never cancels.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 

@@ -1,4 +1,4 @@
-//! What a caller asks for and what it gets back, free of HTTP.
+//! Requests and their outcomes, independent of HTTP.
 
 use std::sync::Arc;
 
@@ -12,30 +12,31 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{PolicyChoice, VolumeChoice};
 use crate::telemetry::Trace;
 
-/// One request: what to segment, with which model, and what to make of it.
+/// An inference request: the inputs, the model and the outputs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InferenceRequest {
-    /// Identifier of this request in logs, in the answer and in names of outputs.
+    /// Identifier of this request in logs, in the response and in output names.
     pub request_id: String,
-    /// The caller's own identifier (`X-Amzn-SageMaker-Inference-Id`), repeated in logs and answer.
+    /// The caller's identifier (`X-Amzn-SageMaker-Inference-Id`), repeated in logs and the
+    /// response.
     pub inference_id: Option<String>,
-    /// What to segment, at least one.
+    /// The inputs to segment, at least one.
     pub inputs: Vec<Input>,
-    /// The model's name; `None` where only one is served.
+    /// The name of the model; `None` selects the only one.
     pub model: Option<String>,
-    /// Outputs wanted; empty means the model package's own list (DICOM SEG by default).
+    /// The requested outputs; empty means the list of the model package (DICOM SEG by default).
     pub outputs: Vec<OutputKind>,
-    /// Labels of the segments wanted; empty means all of the model's.
+    /// Labels of the requested segments; empty means all segments of the model.
     pub segments: Vec<String>,
-    /// How DICOM SEG is written, as far as the request says it.
+    /// How DICOM SEG objects are encoded, as far as the request specifies it.
     pub segmentation: SegmentationChoice,
-    /// Where outputs go instead of into the answer: `s3://bucket/prefix` or a `file://` folder.
+    /// Where outputs go instead of the response: `s3://bucket/prefix` or a `file://` folder.
     pub output_uri: Option<String>,
-    /// Whether and where DICOM outputs are stored in an archive, too.
+    /// Whether and where DICOM outputs are also stored in an archive.
     pub store: Store,
-    /// How series that are not clean stacks are treated, as far as the request says it.
+    /// How series that are not clean stacks are handled, as far as the request specifies it.
     pub policy: PolicyChoice,
-    /// Whether the answer has room for one result only.
+    /// Whether the response can hold only one result.
     pub single: bool,
     /// The request's place in its trace.
     pub trace: Trace,
@@ -50,43 +51,42 @@ pub enum Input {
         datastore_id: String,
         /// AHI image set, 32 characters of `[0-9a-z]`.
         image_set_id: String,
-        /// Version to read; the latest where absent.
+        /// Version to read; `None` means the latest.
         version_id: Option<String>,
     },
-    /// `{"datastoreId","studyInstanceUID"[,"seriesInstanceUID"]}`: the series of a study that the model
-    /// package's rules choose, or its only one.
+    /// `{"datastoreId","studyInstanceUID"[,"seriesInstanceUID"]}`: the series of a study selected
+    /// by the rules of the model package, or its only series.
     Study {
         /// AHI data store, 32 characters of `[0-9a-z]`.
         datastore_id: String,
         /// The study.
         study_instance_uid: String,
-        /// Which of its series, where that is said.
+        /// The series, if given.
         series_instance_uid: Option<String>,
     },
-    /// `{"s3Uri"[,"seriesInstanceUID"]}`: DICOM objects below a prefix, a DICOM object, or a zip, tar
-    /// or tar.gz archive of them.
+    /// `{"s3Uri"[,"seriesInstanceUID"]}`: the DICOM objects below a prefix, a single DICOM object,
+    /// or a zip, tar or tar.gz archive.
     S3 {
         /// `s3://BUCKET/KEY`.
         uri: String,
-        /// Which of the series there, where that is said.
+        /// The series, if given.
         series_instance_uid: Option<String>,
     },
-    /// A DICOM file or an archive of them in place of a request in JSON.
+    /// A DICOM file or an archive sent directly instead of a JSON request.
     Body(bytes::Bytes),
-    /// `{"images": {NAME: {"datastoreId",…}, …}}`: the images of a model that takes several at once,
-    /// by the names it gives them; or `{"images": [{…}, …]}` without names, to be told apart by the
-    /// model package's rules.
+    /// `{"images": {NAME: {"datastoreId",…}, …}}`: the images of a model with several inputs, by
+    /// name; or `{"images": [{…}, …]}` without names, assigned by the rules of the model package.
     Images(Vec<(Option<String>, Input)>),
-    /// `{…, "volume": …}`: one volume of the series there.
+    /// `{…, "volume": …}`: one volume of the series.
     Volume {
-        /// Which one.
+        /// The selected volume.
         choice: VolumeChoice,
-        /// Where the series is.
+        /// The location of the series.
         of: Box<Input>,
     },
 }
 
-/// Without the bytes of a body and the key of an object, which may hold a patient's name.
+/// Omits the bytes of a body and the key of an object, which may contain a patient name.
 impl std::fmt::Debug for Input {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -102,7 +102,7 @@ impl std::fmt::Debug for Input {
                 .field("study_instance_uid", study_instance_uid)
                 .field("series_instance_uid", series_instance_uid)
                 .finish(),
-            // Keys are often names of patients.
+            // Keys often contain patient names.
             Self::S3 { series_instance_uid, .. } => f
                 .debug_struct("S3")
                 .field("series_instance_uid", series_instance_uid)
@@ -145,7 +145,7 @@ pub enum OutputKind {
 }
 
 impl OutputKind {
-    /// Its name in requests and answers.
+    /// Returns its name in requests and responses.
     pub fn name(self) -> &'static str {
         match self {
             Self::DicomSeg => "dicom-seg",
@@ -161,7 +161,7 @@ impl OutputKind {
         }
     }
 
-    /// The media type of its files.
+    /// Returns the media type of its files.
     pub fn media_type(self) -> &'static str {
         match self {
             Self::DicomSeg
@@ -176,7 +176,7 @@ impl OutputKind {
         }
     }
 
-    /// What names of its files end in, without the dot before it. Those of no two kinds are alike.
+    /// Returns the file name extension without the leading dot. No two kinds share one.
     pub fn extension(self) -> &'static str {
         match self {
             Self::DicomSeg => "seg.dcm",
@@ -192,20 +192,20 @@ impl OutputKind {
         }
     }
 
-    /// Whether it is made of DICOM objects, which archives take.
+    /// Whether its files are DICOM objects, which archives accept.
     pub fn is_dicom(self) -> bool {
         self.media_type() == "application/dicom"
     }
 
-    /// Whether it is a DICOM Segmentation object, of whatever type.
+    /// Whether it is a DICOM Segmentation object of any type.
     pub fn is_segmentation(self) -> bool {
         matches!(self, Self::DicomSeg | Self::DicomSegLabelmap)
     }
 
-    /// Whether all of `kinds` can be made together.
+    /// Checks that `kinds` can be produced together.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidRequest`] where one refers to another that is not among them.
+    /// [`ErrorKind::InvalidRequest`] if one of them refers to another that is missing.
     pub fn check_together(kinds: &[Self]) -> Result<()> {
         if kinds.contains(&Self::DicomSr) && !kinds.iter().any(|kind| kind.is_segmentation()) {
             return Err(Error::new(
@@ -218,49 +218,49 @@ impl OutputKind {
     }
 }
 
-/// How DICOM SEG is written, as far as one place says it; `None` leaves it to the next.
+/// How DICOM SEG objects are encoded, as specified by one source; `None` leaves it to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct SegmentationChoice {
-    /// Encoding of the frames of type LABELMAP; those of type BINARY are never compressed.
+    /// Encoding of LABELMAP frames; BINARY frames are never compressed.
     pub transfer_syntax: Option<FrameEncoding>,
 }
 
 impl SegmentationChoice {
-    /// This choice, with `other`'s where it says nothing.
+    /// Returns this choice, completed by `other`.
     pub fn or(self, other: Self) -> Self {
         Self { transfer_syntax: self.transfer_syntax.or(other.transfer_syntax) }
     }
 }
 
-/// One finished output.
+/// A finished output.
 #[derive(Debug, Clone)]
 pub struct Artifact {
-    /// What it is.
+    /// Its kind.
     pub kind: OutputKind,
-    /// `application/dicom` and the like.
+    /// The media type, such as `application/dicom`.
     pub media_type: &'static str,
-    /// File name made of the segments' labels, its own within the request.
+    /// File name built from the segment labels, unique within the request.
     pub file_name: String,
-    /// Its bytes; none once it was [released](Self::release).
+    /// Its bytes; empty once [released](Self::release).
     pub bytes: bytes::Bytes,
-    /// How many there are, or were.
+    /// The number of bytes, even after release.
     pub size: usize,
-    /// Their SHA-256 in hexadecimal.
+    /// The SHA-256 of the bytes in hexadecimal.
     pub sha256: String,
-    /// Where it was written, once it was.
+    /// Where it was written, if it was.
     pub uri: Option<String>,
 }
 
 impl Artifact {
-    /// An output of this kind. Its digest takes processor time.
+    /// Creates an output of this kind. Computing its digest is CPU-bound.
     pub fn new(kind: OutputKind, file_name: String, bytes: bytes::Bytes) -> Self {
         let sha256 = format!("{:x}", Sha256::digest(&bytes));
         let (media_type, size) = (kind.media_type(), bytes.len());
         Self { kind, media_type, file_name, bytes, size, sha256, uri: None }
     }
 
-    /// Gives up the bytes where they are safe elsewhere.
+    /// Drops the bytes if they have been written elsewhere.
     pub fn release(&mut self) {
         if self.uri.is_some() {
             self.bytes = bytes::Bytes::new();
@@ -268,19 +268,19 @@ impl Artifact {
     }
 }
 
-/// The answer to one input.
+/// The outcome of one input.
 #[derive(Debug, Clone)]
 pub struct InputOutcome {
-    /// JSON report but for the outputs: input, model, geometry, segments, execution provider,
+    /// JSON report without the outputs: input, model, geometry, segments, execution provider,
     /// timings in seconds, warnings.
     pub report: Map<String, Value>,
-    /// The outputs, in the order asked for.
+    /// The outputs, in the requested order.
     pub artifacts: Vec<Artifact>,
-    /// Why there are none: one input of several that failed, while others did not.
+    /// Why there are none, if this input failed and others did not.
     pub failure: Option<Arc<Error>>,
 }
 
-/// The answer to a request: one outcome per input, in their order.
+/// The outcome of a request: one per input, in their order.
 #[derive(Debug, Clone)]
 pub struct Outcome {
     /// As in the request.
@@ -293,8 +293,8 @@ pub struct Outcome {
     pub results: Vec<InputOutcome>,
 }
 
-/// Whether `uri` is `s3://BUCKET` or `s3://BUCKET/PREFIX` with a bucket name as S3 allows it (3 to
-/// 63 lower-case letters, digits, periods and hyphens) and a prefix that leaves room for names.
+/// Whether `uri` is `s3://BUCKET` or `s3://BUCKET/PREFIX` with a valid bucket name (3 to 63
+/// lower-case letters, digits, periods and hyphens) and a prefix that leaves room for names.
 pub fn is_s3_uri(uri: &str) -> bool {
     const LONGEST_PREFIX: usize = 900;
     let Some(rest) = uri.strip_prefix("s3://") else { return false };

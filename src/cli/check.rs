@@ -1,4 +1,4 @@
-//! `bundle`: what a model package would run, everything it cannot, and what a lower precision costs.
+//! `bundle`: what a model package would run, what it cannot, and what a lower precision changes.
 
 use std::path::{Path, PathBuf};
 
@@ -30,7 +30,7 @@ enum BundleCommand {
     Compare(Box<CompareArgs>),
 }
 
-/// Runs what was asked for.
+/// Runs the chosen subcommand.
 pub async fn run(args: BundleArgs) -> Result<()> {
     match args.command {
         BundleCommand::Check { path, json } => check(&path, json),
@@ -38,7 +38,7 @@ pub async fn run(args: BundleArgs) -> Result<()> {
     }
 }
 
-/// Prints the report; an error where the bundle cannot be served.
+/// Prints the report; fails if the bundle cannot be served.
 fn check(path: &Path, json: bool) -> Result<()> {
     let report = check_bundle(path)?;
     if json {

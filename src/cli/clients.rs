@@ -1,4 +1,4 @@
-//! Clients of AWS services by the settings of a command.
+//! Clients of AWS services, built from the settings of a command.
 
 use aws_config::SdkConfig;
 
@@ -10,10 +10,10 @@ use crate::sink::dicomweb::{DicomWeb, DicomWebSettings, Signer};
 use crate::source::ahi::{AhiClient, AhiSettings};
 use crate::source::aws;
 
-/// A client of AWS HealthImaging alone.
+/// Builds a client of AWS HealthImaging alone.
 ///
 /// # Errors
-/// Those of [`aws::sdk_config`].
+/// Propagates the errors of [`aws::sdk_config`].
 pub async fn healthimaging(
     region: Option<String>,
     settings: &config::AhiSettings,
@@ -27,7 +27,7 @@ pub async fn healthimaging(
     Ok(AhiClient::new(aws::ahi_client(&config, &clients), ahi_settings(settings)))
 }
 
-/// How clients of AWS are set up.
+/// Returns the settings of AWS clients.
 pub fn settings(settings: &config::AwsSettings) -> aws::AwsSettings {
     let url = |endpoint: &Option<EndpointUrl>| endpoint.as_ref().map(|e| e.as_str().to_owned());
     aws::AwsSettings {
@@ -39,22 +39,22 @@ pub fn settings(settings: &config::AwsSettings) -> aws::AwsSettings {
     }
 }
 
-/// The bounds of a client.
+/// Returns the limits of a HealthImaging client.
 pub fn ahi_settings(settings: &config::AhiSettings) -> AhiSettings {
     let per_second = u32::try_from(settings.frames_per_second).unwrap_or(u32::MAX);
     AhiSettings {
         max_in_flight: settings.frames_in_flight,
-        // The service's burst is two seconds' worth.
+        // The burst of the service is two seconds' worth.
         frame_rate: Rate { per_second, burst: per_second.saturating_mul(2) },
         allow_non_primary: settings.allow_non_primary,
         ..AhiSettings::default()
     }
 }
 
-/// A client of archives.
+/// Builds a client of archives.
 ///
 /// # Errors
-/// [`ErrorKind::Configuration`] where the region is no part of a host's name.
+/// [`ErrorKind::Configuration`] if the region cannot be part of a host name.
 pub fn archives(
     settings: &StoreSettings,
     clients: &aws::AwsSettings,
@@ -78,8 +78,8 @@ pub fn archives(
     ))
 }
 
-/// Where HealthImaging answers DICOMweb: as the settings say; else at an endpoint of one's own, which answers
-/// both; else at the region's.
+/// Returns HealthImaging's DICOMweb endpoint: the one in the settings, else a custom HealthImaging
+/// endpoint, which also serves DICOMweb, else that of the region.
 fn healthimaging_dicomweb(
     settings: &StoreSettings,
     clients: &aws::AwsSettings,

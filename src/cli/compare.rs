@@ -1,4 +1,4 @@
-//! `bundle compare`: what a lower precision, or another file of the network, changes of a result.
+//! `bundle compare`: how a lower precision, or another network file, changes a result.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub(super) struct CompareArgs {
     aws: AwsArgs,
 }
 
-/// Runs the series through both and prints what differs.
+/// Runs the series through both and prints the differences.
 pub(super) async fn run(args: CompareArgs) -> Result<()> {
     if args.precision.is_none() && args.network.is_none() {
         return Err(Error::new(
@@ -91,7 +91,7 @@ pub(super) async fn run(args: CompareArgs) -> Result<()> {
     })
 }
 
-/// The report as a person reads it.
+/// Formats the report for people.
 fn text(report: &Value) -> String {
     let mut text = String::new();
     let mut line = |parts: std::fmt::Arguments| {

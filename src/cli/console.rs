@@ -1,5 +1,5 @@
-//! What the process writes for people: lines that do not break progress bars, and text from outside in a form that
-//! a terminal only shows.
+//! Console output for people: lines that do not break progress bars, and external text escaped for
+//! the terminal.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::LazyLock;
@@ -8,20 +8,20 @@ use indicatif::MultiProgress;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// All progress bars of the process; hidden where standard error is no terminal.
+/// All progress bars of the process; hidden if standard error is not a terminal.
 pub(super) static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
-/// Columns of a terminal that does not say how many it has.
+/// Columns assumed if the terminal does not report its width.
 const USUAL_WIDTH: u16 = 80;
 
-/// Standard error for log lines, above the bars that are drawn.
+/// Writes log lines to standard error, above the progress bars.
 #[derive(Debug)]
 pub(super) struct LogLines {
     terminal: bool,
 }
 
 impl LogLines {
-    /// For the logging of the process.
+    /// Creates the writer for the logging of the process.
     pub fn writer() -> Box<dyn Write> {
         Box::new(Self { terminal: io::stderr().is_terminal() })
     }
@@ -40,10 +40,10 @@ impl Write for LogLines {
     }
 }
 
-/// Prints `text` and a line end. Whoever reads it may have stopped, which is no error.
+/// Prints `text` and a line end. A closed pipe is not an error.
 ///
 /// # Errors
-/// [`ErrorKind::Io`] where standard output cannot be written.
+/// [`ErrorKind::Io`] if standard output cannot be written.
 pub(super) fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     let text = text.trim_end_matches('\n');
@@ -56,14 +56,14 @@ pub(super) fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Columns of the terminal that standard output is.
+/// Returns the number of columns of the terminal at standard output.
 pub(super) fn width() -> u16 {
     let size = terminal_size::terminal_size_of(io::stdout());
     size.map_or(USUAL_WIDTH, |(width, _)| width.0)
 }
 
-/// `text` with whatever could act on a terminal written out: control characters and those that change the
-/// direction of writing. Names of files and texts of DICOM objects may hold any.
+/// Escapes characters that a terminal interprets: control characters and those that change the
+/// writing direction. File names and text in DICOM objects may contain any.
 pub(super) fn shown(text: &str) -> String {
     let acts = |c: char| {
         c.is_control()

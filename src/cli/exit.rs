@@ -1,4 +1,4 @@
-//! How the process ends: its exit codes and its last words.
+//! Process exit: the exit codes and the final error message.
 //!
 //! | code | meaning |
 //! |---|---|
@@ -22,19 +22,19 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const CANCELLED: u8 = 3;
 
-/// How an error is told.
+/// How an error is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// An object, for programs.
+    /// A JSON object, for programs.
     Json,
     /// A line, for logs.
     Line,
-    /// Sentences with what to do, for people.
+    /// Sentences with hints, for people.
     Sentences,
 }
 
 impl Form {
-    /// As `format` wants it where standard error is a terminal or not.
+    /// Returns the form for `format`, depending on whether standard error is a terminal.
     fn of(format: LogFormat, terminal: bool) -> Self {
         match (format.is_json(terminal), terminal) {
             (true, _) => Self::Json,
@@ -44,12 +44,12 @@ impl Form {
     }
 }
 
-/// Ends after flags that clap refused, or after `--help` and `--version`.
+/// Exits after flags rejected by clap, or after `--help` and `--version`.
 pub(super) fn usage(error: &clap::Error) -> ExitCode {
     let json = std::env::args_os().any(|argument| argument == "--json");
     let people = std::io::stderr().is_terminal() && !json;
     if !error.use_stderr() || people {
-        // Nothing is left to be done where not even this can be written.
+        // If this fails, nothing can be reported.
         let _ = error.print();
     } else {
         let words = error.render().to_string();
@@ -60,7 +60,7 @@ pub(super) fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
 }
 
-/// Ends `subcommand` after an error, with what it was on standard error.
+/// Exits `subcommand` with an error printed to standard error.
 pub(super) fn failure(error: &Error, format: LogFormat, subcommand: &str) -> ExitCode {
     let form = Form::of(format, std::io::stderr().is_terminal());
     eprintln!("{}", told(error, form, subcommand));
@@ -70,7 +70,7 @@ pub(super) fn failure(error: &Error, format: LogFormat, subcommand: &str) -> Exi
     }
 }
 
-/// Ends after a server that was told to stop.
+/// Exits after a server was told to stop.
 pub(super) fn drained(drained: Drained) -> ExitCode {
     match drained {
         Drained::Finished => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! `fetch`: image sets of AWS HealthImaging as DICOM files in a folder.
+//! `fetch`: downloads image sets of AWS HealthImaging as DICOM files to a folder.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -47,10 +47,10 @@ pub struct FetchArgs {
     pub ahi: AhiArgs,
 }
 
-/// How long files that are being written are waited for after an interruption, so that they are removed.
+/// How long to wait after an interruption for unfinished files to be removed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Fetches, and prints what was made as JSON.
+/// Fetches the image sets and prints a JSON summary.
 pub async fn run(args: FetchArgs) -> Result<()> {
     let writing = Arc::new(());
     let mut terminate = signal(SignalKind::terminate())
@@ -61,7 +61,7 @@ pub async fn run(args: FetchArgs) -> Result<()> {
         _ = tokio::signal::ctrl_c() => Err(interrupted),
         _ = terminate.recv() => Err(interrupted),
     };
-    // What was begun removes itself once its thread is through with it.
+    // An unfinished file is removed when its thread ends.
     let begun = tokio::time::Instant::now();
     while Arc::strong_count(&writing) > 1 && begun.elapsed() < PATIENCE {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -92,7 +92,7 @@ async fn fetch_all(args: FetchArgs, writing: Arc<()>) -> Result<Value> {
     Ok(json!({"folder": out.to_string_lossy(), "imageSets": done}))
 }
 
-/// Fetches one image set; no instance may be in two of them.
+/// Fetches one image set; fails if an instance is already part of another one.
 async fn image_set_of(
     client: &AhiClient,
     id: &ImageSetId,

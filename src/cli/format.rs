@@ -1,4 +1,4 @@
-//! Whether results are printed for people or for programs.
+//! Selects the output format: for people or for programs.
 
 use std::io::IsTerminal;
 
@@ -18,7 +18,7 @@ pub struct FormatArgs {
     pub table: bool,
 }
 
-/// What is printed.
+/// The output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     /// For programs.
@@ -28,10 +28,10 @@ pub(super) enum Format {
 }
 
 impl FormatArgs {
-    /// What the flags ask for, or what standard output suggests.
+    /// Returns the format requested by the flags, or by default the one that suits standard output.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`] where they ask for both.
+    /// [`ErrorKind::Configuration`] if both are requested.
     pub(super) fn chosen(&self) -> Result<Format> {
         match (self.json, self.table) {
             (true, true) => Err(Error::new(

@@ -1,9 +1,9 @@
-//! What somebody at a terminal can do about an error. Messages speak of requests, since most are told to clients
-//! of the server; here they are put in terms of flags.
+//! Hints for users at a terminal. Error messages are written for clients of the server and speak of
+//! request fields; hints translate them to flags.
 
 use crate::error::{Error, ErrorKind};
 
-/// Words of messages, and the flags of `run` that do what they say.
+/// Phrases in messages, and the flags of `run` that apply.
 const FLAGS: [(&str, &str); 6] = [
     ("the policy \"gaps\"", "add --gaps interpolate"),
     (
@@ -16,7 +16,7 @@ const FLAGS: [(&str, &str); 6] = [
     ("name one by its SeriesInstanceUID", "add --series with a UID of the list"),
 ];
 
-/// Lines for somebody who ran `subcommand`.
+/// Returns the hints for a user who ran `subcommand`.
 pub(super) fn of(error: &Error, subcommand: &str) -> Vec<String> {
     let mut hints = Vec::new();
     if subcommand == "run" {

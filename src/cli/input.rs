@@ -1,4 +1,4 @@
-//! What `run` segments: a path on this machine, or images in S3 or AWS HealthImaging.
+//! The input of `run`: a local path, or images in S3 or AWS HealthImaging.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -16,10 +16,10 @@ use crate::source::ahi::{AhiClient, ImageSetId};
 use crate::source::s3::S3Input;
 use crate::source::{ImageSource, aws, local};
 
-/// Where images are.
+/// The location of images.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Place {
-    /// A folder of DICOM files, one of them, or an archive of them.
+    /// A folder of DICOM files, a single file, or an archive.
     Path(PathBuf),
     /// `s3://BUCKET/KEY` or a prefix.
     S3(String),
@@ -29,14 +29,14 @@ pub enum Place {
         datastore_id: String,
         /// The image set.
         image_set_id: String,
-        /// Its version; the latest where absent.
+        /// Its version; `None` means the latest.
         version_id: Option<String>,
-        /// The region, where the name of the image set says it.
+        /// The region, if the ARN of the image set names it.
         region: Option<String>,
     },
 }
 
-/// Without paths and keys, which are often names of patients.
+/// Omits paths and keys, which often contain patient names.
 impl fmt::Debug for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -47,7 +47,7 @@ impl fmt::Debug for Place {
     }
 }
 
-/// How an image set is named.
+/// The accepted forms of an image set.
 const FORM: &str = "ahi://DATASTORE_ID/IMAGE_SET_ID[?versionId=N] or the ARN of an image set";
 
 impl FromStr for Place {
@@ -83,7 +83,7 @@ fn in_s3(text: &str) -> std::result::Result<Place, String> {
     Ok(Place::S3(text.to_owned()))
 }
 
-/// `DATASTORE_ID/IMAGE_SET_ID[?versionId=N]`.
+/// Parses `DATASTORE_ID/IMAGE_SET_ID[?versionId=N]`.
 fn image_set(text: &str, region: Option<&str>) -> std::result::Result<Place, String> {
     let (ids, query) = match text.split_once('?') {
         Some((ids, query)) => (ids, Some(query)),
@@ -110,7 +110,7 @@ fn is_number(text: &str) -> bool {
     (1..=19).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// `arn:aws:medical-imaging:REGION:ACCOUNT:datastore/ID/imageset/ID`, of any partition.
+/// Parses `arn:aws:medical-imaging:REGION:ACCOUNT:datastore/ID/imageset/ID` of any partition.
 fn by_arn(text: &str) -> std::result::Result<Place, String> {
     let expected = || {
         "expected arn:aws:medical-imaging:REGION:ACCOUNT:datastore/DATASTORE_ID/imageset/IMAGE_SET_ID"
@@ -126,25 +126,26 @@ fn by_arn(text: &str) -> std::result::Result<Place, String> {
     image_set(&format!("{datastore_id}/{image_set_id}"), Some(region))
 }
 
-/// What is needed to read images.
+/// Parameters for reading images.
 pub(super) struct Reading<'a> {
-    /// SeriesInstanceUID of the series wanted, where it is said.
+    /// SeriesInstanceUID of the requested series, if given.
     pub series: Option<String>,
-    /// How AWS is reached.
+    /// Settings of AWS access.
     pub aws: AwsArgs,
-    /// What the memory of archives and of objects in S3 is charged to.
+    /// Pool charged for the memory of archives and S3 objects.
     pub memory: &'a Arc<Pool>,
-    /// What attempts are taken from.
+    /// Limits retries and hedged calls.
     pub allowance: &'a Arc<Allowance>,
-    /// Held by threads that read.
+    /// Held by reading threads.
     pub places: &'a Places,
 }
 
-/// The series at `place`, one of which is meant.
+/// Finds the series at `place` and returns a source for each.
 ///
 /// # Errors
-/// Those of reading it; [`ErrorKind::InvalidRequest`] where a series is named in an image set, which holds one;
-/// [`ErrorKind::Configuration`] where regions contradict each other.
+/// Propagates the errors of reading them; [`ErrorKind::InvalidRequest`] if a series is named for an
+/// image set, which holds a single one; [`ErrorKind::Configuration`] if regions contradict each
+/// other.
 pub(super) async fn find(place: Place, reading: Reading<'_>) -> Result<Vec<Box<dyn ImageSource>>> {
     let Reading { series, mut aws, memory, allowance, places } = reading;
     let input = match place {

@@ -1,4 +1,4 @@
-//! Subcommands and their flags, and what the process says and returns when it ends.
+//! Subcommands, their flags, and the process exit.
 
 mod check;
 mod clients;
@@ -73,7 +73,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// The word it is called by.
+    /// Returns the name of the subcommand.
     fn name(&self) -> &'static str {
         match self {
             Self::Serve(_) => "serve",
@@ -90,12 +90,12 @@ impl Command {
         }
     }
 
-    /// Whether it tells people on a terminal all that matters by itself.
+    /// Whether the subcommand draws its own output on a terminal.
     fn draws(&self) -> bool {
         matches!(self, Self::Run(_) | Self::Models(_) | Self::Fetch(_) | Self::Import(_))
     }
 
-    /// Whether its flags ask for JSON, of errors, too.
+    /// Whether the flags request JSON, including for errors.
     fn wants_json(&self) -> bool {
         match self {
             Self::Run(args) => args.format.json,
@@ -105,7 +105,7 @@ impl Command {
     }
 }
 
-/// Runs the program with the arguments and the environment of the process.
+/// Runs the program with the process's arguments and environment.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -143,7 +143,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
     }
 }
 
-/// Runs a subcommand that is done when it returns.
+/// Runs a subcommand on a runtime until it returns.
 fn to_the_end(command: impl Future<Output = Result<()>>) -> Result<ExitCode> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let runtime = runtime("main", cores)?;
@@ -152,7 +152,7 @@ fn to_the_end(command: impl Future<Output = Result<()>>) -> Result<ExitCode> {
     result.map(|()| ExitCode::SUCCESS)
 }
 
-/// A runtime whose threads carry `name`.
+/// Creates a runtime whose threads are named `name`.
 fn runtime(name: &str, threads: usize) -> Result<Runtime> {
     Builder::new_multi_thread()
         .worker_threads(threads)

@@ -1,4 +1,4 @@
-//! `models`: what a folder of model packages serves.
+//! `models`: lists what a folder of model packages serves.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -28,14 +28,15 @@ pub struct ModelsArgs {
     pub compute: ComputeArgs,
 }
 
-/// Segments that a table lists; JSON has all.
+/// Maximum number of segments listed in a table; JSON lists all.
 const MOST_LISTED: usize = 8;
 
-/// Loads each model as `serve` does, one after the other, and prints what it is or why it cannot be served.
+/// Loads each model as `serve` does, one after the other, and prints its description or why it
+/// cannot be served.
 ///
 /// # Errors
-/// [`ErrorKind::Configuration`] where there is no package; [`ErrorKind::InvalidModel`], once all are told of, where
-/// one cannot be served.
+/// [`ErrorKind::Configuration`] if there is no package; [`ErrorKind::InvalidModel`], after all
+/// models are printed, if one cannot be served.
 pub(super) fn run(args: &ModelsArgs) -> Result<()> {
     let format = args.format.chosen()?;
     let options = LoadOptions::from(&args.compute.clone().settings());
@@ -61,7 +62,7 @@ pub(super) fn run(args: &ModelsArgs) -> Result<()> {
     Err(Error::new(ErrorKind::InvalidModel, message).with("models", faulty))
 }
 
-/// What a package serves, or everything that keeps it from being served.
+/// Describes what a package serves, or all problems that keep it from being served.
 fn describe(location: &ModelLocation, options: &LoadOptions) -> Map<String, Value> {
     let mut told = Map::new();
     told.insert("name".to_owned(), json!(location.name));
@@ -82,13 +83,13 @@ fn describe(location: &ModelLocation, options: &LoadOptions) -> Map<String, Valu
     told
 }
 
-/// Everything that `bundle check` finds wrong.
+/// Returns all problems that `bundle check` finds.
 fn problems(location: &ModelLocation) -> Value {
     match check_bundle(&location.path) {
         Ok(report) => {
             report.all_problems().iter().map(|problem| json!(problem.to_string())).collect()
         }
-        // Loading it said so already.
+        // Already reported when loading the model.
         Err(_) => json!([]),
     }
 }
@@ -111,7 +112,7 @@ fn listing(models: &[Map<String, Value>], width: u16) -> String {
     text.join("\n")
 }
 
-/// Why models run on what they do, each reason once.
+/// Returns the reasons for the chosen execution providers, each once.
 fn notes(models: &[&Map<String, Value>]) -> BTreeSet<String> {
     let note = |model: &&Map<String, Value>| {
         let reason = model.get("executionProviderReason")?.as_str()?;
@@ -120,7 +121,7 @@ fn notes(models: &[&Map<String, Value>]) -> BTreeSet<String> {
     models.iter().filter_map(note).collect()
 }
 
-/// `CPU` of `CPUExecutionProvider`.
+/// Returns the provider without its suffix: `CPU` for `CPUExecutionProvider`.
 fn provider(model: &Map<String, Value>) -> String {
     let name = one(model, "executionProvider");
     name.strip_suffix("ExecutionProvider").map_or(name.clone(), str::to_owned)

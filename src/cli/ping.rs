@@ -1,5 +1,5 @@
-//! `ping`: whether the server on this machine is ready, for a container's health check. An image
-//! that holds no shell and no `curl` has nothing else to ask with.
+//! `ping`: checks whether the server on this machine is ready, for a container's health check. The
+//! image contains neither a shell nor `curl` to do it with.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -9,7 +9,7 @@ use clap::Args;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Bytes of a status line beyond which it is none.
+/// Maximum number of bytes read of the status line.
 const STATUS_LINE: u64 = 256;
 
 /// Flags of `ping`.
@@ -28,10 +28,10 @@ pub struct PingArgs {
     pub timeout: u64,
 }
 
-/// Asks `GET /ping`.
+/// Requests `GET /ping`.
 ///
 /// # Errors
-/// [`ErrorKind::Io`] where nothing answers in time, or with another status than 200.
+/// [`ErrorKind::Io`] if there is no response in time, or its status is not 200.
 pub(super) fn run(args: &PingArgs) -> Result<()> {
     let address = SocketAddr::new(reachable(args.host), args.port);
     let status = ask(address, Duration::from_secs(args.timeout)).map_err(|e| {
@@ -46,7 +46,7 @@ pub(super) fn run(args: &PingArgs) -> Result<()> {
     }
 }
 
-/// Where a server that listens on `host` can be reached from its own machine.
+/// Returns the address that reaches a server listening on `host` from its own machine.
 fn reachable(host: IpAddr) -> IpAddr {
     match host {
         IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -55,7 +55,7 @@ fn reachable(host: IpAddr) -> IpAddr {
     }
 }
 
-/// The status line of the answer.
+/// Returns the status line of the response.
 fn ask(address: SocketAddr, timeout: Duration) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
@@ -80,7 +80,7 @@ mod tests {
         ping: PingArgs,
     }
 
-    /// What `ping` says of a server that answers every request with `answer`.
+    /// Returns the result of `ping` for a server that responds with `answer`.
     fn ping(answer: &'static str) -> Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port().to_string();

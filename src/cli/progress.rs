@@ -1,4 +1,4 @@
-//! Progress on a terminal: a bar for each stage, with its rate and the time left.
+//! Progress on a terminal: one bar per stage, with its rate and the time left.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,18 +10,18 @@ use tokio_util::sync::CancellationToken;
 use super::console::BARS;
 use crate::progress::{Progress, Stage};
 
-/// A stage under way whose length is known.
+/// Template of a running stage whose length is known.
 const COUNTED: &str = "{prefix:<17} [{bar:28}] {pos}/{len} {msg}  {per_sec}  {eta} left";
 
-/// A stage under way that is one piece.
+/// Template of a running stage without steps.
 const WHOLE: &str = "{prefix:<17} {spinner} {elapsed}";
 
-/// A stage that is done.
+/// Template of a finished stage.
 const DONE: &str = "{prefix:<17} done in {elapsed}";
 
 const TICK: Duration = Duration::from_millis(200);
 
-/// A bar among those of the process, which draws nothing where standard error is no terminal.
+/// Creates a bar, which is hidden if standard error is not a terminal.
 pub(super) fn bar(name: &'static str, unit: &'static str) -> ProgressBar {
     let bar = BARS.add(ProgressBar::new(0).with_prefix(name).with_message(unit));
     style(&bar, WHOLE);
@@ -29,14 +29,14 @@ pub(super) fn bar(name: &'static str, unit: &'static str) -> ProgressBar {
     bar
 }
 
-/// Shows that `done` of `total` are done.
+/// Shows `done` of `total`.
 pub(super) fn show(bar: &ProgressBar, done: u64, total: u64) {
     if bar.length() != Some(total) {
         bar.set_length(total);
         style(bar, if total > 1 { COUNTED } else { WHOLE });
     }
     if done < bar.position() {
-        // The same stage of another volume.
+        // The stage starts again for another volume.
         bar.reset();
         style(bar, if total > 1 { COUNTED } else { WHOLE });
         bar.enable_steady_tick(TICK);
@@ -47,33 +47,33 @@ pub(super) fn show(bar: &ProgressBar, done: u64, total: u64) {
     }
 }
 
-/// Shows that there is `more` to do.
+/// Increases the length of the bar by `more`.
 pub(super) fn more(bar: &ProgressBar, more: u64) {
     style(bar, COUNTED);
     bar.set_length(bar.length().unwrap_or(0) + more);
 }
 
-/// Shows that it is done.
+/// Shows the stage as finished.
 pub(super) fn end(bar: &ProgressBar) {
     style(bar, DONE);
     bar.finish();
 }
 
 fn style(bar: &ProgressBar, template: &str) {
-    // Templates are constants, and a test reads them.
+    // Templates are constants that a test validates.
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
 }
 
-/// The bars of one command, and whether it is to stop.
+/// The bars of one command, and its cancellation token.
 pub(super) struct Bars {
     bars: Mutex<BTreeMap<Stage, ProgressBar>>,
     stop: CancellationToken,
 }
 
 impl Bars {
-    /// None yet; `stop` is asked whether the work should end.
+    /// Creates an empty set; `stop` signals that the work should end.
     pub fn new(stop: CancellationToken) -> Self {
         Self { bars: Mutex::default(), stop }
     }
@@ -83,14 +83,14 @@ impl Bars {
     }
 }
 
-/// Takes all bars off the terminal for good: what is done is told otherwise, and nothing is drawn over it.
+/// Removes all bars from the terminal permanently, so that later output is not overwritten.
 pub(super) fn clear() {
-    // Where the terminal cannot be written, nothing is to be taken off it.
+    // If the terminal cannot be written to, there is nothing to remove.
     let _ = BARS.clear();
     BARS.set_draw_target(ProgressDrawTarget::hidden());
 }
 
-/// What a stage counts.
+/// Returns the unit that a stage counts.
 fn unit(stage: Stage) -> &'static str {
     match stage {
         Stage::Frames => "frames",

@@ -1,4 +1,4 @@
-//! `run`: the same path without a server, from images wherever they are to a folder of results.
+//! `run`: the pipeline without a server, from images in any location to a folder of results.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -78,7 +78,7 @@ pub struct RunArgs {
     pub aws: AwsArgs,
 }
 
-/// How long work is waited for after an interruption, so that no file is left that is not whole.
+/// How long to wait for work after an interruption, so that no incomplete file is left behind.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Segments the images and prints the report.
@@ -99,12 +99,12 @@ pub async fn run(args: RunArgs) -> Result<()> {
         reports = segment(args, stop.clone()) => reports,
         () = late => Err(Error::new(ErrorKind::Cancelled, "interrupted")),
     };
-    // Before anything is printed on the same terminal.
+    // Clear the bars before printing to the same terminal.
     progress::clear();
     console::print(&text(reports?, format)?)
 }
 
-/// The reports of all volumes that were segmented.
+/// Segments all volumes and returns their reports.
 async fn segment(args: RunArgs, stop: CancellationToken) -> Result<Vec<Map<String, Value>>> {
     let bars = Arc::new(Bars::new(stop));
     let model = only_model(&args).await?;
@@ -155,7 +155,7 @@ async fn segment(args: RunArgs, stop: CancellationToken) -> Result<Vec<Map<Strin
     Ok(outcomes.into_iter().map(|outcome| outcome.report).collect())
 }
 
-/// The one model of the package.
+/// Loads the only model of the package.
 async fn only_model(args: &RunArgs) -> Result<Model> {
     let locations = discover(&args.model)?;
     let [location] = &locations[..] else {
@@ -175,7 +175,7 @@ async fn only_model(args: &RunArgs) -> Result<Model> {
     Ok(model)
 }
 
-/// Loads a model on a thread that may block.
+/// Loads a model on a blocking thread.
 pub(super) async fn load(location: ModelLocation, options: LoadOptions) -> Result<Model> {
     let ModelLocation { name, path } = location;
     tokio::task::spawn_blocking(move || Model::load(&name, &path, &options))
@@ -183,8 +183,8 @@ pub(super) async fn load(location: ModelLocation, options: LoadOptions) -> Resul
         .unwrap_or_else(|_| Err(Error::internal("loading the model failed unexpectedly")))
 }
 
-/// That no result of another run is replaced unasked, before anything is computed: names are those of segments,
-/// and another patient's results have the same ones.
+/// Checks, before anything is computed, that no results of another run would be replaced. File
+/// names derive from segments, so another patient's results have the same names.
 fn free(folder: &Path, model: &Model, args: &RunArgs) -> Result<()> {
     if args.overwrite {
         return Ok(());
@@ -192,7 +192,7 @@ fn free(folder: &Path, model: &Model, args: &RunArgs) -> Result<()> {
     let is_ours = names::of_model(model, &args.segment, &args.output)?;
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
-        // It will be made.
+        // The folder will be created.
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(unreadable(folder, e)),
     };
@@ -218,7 +218,7 @@ fn unreadable(folder: &Path, e: std::io::Error) -> Error {
     Error::new(ErrorKind::Io, message).caused_by(e)
 }
 
-/// Writes each outcome to the folder as it is made.
+/// Writes each outcome to the folder as soon as it is produced.
 struct ToFolder {
     to: Destination,
     model: String,
@@ -244,7 +244,7 @@ impl Deliver for ToFolder {
     }
 }
 
-/// The reports as they are printed.
+/// Formats the reports for printing.
 fn text(mut reports: Vec<Map<String, Value>>, format: Format) -> Result<String> {
     match format {
         Format::Table => {
@@ -254,7 +254,7 @@ fn text(mut reports: Vec<Map<String, Value>>, format: Format) -> Result<String> 
             Ok(tables.join("\n\n"))
         }
         Format::Json => {
-            // A list where each of several volumes was segmented.
+            // A list if several volumes were segmented.
             let all = match &reports[..] {
                 [_] => Value::Object(reports.remove(0)),
                 _ => reports.into_iter().map(Value::Object).collect(),
@@ -265,7 +265,8 @@ fn text(mut reports: Vec<Map<String, Value>>, format: Format) -> Result<String> 
     }
 }
 
-/// The memory that the flags allow, or that of this machine or container less what the program itself takes.
+/// Returns the memory limits of the flags; by default those of the machine or container, less what
+/// the program itself uses.
 pub(super) fn account(args: &MemoryArgs) -> Account {
     let limit = memory::limit();
     let set = |bytes: Option<usize>| bytes.map(|bytes| bytes as u64);

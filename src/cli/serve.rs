@@ -1,4 +1,4 @@
-//! `serve`: the pipeline behind the scheduler behind HTTP.
+//! `serve`: HTTP in front of the scheduler in front of the pipeline.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,30 +28,30 @@ use crate::source::s3::S3Input;
 use crate::telemetry::metrics::{CallSample, Service as AwsService};
 use crate::telemetry::{Metrics, traces};
 
-/// Threads that answer HTTP. They never compute, so two of them keep up with any load.
+/// Threads that serve HTTP. They never compute, so two are enough for any load.
 const HTTP_THREADS: usize = 2;
 
-/// Threads for fetching, whatever the number of cores.
+/// Maximum number of threads for fetching, whatever the number of cores.
 const MOST_WORK_THREADS: usize = 8;
 
-/// What answers requests, and the loading it needs before it can.
+/// The pipeline with its state, and the initial loading of models.
 struct Service {
     invoke: Arc<dyn Invoke>,
     models: Arc<dyn Host>,
     metrics: Arc<Metrics>,
     account: Account,
-    /// What there is to segment, for the page.
+    /// Lists what can be segmented, for the page.
     browser: Browser,
-    /// Counts the models whose networks keep failing.
+    /// Counts the models whose network keeps failing.
     broken: BrokenNetworks,
-    /// Loads the models there are from the start; whether the server is ready then.
+    /// Loads the initial models; resolves to whether the server is ready.
     loading: BoxFuture<'static, bool>,
 }
 
 /// Serves until the process is told to stop.
 ///
 /// # Errors
-/// [`ErrorKind::Configuration`] where flags, environment or models do not allow it.
+/// [`ErrorKind::Configuration`] if flags, environment or models are invalid.
 pub(super) fn serve(args: ServeArgs) -> Result<Drained> {
     let settings = args.settings()?;
     parachute::arm();
@@ -59,7 +59,7 @@ pub(super) fn serve(args: ServeArgs) -> Result<Drained> {
     let http = runtime("http", HTTP_THREADS)?;
     let work = runtime("work", settings.compute.threads.clamp(2, MOST_WORK_THREADS))?;
     let result = http.block_on(until_stopped(settings, work.handle().clone()));
-    // Work that did not heed its cancellation ends with the process.
+    // Work that ignored its cancellation ends with the process.
     work.shutdown_background();
     http.shutdown_background();
     result
@@ -107,21 +107,21 @@ async fn until_stopped(settings: ServeSettings, work: Handle) -> Result<Drained>
     });
     tokio::spawn(tidy(Arc::clone(&app)));
     let drained = server::run(listener, app, settings.drain_timeout, termination.received()).await;
-    // Others may still hold the page for as long as the process lives.
+    // Other references to the page may live as long as the process.
     if let Some(ui) = ui {
         ui.close();
     }
     drained
 }
 
-/// Time between looks at memory that nobody uses.
+/// Interval between checks for unused memory.
 const TIDYING: Duration = Duration::from_secs(5);
 
-/// Growth in bytes from which memory is given back.
+/// Growth in bytes from which memory is returned to the system.
 const LITTER: u64 = 8 << 20;
 
-/// Gives memory that requests left behind back to the system, while there are none: it lies scattered
-/// over the arenas of many threads, and others on the machine may want it.
+/// Returns freed memory to the system while no requests run: the allocator keeps it scattered over
+/// the arenas of many threads, and other processes may need it.
 async fn tidy(app: Arc<App>) {
     let mut tidied = 0;
     loop {
@@ -129,7 +129,7 @@ async fn tidy(app: Arc<App>) {
         let resident = memory::resident().unwrap_or(0);
         if app.scheduler.in_flight() == 0 && resident > tidied + LITTER {
             memory::release_voxels();
-            // Not on a thread that answers /ping.
+            // Runs on a blocking thread, so that /ping is not delayed.
             if tokio::task::spawn_blocking(memory::trim).await.is_err() {
                 return;
             }
@@ -138,7 +138,7 @@ async fn tidy(app: Arc<App>) {
     }
 }
 
-/// The pipeline over the models of `settings`.
+/// Builds the pipeline with the models of `settings`.
 async fn build_service(settings: &ServeSettings) -> Result<Service> {
     let account = Account::new(settings.memory.inputs, settings.memory.work);
     tracing::info!(
@@ -193,7 +193,7 @@ async fn build_service(settings: &ServeSettings) -> Result<Service> {
     let loading = async move {
         match locations {
             Some(locations) => registry.load_all(locations).await > 0,
-            // Models come later; the platform asks for health before it asks for the first.
+            // Models come later; the platform checks health before it loads the first one.
             None => true,
         }
     };
@@ -201,11 +201,11 @@ async fn build_service(settings: &ServeSettings) -> Result<Service> {
     Ok(Service { invoke: Arc::new(service), models, metrics, account, browser, broken, loading })
 }
 
-/// Time between attempts to get broken models to work again: `/ping` fails meanwhile, so that nobody
-/// else may ask for them.
+/// Interval between attempts to recover broken models: `/ping` fails meanwhile, so no request may
+/// arrive that would trigger one.
 const MENDING: Duration = Duration::from_secs(10);
 
-/// Tries again and again to get models to work whose networks keep failing.
+/// Repeatedly tries to recover models whose network keeps failing.
 async fn mend(models: Arc<dyn Host>, broken: BrokenNetworks) {
     loop {
         tokio::time::sleep(MENDING).await;
@@ -218,15 +218,15 @@ async fn mend(models: Arc<dyn Host>, broken: BrokenNetworks) {
     }
 }
 
-/// The registry, and the models it is to hold from the start, where it is not the platform that
-/// brings them.
+/// Creates the registry, and returns the models to load at start-up unless the platform loads them.
 fn registry(
     settings: &ServeSettings,
     options: LoadOptions,
     memory: &Arc<Pool>,
 ) -> Result<(Registry<Model>, Option<Vec<ModelLocation>>)> {
     let loader = BundleLoader(options);
-    // A warm-up uses all cores; two loads at once overlap the reading of one with that of the other.
+    // A warm-up uses all cores; parallel loads overlap the reading of one model with the warm-up of
+    // another.
     let loads = (settings.compute.threads / 4).clamp(2, 4);
     Ok(match &settings.models {
         ModelSettings::Folder(dir) => {
@@ -245,7 +245,7 @@ fn registry(
     })
 }
 
-/// What the clients have done so far.
+/// Returns the call statistics of all clients.
 fn samples(ahi: &AhiClient, s3: &S3, archives: &DicomWeb) -> Vec<CallSample> {
     let sample = |service, operation, stats: CallStats| CallSample {
         service,

@@ -1,4 +1,4 @@
-//! `completions` and `man`: what a shell and `man` know of the flags.
+//! `completions` and `man`: shell completions and manual pages for the flags.
 
 use std::path::{Path, PathBuf};
 
@@ -25,16 +25,16 @@ pub struct ManArgs {
     pub out: Option<PathBuf>,
 }
 
-/// Prints what a shell reads.
+/// Prints the completion script of a shell.
 pub(super) fn completions(args: &CompletionsArgs, mut command: Command) -> Result<()> {
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
-    // Into memory, since it panics where it cannot write.
+    // Generated in memory, because clap panics if the output cannot be written.
     clap_complete::generate(args.shell, &mut command, name, &mut script);
     console::print(&utf8(script)?)
 }
 
-/// Writes pages to a folder and says which, or prints the first of them.
+/// Writes all pages to a folder and prints its name, or prints the main page.
 pub(super) fn man(args: &ManArgs, command: Command) -> Result<()> {
     match &args.out {
         Some(folder) => pages(folder, command),

@@ -1,18 +1,19 @@
-//! Reports as tables for people.
+//! Formats reports as tables for people.
 
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 use serde_json::{Map, Value};
 
 use super::console::shown;
 
-/// Columns that a table is never squeezed below: then it is wider than the terminal, and readable.
+/// Minimum width of a table: on a narrower terminal it stays readable but overflows.
 const NARROWEST: u16 = 40;
 
-/// A line below the header, and no others.
+/// Only a line below the header.
 const STYLE: TableStyle =
     TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
-/// A table whose columns named `right` hold numbers; as wide as its content and at most `width`.
+/// Formats a table as wide as its content, but at most `width`; the columns `right` are
+/// right-aligned.
 pub(super) fn table(
     header: &[&str],
     right: &[usize],
@@ -34,7 +35,7 @@ pub(super) fn table(
     table.trim_fmt()
 }
 
-/// The report of one result, as `run` prints it on a terminal of `width` columns.
+/// Formats the report of one result as `run` prints it on a terminal of `width` columns.
 pub(super) fn result(report: &Map<String, Value>, width: u16) -> String {
     let mut text = vec![heading(report), segments(report, width), String::new()];
     text.extend(outputs(report));
@@ -53,13 +54,13 @@ fn text(value: &Value) -> String {
     value.as_str().map(shown).unwrap_or_default()
 }
 
-/// Numbers of a list with crosses between them.
+/// Joins the numbers of a list with crosses.
 fn times_each(value: &Value, decimals: usize) -> String {
     let numbers = value.as_array().into_iter().flatten().filter_map(Value::as_f64);
     numbers.map(|number| format!("{number:.decimals$}")).collect::<Vec<_>>().join(" × ")
 }
 
-/// The model, the grid, and the volume where the series holds several.
+/// Formats the model, the grid and, if the series holds several, the volume.
 fn heading(report: &Map<String, Value>) -> String {
     let geometry = report.get("geometry").unwrap_or(&Value::Null);
     let mut heading = format!(
@@ -108,7 +109,7 @@ fn segment(segment: &Value) -> Vec<String> {
     ]
 }
 
-/// A line for each output: what it is, how large, and where.
+/// Formats one line per output: its kind, size and location.
 fn outputs(report: &Map<String, Value>) -> Vec<String> {
     let outputs = list(report, "outputs");
     let longest = outputs.iter().map(|output| text(&output["kind"]).chars().count()).max();
@@ -130,7 +131,7 @@ fn bytes(count: u64) -> String {
     }
 }
 
-/// Seconds by stage, and what ran the network, in a line.
+/// Formats the seconds per stage and the execution provider in one line.
 fn times(report: &Map<String, Value>) -> String {
     let timings = report.get("timings").and_then(Value::as_object);
     let seconds = |(name, value): (&String, &Value)| {

@@ -1,4 +1,4 @@
-//! Who may read and write what: allow-lists, owners of buckets, keys.
+//! Access control: allow-lists, bucket owners, encryption keys.
 
 use clap::Args;
 
@@ -34,27 +34,27 @@ pub struct AccessArgs {
     pub s3_output_kms_key: Option<String>,
 }
 
-/// What requests may name, checked.
+/// The validated access settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AccessSettings {
-    /// Data stores.
+    /// Data stores that requests may name.
     pub datastores: Allowed<String>,
-    /// Where inputs may be.
+    /// Locations that inputs may come from.
     pub inputs: Allowed<Place>,
-    /// Where outputs may go.
+    /// Locations that outputs may go to.
     pub outputs: Allowed<Place>,
-    /// DICOMweb services that results may be stored in. Unlike the others it is closed where nothing is
-    /// listed: a URL may lead to anything that this machine can reach.
+    /// DICOMweb services that results may be stored in. Unlike the other lists, an empty one allows
+    /// nothing: a URL may lead to anything this machine can reach.
     pub services: Vec<ServiceUrl>,
-    /// Account that buckets of inputs must belong to.
+    /// Account that must own the buckets of inputs.
     pub input_owner: Option<String>,
-    /// Account that buckets of outputs must belong to.
+    /// Account that must own the buckets of outputs.
     pub output_owner: Option<String>,
-    /// KMS key of outputs.
+    /// KMS key that encrypts outputs.
     pub output_kms_key: Option<String>,
 }
 
-/// A list of what is allowed; where it is empty, everything is.
+/// An allow-list; an empty one allows everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allowed<T>(Vec<T>);
 
@@ -65,17 +65,17 @@ impl<T> Default for Allowed<T> {
 }
 
 impl<T> Allowed<T> {
-    /// Whether nothing is refused.
+    /// Whether everything is allowed.
     pub fn is_open(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// A bucket, or a prefix in it.
+/// A bucket, or a prefix in one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     bucket: String,
-    /// Without slashes at its end; empty for all of the bucket.
+    /// Without trailing slashes; empty for the whole bucket.
     prefix: String,
 }
 
@@ -87,8 +87,8 @@ impl Place {
             .then(|| Self { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
     }
 
-    /// Whether a key is the prefix itself or below it, as files are below a folder: `a` holds `a` and
-    /// `a/b`, not `ab`.
+    /// Whether a key is the prefix itself or below it, as files are below a folder: `a` contains
+    /// `a` and `a/b`, but not `ab`.
     fn holds(&self, bucket: &str, key: &str) -> bool {
         let below = || {
             let rest = key.strip_prefix(&self.prefix)?;
@@ -98,7 +98,7 @@ impl Place {
     }
 }
 
-/// Bucket and key of `s3://BUCKET/KEY`.
+/// Splits `s3://BUCKET/KEY` into bucket and key.
 fn split(uri: &str) -> Option<(&str, &str)> {
     if !crate::request::is_s3_uri(uri) {
         return None;
@@ -107,13 +107,13 @@ fn split(uri: &str) -> Option<(&str, &str)> {
     Some(rest.split_once('/').unwrap_or((rest, "")))
 }
 
-/// Whether a key has segments that an S3 that keeps objects in folders would climb by.
+/// Whether a key has path segments by which an S3 implementation based on folders would climb.
 fn climbs(key: &str) -> bool {
     key.split('/').any(|segment| matches!(segment, "." | ".."))
 }
 
 impl Allowed<Place> {
-    /// Whether the place that a URI names is allowed.
+    /// Whether the location of a URI is allowed.
     pub fn allows(&self, uri: &str) -> bool {
         self.is_open()
             || split(uri).is_some_and(|(bucket, key)| {
@@ -123,7 +123,7 @@ impl Allowed<Place> {
 }
 
 impl Allowed<String> {
-    /// What is listed; nothing where everything is allowed.
+    /// Returns the listed identifiers; empty if everything is allowed.
     pub fn listed(&self) -> &[String] {
         &self.0
     }
@@ -135,7 +135,7 @@ impl Allowed<String> {
 }
 
 impl AccessSettings {
-    /// Refuses a data store that is not allowed.
+    /// Rejects a data store that is not allowed.
     ///
     /// # Errors
     /// [`ErrorKind::AccessDenied`], naming the field and the setting.
@@ -144,33 +144,34 @@ impl AccessSettings {
         checked(allowed, "datastoreId", "AHI_ALLOWED_DATASTORES")
     }
 
-    /// Refuses a place that inputs may not be in.
+    /// Rejects an input location that is not allowed.
     ///
     /// # Errors
-    /// As [`check_datastore`](Self::check_datastore).
+    /// See [`check_datastore`](Self::check_datastore).
     pub fn check_input(&self, uri: &str) -> Result<()> {
         checked(self.inputs.allows(uri), "s3Uri", "S3_ALLOWED_INPUTS")
     }
 
-    /// Refuses a place that outputs may not go to. Folders are named by settings alone.
+    /// Rejects an output location that is not allowed. Folders can be named by settings only, so
+    /// they are not checked.
     ///
     /// # Errors
-    /// As [`check_datastore`](Self::check_datastore).
+    /// See [`check_datastore`](Self::check_datastore).
     pub fn check_output(&self, uri: &str) -> Result<()> {
         let allowed = !uri.starts_with("s3://") || self.outputs.allows(uri);
         checked(allowed, "outputS3Uri", "S3_ALLOWED_OUTPUTS")
     }
 
-    /// Refuses a DICOMweb service that results may not be stored in.
+    /// Rejects a DICOMweb service that is not allowed.
     ///
     /// # Errors
-    /// As [`check_datastore`](Self::check_datastore).
+    /// See [`check_datastore`](Self::check_datastore).
     pub fn check_service(&self, url: &ServiceUrl) -> Result<()> {
         let allowed = self.services.iter().any(|base| url.is_within(base));
         checked(allowed, "store", "DICOMWEB_ALLOWED")
     }
 
-    /// What is open to every request, for the log at the start.
+    /// Returns what is open to every request, for the start-up log.
     pub fn open(&self) -> Vec<&'static str> {
         [
             (self.datastores.is_open(), "data stores (AHI_ALLOWED_DATASTORES)"),
@@ -196,7 +197,7 @@ fn checked(allowed: bool, field: &str, setting: &str) -> Result<()> {
 }
 
 impl AccessArgs {
-    /// Checks the flags.
+    /// Validates the flags.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`], naming the flag.
@@ -222,7 +223,8 @@ impl AccessArgs {
     }
 }
 
-/// The members of a list. An empty one is a comma too many, or a variable that is set to nothing.
+/// Trims the elements of a list and drops empty ones, which come from an extra comma or an empty
+/// variable.
 fn listed(values: Vec<String>) -> Vec<String> {
     values.iter().map(|v| v.trim().to_owned()).filter(|v| !v.is_empty()).collect()
 }

@@ -1,4 +1,4 @@
-//! How to reach AWS HealthImaging and S3.
+//! Settings of AWS HealthImaging and S3.
 
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args};
@@ -49,41 +49,41 @@ pub struct AhiArgs {
     pub ahi_allow_non_primary: bool,
 }
 
-/// AWS services, as the sources and writers use them.
+/// Settings of AWS services for sources and sinks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AwsSettings {
-    /// Region; `None` leaves it to the SDK's own chain.
+    /// Region; `None` leaves it to the SDK's provider chain.
     pub region: Option<String>,
-    /// AWS HealthImaging.
+    /// Settings of AWS HealthImaging.
     pub ahi: AhiSettings,
-    /// S3.
+    /// Settings of S3.
     pub s3: S3Settings,
 }
 
-/// AWS HealthImaging.
+/// Settings of AWS HealthImaging.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AhiSettings {
     /// Endpoint override.
     pub endpoint: Option<EndpointUrl>,
-    /// Frames fetched at the same time for one request, at least 1.
+    /// Maximum number of frames in flight per request, at least 1.
     pub frames_in_flight: usize,
-    /// Frames asked for per second by the whole process, at least 1.
+    /// Maximum number of frames requested per second by the whole process, at least 1.
     pub frames_per_second: usize,
     /// Whether image sets that are not primary may be segmented.
     pub allow_non_primary: bool,
 }
 
-/// S3.
+/// Settings of S3.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3Settings {
     /// Endpoint override.
     pub endpoint: Option<EndpointUrl>,
-    /// Bucket in the path instead of the host name.
+    /// Whether the bucket is in the path instead of the host name.
     pub path_style: bool,
 }
 
 impl AhiArgs {
-    /// Checks the flags: region and service.
+    /// Validates the flags and returns the region and the settings.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::error::ErrorKind::Configuration), naming the flag.
@@ -111,7 +111,7 @@ fn endpoint(url: Option<EndpointUrl>, flag: &'static str) -> Result<Option<Endpo
 }
 
 impl AwsArgs {
-    /// Checks the flags.
+    /// Validates the flags.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::error::ErrorKind::Configuration), naming the flag.

@@ -1,4 +1,4 @@
-//! What the network runs on.
+//! Compute settings: execution provider, precision, threads and GPUs.
 
 use std::path::PathBuf;
 
@@ -47,24 +47,24 @@ pub struct ComputeArgs {
     pub every_window: bool,
 }
 
-/// Computing, as the network and the CPU pool use it.
+/// Settings of the network and the CPU pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ComputeSettings {
-    /// The execution provider asked for.
+    /// The requested execution provider.
     pub execution_provider: ExecutionProvider,
-    /// The precision of networks on a CPU, where it is not left to the model.
+    /// The precision of networks on a CPU; `None` leaves it to the model.
     pub cpu_precision: Option<CpuPrecisionChoice>,
-    /// Where what was found out about models is kept; beside them where absent.
+    /// Folder for cached measurements; `None` means next to the models.
     pub model_cache: Option<PathBuf>,
     /// Threads of the CPU pool, at least 1.
     pub threads: usize,
-    /// Whether windows of one value go through the network each time.
+    /// Whether to run windows of constant value through the network each time.
     pub every_window: bool,
-    /// The GPUs to use; all where empty.
+    /// The GPUs to use; empty means all.
     pub gpu_devices: Vec<i32>,
-    /// Bytes of a GPU's memory that one model may take.
+    /// GPU memory limit per model, in bytes.
     pub gpu_memory: Option<usize>,
-    /// Bytes of each GPU's memory that all models may take together.
+    /// Memory limit of all models together on each GPU, in bytes.
     pub gpu_memory_budget: Option<usize>,
 }
 
@@ -94,7 +94,8 @@ pub enum CpuPrecisionChoice {
 }
 
 impl ComputeArgs {
-    /// The settings; the number of cores is what this process may use.
+    /// Returns the settings; the default number of threads is the number of cores available to the
+    /// process.
     pub fn settings(self) -> ComputeSettings {
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         ComputeSettings {

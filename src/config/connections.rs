@@ -1,4 +1,4 @@
-//! Settings of connections: how many there may be, and how long a client may take.
+//! Connection settings: their number and the clients' time limits.
 
 use std::fs;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use super::parse::{bounded, seconds};
 use super::wrong;
 use crate::error::Result;
 
-/// Connections beyond the bound, for health probes alone.
+/// Connections beyond the limit, reserved for health probes.
 pub const PROBE_CONNECTIONS: usize = 64;
 
-/// Files that the process needs beside its clients' connections: libraries, logs, temporary files,
-/// and the connections to AWS.
+/// File descriptors that the process needs besides client connections: libraries, logs, temporary
+/// files and AWS connections.
 const OTHER_FILES: usize = 256;
 
-/// Connections there may be unless it is said.
+/// Default connection limit.
 const USUAL_CONNECTIONS: usize = 1024;
 
 /// Flags of connections.
@@ -48,35 +48,35 @@ pub struct ConnectionArgs {
     pub body_wait: Duration,
 }
 
-/// How many connections there may be, and how long a client may take.
+/// Limits of client connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionSettings {
-    /// Connections at once, but for those of health probes.
+    /// Maximum number of concurrent connections, not counting the reserve for health probes.
     pub most: usize,
-    /// Time for the headers of a request.
+    /// Time limit for the headers of a request.
     pub header_timeout: Duration,
-    /// Time that a connection may lie idle.
+    /// Time limit of an idle connection.
     pub keep_alive_timeout: Duration,
-    /// How fast bodies and answers have to get on.
+    /// Minimum pace of request and response bodies.
     pub pace: Pace,
-    /// Time that a body waits for memory.
+    /// How long a body waits for memory.
     pub body_wait: Duration,
 }
 
-/// The least that a transfer has to get on by.
+/// Minimum progress of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
-    /// A stretch of time spent waiting for the other side.
+    /// A window of time spent waiting for the peer.
     pub window: Duration,
-    /// Bytes that have to pass in it, at least 1.
+    /// Bytes that have to be transferred in the window, at least 1.
     pub bytes: usize,
 }
 
 impl Pace {
-    /// `rate` bytes per second, over `window`.
+    /// Returns the pace of `rate` bytes per second over `window`.
     pub fn of(window: Duration, rate: usize) -> Self {
         let bytes = window.as_secs_f64() * rate as f64;
-        // A conversion of floats saturates.
+        // Float-to-integer casts saturate.
         Self { window, bytes: (bytes as usize).max(1) }
     }
 }
@@ -94,7 +94,7 @@ impl Default for ConnectionSettings {
 }
 
 impl ConnectionArgs {
-    /// Checks the flags against each other and against the limit of open files.
+    /// Validates the flags against each other and against the limit of open files.
     pub(super) fn settings(self) -> Result<ConnectionSettings> {
         for (flag, time) in [
             ("--header-timeout", self.header_timeout),
@@ -115,7 +115,7 @@ impl ConnectionArgs {
     }
 }
 
-/// How many connections there may be where the process may have `files` open.
+/// Returns the connection limit for a process that may have `files` files open.
 fn most(asked: Option<usize>, files: Option<usize>) -> Result<usize> {
     let room = files.map_or(usize::MAX, |n| n.saturating_sub(PROBE_CONNECTIONS + OTHER_FILES));
     match asked {
@@ -132,11 +132,11 @@ fn most(asked: Option<usize>, files: Option<usize>) -> Result<usize> {
     }
 }
 
-/// Files this process may have open at once, where the system says so.
+/// Returns the limit of open files, if known.
 fn open_files() -> Option<usize> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits.lines().find_map(|l| l.strip_prefix("Max open files"))?;
-    // `unlimited` is no number, and no limit.
+    // `unlimited` does not parse, and means no limit.
     line.split_whitespace().next()?.parse().ok()
 }
 

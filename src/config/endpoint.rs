@@ -6,19 +6,19 @@ use std::str::FromStr;
 
 use crate::error::Result;
 
-/// An endpoint to call instead of the one the AWS SDK would choose. Its `Debug` shows the scheme
-/// and the host only.
+/// An endpoint that replaces the one the AWS SDK would choose. `Debug` shows only the scheme and
+/// the host.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EndpointUrl(String);
 
 impl EndpointUrl {
-    /// The URL as given, without trailing slashes.
+    /// Returns the URL as given, without trailing slashes.
     pub fn as_str(&self) -> &str {
         self.0.trim_end_matches('/')
     }
 
-    /// Checks that this is an `http` or `https` URL of a host, without credentials, query or
-    /// fragment. `flag` is named in the error; the value is not.
+    /// Checks that this is an `http` or `https` URL with a host and without credentials, query or
+    /// fragment. The error names `flag` but not the value.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::error::ErrorKind::Configuration).
@@ -43,7 +43,7 @@ impl EndpointUrl {
     }
 }
 
-// Infallible, because clap repeats a value that does not parse in its error.
+// Infallible, because clap repeats a value that fails to parse in its error.
 impl FromStr for EndpointUrl {
     type Err = Infallible;
 

@@ -1,4 +1,4 @@
-//! Environment variables nobody reads.
+//! Detects unknown environment variables.
 
 use std::collections::BTreeSet;
 
@@ -6,14 +6,14 @@ use clap::Command;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Variables with this prefix belong to this program.
+/// Prefix of variables that belong to this program.
 const PREFIX: &str = "AHI_";
 
-/// Read by the integration tests, which start this program with their own environment.
+/// Used by the integration tests, which start this program with their own environment.
 const NOT_SETTINGS: [&str; 1] = ["AHI_SHARED"];
 
-/// Refuses variables that look like settings of this program but are the twin of no flag of
-/// `command` or its subcommands: a setting with a typing error would otherwise be ignored.
+/// Rejects variables that look like settings of this program but belong to no flag of `command` or
+/// its subcommands: a misspelt setting would otherwise be ignored.
 ///
 /// # Errors
 /// [`ErrorKind::Configuration`], naming the variables.

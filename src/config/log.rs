@@ -1,4 +1,4 @@
-//! How to log.
+//! Log settings.
 
 use clap::{Args, ValueEnum};
 
@@ -35,7 +35,7 @@ pub enum LogFormat {
 }
 
 impl LogFormat {
-    /// Whether lines are JSON, given what standard error is.
+    /// Whether log lines are JSON, depending on whether standard error is a terminal.
     pub fn is_json(self, stderr_is_terminal: bool) -> bool {
         match self {
             Self::Auto => !stderr_is_terminal,

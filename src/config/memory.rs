@@ -1,4 +1,4 @@
-//! How much memory images and work may take.
+//! Memory limits of images and work.
 
 use clap::Args;
 

@@ -1,10 +1,10 @@
 //! Typed settings, and the flags and environment variables they come from.
 //!
-//! Every flag has an environment twin, because SageMaker starts a container with the one word
-//! `serve` and configures it through its environment; a flag wins over its twin. The `…Args` types
-//! are what clap reads, the `…Settings` types are what the rest of the crate works with: checked,
-//! free of contradictions, and never a string that still has to be understood. Values of endpoints
-//! are redacted in `Debug` and in errors, because some people put credentials into URLs.
+//! Every flag has a matching environment variable, because SageMaker starts a container with the
+//! single argument `serve` and configures it through its environment; the flag takes precedence.
+//! The `…Args` types are parsed by clap. The `…Settings` types are used by the rest of the crate:
+//! validated, consistent, and never an unparsed string. Endpoint values are redacted in `Debug` and
+//! in errors, because URLs sometimes contain credentials.
 
 mod access;
 mod aws;
@@ -45,7 +45,7 @@ pub use ui::{UiArgs, UiSettings};
 
 use crate::error::{Error, ErrorKind};
 
-/// An error that names the flag at fault.
+/// Returns an error that names the invalid flag.
 fn wrong(flag: &str, problem: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Configuration, format!("{flag}: {problem}")).with("flag", flag)
 }

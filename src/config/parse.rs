@@ -1,8 +1,8 @@
-//! Parsers of single values, for clap.
+//! Value parsers for clap.
 
 use std::time::Duration;
 
-/// Seconds, whole or decimal, at most a day.
+/// Parses seconds, whole or decimal, up to one day.
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     const DAY: f64 = 86_400.0;
     match text.trim().parse::<f64>() {
@@ -12,7 +12,7 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// An integer from `LOW` to `HIGH`.
+/// Parses an integer from `LOW` to `HIGH`.
 pub(super) fn bounded<const LOW: usize, const HIGH: usize>(text: &str) -> Result<usize, String> {
     match text.trim().parse::<usize>() {
         Ok(n) if (LOW..=HIGH).contains(&n) => Ok(n),

@@ -1,5 +1,5 @@
-//! How series that are not one clean stack of slices are treated, where neither a request nor the model
-//! package says it.
+//! How to handle series that are not one clean stack of slices if neither the request nor the model
+//! package specifies it.
 
 use clap::Args;
 
@@ -28,7 +28,7 @@ pub struct PolicyArgs {
 }
 
 impl PolicyArgs {
-    /// What the flags say.
+    /// Returns the policy chosen by the flags.
     pub fn choice(&self) -> PolicyChoice {
         PolicyChoice {
             gaps: self.gaps,

@@ -1,4 +1,4 @@
-//! What is made of results.
+//! Settings of results.
 
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args};

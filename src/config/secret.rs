@@ -1,22 +1,22 @@
-//! Secrets among settings: never shown.
+//! Secrets in settings, which are never shown.
 
 use std::convert::Infallible;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// A secret as it was given. Its `Debug` shows nothing of it.
+/// A secret. Its `Debug` output is redacted.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The secret itself, for whoever it is meant for.
+    /// Returns the secret itself, for its use.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 }
 
-// Infallible, because clap repeats a value that does not parse in its error.
+// Infallible, because clap repeats a value that fails to parse in its error.
 impl FromStr for Secret {
     type Err = Infallible;
 
@@ -31,11 +31,11 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Where a secret is.
+/// The source of a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretSource {
-    /// Here.
+    /// The secret itself.
     Value(Secret),
-    /// In a file, which is read for every use: what rotates secrets replaces it.
+    /// A file that is read for every use, because secret rotation replaces it.
     File(PathBuf),
 }

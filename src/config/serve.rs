@@ -121,58 +121,58 @@ pub struct ServeArgs {
     pub traces: TraceArgs,
 }
 
-/// The server, checked.
+/// The validated settings of the server.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServeSettings {
-    /// Where to listen.
+    /// The address to listen on.
     pub listen: SocketAddr,
-    /// The models.
+    /// The models to serve.
     pub models: ModelSettings,
     /// The HTTP interface.
     pub http: HttpSettings,
-    /// How much is let in at once.
+    /// Admission limits.
     pub admission: AdmissionSettings,
-    /// Time that running requests get to finish at shutdown.
+    /// Time that running requests have to finish at shutdown.
     pub drain_timeout: Duration,
-    /// Whether the DICOM objects of every request have UIDs of their own.
+    /// Whether the DICOM objects of every request get new UIDs.
     pub fresh_uids: bool,
-    /// How series that are not clean stacks are treated.
+    /// How series that are not clean stacks are handled.
     pub policy: PolicyChoice,
-    /// Computing.
+    /// Compute settings.
     pub compute: ComputeSettings,
     /// AWS services.
     pub aws: AwsSettings,
     /// What requests may name.
     pub access: AccessSettings,
-    /// Storing results in archives.
+    /// Settings for storing results in archives.
     pub store: StoreSettings,
-    /// The page, where there is one.
+    /// The web page, if enabled.
     pub ui: Option<UiSettings>,
-    /// Memory for inputs and for work.
+    /// Memory limits of inputs and work.
     pub memory: MemorySettings,
     /// Collector that traces are exported to, if any.
     pub collector: Option<EndpointUrl>,
 }
 
-/// Memory that requests are charged for, in bytes.
+/// Memory limits of requests, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemorySettings {
-    /// Images as they were received.
+    /// For images as received.
     pub inputs: u64,
-    /// Models, volumes, windows and results; `None` is without bound.
+    /// For models, volumes, windows and results; `None` is unlimited.
     pub work: Option<u64>,
 }
 
 /// Which models are served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelSettings {
-    /// Those in a folder that is a bundle or holds several.
+    /// The models in a folder that is a bundle or contains several.
     Folder(PathBuf),
-    /// Those the platform loads.
+    /// Models loaded by the platform.
     MultiModel {
-        /// Bytes of memory that they may occupy; `None` is without bound.
+        /// Memory budget of the models in bytes; `None` is unlimited.
         budget: Option<u64>,
-        /// Folders below which they lie, absolute.
+        /// Absolute paths of the folders that models may be loaded from.
         roots: Vec<PathBuf>,
     },
 }
@@ -180,33 +180,33 @@ pub enum ModelSettings {
 /// The HTTP interface.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpSettings {
-    /// Largest request body in bytes.
+    /// Maximum size of a request body in bytes.
     pub max_body: usize,
-    /// Largest JSON answer in bytes that outputs are put into.
+    /// Maximum size in bytes of a JSON response with inline outputs.
     pub max_inline: usize,
-    /// Time from the start of a request to its answer; `None` is no limit.
+    /// Time from the start of a request to its response; `None` is unlimited.
     pub request_timeout: Option<Duration>,
-    /// Time from the start of a request to the last event of a stream; `None` is no limit.
+    /// Time from the start of a request to the last event of a stream; `None` is unlimited.
     pub stream_timeout: Option<Duration>,
-    /// Where outputs go when a request does not say.
+    /// Where outputs go if a request does not specify it.
     pub output_uri: Option<String>,
-    /// Inputs that one request may list, at most [`MOST_INPUTS`].
+    /// Maximum number of inputs per request, at most [`MOST_INPUTS`].
     pub max_inputs: usize,
-    /// How many connections there may be, and how long a client may take.
+    /// Limits of client connections.
     pub connections: ConnectionSettings,
 }
 
-/// How much is let in at once.
+/// Admission limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdmissionSettings {
-    /// Requests worked on at the same time, at least 1.
+    /// Maximum number of concurrent requests, at least 1.
     pub max_concurrent: usize,
-    /// Requests that may wait.
+    /// Maximum number of waiting requests.
     pub queue: usize,
 }
 
 impl ServeArgs {
-    /// Checks the flags against each other.
+    /// Validates the flags and their combinations.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::error::ErrorKind::Configuration), naming the flag.
@@ -289,7 +289,7 @@ impl ServeArgs {
         })
     }
 
-    /// The time of a stream, where other requests have `timeout`.
+    /// Returns the time limit of a stream, given the `timeout` of other requests.
     fn stream_timeout(&self, timeout: Duration) -> Result<Option<Duration>> {
         let limited = |time: Duration| Some(time).filter(|time| !time.is_zero());
         let (whole, set) = (limited(timeout), self.stream_timeout.map(limited));
@@ -298,7 +298,8 @@ impl ServeArgs {
             (None, Some(Some(_))) => true,
             _ => false,
         };
-        // A model's environment holds for its batch transforms, too, where nobody asks for a stream.
+        // A model's environment also applies to its batch transforms, where no caller asks for a
+        // stream.
         if shorter && (self.request_timeout.is_some() || !self.batch) {
             return Err(wrong(
                 "--stream-timeout",
@@ -310,12 +311,12 @@ impl ServeArgs {
     }
 }
 
-/// The most inputs of one request that may be set: more are not even read.
+/// Upper bound for the inputs per request; the parser rejects more.
 pub const MOST_INPUTS: usize = 1024;
-/// Where the platform puts models.
+/// The folder in which the platform puts models.
 const MODEL_ROOT: &str = "/opt/ml";
 
-/// The folders of a list.
+/// Parses a list of folders.
 fn model_roots(list: &str) -> Result<Vec<PathBuf>> {
     let parts = list.split([':', ',']).map(str::trim).filter(|part| !part.is_empty());
     let roots: Vec<PathBuf> = parts.map(PathBuf::from).collect();
@@ -325,37 +326,37 @@ fn model_roots(list: &str) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Time in which a real-time endpoint's container must have answered.
+/// Time limit of the platform for a container of a real-time endpoint.
 const LONGEST_INVOCATION: Duration = Duration::from_secs(60);
 
-/// Time for a stream: of the 8 minutes that the platform relays one for, less what the last event takes
-/// to arrive.
+/// Time limit of a stream: the 8 minutes for which the platform relays one, less the time the last
+/// event takes to arrive.
 const LONGEST_STREAM: Duration = Duration::from_secs(8 * 60 - 5);
 
-/// The most that batch transform waits for an answer (`InvocationsTimeoutInSeconds`).
+/// Maximum time that batch transform waits for a response (`InvocationsTimeoutInSeconds`).
 const LONGEST_TRANSFORM: Duration = Duration::from_secs(3600);
 
-/// The largest body of an asynchronous endpoint, as far as there is memory for it.
+/// Returns the default maximum body size: that of an asynchronous endpoint, if memory permits.
 fn usual_body(memory: Option<u64>) -> usize {
     const LARGEST: u64 = 1 << 30;
     let bytes = memory.map_or(LARGEST, |memory| LARGEST.min(memory / 4));
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// Memory of one request while it runs: a large CT as stored, as the network sees it, and as labels,
-/// with the windows in between. A whole run on 512 × 512 × 300 voxels, resampled to 3 mm, was seen to
-/// take 500 MiB with its model.
+/// Memory of one running request: a large CT as stored, as network input and as labels, with the
+/// windows in between. A complete run on 512 × 512 × 300 voxels, resampled to 3 mm, took 500 MiB
+/// including its model.
 const REQUEST_BYTES: u64 = 1 << 30;
 
-/// Requests that run at once unless it is said. Two share a machine better than one, whatever its
-/// size: one computes while the other fetches.
+/// Returns the default number of concurrent requests. Two use a machine of any size better than
+/// one: one computes while the other fetches.
 fn usual_concurrency(cores: usize, memory: Option<u64>) -> usize {
     let by_cores = (cores / 2).clamp(2, 16);
     let by_memory = memory.map_or(u64::MAX, |bytes| bytes / 2 / REQUEST_BYTES);
     by_cores.min(usize::try_from(by_memory).unwrap_or(usize::MAX)).max(1)
 }
 
-/// What the memory for models and work leaves for models beside the requests that run.
+/// Returns the share of the work memory left for models besides running requests.
 fn usual_budget(work: u64, max_concurrent: usize) -> u64 {
     work.saturating_sub(REQUEST_BYTES.saturating_mul(max_concurrent as u64)).max(work / 2)
 }

@@ -1,4 +1,4 @@
-//! Where DICOM results are stored, and who an archive is told that asks.
+//! Where DICOM results are stored, and the credentials for archives.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -46,30 +46,30 @@ pub struct StoreArgs {
     pub dicomweb_credentials_origin: Option<String>,
 }
 
-/// Storing in archives, checked.
+/// Validated settings for storing results in archives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreSettings {
-    /// Where results are stored when a request does not say.
+    /// Where results are stored if a request does not specify it.
     pub default: Option<Archive>,
-    /// Endpoint of AWS HealthImaging's DICOMweb, where it is set.
+    /// DICOMweb endpoint of AWS HealthImaging, if set.
     pub ahi_endpoint: Option<ServiceUrl>,
-    /// Time in which an archive has to get on.
+    /// Time limit for an archive to make progress.
     pub timeout: Duration,
-    /// Credentials for services, and the origin that they are for.
+    /// Credentials for services, and the origin they may be sent to.
     pub credentials: Option<(ServiceUrl, Credentials)>,
 }
 
-/// How a service is told who asks.
+/// Credentials for a DICOMweb service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credentials {
-    /// By a token (RFC 6750).
+    /// A bearer token (RFC 6750).
     Bearer(SecretSource),
-    /// By a name and a password (RFC 7617).
+    /// A user name and password (RFC 7617).
     Basic(String, SecretSource),
 }
 
 impl StoreArgs {
-    /// Checks the flags against each other and against what requests may name.
+    /// Validates the flags, their combinations, and what they name against `access`.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::error::ErrorKind::Configuration), naming the flag.
@@ -156,7 +156,7 @@ fn archive(text: &str) -> Result<Archive> {
     })
 }
 
-/// The one of both that is set. A variable that is set to nothing sets nothing.
+/// Returns whichever of the two is set. An empty variable counts as unset.
 fn secret(
     flag: &str,
     value: Option<Secret>,

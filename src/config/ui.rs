@@ -1,4 +1,4 @@
-//! Settings of the page.
+//! Settings of the web page.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use clap::{ArgAction, Args};
 use super::wrong;
 use crate::error::Result;
 
-/// What begins the names of variables that SageMaker gives its containers.
+/// Prefix of the environment variables that SageMaker sets in its containers.
 const OF_SAGEMAKER: &str = "SAGEMAKER_";
 
 /// Flags of the page.
@@ -37,19 +37,20 @@ pub struct UiArgs {
     pub ui_assets: Option<PathBuf>,
 }
 
-/// The page, where there is one.
+/// Settings of the web page, if enabled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UiSettings {
-    /// Whether it may be asked for by any address.
+    /// Whether it may be requested by any IP address.
     pub allow_remote: bool,
-    /// Names that it may be asked for by, in lower case.
+    /// Host names it may be requested by, in lower case.
     pub hosts: Vec<String>,
     /// Folder of the viewer.
     pub assets: Option<PathBuf>,
 }
 
 impl UiArgs {
-    /// Checks the flags for a server at `host`, which SageMaker started where there is a `sign` of it.
+    /// Validates the flags for a server that listens on `host`; `sign` indicates that SageMaker
+    /// started it.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::error::ErrorKind::Configuration), naming the flag.
@@ -83,7 +84,7 @@ impl UiArgs {
     }
 }
 
-/// What in the flags or in the environment says that SageMaker runs this server.
+/// Returns the flag or environment variable that indicates SageMaker, if any.
 pub(super) fn platform(batch: bool, multi_model: bool) -> Option<String> {
     let variables = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
     sign(batch, multi_model, variables)

@@ -1,8 +1,8 @@
 //! The REST API of AWS HealthImaging (service model `medical-imaging`, 2023-07-19), with its DICOMweb.
 //!
-//! Identifiers that the service does not know are `ResourceNotFoundException`, malformed ones and
-//! bodies `ValidationException`. Any `Host` is answered, so clients may call with or without the
-//! service's `runtime-` prefix, and DICOMweb's paths are served beside the others.
+//! Unknown identifiers give `ResourceNotFoundException`; malformed identifiers and bodies give
+//! `ValidationException`. Any `Host` is accepted, so clients may call with or without the service's
+//! `runtime-` prefix, and the DICOMweb paths are served next to the others.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::{copy, datastores, dicomweb, image_sets, import_jobs, tags, update};
 
 pub use super::service::Options;
 
-/// The routes over `store`.
+/// Builds the routes over `store`.
 pub fn router(store: Store, options: Options) -> Router {
     let service = Arc::new(Service::new(store, options));
     Router::new()

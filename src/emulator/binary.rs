@@ -1,7 +1,8 @@
-//! Frames of one bit a pixel: those of binary segmentations (PS3.5 section 8.1.1 and PS3.3 C.8.20.2).
+//! Frames with one bit per pixel: those of binary segmentations (PS3.5 section 8.1.1 and PS3.3
+//! C.8.20.2).
 //!
-//! In a file the bits of a frame follow those of the frame before without a gap, the first in the lowest
-//! bit. Here each frame begins with a byte of its own, so that it can be stored and sent by itself.
+//! In a file, frames are packed without gaps, least significant bit first. Here each frame starts
+//! on a byte boundary, so that it can be stored and sent separately.
 
 use bytes::Bytes;
 use dicom_dictionary_std::tags;
@@ -9,7 +10,7 @@ use dicom_dictionary_std::tags;
 use super::originals::native_pixels_at_end;
 use crate::dicom::{Attributes, Dataset};
 
-/// Bits of a frame, where the pixels have one each.
+/// Returns the number of bits per frame if pixels have one bit each.
 pub(super) fn bits_of_a_frame(dataset: &Dataset) -> Option<usize> {
     if dataset.integer(tags::BITS_ALLOCATED) != Some(1) {
         return None;
@@ -18,7 +19,7 @@ pub(super) fn bits_of_a_frame(dataset: &Dataset) -> Option<usize> {
     side(tags::ROWS)?.checked_mul(side(tags::COLUMNS)?).filter(|bits| *bits > 0)
 }
 
-/// The frames of a file of explicit VR little endian that ends with them.
+/// Splits the pixel data at the end of an explicit VR little endian file into frames.
 pub(super) fn frames(file: &Bytes, dataset: &Dataset, number: usize) -> Option<Vec<Bytes>> {
     let bits = bits_of_a_frame(dataset)?;
     let bytes = bits.checked_mul(number)?.div_ceil(8);
@@ -31,7 +32,7 @@ pub(super) fn frames(file: &Bytes, dataset: &Dataset, number: usize) -> Option<V
     Some((0..number).map(|i| take(&data, i * bits, bits).into()).collect())
 }
 
-/// So many bits of `data` from bit `from` on, which are there.
+/// Extracts `bits` bits of `data`, starting at bit `from`; the caller ensures that they exist.
 fn take(data: &[u8], from: usize, bits: usize) -> Vec<u8> {
     let (first, shift) = (from / 8, from % 8);
     let byte = |at: usize| data.get(at).copied().unwrap_or(0);
@@ -47,7 +48,7 @@ fn take(data: &[u8], from: usize, bits: usize) -> Vec<u8> {
     out
 }
 
-/// Frames of so many bits each one behind the other, as they stand in a file.
+/// Packs frames of `bits` bits without gaps, as in a file.
 pub(super) fn join(frames: &[Bytes], bits: usize) -> Vec<u8> {
     let mut out = vec![0; bits.saturating_mul(frames.len()).div_ceil(8)];
     for (index, frame) in frames.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! What `CopyImageSet` and `UpdateImageSetMetadata` share: which version of an image set is changed, and the
-//! JSON that names parts of a metadata document.
+//! Code shared by `CopyImageSet` and `UpdateImageSetMetadata`: the version check, and the JSON that
+//! names parts of a metadata document.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::service::{Service, image_set_arn};
 use super::store::ImageSet;
 use crate::dicom::ahi_metadata::{FlatInstance, flat};
 
-/// The query of both operations.
+/// The query parameters of both operations.
 pub(super) struct Flags(Vec<(String, String)>);
 
 impl Flags {
@@ -19,22 +19,22 @@ impl Flags {
         Self(query)
     }
 
-    /// A parameter's value.
+    /// Returns the value of a parameter.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
-    /// Whether a flag is set.
+    /// Returns whether a flag is set.
     ///
     /// # Errors
-    /// `ValidationException` where it is neither `true` nor `false`.
+    /// `ValidationException` if it is neither `true` nor `false`.
     pub fn is_set(&self, name: &str) -> Result<bool, Failure> {
         let value = self.text(name).unwrap_or("false");
         value.parse().map_err(|_| Failure::validation(format!("{name} must be true or false")))
     }
 }
 
-/// An image set that may be changed, in the version that the client knows as its latest.
+/// Returns an image set that may be changed, if the version known to the client is the latest.
 pub(super) fn latest(
     service: &Service,
     datastore: &str,
@@ -54,7 +54,7 @@ pub(super) fn latest(
     Ok(set)
 }
 
-/// The instances of an image set.
+/// Returns the instances of an image set.
 pub(super) fn instances(
     service: &Service,
     datastore: &str,
@@ -64,7 +64,8 @@ pub(super) fn instances(
     Ok(flat::instances(&document)?)
 }
 
-/// Properties of an image set while it is changed, which this one is only before it answers.
+/// Describes an image set as locked while it is changed; here the change is complete before the
+/// response.
 pub(super) fn changing(datastore: &str, set: &ImageSet, status: &str) -> Value {
     json!({
         "imageSetId": set.image_set_id,
@@ -77,7 +78,7 @@ pub(super) fn changing(datastore: &str, set: &ImageSet, status: &str) -> Value {
     })
 }
 
-/// Attributes of the levels of a document, as a request names them.
+/// The attributes named in a request, by level of the document.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Named {
     pub patient: Map<String, Value>,
@@ -86,7 +87,7 @@ pub(super) struct Named {
     pub instances: BTreeMap<String, NamedInstance>,
 }
 
-/// Attributes of an instance, and the VRs of its private ones.
+/// The attributes of an instance, and the VRs of its private attributes.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct NamedInstance {
     pub dicom: Map<String, Value>,
@@ -94,10 +95,10 @@ pub(super) struct NamedInstance {
 }
 
 impl Named {
-    /// Reads a document of which only some parts are there, of the series `series_uid`.
+    /// Parses a partial document of the series `series_uid`.
     ///
     /// # Errors
-    /// `ValidationException` where it is no JSON of that structure, or names another series.
+    /// `ValidationException` if it is not JSON of that structure, or names another series.
     pub fn parse(text: &[u8], series_uid: &str, image_set_id: &str) -> Result<Self, Failure> {
         let invalid = |what: &str| Failure::validation(format!("the attributes {what}"));
         let document: Value = serde_json::from_slice(text).map_err(|_| invalid("are not JSON"))?;
@@ -121,7 +122,8 @@ impl Named {
         named.study = object(study, "DICOM")?.cloned().unwrap_or_default();
         let Some(all) = object(study, "Series")? else { return Ok(named) };
         for uid in all.keys() {
-            // Examples of the service's own documentation have the image set in place of the series.
+            // Examples in the service's documentation use the image set ID in place of the series
+            // UID.
             if uid != series_uid && uid != image_set_id {
                 return Err(invalid("name a series that the image set does not hold"));
             }

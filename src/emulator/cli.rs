@@ -70,11 +70,11 @@ pub struct ImportArgs {
 }
 
 impl EmulateArgs {
-    /// Serves until SIGTERM or SIGINT; prints where on standard output.
+    /// Serves until SIGTERM or SIGINT; prints the addresses to standard output.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`] for a port that is taken, [`ErrorKind::Io`] for a folder that
-    /// cannot be read.
+    /// [`ErrorKind::Configuration`] if a port is in use, [`ErrorKind::Io`] if the folder cannot be
+    /// read.
     pub async fn run(self) -> Result<()> {
         let store = Store::open(&self.folder)?;
         let options = Options {
@@ -91,7 +91,7 @@ impl EmulateArgs {
         for (name, port, router) in services {
             let listener = self.listen(port).await?;
             let address = listener.local_addr().map_err(|e| self.cannot_listen(port, &e))?;
-            // HealthImaging is the first.
+            // HealthImaging comes first.
             endpoint.get_or_insert(address);
             println!("{name}: listening on http://{address}");
             servers.spawn(async move { axum::serve(listener, router).await });
@@ -112,12 +112,12 @@ impl EmulateArgs {
         }
     }
 
-    /// The SageMaker runtime, where there are endpoints.
+    /// Builds the SageMaker runtime, if there are endpoints.
     fn sagemaker(&self, store: &Store) -> Result<Option<Router>> {
         let Some(file) = &self.endpoints else { return Ok(None) };
         let endpoints = runtime::settings::read(file)?;
         let objects = Objects::new(store.s3_folder());
-        // Servers are told of folders by their whole path.
+        // Servers receive absolute paths.
         let folder = std::path::absolute(store.models_folder()).map_err(|e| {
             Error::new(ErrorKind::Configuration, "--folder cannot be resolved").caused_by(e)
         })?;
@@ -142,7 +142,7 @@ impl EmulateArgs {
 }
 
 impl ImportArgs {
-    /// Imports and prints what was made as JSON on standard output.
+    /// Imports the files and prints a JSON summary to standard output.
     pub async fn run(self) -> Result<()> {
         let summary = tokio::task::spawn_blocking(move || {
             let store = Store::open(&self.folder)?;

@@ -19,7 +19,7 @@ use super::{documents, originals};
 use crate::dicom::ahi_metadata::{FlatInstance, flat};
 use crate::error::Result;
 
-/// The operation's route.
+/// Returns the route of the operation.
 pub(super) fn routes() -> Router<Arc<Service>> {
     Router::new().route("/datastore/{datastore}/imageSet/{set}/copyImageSet", post(copy))
 }
@@ -52,7 +52,7 @@ async fn copy(
     Ok(Json(answer).into_response())
 }
 
-/// What is copied.
+/// The source of a copy.
 struct Copying<'a> {
     service: &'a Service,
     datastore: &'a str,
@@ -60,7 +60,7 @@ struct Copying<'a> {
     instances: Vec<FlatInstance>,
 }
 
-/// Where it goes.
+/// The destination of a copy.
 enum Destination {
     New { is_primary: bool },
     There(Box<ImageSet>),
@@ -120,7 +120,7 @@ impl<'a> Copying<'a> {
         Ok(Destination::There(Box::new(set)))
     }
 
-    /// The primary image set of the series, or a new one.
+    /// Returns the primary image set of the series, or a new one.
     fn primary(&self) -> Result<Destination, Failure> {
         if self.source.is_primary {
             return Err(Failure::validation("the image set is primary"));
@@ -162,7 +162,8 @@ impl<'a> Copying<'a> {
             for frame in instance.frame_ids() {
                 store.share_frame(self.datastore, from, to, frame)?;
             }
-            // An instance that takes attributes of the destination is no longer as it came.
+            // An instance that takes attributes of the destination no longer matches its original
+            // file.
             if instance == added {
                 originals::share(store, self.datastore, from, to, instance)?;
             }
@@ -174,7 +175,7 @@ impl<'a> Copying<'a> {
         Ok(set)
     }
 
-    /// The instances as they are among those that are there before.
+    /// Returns the instances as they are added to those in `before`.
     fn added(&self, before: &[FlatInstance], force: bool) -> Result<Vec<FlatInstance>, Failure> {
         let Some(first) = before.first() else { return Ok(self.instances.clone()) };
         let there: BTreeSet<&str> = before.iter().map(|i| i.uid.as_str()).collect();

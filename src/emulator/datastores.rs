@@ -16,7 +16,7 @@ use super::service::{Answer, Page, Service, Shared, blocking, body_of, datastore
 use super::store::{Datastore, StorageFormat};
 use super::tags;
 
-/// The operations' routes.
+/// Returns the routes of the operations.
 pub(super) fn routes() -> Router<Arc<Service>> {
     Router::new()
         .route("/datastore", post(create).get(list))
@@ -66,7 +66,7 @@ fn describe(datastore: &Datastore) -> Value {
     })
 }
 
-/// Query of `ListDatastores`, beside the page.
+/// Query of `ListDatastores`, besides the page.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Filter {

@@ -1,4 +1,4 @@
-//! Metadata documents in the store: instances in, instances out.
+//! Reads and writes metadata documents in the store.
 
 use std::io::Read;
 
@@ -11,13 +11,13 @@ use super::store::Store;
 use crate::dicom::ahi_metadata::{FlatInstance, flat};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Bytes of a document, at most: more than that of any series.
+/// Maximum size of a document: more than that of any series.
 const MOST_BYTES: u64 = 1 << 30;
 
-/// The document of a version of an image set as text.
+/// Returns the document of an image set version as text.
 ///
 /// # Errors
-/// [`ErrorKind::Io`] where there is none, or it is damaged.
+/// [`ErrorKind::Io`] if it is missing or damaged.
 pub(super) fn text(store: &Store, datastore_id: &str, id: &str, version: u32) -> Result<Vec<u8>> {
     let damaged =
         || Error::new(ErrorKind::Io, format!("the metadata of image set {id} is damaged"));
@@ -28,17 +28,17 @@ pub(super) fn text(store: &Store, datastore_id: &str, id: &str, version: u32) ->
     Ok(text)
 }
 
-/// The document of a version of an image set.
+/// Returns the document of an image set version.
 ///
 /// # Errors
-/// As [`text`].
+/// Propagates the errors of [`text`].
 pub(super) fn read(store: &Store, datastore_id: &str, id: &str, version: u32) -> Result<Value> {
     serde_json::from_slice(&text(store, datastore_id, id, version)?).map_err(|_| {
         Error::new(ErrorKind::Io, format!("the metadata of image set {id} is damaged"))
     })
 }
 
-/// Writes the document of a version of an image set.
+/// Writes the document of an image set version.
 ///
 /// # Errors
 /// [`ErrorKind::Io`].
@@ -56,10 +56,10 @@ pub(super) fn write(
     store.save_metadata(datastore_id, id, version, &gzip)
 }
 
-/// As [`write()`], of instances.
+/// Writes instances as a document, like [`write()`].
 ///
 /// # Errors
-/// [`ErrorKind::InvalidImage`] where the first of them has no series, [`ErrorKind::Io`].
+/// [`ErrorKind::InvalidImage`] if the first instance has no series, [`ErrorKind::Io`].
 pub(super) fn write_instances(
     store: &Store,
     datastore_id: &str,
@@ -71,7 +71,7 @@ pub(super) fn write_instances(
     write(store, datastore_id, id, version, &document)
 }
 
-/// The attributes that `SearchImageSets` filters by and returns.
+/// Returns the attributes that `SearchImageSets` filters by and returns.
 pub(super) fn search_tags(instances: &[FlatInstance]) -> Map<String, Value> {
     let Some(first) = instances.first() else { return Map::new() };
     let mut map: Map<String, Value> = SEARCHED

@@ -1,9 +1,10 @@
-//! DICOM Part 10 files to instances as AHI stores them (developer guide, "Supported transfer syntaxes").
+//! Converts DICOM Part 10 files to instances as AHI stores them (developer guide, "Supported
+//! transfer syntaxes").
 //!
-//! Frames that are compressed without loss, or not at all, are decoded and stored in the format of the data
-//! store, HTJ2K or JPEG 2000; the checksum of each is that of the decoded pixels. Those of lossy transfer
-//! syntaxes, of binary segmentations, of colour, of 32-bit integers and of floating-point numbers stay as
-//! they came. Pixels that cannot be read stay as they came too, and the instance has a warning.
+//! Losslessly compressed and uncompressed frames are decoded and stored in the format of the data
+//! store, HTJ2K or JPEG 2000, with a checksum of the decoded pixels. Frames of lossy transfer
+//! syntaxes, binary segmentations, colour images, 32-bit integers and floating-point numbers are
+//! stored unchanged. So are pixels that cannot be decoded; their instance gets a warning.
 
 use bytes::Bytes;
 use dicom_core::{DataElement, PrimitiveValue, VR};
@@ -20,8 +21,7 @@ use crate::dicom::p10::{self, Content, P10Header, P10Instance};
 use crate::dicom::{Attributes, Dataset, classes};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Transfer syntaxes whose frames stay as they came: those of lossy images, and (by what their UIDs begin
-/// with) of video.
+/// Transfer syntaxes whose frames are stored unchanged: lossy images, and video (by UID prefix).
 const RETAINED: [&str; 4] = [
     "1.2.840.10008.1.2.4.50",
     "1.2.840.10008.1.2.4.91",
@@ -30,25 +30,25 @@ const RETAINED: [&str; 4] = [
 ];
 const VIDEO: &str = "1.2.840.10008.1.2.4.10";
 
-/// An instance as it is stored.
+/// An instance in its stored form.
 pub(super) struct Encoded {
-    /// What the document says of it.
+    /// Its entry in the metadata document.
     pub flat: FlatInstance,
     /// SOP Class UID (0008,0016).
     pub sop_class_uid: String,
-    /// Its frames with their identifiers, in order; none of one without an image.
+    /// Its frames with their identifiers, in order; empty for an instance without an image.
     pub frames: Vec<(String, Bytes)>,
-    /// What it is given back from, where that can be byte for byte.
+    /// Data to restore the file byte for byte, if possible.
     pub original: Option<Original>,
-    /// What is out of order in it.
+    /// Warnings about the instance.
     pub warnings: Vec<Warning>,
 }
 
-/// An instance as it is stored. `None` for a DICOMDIR, which is no instance.
+/// Converts a file to its stored form. Returns `None` for a DICOMDIR, which is not an instance.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidImage`] where the file is none of DICOM or lacks an identifier, and
-/// [`ErrorKind::CorruptFrame`] where it should have pixels and has none.
+/// [`ErrorKind::InvalidImage`] if the file is not DICOM or lacks an identifier, and
+/// [`ErrorKind::CorruptFrame`] if the pixel data is missing.
 pub(super) fn encode(file: &Bytes, format: StorageFormat) -> Result<Option<Encoded>> {
     let content = p10::examine_from(&file[..], file.len() as u64, &mut |_| Ok(()));
     let stored = match content {
@@ -63,7 +63,7 @@ pub(super) fn encode(file: &Bytes, format: StorageFormat) -> Result<Option<Encod
     stored.finish(file).map(Some)
 }
 
-/// An instance's parts before they are described.
+/// The parts of an instance before its document entry is built.
 struct Stored {
     dataset: Dataset,
     transfer_syntax: String,
@@ -83,7 +83,7 @@ impl Stored {
         let is_unsplit = warnings.iter().any(|w| w.reason == Reason::FramesExtraction);
         let original = original(file, &dataset, &transfer_syntax, &frames, is_unsplit);
         if !warnings.is_empty() {
-            // Where the service keeps them, so that instances can be searched by them.
+            // Stored as the service does, so that instances can be searched by their warnings.
             let codes = warnings.iter().map(|warning| warning.reason.code()).collect();
             let value = PrimitiveValue::U16(codes);
             dataset.put(DataElement::new(tags::WARNING_REASON, VR::US, value));
@@ -116,7 +116,7 @@ fn image(instance: P10Instance, format: StorageFormat) -> Result<Stored> {
     Ok(Stored { dataset, transfer_syntax, frames, warning: as_they_came })
 }
 
-/// Frames are the same with and without VRs beside them.
+/// Frames do not depend on whether the data set has explicit VRs.
 fn without_implicit_vr(transfer_syntax: &str) -> &str {
     match transfer_syntax {
         uids::IMPLICIT_VR_LITTLE_ENDIAN => uids::EXPLICIT_VR_LITTLE_ENDIAN,
@@ -124,11 +124,11 @@ fn without_implicit_vr(transfer_syntax: &str) -> &str {
     }
 }
 
-/// What becomes of the frames of an image.
+/// How the frames of an image are stored.
 enum Frames {
-    /// They can be decoded: as they are stored, in this transfer syntax.
+    /// Decodable: encoded in the given transfer syntax.
     Encoded(String, Vec<(FrameEntry, Bytes)>),
-    /// They stay, with a warning where they should not.
+    /// Unchanged, with a warning if they should have been transcoded.
     AsTheyCame(Option<Warning>),
 }
 
@@ -139,7 +139,7 @@ fn stored_frames(instance: &P10Instance, format: StorageFormat) -> Result<Frames
         || RETAINED.contains(&transfer_syntax.as_str())
         || transfer_syntax.starts_with(VIDEO);
     let unreadable = |e: Error| match e.kind() {
-        // A defect of this program, or of its machine, is none of the image.
+        // A defect of the program or the machine says nothing about the image.
         ErrorKind::Internal | ErrorKind::Io => Err(e),
         _ if stay => Ok(Frames::AsTheyCame(None)),
         _ => Ok(Frames::AsTheyCame(Some(cannot_transcode(&e)))),
@@ -148,7 +148,7 @@ fn stored_frames(instance: &P10Instance, format: StorageFormat) -> Result<Frames
         Ok(pixels) => pixels,
         Err(e) => return unreadable(e),
     };
-    // What stays is decoded all the same, to be described better.
+    // Frames stored unchanged are decoded as well, to get their checksum and pixel range.
     let to = (!stay && !pixels.float && pixels.bits_allocated <= 16).then_some(format);
     let one = |data: &Bytes| encode_frame(transfer_syntax, data, &pixels, to);
     let encoded = match frames.iter().map(one).collect::<Result<Vec<_>>>() {
@@ -163,8 +163,8 @@ fn stored_frames(instance: &P10Instance, format: StorageFormat) -> Result<Frames
     Ok(Frames::Encoded(syntax.to_owned(), encoded))
 }
 
-/// An image whose pixel data is not that of whole frames of whole bytes: a binary segmentation, or one that
-/// is out of order and is kept as a whole.
+/// Stores an image whose pixel data cannot be split into frames of whole bytes: a binary
+/// segmentation, or a defective image, which is kept as a whole.
 fn unsplit(file: &Bytes, error: Error) -> Result<Stored> {
     let P10Header { dataset, transfer_syntax, number_of_frames, .. } = p10::header_of(file)?;
     if let Some(frames) = binary::frames(file, &dataset, number_of_frames) {
@@ -186,7 +186,7 @@ fn cannot_transcode(e: &Error) -> Warning {
     Warning { reason: Reason::Transcoding, message }
 }
 
-/// What is said of a frame that stays as it came.
+/// Describes a frame that is stored unchanged.
 fn described(dataset: &Dataset, data: &[u8]) -> FrameEntry {
     let side = |tag| dataset.integer(tag).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
     FrameEntry {
@@ -197,7 +197,7 @@ fn described(dataset: &Dataset, data: &[u8]) -> FrameEntry {
     }
 }
 
-/// A frame in the format it is stored in, or as it came where that is none.
+/// Encodes a frame in the storage format, or keeps it unchanged if `to` is `None`.
 fn encode_frame(
     transfer_syntax: &str,
     data: &Bytes,
@@ -219,7 +219,7 @@ fn encode_frame(
     Ok((entry, encoded))
 }
 
-/// What a file is given back from.
+/// Returns the data needed to restore the file.
 fn original(
     file: &Bytes,
     dataset: &Dataset,
@@ -228,7 +228,7 @@ fn original(
     is_unsplit: bool,
 ) -> Option<Original> {
     let stated = stated_syntax(file)?;
-    // Where the frames could not be told apart, the file is all there is.
+    // If the frames could not be split, the file is all there is.
     if stated == stored || is_unsplit {
         return Some(Original::Whole(file.clone()));
     }

@@ -1,11 +1,11 @@
-//! Errors of AHI's shape: the type in `x-amzn-errortype`, `{"message"}` as body.
+//! Errors in AHI's form: the type in `x-amzn-errortype`, `{"message"}` as body.
 
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-/// An error answer of the service.
+/// An error response of the service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     status: StatusCode,
@@ -46,7 +46,7 @@ impl Failure {
         }
     }
 
-    /// `NotAcceptableException`, of DICOMweb alone.
+    /// `NotAcceptableException`, used by DICOMweb only.
     pub fn not_acceptable(message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::NOT_ACCEPTABLE,
@@ -55,7 +55,7 @@ impl Failure {
         }
     }
 
-    /// A body of a media type that DICOMweb's store transaction does not take.
+    /// The media type of the body is not supported by DICOMweb's store transaction.
     pub fn unsupported_media_type(message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -64,7 +64,7 @@ impl Failure {
         }
     }
 
-    /// A body that is larger than the service takes.
+    /// The body exceeds the size limit of the service.
     pub fn too_large(message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::PAYLOAD_TOO_LARGE,

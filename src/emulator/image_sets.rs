@@ -1,4 +1,4 @@
-//! The operations on image sets that change nothing in them, and `DeleteImageSet`.
+//! The operations that read image sets, and `DeleteImageSet`.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use super::service::{
 };
 use super::store::ImageSet;
 
-/// The operations' routes.
+/// Returns the routes of the operations.
 pub(super) fn routes() -> Router<Arc<Service>> {
     let set = "/datastore/{datastore}/imageSet/{set}";
     Router::new()
@@ -36,7 +36,7 @@ struct Version {
 }
 
 impl Version {
-    /// The image set as it is or was in this version, the latest where none is asked for.
+    /// Returns the image set in this version; the latest if none is given.
     fn of<'a>(&self, set: &'a ImageSet) -> Result<&'a ImageSet, Failure> {
         let Some(text) = &self.version else { return Ok(set) };
         let version = text.parse().map_err(|_| Failure::validation("version must be a number"))?;
@@ -104,7 +104,7 @@ async fn get_image_set(
     Ok(Json(answer).into_response())
 }
 
-/// Properties in a list of versions, whose model writes one of them otherwise.
+/// Properties in a list of versions, where the service model spells one member differently.
 fn versioned(set: &ImageSet) -> Value {
     let mut map = properties(set);
     map["ImageSetWorkflowStatus"] = json!(set.image_set_workflow_status);
@@ -173,9 +173,10 @@ async fn get_frame(
     Ok(response)
 }
 
-/// The media type of a frame, by how it begins: asking the metadata would cost more than the frame.
+/// Detects the media type of a frame from its first bytes: reading the metadata would cost more
+/// than the frame.
 fn content_type(frame: &[u8]) -> &'static str {
-    // SOC and SIZ, and CAP behind SIZ, which HTJ2K has (ISO/IEC 15444-15 A.2).
+    // SOC and SIZ, followed by CAP in HTJ2K (ISO/IEC 15444-15 A.2).
     if let [0xFF, 0x4F, 0xFF, 0x51, high, low, ..] = frame {
         let next = 4 + usize::from(u16::from_be_bytes([*high, *low]));
         let has_cap = frame.get(next..).is_some_and(|rest| rest.starts_with(&[0xFF, 0x50]));

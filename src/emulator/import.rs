@@ -1,8 +1,8 @@
-//! DICOM Part 10 files to image sets, as AHI's import does it.
+//! Imports DICOM Part 10 files into image sets, as AHI's import does.
 //!
-//! What of an instance is stored is decided by [`encode`](super::encode), and in which image set by
-//! [`placing`](super::placing). Files that cannot be imported are listed and do not keep the others from
-//! being imported.
+//! [`encode`](super::encode) determines how an instance is stored, [`placing`](super::placing) in
+//! which image set. Files that cannot be imported are listed and do not stop the import of the
+//! others.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -20,19 +20,19 @@ use crate::cpu;
 use crate::dicom::p10;
 use crate::error::{Error, ErrorKind, Result};
 
-/// What an import made.
+/// The result of an import.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImportSummary {
     /// The data store imported into.
     pub datastore_id: String,
-    /// The image sets that instances were put into: one for each series, where they agree.
+    /// The image sets that instances were added to: one per series if they agree.
     pub image_sets: Vec<ImportedImageSet>,
     /// Files that could not be imported.
     pub failures: Vec<ImportFailure>,
 }
 
-/// An image set that was made, or had instances added to it.
+/// An image set that was created or extended.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImportedImageSet {
@@ -41,47 +41,47 @@ pub struct ImportedImageSet {
     /// Its series.
     #[serde(rename = "seriesInstanceUID")]
     pub series_instance_uid: String,
-    /// Its version that has the instances.
+    /// The version that contains the instances.
     pub version: u32,
-    /// Instances imported into it.
+    /// Number of instances imported into it.
     pub instances: usize,
-    /// Frames imported into it.
+    /// Number of frames imported into it.
     pub frames: usize,
-    /// Whether it is the series' primary image set.
+    /// Whether it is the primary image set of the series.
     pub is_primary: bool,
-    /// The files of the instances, relative to what was imported.
+    /// The files of the instances, relative to the import source.
     #[serde(skip)]
     pub files: Vec<ImportedFile>,
 }
 
-/// A file that was imported.
+/// An imported file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImportedFile {
-    /// The file, relative to what was imported.
+    /// The file, relative to the import source.
     pub(super) name: String,
-    /// What is out of order in it.
+    /// Warnings about the file.
     pub(super) warnings: Vec<Warning>,
 }
 
 /// A file that could not be imported.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ImportFailure {
-    /// The file, relative to what was imported.
+    /// The file, relative to the import source.
     pub file: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
-/// Largest size of a file in a zip.
+/// Maximum size of a file in a zip, in bytes.
 const MOST_FILE_BYTES: u64 = 2 << 30;
 
-/// Imports the DICOM files below a folder, or in a zip, into a data store; into a new one where none
-/// is named. `progress` is told how many of how many files are done.
+/// Imports the DICOM files in a folder or zip into a data store, or into a new one if none is
+/// given. `progress` receives the number of finished files and the total.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::NotFound`] for an unknown data store, [`ErrorKind::InvalidRequest`] where there is no
-/// DICOM file at all, [`ErrorKind::Io`].
+/// [`ErrorKind::NotFound`] if the data store is unknown, [`ErrorKind::InvalidRequest`] if there is
+/// no DICOM file, [`ErrorKind::Io`].
 pub fn import(
     store: &Store,
     datastore_id: Option<&str>,
@@ -102,11 +102,11 @@ pub fn import(
     import_files(store, datastore_id, &files, progress)
 }
 
-/// Imports those files below `folder` that are named, whatever they are, into a data store there is.
+/// Imports the named files below `folder`, whatever their type, into an existing data store.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Io`] where the store cannot be written.
+/// [`ErrorKind::Io`] if the store cannot be written.
 pub(super) fn import_named(
     store: &Store,
     datastore_id: &str,
@@ -140,7 +140,7 @@ fn import_files(
         })
         .collect();
     let (mut instances, mut failures) = (Vec::new(), Vec::new());
-    // Warnings stay with their files.
+    // Keeps the warnings with their files.
     let mut imported: Vec<Option<ImportedFile>> = Vec::new();
     for (index, (name, result)) in files.names.iter().zip(encoded).enumerate() {
         imported.push(None);
@@ -176,7 +176,7 @@ fn described(placed: Placed, imported: &mut [Option<ImportedFile>]) -> ImportedI
     }
 }
 
-/// Where files come from.
+/// The source of the files.
 struct Files {
     source: PathBuf,
     is_zip: bool,

@@ -16,7 +16,7 @@ use super::objects::Location;
 use super::service::{Answer, Page, Service, Shared, blocking, body_of, checked, with_token};
 use crate::error::ErrorKind;
 
-/// The operations' routes.
+/// Returns the routes of the operations.
 pub(super) fn routes() -> Router<Arc<Service>> {
     Router::new()
         .route("/startDICOMImportJob/datastore/{datastore}", post(start))
@@ -44,7 +44,7 @@ async fn start(State(service): Shared, Path(datastore): Path<String>, body: Byte
     Ok(Json(answer).into_response())
 }
 
-/// The job that a request's body describes.
+/// Parses the job described by a request body.
 fn requested(datastore: &str, body: &Value) -> Result<Job, Failure> {
     for unknown in ["inputOwnerAccountId", "importConfiguration"] {
         if body.get(unknown).is_some_and(|v| !v.is_null()) {
@@ -92,7 +92,7 @@ async fn show(State(service): Shared, Path((datastore, id)): Path<(String, Strin
     Ok(Json(json!({"jobProperties": properties})).into_response())
 }
 
-/// Query of `ListDICOMImportJobs`, beside the page.
+/// Query of `ListDICOMImportJobs`, besides the page.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Filter {

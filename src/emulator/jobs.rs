@@ -1,6 +1,6 @@
-//! Import jobs: DICOM files from the local S3 into a data store, one job after the other.
+//! Import jobs: they import DICOM files from the local S3 into a data store, one job at a time.
 //!
-//! A job leaves below its output prefix, as AHI does:
+//! Like AHI, a job writes below its output prefix:
 //!
 //! ```text
 //! DATASTORE-DicomImport-JOB/job-output-manifest.json   counts, and the image sets made
@@ -9,8 +9,8 @@
 //! DATASTORE-DicomImport-JOB/FAILURE/failure.ndjson     a line for each file that was not
 //! ```
 //!
-//! A job is completed when every file was looked at, whatever came of it; it has failed when there
-//! was nothing to look at, or no place to write to.
+//! A job is completed once every file has been processed, whatever the outcome; it fails if there
+//! are no input objects or if it cannot write its output.
 
 use std::sync::{Arc, PoisonError};
 
@@ -40,15 +40,15 @@ pub struct Job {
     pub job_name: String,
     /// `SUBMITTED`, `IN_PROGRESS`, `COMPLETED` or `FAILED`.
     pub job_status: String,
-    /// What it imports into.
+    /// The data store it imports into.
     pub datastore_id: String,
-    /// The role it was given; nothing here depends on it.
+    /// The role passed in the request; unused here.
     pub data_access_role_arn: String,
-    /// What makes a repeated request the same one.
+    /// Identifies repeated requests.
     pub client_token: String,
-    /// The prefix of the files.
+    /// The prefix of the input files.
     pub input_s3_uri: String,
-    /// The prefix of what it writes.
+    /// The prefix of the output.
     pub output_s3_uri: String,
     /// Seconds since 1970.
     pub submitted_at: f64,
@@ -64,16 +64,16 @@ pub struct Job {
 pub struct Jobs {
     store: Store,
     objects: Objects,
-    /// Held by the job that runs.
+    /// Held by the running job.
     turn: Mutex<()>,
     /// Held while a job is started.
     starting: std::sync::Mutex<()>,
-    /// Jobs of this process that have not ended.
+    /// Identifiers of this process's unfinished jobs.
     running: std::sync::Mutex<Vec<String>>,
 }
 
 impl Jobs {
-    /// The jobs of `store`, whose S3 is in its folder.
+    /// Creates the jobs of `store`, whose S3 is in its folder.
     pub fn new(store: Store) -> Self {
         let objects = Objects::new(store.s3_folder());
         Self {
@@ -85,12 +85,14 @@ impl Jobs {
         }
     }
 
-    /// Starts `job`, which is new, in the background; or finds the one with its client token.
+    /// Starts the new `job` in the background, or returns the existing one with the same client
+    /// token.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidRequest`] where another request had the token; [`ErrorKind::Io`].
+    /// [`ErrorKind::InvalidRequest`] if the token was used for a different request;
+    /// [`ErrorKind::Io`].
     pub fn start(self: &Arc<Self>, job: Job) -> Result<Job> {
-        // Of two requests with one token the second finds the job of the first.
+        // Of two requests with the same token, the second finds the job of the first.
         let _one = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
         let same = |other: &Job| {
             (&other.input_s3_uri, &other.output_s3_uri) == (&job.input_s3_uri, &job.output_s3_uri)
@@ -111,19 +113,19 @@ impl Jobs {
         Ok(job)
     }
 
-    /// The job of that id.
+    /// Returns the job with this id.
     ///
     /// # Errors
     /// [`ErrorKind::Io`].
     pub fn find(&self, datastore_id: &str, id: &str) -> Result<Option<Job>> {
         let path = self.store.job_folder(datastore_id).join(id).join("job.json");
-        // Asked before the file is read: a job leaves this list after its last state is written.
+        // Read before the file: a job leaves this list only after its final state is written.
         let running = self.unfinished().iter().any(|other| other == id);
         let job: Option<Job> = read_json(&path)?;
         Ok(job.map(|job| if running { job } else { as_left(job) }))
     }
 
-    /// The jobs of a data store, the latest first.
+    /// Returns the jobs of a data store, latest first.
     ///
     /// # Errors
     /// [`ErrorKind::Io`].
@@ -175,7 +177,7 @@ impl Jobs {
     fn import(&self, job: &Job) -> Result<()> {
         let input = Location::parse(&job.input_s3_uri)?;
         let output = output_of(job)?;
-        // Found out before the work, not after.
+        // Checked before the work, so that the job fails early.
         self.objects.bucket(&output.bucket)?;
         let keys = self.objects.list(&input)?;
         if keys.is_empty() {
@@ -193,7 +195,8 @@ impl Jobs {
     }
 }
 
-/// A job that no process works on: where it has not ended, it has failed, whatever its file says.
+/// A job that no process works on: if it has not ended, it counts as failed, whatever its file
+/// says.
 fn as_left(mut job: Job) -> Job {
     if job.ended_at.is_none() {
         FAILED.clone_into(&mut job.job_status);
@@ -202,7 +205,7 @@ fn as_left(mut job: Job) -> Job {
     job
 }
 
-/// A job that was asked for just now.
+/// Creates a job submitted now.
 pub fn submitted(datastore_id: &str) -> Job {
     let job_id = new_id();
     Job {
@@ -220,7 +223,7 @@ pub fn submitted(datastore_id: &str) -> Job {
     }
 }
 
-/// The prefix of all that a job writes.
+/// Returns the prefix of a job's output.
 fn output_of(job: &Job) -> Result<Location> {
     let folder = format!("{}-DicomImport-{}/", job.datastore_id, job.job_id);
     Ok(Location::parse(&job.output_s3_uri)?.join(&folder))

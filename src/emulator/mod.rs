@@ -1,7 +1,7 @@
-//! AWS on this machine, for demos and tests: HealthImaging's REST API on loopback over a folder
-//! ([`api`]) with its DICOMweb, what fills the folder ([`import`]), S3 beside it ([`s3`]), and SageMaker's runtime in
-//! front of servers ([`runtime`]). Not for production: requests to HealthImaging and SageMaker are not
-//! authenticated, they only have to carry an `Authorization` header as a signed one does.
+//! Local AWS for demos and tests: HealthImaging's REST API over a folder ([`api`]), including
+//! DICOMweb; imports into that folder ([`import`]); S3 ([`s3`]); and the SageMaker runtime in front
+//! of local servers ([`runtime`]). Not for production: requests to HealthImaging and SageMaker are
+//! not authenticated; they only need an `Authorization` header, as a signed request has one.
 
 pub mod api;
 mod binary;

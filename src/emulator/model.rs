@@ -1,10 +1,10 @@
-//! Data stores and image sets as they are described in the store.
+//! Data stores and image sets as described in the store.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// How a data store keeps frames that are compressed without loss.
+/// How a data store keeps losslessly compressed frames.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StorageFormat {
     /// HTJ2K in RPCL order, transfer syntax 1.2.840.10008.1.2.4.202.
@@ -17,7 +17,7 @@ pub enum StorageFormat {
 }
 
 impl StorageFormat {
-    /// The format of this name in the service's API.
+    /// Returns the format with this name in the service's API.
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "HTJ2K" => Some(Self::Htj2k),
@@ -37,7 +37,7 @@ pub struct Datastore {
     pub datastore_name: String,
     /// `ACTIVE` or `DELETED`.
     pub datastore_status: String,
-    /// How frames are kept.
+    /// How frames are stored.
     #[serde(default)]
     pub lossless_storage_format: StorageFormat,
     /// Seconds since 1970.
@@ -54,11 +54,11 @@ pub struct ImageSet {
     pub image_set_id: String,
     /// `ACTIVE`, `LOCKED` or `DELETED`.
     pub image_set_state: String,
-    /// `CREATED`, or what made the latest version: `IMPORTED`, `COPIED`, `UPDATED`, `DELETED`.
+    /// `CREATED`, or how the latest version was made: `IMPORTED`, `COPIED`, `UPDATED`, `DELETED`.
     pub image_set_workflow_status: String,
-    /// The latest version, counted from 1.
+    /// The latest version, starting at 1.
     pub version: u32,
-    /// Whether it holds the series' instances rather than ones in conflict with them.
+    /// Whether it holds the instances of the series, not those in conflict with them.
     pub is_primary: bool,
     /// Seconds since 1970.
     pub created_at: f64,
@@ -67,18 +67,18 @@ pub struct ImageSet {
     /// Seconds since 1970, once deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<f64>,
-    /// Whether the latest version was made with `force`, against what its metadata say.
+    /// Whether the latest version was made with `force`, despite conflicting metadata.
     #[serde(default)]
     pub forced: bool,
-    /// Attributes that can be searched for.
+    /// Searchable attributes.
     pub tags: serde_json::Map<String, serde_json::Value>,
-    /// The versions before the latest, oldest first, as this was then, each without its own history.
+    /// Earlier versions, oldest first, each without its own history.
     #[serde(default)]
     pub history: Vec<ImageSet>,
 }
 
 impl ImageSet {
-    /// A new one.
+    /// Creates an image set in version 1.
     pub fn new(
         id: String,
         is_primary: bool,
@@ -100,7 +100,7 @@ impl ImageSet {
         }
     }
 
-    /// Makes another version of it, which `status` says the making of.
+    /// Starts a new version with the workflow status `status`.
     pub fn advance(&mut self, status: &str) {
         let history = std::mem::take(&mut self.history);
         let before = self.clone();
@@ -112,7 +112,7 @@ impl ImageSet {
         status.clone_into(&mut self.image_set_workflow_status);
     }
 
-    /// It as it was in a version, which may be the latest.
+    /// Returns the image set as of a version, including the latest.
     pub fn at(&self, version: u32) -> Option<&Self> {
         if version == self.version {
             return Some(self);
@@ -121,7 +121,7 @@ impl ImageSet {
     }
 }
 
-/// Seconds since 1970, with milliseconds.
+/// Returns the current time in seconds since 1970, with milliseconds.
 pub fn now() -> f64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     since.as_millis() as f64 / 1000.0

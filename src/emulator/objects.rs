@@ -1,24 +1,24 @@
-//! Objects of the local S3, as the parts of this process read and write them: straight in its folder.
+//! Direct access to the objects of the local S3 in its folder.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// An object, or a prefix of objects, in S3.
+/// An S3 object, or a prefix of objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location {
     /// The bucket.
     pub bucket: String,
-    /// The key, or what keys begin with; may be empty.
+    /// The key, or a key prefix; may be empty.
     pub key: String,
 }
 
 impl Location {
-    /// Reads `s3://bucket/key`.
+    /// Parses `s3://bucket/key`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidRequest`] for another scheme, a bucket that is none, and keys that could
-    /// lead out of the bucket's folder.
+    /// [`ErrorKind::InvalidRequest`] for another scheme, an invalid bucket name, or a key that
+    /// could lead outside the bucket's folder.
     pub fn parse(uri: &str) -> Result<Self> {
         let invalid = |problem: &str| {
             Error::new(ErrorKind::InvalidRequest, format!("{uri} {problem}")).with("uri", uri)
@@ -35,14 +35,14 @@ impl Location {
         Ok(location)
     }
 
-    /// Whether the key is names between slashes, so that it is also the path of a file.
+    /// Whether the key consists of names between slashes, so that it is also a file path.
     fn is_plain(&self) -> bool {
         let names = self.key.strip_suffix('/').unwrap_or(&self.key);
         !names.contains('\0')
             && (names.is_empty() || names.split('/').all(|n| !matches!(n, "" | "." | "..")))
     }
 
-    /// What is called `name` below this prefix, with one slash between them.
+    /// Returns the location `name` below this prefix, separated by one slash.
     #[must_use]
     pub fn join(&self, name: &str) -> Self {
         let prefix = self.key.trim_end_matches('/');
@@ -50,10 +50,10 @@ impl Location {
         Self { bucket: self.bucket.clone(), key }
     }
 
-    /// The key after this prefix's own: S3's sense of a prefix, which need not end with a slash.
+    /// Appends `rest` to the prefix as S3 does, which need not end with a slash.
     ///
     /// # Errors
-    /// As [`Location::parse`].
+    /// See [`Location::parse`].
     pub fn append(&self, rest: &str) -> Result<Self> {
         Self::parse(&format!("{self}{rest}"))
     }
@@ -72,15 +72,15 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// The objects in `root`, which has a folder for each bucket.
+    /// Creates access to the objects in `root`, which has one folder per bucket.
     pub fn new(root: PathBuf) -> Self {
         Self { root }
     }
 
-    /// The folder of a bucket.
+    /// Returns the folder of a bucket.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] where there is no such bucket.
+    /// [`ErrorKind::NotFound`] if the bucket does not exist.
     pub fn bucket(&self, name: &str) -> Result<PathBuf> {
         let folder = self.root.join(name);
         if folder.is_dir() {
@@ -89,10 +89,10 @@ impl Objects {
         Err(Error::new(ErrorKind::NotFound, format!("there is no bucket {name}")))
     }
 
-    /// The file of an object.
+    /// Returns the file of an object.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] where there is no such object.
+    /// [`ErrorKind::NotFound`] if the object does not exist.
     pub fn file(&self, location: &Location) -> Result<PathBuf> {
         let path = self.bucket(&location.bucket)?.join(&location.key);
         if path.is_file() {
@@ -101,42 +101,42 @@ impl Objects {
         Err(Error::new(ErrorKind::NotFound, format!("there is no object {location}")))
     }
 
-    /// The bytes of an object.
+    /// Returns the bytes of an object.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] where there is no such object, [`ErrorKind::Io`].
+    /// [`ErrorKind::NotFound`] if the object does not exist, [`ErrorKind::Io`].
     pub fn read(&self, location: &Location) -> Result<Vec<u8>> {
         let path = self.file(location)?;
         std::fs::read(&path).map_err(|e| io(&path, e))
     }
 
-    /// Makes an object. Its key must be new: the S3 in front keeps what it knows of an object beside
-    /// it, which is not renewed here.
+    /// Creates an object. The key must be new: the S3 server keeps metadata of an object next to
+    /// it, which is not updated here.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] where there is no such bucket, [`ErrorKind::Io`].
+    /// [`ErrorKind::NotFound`] if the bucket does not exist, [`ErrorKind::Io`].
     pub fn create(&self, location: &Location, bytes: &[u8]) -> Result<()> {
         let path = self.bucket(&location.bucket)?.join(&location.key);
         let folder = path.parent().unwrap_or(&self.root);
         std::fs::create_dir_all(folder).map_err(|e| io(folder, e))?;
-        // Outside the buckets, so that it is not listed before it is whole.
+        // Written outside the buckets, so that it is not listed until complete.
         let temporary = self.root.join(format!(".new-{}", uuid::Uuid::new_v4().simple()));
         let written =
             std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, &path));
         written.map_err(|e| {
-            // What cannot be removed was perhaps never written.
+            // The file may never have been created.
             let _ = std::fs::remove_file(&temporary);
             io(&path, e)
         })
     }
 
-    /// The keys that begin with `prefix`, sorted.
+    /// Returns the keys that begin with `prefix`, sorted.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] where there is no such bucket, [`ErrorKind::Io`].
+    /// [`ErrorKind::NotFound`] if the bucket does not exist, [`ErrorKind::Io`].
     pub fn list(&self, prefix: &Location) -> Result<Vec<String>> {
         let bucket = self.bucket(&prefix.bucket)?;
-        // Keys with the prefix are all below its last whole folder.
+        // All keys with the prefix are below its last complete folder.
         let folder = prefix.key.rsplit_once('/').map_or("", |(folder, _)| folder);
         let mut folders = vec![bucket.join(folder)];
         let mut keys = Vec::new();
@@ -147,7 +147,7 @@ impl Objects {
             };
             for entry in entries {
                 let entry = entry.map_err(|e| io(&folder, e))?;
-                // Of the entry itself: a link is neither folder nor file.
+                // The type of the entry itself: a symbolic link is neither folder nor file.
                 let kind = entry.file_type().map_err(|e| io(&entry.path(), e))?;
                 if kind.is_dir() {
                     folders.push(entry.path());

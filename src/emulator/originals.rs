@@ -1,9 +1,9 @@
-//! Instances as they came, so that they can be given back byte for byte: whole where their frames are
-//! stored in the encoding they came in, without the value of Pixel Data where that is made from the
-//! frames again.
+//! Original files, kept so that instances can be returned byte for byte: complete files if their
+//! frames are stored in the original encoding; otherwise without the value of Pixel Data, which is
+//! restored from the frames.
 //!
-//! The name of what is kept is the digest of all that the metadata document says of the instance. Once an
-//! attribute is changed it is no longer found, and the instance is made from the document.
+//! A file is named by a digest of the instance's entry in the metadata document. Once an attribute
+//! is changed, the original is no longer found and the instance is created from the document.
 
 use bytes::Bytes;
 
@@ -11,21 +11,22 @@ use super::store::Store;
 use crate::dicom::ahi_metadata::FlatInstance;
 use crate::error::Result;
 
-/// An instance as it came.
+/// An original file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Original {
-    /// All of it.
+    /// The complete file.
     Whole(Bytes),
-    /// What is before the value of Pixel Data, which ends the file.
+    /// The part before the value of Pixel Data, which ends the file.
     Head(Bytes),
 }
 
-/// Where native pixels begin that end a file in explicit VR little endian, and their bytes.
+/// Returns the offset of `bytes` bytes of native pixels at the end of an explicit VR little endian
+/// file.
 ///
-/// The element's header must stand before just as many bytes as it states, without anything behind them;
-/// `None` of every other file.
+/// The element header must precede exactly as many bytes as it declares, with nothing after them.
+/// Returns `None` for any other file.
 pub(super) fn native_pixels_at_end(file: &[u8], bytes: u64) -> Option<usize> {
-    // An even length, as all values have (PS3.5 section 7.1.1).
+    // Values have an even length (PS3.5 section 7.1.1).
     let length = bytes.checked_add(bytes % 2)?;
     let start = file.len().checked_sub(usize::try_from(length).ok()?)?;
     let header = file.get(start.checked_sub(12)?..start)?;
@@ -34,7 +35,7 @@ pub(super) fn native_pixels_at_end(file: &[u8], bytes: u64) -> Option<usize> {
     (is_pixel_data && header.get(8..12) == Some(&stated[..])).then_some(start)
 }
 
-/// The transfer syntax that a file states in its file meta information (PS3.10 section 7.1).
+/// Returns the transfer syntax in the file meta information (PS3.10 section 7.1).
 pub(super) fn stated_syntax(file: &[u8]) -> Option<&str> {
     const ELEMENT: &[u8] = b"\x02\x00\x10\x00UI";
     let group = file.get(132..file.len().min(4096))?;
@@ -44,7 +45,7 @@ pub(super) fn stated_syntax(file: &[u8]) -> Option<&str> {
     std::str::from_utf8(value).ok().map(|text| text.trim_end_matches(['\0', ' ']))
 }
 
-/// Keeps an instance as it came.
+/// Saves the original of an instance.
 pub(super) fn save(
     store: &Store,
     datastore_id: &str,
@@ -59,7 +60,7 @@ pub(super) fn save(
     store.save_original(datastore_id, image_set_id, &name, data)
 }
 
-/// An instance as it came, where it is kept and nothing was changed in it since.
+/// Returns the original of an instance, if it is kept and the instance is unchanged.
 pub(super) fn find(
     store: &Store,
     datastore_id: &str,
@@ -73,7 +74,7 @@ pub(super) fn find(
     Ok(data.map(|data| Original::Head(data.into())))
 }
 
-/// Gives the image set `to` what `from` keeps of an instance.
+/// Shares the original of an instance of the image set `from` with `to`.
 pub(super) fn share(
     store: &Store,
     datastore_id: &str,

@@ -1,10 +1,10 @@
-//! Which image set an instance goes to (developer guide, "Understanding image sets" and "Understanding
+//! Assigns instances to image sets (developer guide, "Understanding image sets" and "Understanding
 //! import jobs").
 //!
-//! The instances of a series are one image set, the primary one, as long as they agree with it and with the
-//! other primary image sets of their study. An instance that is there already takes the place of the one
-//! before, which is another version of the image set and no other instance. Instances that do not agree
-//! become image sets that are not primary.
+//! The instances of a series form one image set, the primary one, as long as they agree with it and
+//! with the other primary image sets of their study. An instance that already exists is replaced:
+//! the image set gets a new version but no additional instance. Instances that do not agree go to
+//! image sets that are not primary.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,8 @@ use super::{documents, originals};
 use crate::dicom::ahi_metadata::{FlatInstance, flat};
 use crate::error::Result;
 
-/// What instances are grouped by (developer guide, "DICOM elements used for image set creation").
+/// The attributes that instances are grouped by (developer guide, "DICOM elements used for image
+/// set creation").
 const KEY: [&str; 7] = [
     "StudyDate",
     "AccessionNumber",
@@ -27,34 +28,34 @@ const KEY: [&str; 7] = [
     "SeriesNumber",
 ];
 
-/// Those of them that all image sets of a study agree in, and all of a series, by their names as search tags.
+/// Search tags in which all image sets of a study, and all of a series, must agree.
 const OF_STUDY: [&str; 4] =
     ["DICOMStudyDate", "DICOMAccessionNumber", "DICOMPatientId", "DICOMStudyId"];
 const OF_SERIES: [&str; 2] = ["DICOMStudyInstanceUID", "DICOMSeriesNumber"];
 
 type Tags = Map<String, Value>;
 
-/// Where instances went that came together.
+/// The image set that a group of instances was placed in.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Placed {
     pub image_set_id: String,
-    /// The version of the image set that has them.
+    /// The version of the image set that contains them.
     pub version: u32,
     pub is_primary: bool,
-    /// UID of their series.
+    /// The UID of their series.
     pub series_uid: String,
-    /// Which of those given they are.
+    /// The positions of the instances in the input.
     pub members: Vec<usize>,
-    /// How many instances that makes, each counted once, and how many frames.
+    /// The number of distinct instances, and of frames.
     pub instances: usize,
     pub frames: usize,
 }
 
-/// Puts instances into image sets. They come with their position among all that were given.
+/// Places instances in image sets. Each comes with its position in the input.
 ///
 /// # Errors
-/// [`ErrorKind::Io`](crate::error::ErrorKind::Io) where the store cannot be read or written. Image sets
-/// that were finished before stay.
+/// [`ErrorKind::Io`](crate::error::ErrorKind::Io) if the store cannot be read or written. Image
+/// sets that are already finished stay.
 pub(super) fn place(
     store: &Store,
     datastore_id: &str,
@@ -86,7 +87,7 @@ pub(super) fn place(
 /// Instances that agree with each other.
 struct Group {
     members: Vec<usize>,
-    /// One for each UID, the last that was given.
+    /// One per UID; the last one given wins.
     instances: Vec<Encoded>,
 }
 
@@ -118,7 +119,7 @@ impl Group {
         self.instances.iter().map(|instance| instance.flat.clone()).collect()
     }
 
-    /// Writes the frames, and the instances as they came.
+    /// Writes the frames and the original files.
     fn save(&self, store: &Store, datastore_id: &str, id: &str) -> Result<()> {
         for instance in &self.instances {
             for (frame, data) in &instance.frames {
@@ -150,7 +151,8 @@ fn same(one: &Tags, other: &Tags, name: &str) -> bool {
     one.get(name) == other.get(name)
 }
 
-/// Whether instances with these search tags agree with the primary image sets of their study and series.
+/// Whether instances with these search tags agree with the primary image sets of their study and
+/// series.
 pub(super) fn agrees(primary: &[ImageSet], tags: &Tags) -> bool {
     primary.iter().all(|set| {
         let agree = |names: &[&str]| names.iter().all(|name| same(&set.tags, tags, name));
@@ -159,7 +161,7 @@ pub(super) fn agrees(primary: &[ImageSet], tags: &Tags) -> bool {
     })
 }
 
-/// An image set of the group alone.
+/// Creates an image set from the group.
 fn make(store: &Store, datastore_id: &str, is_primary: bool, group: &Group) -> Result<ImageSet> {
     let flats = group.flats();
     let set = ImageSet::new(new_id(), is_primary, documents::search_tags(&flats));
@@ -170,7 +172,7 @@ fn make(store: &Store, datastore_id: &str, is_primary: bool, group: &Group) -> R
     Ok(set)
 }
 
-/// Another version of an image set, with the group in it.
+/// Creates a new version of an image set that includes the group.
 fn join(store: &Store, datastore_id: &str, mut set: ImageSet, group: &Group) -> Result<ImageSet> {
     let id = set.image_set_id.clone();
     let document = documents::read(store, datastore_id, &id, set.version)?;
@@ -183,7 +185,7 @@ fn join(store: &Store, datastore_id: &str, mut set: ImageSet, group: &Group) -> 
     Ok(set)
 }
 
-/// Instances with others among them, which take the places of those of the same UID.
+/// Merges instances into others; an instance with the same UID is replaced.
 pub(super) fn merged(mut all: Vec<FlatInstance>, others: Vec<FlatInstance>) -> Vec<FlatInstance> {
     let mut at: BTreeMap<String, usize> =
         all.iter().enumerate().map(|(index, flat)| (flat.uid.clone(), index)).collect();
@@ -212,7 +214,7 @@ mod tests {
     use crate::emulator::encode::encode;
     use crate::emulator::store::StorageFormat;
 
-    /// A report: its UID, its series and its patient.
+    /// Builds a report from its UID, series and patient.
     fn report((uid, series, patient): (&str, &str, &str)) -> Encoded {
         let text = |tag, vr, value: &str| DataElement::new(tag, vr, PrimitiveValue::from(value));
         let dataset = Dataset::from_element_iter([
@@ -240,7 +242,8 @@ mod tests {
         };
         let [first] = &given(&[("1.3", "1.2", "a"), ("1.4", "1.2", "a")])[..] else { panic!() };
         assert_eq!((first.version, first.is_primary, first.instances), (1, true, 2));
-        // The same again, and another one, are another version; the one given twice counts once.
+        // The same instance again and a new one give a new version; a repeated instance counts
+        // once.
         let again = given(&[("1.3", "1.2", "a"), ("1.5", "1.2", "a"), ("1.3", "1.2", "a")]);
         let [again] = &again[..] else { panic!() };
         assert_eq!((&again.image_set_id, again.version), (&first.image_set_id, 2));
@@ -248,7 +251,7 @@ mod tests {
         let set = store.image_set(&datastore, &first.image_set_id).unwrap().unwrap();
         assert_eq!(set.tags["DICOMNumberOfStudyRelatedInstances"], 3);
         assert_eq!(set.at(1).unwrap().tags["DICOMNumberOfStudyRelatedInstances"], 2);
-        // Another patient's, of this series and of another one of the study, are not primary.
+        // Another patient's instances, in this series or another one of the study, are not primary.
         for other in [("1.6", "1.2", "b"), ("1.7", "1.9", "b")] {
             let [placed] = &given(&[other])[..] else { panic!() };
             assert!(!placed.is_primary && placed.image_set_id != first.image_set_id);

@@ -1,7 +1,7 @@
-//! Amazon S3 beside the local HealthImaging: buckets are folders, objects are files in them.
+//! The local Amazon S3: buckets are folders, objects are files in them.
 //!
-//! Requests are signed with any access key whose secret is the same word (`test` and `test`, `local`
-//! and `local`): signatures are checked, so that a client that cannot sign is found out here.
+//! Requests are signed with any access key whose secret equals the key (`test` and `test`, `local`
+//! and `local`). Signatures are verified, so that clients that do not sign properly are detected.
 
 use std::path::Path;
 
@@ -17,17 +17,17 @@ use s3s_fs::FileSystem;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Longest name of a file in the file systems in use.
+/// Maximum file name length of common file systems.
 const LONGEST_FILE_NAME: usize = 255;
 
-/// What the name of a file beside an object consists of, other than bucket and key: the object's
-/// attributes are kept under both, in base64, during a multipart upload together with its id.
+/// Length of the metadata file name of an object without bucket and key, which are in the name as
+/// base64; during a multipart upload, the upload id is added.
 const AROUND_NAMES: usize = ".bucket-.object-.upload-.metadata.json".len() + 36;
 
-/// The routes of S3 over `folder`, which is made where it is not there.
+/// Builds the S3 routes over `folder`, which is created if missing.
 ///
 /// # Errors
-/// [`ErrorKind::Io`] where the folder cannot be made or read.
+/// [`ErrorKind::Io`] if the folder cannot be created or read.
 pub fn router(folder: &Path, allow_anonymous: bool) -> Result<Router> {
     let unreadable = |cause: Box<dyn std::error::Error + Send + Sync>| {
         let problem = format!("{} cannot be read or written", folder.display());
@@ -42,13 +42,13 @@ pub fn router(folder: &Path, allow_anonymous: bool) -> Result<Router> {
     Ok(Router::new().fallback_service(service))
 }
 
-/// S3 answers its errors itself; what is left is a connection or an answer that broke.
+/// S3 handles its own errors; only broken connections and responses arrive here.
 async fn failed(error: HttpError) -> StatusCode {
     tracing::error!(?error, "the local S3 failed");
     StatusCode::INTERNAL_SERVER_ERROR
 }
 
-/// Every access key there is, with itself as its secret.
+/// Accepts every access key, with the key itself as its secret.
 struct SameWord;
 
 #[async_trait::async_trait]
@@ -58,7 +58,7 @@ impl S3Auth for SameWord {
     }
 }
 
-/// Who may do what: whoever signed, everything.
+/// Access policy: signed requests may do anything.
 struct Policy {
     allow_anonymous: bool,
 }
@@ -79,7 +79,7 @@ impl S3Access for Policy {
     }
 }
 
-/// Whether an object's attributes can be kept beside it.
+/// Whether the metadata file name of an object is short enough.
 fn fits(bucket: &str, key: &str) -> bool {
     let base64 = |text: &str| (text.len() * 4).div_ceil(3);
     AROUND_NAMES + base64(bucket) + base64(key) <= LONGEST_FILE_NAME

@@ -1,11 +1,11 @@
-//! `SearchImageSets`: filters, order and pages.
+//! `SearchImageSets`: filters and sorting.
 
 use serde_json::{Map, Value, json};
 
 use super::failure::Failure;
 use super::store::ImageSet;
 
-/// Attributes that may be compared for equality.
+/// Attributes that support EQUAL.
 const EQUAL: [&str; 6] = [
     "DICOMPatientId",
     "DICOMAccessionNumber",
@@ -15,7 +15,7 @@ const EQUAL: [&str; 6] = [
     "isPrimary",
 ];
 
-/// The image sets that match `criteria` (an object or null), in its order.
+/// Returns the image sets that match `criteria` (an object or null), in the order they request.
 pub fn search(sets: Vec<ImageSet>, criteria: &Value) -> Result<Vec<ImageSet>, Failure> {
     let filters = match criteria.get("filters") {
         None | Some(Value::Null) => &[][..],
@@ -38,7 +38,7 @@ pub fn search(sets: Vec<ImageSet>, criteria: &Value) -> Result<Vec<ImageSet>, Fa
     Ok(found)
 }
 
-/// One entry of `imageSetsMetadataSummaries`.
+/// Returns an entry of `imageSetsMetadataSummaries`.
 pub fn summary(set: &ImageSet) -> Value {
     json!({
         "imageSetId": set.image_set_id,

@@ -1,5 +1,5 @@
-//! What every operation of the local HealthImaging shares: the service behind the routes, the checks of
-//! what requests name, and the pages of lists.
+//! Code shared by all operations of the local HealthImaging: the service state, the validation of
+//! requested resources, and the pagination of lists.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -17,32 +17,33 @@ use super::failure::Failure;
 use super::jobs::Jobs;
 use super::store::{Datastore, ImageSet, Store, is_id};
 
-/// STOW-RS requests whose bodies are in memory at once.
+/// Maximum number of STOW-RS requests with their bodies in memory.
 const STORED_AT_ONCE: usize = 2;
 
-/// How the service behaves.
+/// Options of the service.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Options {
-    /// Answer requests without an `Authorization` header too.
+    /// Whether to accept requests without an `Authorization` header.
     pub allow_anonymous: bool,
-    /// `GetImageFrame` requests a second before `ThrottlingException`; no bound where absent.
+    /// Limit of `GetImageFrame` requests per second before `ThrottlingException`; `None` is
+    /// unlimited.
     pub frames_per_second: Option<u32>,
 }
 
 pub(super) struct Service {
     pub(super) store: Store,
     pub(super) jobs: Arc<Jobs>,
-    /// Places for bodies that are to be stored.
+    /// Permits for STOW-RS request bodies.
     pub(super) storing: Arc<Semaphore>,
     options: Options,
-    /// Tokens for frames, and when they were last counted.
+    /// Token bucket for frames: tokens, and the time of the last update.
     bucket: Mutex<(f64, Instant)>,
 }
 
 pub(super) type Shared = State<Arc<Service>>;
 pub(super) type Answer = Result<Response, Failure>;
 
-/// Refuses requests that no client signed.
+/// Rejects unsigned requests.
 pub(super) async fn signed(State(service): Shared, request: Request, next: Next) -> Response {
     if service.options.allow_anonymous || request.headers().contains_key(header::AUTHORIZATION) {
         return next.run(request).await;
@@ -50,7 +51,7 @@ pub(super) async fn signed(State(service): Shared, request: Request, next: Next)
     Failure::access_denied().into_response()
 }
 
-/// Runs file work off the threads that answer.
+/// Runs file access on a blocking thread.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
@@ -97,7 +98,7 @@ impl Service {
             .ok_or_else(|| Failure::not_found(format!("ImageSet {id} does not exist")))
     }
 
-    /// An image set whose content may be read.
+    /// Returns an image set whose content may be read.
     pub(super) fn readable(&self, datastore: &str, id: &str) -> Result<ImageSet, Failure> {
         let set = self.image_set(datastore, id)?;
         if set.image_set_state == "DELETED" {
@@ -106,7 +107,7 @@ impl Service {
         Ok(set)
     }
 
-    /// Takes a token for a frame.
+    /// Takes a token for a frame; returns whether one was available.
     pub(super) fn may_send_frame(&self) -> bool {
         let Some(rate) = self.options.frames_per_second.map(f64::from) else { return true };
         let mut bucket = self.bucket.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -119,7 +120,7 @@ impl Service {
     }
 }
 
-/// The query of a list in pages.
+/// The query parameters of a paginated list.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Page {
@@ -128,7 +129,8 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// The items of this page and the token of the next; a token is the index it begins with.
+    /// Returns the items of this page and the token of the next page, which is the index of its
+    /// first item.
     pub(super) fn of<T>(&self, items: Vec<T>) -> Result<(Vec<T>, Option<String>), Failure> {
         let number = |text: &Option<String>, what: &str, default: usize| match text {
             None => Ok(default),
@@ -152,12 +154,12 @@ pub(super) fn with_token(mut answer: Value, token: Option<String>) -> Response {
     Json(answer).into_response()
 }
 
-/// The name of a data store as a resource.
+/// Returns the ARN of a data store.
 pub(super) fn datastore_arn(id: &str) -> String {
     format!("arn:aws:medical-imaging:local:000000000000:datastore/{id}")
 }
 
-/// The name of an image set as a resource.
+/// Returns the ARN of an image set.
 pub(super) fn image_set_arn(datastore: &str, id: &str) -> String {
     format!("{}/imageset/{id}", datastore_arn(datastore))
 }

@@ -14,9 +14,9 @@
 //! FOLDER/models/ENDPOINT/NAME/model             models of multi-model endpoints, unpacked
 //! ```
 //!
-//! Nothing is cached, so that image sets imported by another process are seen at once. Files are
-//! written under another name and renamed; `image_set.json` is written last, so that an import that
-//! was cut off leaves no image set, and a change that was cut off leaves the version before.
+//! Nothing is cached, so that image sets imported by another process are visible immediately. Files
+//! are written under a temporary name and renamed. `image_set.json` is written last: an interrupted
+//! import leaves no image set, and an interrupted change leaves the previous version.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -32,7 +32,7 @@ pub use super::model::{Datastore, ImageSet, StorageFormat};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Shelf;
 
-/// Folder of an image set's instances as they came.
+/// Folder of the original files of an image set.
 const ORIGINALS: &str = "originals";
 
 /// A folder of data stores.
@@ -43,44 +43,44 @@ pub struct Store {
     writing: Arc<Mutex<()>>,
 }
 
-/// A new identifier of AHI's form.
+/// Creates a new identifier in AHI's format.
 pub fn new_id() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
-/// Whether `id` has the form of an identifier; nothing else becomes part of a path.
+/// Whether `id` has the format of an identifier; nothing else becomes part of a path.
 pub fn is_id(id: &str) -> bool {
     id.len() == 32 && id.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
 }
 
 impl Store {
-    /// The store in `root`, made where it is not there.
+    /// Opens the store in `root`, which is created if missing.
     pub fn open(root: &Path) -> Result<Self> {
         std::fs::create_dir_all(root).map_err(|e| io(root, e))?;
         Ok(Self { root: root.to_owned(), writing: Arc::default() })
     }
 
-    /// A turn to change image sets: whoever reads one to write it again holds it meanwhile.
+    /// Acquires the lock for changing image sets; hold it from reading an image set to writing it.
     pub(super) fn writing(&self) -> MutexGuard<'_, ()> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The folder of the buckets of the S3 beside it.
+    /// Returns the folder of the local S3's buckets.
     pub fn s3_folder(&self) -> PathBuf {
         self.root.join("s3")
     }
 
-    /// The folder of the models that are unpacked for servers.
+    /// Returns the folder of the models unpacked for servers.
     pub fn models_folder(&self) -> PathBuf {
         self.root.join("models")
     }
 
-    /// The folder of a data store's import jobs.
+    /// Returns the folder of a data store's import jobs.
     pub(super) fn job_folder(&self, datastore_id: &str) -> PathBuf {
         self.root.join(datastore_id).join("jobs")
     }
 
-    /// Makes a data store.
+    /// Creates a data store.
     pub fn create_datastore(&self, name: &str, format: StorageFormat) -> Result<Datastore> {
         let datastore = Datastore {
             datastore_id: new_id(),
@@ -100,7 +100,7 @@ impl Store {
         write_json(&folder.join("datastore.json"), datastore)
     }
 
-    /// The data store of that id.
+    /// Returns the data store with this id.
     pub fn datastore(&self, id: &str) -> Result<Option<Datastore>> {
         if !is_id(id) {
             return Ok(None);
@@ -108,7 +108,7 @@ impl Store {
         read_json(&self.root.join(id).join("datastore.json"))
     }
 
-    /// All data stores, oldest first.
+    /// Returns all data stores, oldest first.
     pub fn datastores(&self) -> Result<Vec<Datastore>> {
         let mut all = Vec::new();
         for id in ids_in(&self.root)? {
@@ -120,7 +120,7 @@ impl Store {
         Ok(all)
     }
 
-    /// The image set of that id.
+    /// Returns the image set with this id.
     pub fn image_set(&self, datastore_id: &str, id: &str) -> Result<Option<ImageSet>> {
         if !is_id(datastore_id) || !is_id(id) {
             return Ok(None);
@@ -128,7 +128,7 @@ impl Store {
         read_json(&self.image_set_folder(datastore_id, id).join("image_set.json"))
     }
 
-    /// All image sets of a data store, oldest first.
+    /// Returns all image sets of a data store, oldest first.
     pub fn image_sets(&self, datastore_id: &str) -> Result<Vec<ImageSet>> {
         let mut all = Vec::new();
         for id in ids_in(&self.root.join(datastore_id))? {
@@ -140,13 +140,13 @@ impl Store {
         Ok(all)
     }
 
-    /// Writes an image set's description. Of a new one its frames and metadata come first.
+    /// Writes an image set's description. For a new image set, write its frames and metadata first.
     pub fn save_image_set(&self, datastore_id: &str, image_set: &ImageSet) -> Result<()> {
         let folder = self.image_set_folder(datastore_id, &image_set.image_set_id);
         write_json(&folder.join("image_set.json"), image_set)
     }
 
-    /// Writes the gzip-compressed metadata document of a version of an image set.
+    /// Writes the gzip-compressed metadata document of an image set version.
     pub fn save_metadata(
         &self,
         datastore_id: &str,
@@ -157,7 +157,7 @@ impl Store {
         write(&self.metadata_path(datastore_id, id, version), gzip)
     }
 
-    /// The gzip-compressed metadata document of a version of an image set.
+    /// Returns the gzip-compressed metadata document of an image set version.
     pub fn metadata(&self, datastore_id: &str, id: &str, version: u32) -> Result<Option<Vec<u8>>> {
         read(&self.metadata_path(datastore_id, id, version))
     }
@@ -167,7 +167,7 @@ impl Store {
         write(&self.frame_path(datastore_id, id, frame), data)
     }
 
-    /// A frame.
+    /// Returns a frame.
     pub fn frame(&self, datastore_id: &str, id: &str, frame: &str) -> Result<Option<Bytes>> {
         if !is_id(frame) {
             return Ok(None);
@@ -176,7 +176,7 @@ impl Store {
         there(&path, read_passing(&path))
     }
 
-    /// Writes what is kept of an instance as it came, under a name made of letters, digits and a period.
+    /// Writes the original of an instance; its name consists of letters, digits and a period.
     pub(super) fn save_original(
         &self,
         datastore_id: &str,
@@ -187,7 +187,7 @@ impl Store {
         write(&self.image_set_folder(datastore_id, id).join(ORIGINALS).join(name), data)
     }
 
-    /// What is kept of an instance as it came.
+    /// Returns the original of an instance.
     pub(super) fn original(
         &self,
         datastore_id: &str,
@@ -197,7 +197,8 @@ impl Store {
         read(&self.image_set_folder(datastore_id, id).join(ORIGINALS).join(name))
     }
 
-    /// Gives the image set `to` the frame `frame` of `from`. Its file is shared, for none is ever changed.
+    /// Shares the frame `frame` of the image set `from` with `to`. They can share its file, because
+    /// frame files never change.
     pub(super) fn share_frame(
         &self,
         datastore_id: &str,
@@ -217,7 +218,7 @@ impl Store {
         )
     }
 
-    /// As [`share_frame`](Self::share_frame), of an instance as it came, where it is kept.
+    /// Shares the original of an instance like [`share_frame`](Self::share_frame), if there is one.
     pub(super) fn share_original(
         &self,
         datastore_id: &str,
@@ -232,7 +233,7 @@ impl Store {
         share(&path(from), &path(to))
     }
 
-    /// The tags of a data store, or of an image set in it, as a resource.
+    /// Returns the resource tags of a data store, or of an image set in it.
     pub(super) fn resource_tags(
         &self,
         datastore_id: &str,
@@ -241,7 +242,7 @@ impl Store {
         Ok(read_json(&self.tags_path(datastore_id, image_set))?.unwrap_or_default())
     }
 
-    /// Writes the tags of a data store, or of an image set in it.
+    /// Writes the resource tags of a data store, or of an image set in it.
     pub(super) fn save_resource_tags(
         &self,
         datastore_id: &str,
@@ -303,7 +304,7 @@ fn io(path: &Path, e: std::io::Error) -> Error {
     Error::new(ErrorKind::Io, format!("{} cannot be read or written", path.display())).caused_by(e)
 }
 
-/// Names in a folder that are identifiers; none where there is no folder.
+/// Returns the names in a folder that are identifiers; empty if the folder does not exist.
 pub(super) fn ids_in(folder: &Path) -> Result<Vec<String>> {
     match std::fs::read_dir(folder) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -319,7 +320,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     there(path, std::fs::read(path))
 }
 
-/// What was read, unless there is no such file.
+/// Maps a missing file to `None`.
 fn there<T>(path: &Path, read: std::io::Result<T>) -> Result<Option<T>> {
     match read {
         Ok(bytes) => Ok(Some(bytes)),
@@ -328,10 +329,10 @@ fn there<T>(path: &Path, read: std::io::Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// Memory of frames that were sent, for the next ones.
+/// Buffers of sent frames, reused for the next ones.
 static SENT: Shelf<u8> = Shelf::new(16 << 20);
 
-/// A file that is gone from memory as soon as it is sent.
+/// Reads a file into a reusable buffer, which is returned to the shelf once it has been sent.
 fn read_passing(path: &Path) -> std::io::Result<Bytes> {
     let mut file = std::fs::File::open(path)?;
     let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
@@ -353,7 +354,7 @@ pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     write(path, &bytes)
 }
 
-/// Gives a file a second name, or copies it where the file system has one name for each.
+/// Hard-links a file, or copies it if the file system does not support links.
 fn share(from: &Path, to: &Path) -> Result<()> {
     let folder = to.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(|e| io(folder, e))?;
@@ -363,14 +364,14 @@ fn share(from: &Path, to: &Path) -> Result<()> {
     std::fs::copy(from, to).map(drop).map_err(|e| io(from, e))
 }
 
-/// Writes under another name, then renames.
+/// Writes to a temporary file, then renames it.
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(|e| io(folder, e))?;
     let temporary = folder.join(format!(".{}", new_id()));
     std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path)).map_err(
         |e| {
-            // What cannot be removed was perhaps never written.
+            // The file may never have been created.
             let _ = std::fs::remove_file(&temporary);
             io(path, e)
         },

@@ -14,18 +14,19 @@ use serde_json::{Value, json};
 use super::failure::Failure;
 use super::service::{Answer, Service, Shared, blocking, body_of, checked};
 
-/// Tags of one resource, at most (developer guide, "Tagging resources").
+/// Maximum number of tags per resource (developer guide, "Tagging resources").
 const MOST_TAGS: usize = 50;
 
-/// Tags by their keys.
+/// Tag values by key.
 pub(super) type Tags = BTreeMap<String, String>;
 
-/// The operations' routes. The name of an image set as a resource has slashes, which clients encode or not.
+/// Returns the routes of the operations. The ARN of an image set contains slashes, which clients
+/// may or may not encode.
 pub(super) fn routes() -> Router<Arc<Service>> {
     Router::new().route("/tags/{*arn}", get(list).post(add).delete(remove))
 }
 
-/// What an ARN names: a data store, or an image set in it.
+/// The resource of an ARN: a data store, or an image set in it.
 struct Resource {
     datastore: String,
     image_set: Option<String>,
@@ -66,7 +67,7 @@ impl Resource {
     }
 }
 
-/// The tags that a request wants, an object or nothing.
+/// Parses the tags of a request: an object, or absent.
 pub(super) fn requested(value: Option<&Value>) -> Result<Tags, Failure> {
     let Some(value) = value.filter(|v| !v.is_null()) else { return Ok(Tags::new()) };
     let tags = value.as_object().ok_or_else(|| Failure::validation("tags must be an object"))?;

@@ -21,13 +21,13 @@ use crate::dicom::ahi_metadata::{self, FlatInstance, flat};
 use crate::dicom::uid;
 use crate::error::ErrorKind;
 
-/// Identifiers, which change with `force` alone and are never removed.
+/// Identifiers, which change only with `force` and cannot be removed.
 const UIDS: [&str; 3] = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"];
 
-/// What all image sets of a study agree in, beside the patient.
+/// Attributes in which all image sets of a study agree, besides those of the patient.
 const OF_STUDY: [&str; 3] = ["StudyDate", "AccessionNumber", "StudyID"];
 
-/// The operation's route.
+/// Returns the route of the operation.
 pub(super) fn routes() -> Router<Arc<Service>> {
     let path = "/datastore/{datastore}/imageSet/{set}/updateImageSetMetadata";
     Router::new().route(path, post(update))
@@ -68,7 +68,7 @@ async fn update(
     Ok(Json(answer).into_response())
 }
 
-/// Makes the metadata of an earlier version those of another one.
+/// Creates a new version with the metadata of an earlier one.
 fn revert(
     service: &Service,
     datastore: &str,
@@ -92,7 +92,7 @@ fn revert(
     Ok(set)
 }
 
-/// Attributes to be changed.
+/// The requested changes.
 struct Updates {
     updatable: Named,
     removable: Named,
@@ -127,7 +127,7 @@ impl Updates {
         Ok(read)
     }
 
-    /// Whether the image set may be changed like this.
+    /// Checks that the image set may be changed like this.
     fn check(&self, set: &ImageSet) -> Result<(), Failure> {
         let touched = Touched::of(&self.updatable, &self.removable);
         if self.updatable == Named::default() && self.removable == Named::default() {
@@ -162,7 +162,7 @@ impl Updates {
                     && other.tags.get(STUDY) == set.tags.get(STUDY)
             });
         }
-        // All are made before the first is kept.
+        // Prepares all image sets before any of them is saved.
         let mut changed = vec![self.changed(service, datastore, set)?];
         for other in others {
             changed.push(self.changed(service, datastore, other)?);
@@ -188,7 +188,7 @@ impl Updates {
         self.update(&mut all)?;
         check_uids(&all)?;
         let document = flat::document(datastore, &set.image_set_id, &all)?.to_string();
-        // Names of attributes and VRs are in the message, values are not.
+        // The message contains names of attributes and VRs, but no values.
         ahi_metadata::parse(document.as_bytes()).map_err(|e| match e.kind() {
             ErrorKind::Internal | ErrorKind::Io => Failure::internal(&e),
             _ => Failure::validation(e.message()),
@@ -253,7 +253,7 @@ impl Updates {
     }
 }
 
-/// The attributes that an update names, by their levels.
+/// The attributes named in an update, by level.
 struct Touched<'a> {
     patient: Vec<&'a str>,
     study: Vec<&'a str>,
@@ -279,7 +279,7 @@ impl<'a> Touched<'a> {
         Self { patient, study, series, instances, updates_uid }
     }
 
-    /// Whether the attributes are those of the levels they are named at.
+    /// Checks that the attributes belong to the levels they are named at.
     fn check_levels(&self) -> Result<(), Failure> {
         let mut above = [&self.patient, &self.study, &self.series].into_iter().flatten();
         if above.any(|key| flat::is_private_key(key)) {
@@ -293,7 +293,7 @@ impl<'a> Touched<'a> {
         Ok(())
     }
 
-    /// Whether a primary image set may be changed like this.
+    /// Checks that a primary image set may be changed like this.
     fn check_primary(&self, whole_study: bool) -> Result<(), Failure> {
         if self.updates_uid || !self.series.is_empty() {
             return Err(Failure::validation(

@@ -1,5 +1,4 @@
-//! What is out of order in an instance that is imported all the same (developer guide, "HealthImaging
-//! Warning Codes").
+//! Defects of an instance that is imported anyway (developer guide, "HealthImaging Warning Codes").
 
 use dicom_core::VR;
 use dicom_core::header::Header;
@@ -8,32 +7,33 @@ use serde_json::{Value, json};
 use crate::dicom::attributes::keyword;
 use crate::dicom::{Dataset, uid};
 
-/// Most warnings that are told of one instance.
+/// Maximum number of warnings reported per instance.
 const MOST: usize = 20;
 
-/// Sequences within sequences that are looked into.
+/// Maximum nesting depth of sequences that are checked.
 const DEPTH: usize = 32;
 
-/// A reason to warn.
+/// The reason of a warning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reason {
-    /// The pixels are not ones that can be transcoded; they are kept as they came.
+    /// The pixels cannot be transcoded; they are stored unchanged.
     Transcoding,
-    /// The pixel data cannot be split into the frames that the header promises.
+    /// The pixel data cannot be split into the frames declared in the header.
     FramesExtraction,
-    /// A UID is none.
+    /// A UID is malformed.
     UidFormat,
     /// A value is longer than its VR allows.
     ValueLength,
 }
 
 impl Reason {
-    /// Warning Reason (0008,1196).
+    /// Returns the Warning Reason (0008,1196).
     pub fn code(self) -> u16 {
         match self {
             Self::Transcoding => 0xB100,
             Self::FramesExtraction => 0xB110,
-            // The guide's decimal numbers of these two are one more than its hexadecimal ones.
+            // For these two, the decimal numbers in the guide are one higher than its hexadecimal
+            // ones.
             Self::UidFormat => 0xB201,
             Self::ValueLength => 0xB202,
         }
@@ -49,16 +49,16 @@ impl Reason {
     }
 }
 
-/// A warning of one instance.
+/// A warning about an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Warning {
     pub reason: Reason,
-    /// What is out of order; never a value.
+    /// Describes the defect; never contains a value.
     pub message: String,
 }
 
 impl Warning {
-    /// As an import job writes it.
+    /// Returns the warning in the format of an import job.
     pub fn to_json(&self) -> Value {
         json!({
             "warning_reason_code": self.reason.code(),
@@ -68,7 +68,7 @@ impl Warning {
     }
 }
 
-/// What is out of order among the attributes.
+/// Returns warnings about the attributes.
 pub(super) fn of_attributes(dataset: &Dataset) -> Vec<Warning> {
     let mut found = Vec::new();
     look(dataset, 0, &mut found);
@@ -110,13 +110,14 @@ fn look(dataset: &Dataset, depth: usize, found: &mut Vec<Warning>) {
     }
 }
 
-/// Characters of a value (PS3.5 section 6.2); of a person's name those of all its three groups.
+/// Returns the maximum number of characters of a value (PS3.5 section 6.2); for a person name, of
+/// all three component groups together.
 fn most_characters(vr: VR) -> Option<usize> {
     match vr {
         VR::AS => Some(4),
         VR::AE | VR::CS | VR::DS | VR::SH => Some(16),
         VR::IS => Some(12),
-        // Ranges of a query are no values of an instance.
+        // Query ranges do not occur in instances.
         VR::DA => Some(10),
         VR::TM => Some(16),
         VR::DT => Some(26),

@@ -1,51 +1,51 @@
-//! The memory that models may occupy, as an account: what is reserved is checked before it is used.
+//! The memory budget of models: memory is reserved before it is used.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{Grant, Pool};
 
-/// Bytes that models may occupy together.
+/// The memory that all models together may occupy.
 #[derive(Debug)]
 pub struct Budget {
-    /// `None` is without bound; what is used is counted nevertheless.
+    /// `None` if unlimited; usage is counted anyway.
     limit: Option<u64>,
     used: Mutex<u64>,
-    /// The memory that models share with requests.
+    /// The memory pool that models share with requests.
     pool: Arc<Pool>,
 }
 
 impl Budget {
-    /// A budget of `limit` bytes.
+    /// Creates a budget of `limit` bytes.
     pub fn of(limit: u64) -> Self {
         Self { limit: Some(limit), ..Self::unbounded() }
     }
 
-    /// A budget that refuses nothing.
+    /// Creates a budget without a limit.
     pub fn unbounded() -> Self {
         Self { limit: None, used: Mutex::new(0), pool: Pool::unbounded() }
     }
 
-    /// The same budget, whose models are charged to the memory of `pool`, too.
+    /// Also charges the models of this budget to `pool`.
     #[must_use]
     pub fn within(self, pool: Arc<Pool>) -> Self {
         Self { pool, ..self }
     }
 
-    /// Bytes there are, if they are bounded.
+    /// Returns the limit in bytes, if any.
     pub fn limit(&self) -> Option<u64> {
         self.limit
     }
 
-    /// Bytes reserved now.
+    /// Returns the reserved bytes.
     pub fn used(&self) -> u64 {
         *self.lock()
     }
 
-    /// Takes `bytes`, which are given back when the reservation is dropped.
+    /// Reserves `bytes`, which are released when the reservation is dropped.
     ///
     /// # Errors
-    /// [`ErrorKind::OutOfMemory`] where they are not to be had.
+    /// [`ErrorKind::OutOfMemory`] if they exceed the budget or the pool.
     pub fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Reservation> {
         let mut used = self.lock();
         let sum = self.sum(*used, bytes)?;
@@ -55,7 +55,7 @@ impl Budget {
         Ok(Reservation { budget: Arc::clone(self), bytes, grant })
     }
 
-    /// What is in use with `bytes` more than `used`.
+    /// Returns the usage after adding `bytes` to `used`, or an error if it exceeds the limit.
     fn sum(&self, used: u64, bytes: u64) -> Result<u64> {
         let wanted = used.saturating_add(bytes);
         match self.limit {
@@ -79,7 +79,7 @@ impl Budget {
     }
 }
 
-/// A share of a [`Budget`], given back when it is dropped.
+/// A share of a [`Budget`], released on drop.
 #[derive(Debug)]
 pub struct Reservation {
     budget: Arc<Budget>,
@@ -88,16 +88,16 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// Its size.
+    /// Returns its size in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Makes it as large as what was found to be in use.
+    /// Adjusts the reservation to the measured usage.
     ///
     /// # Errors
-    /// [`ErrorKind::OutOfMemory`] where that is more than there is; then it stays as it was, and what
-    /// is in use has to go.
+    /// [`ErrorKind::OutOfMemory`] if that exceeds the budget or the pool. The reservation is then
+    /// unchanged, and the caller must free the memory.
     pub fn settle(&mut self, bytes: u64) -> Result<()> {
         let mut used = self.budget.lock();
         let others = used.saturating_sub(self.bytes);

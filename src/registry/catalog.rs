@@ -1,7 +1,7 @@
-//! Which models a folder holds.
+//! Finds the models in a folder.
 //!
-//! SageMaker unpacks `model.tar.gz` at `/opt/ml/model`. The archive may hold a MONAI bundle, a
-//! folder that is one, or several folders that each are one; a bundle's name is its folder's.
+//! SageMaker unpacks `model.tar.gz` to `/opt/ml/model`. The archive may contain a MONAI bundle
+//! directly, or one or more folders that are bundles. A bundle is named after its folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,17 +11,17 @@ use crate::error::{Error, ErrorKind, Result};
 /// A bundle found on disk.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ModelLocation {
-    /// The name requests choose it by: that of its folder.
+    /// The name used in requests: that of its folder.
     pub name: String,
     /// The folder with `configs` and `models`.
     pub path: PathBuf,
 }
 
-/// Finds the bundles at `dir`: `dir` itself, or those of its folders that are bundles, by name.
-/// Folders that are not bundles, and hidden ones, are left alone.
+/// Finds the bundles at `dir`: `dir` itself, or its direct subfolders, sorted by name. Folders that
+/// are not bundles and hidden folders are skipped.
 ///
 /// # Errors
-/// [`ErrorKind::Configuration`] where `dir` cannot be read or holds no bundle.
+/// [`ErrorKind::Configuration`] if `dir` cannot be read or contains no bundle.
 pub fn discover(dir: &Path) -> Result<Vec<ModelLocation>> {
     if is_bundle(dir) {
         return Ok(vec![location(dir)?]);
@@ -60,14 +60,14 @@ pub fn discover(dir: &Path) -> Result<Vec<ModelLocation>> {
     Ok(found)
 }
 
-/// A folder that means to be a bundle, so that one that is incomplete is reported, not passed over.
+/// Whether a folder is meant to be a bundle: incomplete bundles are reported, not skipped.
 fn is_bundle(path: &Path) -> bool {
     crate::bundle::is_bundle(path)
         || (path.join("configs").is_dir() && path.join("models").is_dir())
 }
 
 fn location(path: &Path) -> Result<ModelLocation> {
-    // `.` and `a/..` have no name of their own.
+    // `.` and `a/..` have no file name.
     let absolute = path.canonicalize();
     let name = path.file_name().or_else(|| absolute.as_ref().ok()?.file_name());
     match name.and_then(|n| n.to_str()) {
@@ -98,7 +98,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let model = dir.path().join("model");
         bundle(&model);
-        // A folder of a bundle is never taken for another bundle.
+        // A subfolder of a bundle is never treated as another bundle.
         bundle(&model.join("docs"));
         assert_eq!(
             discover(&model).unwrap(),
@@ -115,7 +115,7 @@ mod tests {
         fs::write(dir.path().join("README"), "").unwrap();
         bundle(&dir.path().join(".cache"));
         assert_eq!(names(dir.path()), ["spleen_ct"]);
-        // Incomplete, yet meant to be a bundle: loading it says what is missing.
+        // An incomplete bundle: loading it reports what is missing.
         fs::create_dir_all(dir.path().join("lung/configs")).unwrap();
         fs::create_dir_all(dir.path().join("lung/models")).unwrap();
         assert_eq!(names(dir.path()), ["lung", "spleen_ct"]);

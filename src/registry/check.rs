@@ -1,4 +1,4 @@
-//! What a bundle would run: `bundle check`.
+//! Checks what a bundle would run: `bundle check`.
 
 use std::path::Path;
 
@@ -15,15 +15,16 @@ use crate::inference::{
 use crate::postprocess::PostPlan;
 use crate::transforms::{self, Preprocessing};
 
-/// Checks every part of the bundle in `dir` against what the stages can do, and then the whole:
-/// the order of the steps, and the names of the classes.
+/// Checks each part of the bundle in `dir` against the capabilities of the stages, and then the
+/// whole: the order of the steps and the names of the classes.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::ModelNotFound`](crate::error::ErrorKind::ModelNotFound) where `dir` is no folder; everything else is in the report.
+/// [`ErrorKind::ModelNotFound`](crate::error::ErrorKind::ModelNotFound) if `dir` is not a folder;
+/// every other problem is in the report.
 pub fn check_bundle(dir: &Path) -> Result<CheckReport> {
     let mut report = check_report(dir, &capability)?;
-    // Where parts fail, or the configuration cannot be read, the whole says nothing more.
+    // If parts fail or the configuration cannot be read, checking the whole adds nothing.
     if report.components_run()
         && let Ok(config) = BundleConfig::read(dir)
     {
@@ -38,13 +39,13 @@ pub fn check_bundle(dir: &Path) -> Result<CheckReport> {
     Ok(report)
 }
 
-/// Opens the network and compares it with the configuration, as loading the model does.
+/// Opens the network and compares it with the configuration, as loading a model does.
 fn network(report: &mut CheckReport, config: &BundleConfig, dir: &Path) {
     let path = dir.join(MODEL_FILE);
     if !path.is_file() {
         return;
     }
-    // On a CPU, with one session: what a device offers is no property of the bundle.
+    // On the CPU with one session: the abilities of a device are no property of the bundle.
     let settings = NetworkSettings {
         provider: ProviderChoice::Cpu,
         threads: Some(1),
@@ -59,7 +60,7 @@ fn network(report: &mut CheckReport, config: &BundleConfig, dir: &Path) {
             let bare = message.strip_prefix(&path).and_then(|rest| rest.strip_prefix(": "));
             return unfit(report, bare.unwrap_or(message));
         }
-        // That this machine cannot run it says nothing of the bundle.
+        // A failure to run it on this machine says nothing about the bundle.
         Err(error) => {
             report.warnings.push(format!("{MODEL_FILE} was not opened: {}", error.message()));
             return;
@@ -87,19 +88,19 @@ fn network(report: &mut CheckReport, config: &BundleConfig, dir: &Path) {
     report.warnings.extend(fit::notes(&inferer, shape));
 }
 
-/// Adds what is wrong with the network.
+/// Adds a problem of the network.
 fn unfit(report: &mut CheckReport, message: &str) {
     report.problems.push(Problem::in_file(MODEL_FILE, message));
     report.runs = false;
 }
 
-/// Sizes of the input as the network has them.
+/// Returns the input sizes as the network declares them.
 fn sizes(shape: NetworkShape) -> Vec<Option<usize>> {
     let spatial = if shape.planar { &shape.spatial[..2] } else { &shape.spatial[..] };
     [shape.batch, shape.input_channels].into_iter().chain(spatial.iter().copied()).collect()
 }
 
-/// What becomes of one component beside what its arguments say, or why it cannot run.
+/// Describes what a component does beyond its arguments, or fails if it is not supported.
 fn capability(stage: Stage, component: &Component) -> Result<String> {
     match stage {
         Stage::Preprocessing => transforms::describe(component),
@@ -108,7 +109,7 @@ fn capability(stage: Stage, component: &Component) -> Result<String> {
     }
 }
 
-/// Everything that keeps components which run by themselves from running together.
+/// Returns the errors that keep individually valid components from running together.
 fn whole(config: &BundleConfig, dir: &Path) -> Vec<crate::error::Error> {
     let mut errors = Vec::new();
     match Preprocessing::new(&config.preprocessing, &config.image_keys) {
@@ -124,7 +125,7 @@ fn whole(config: &BundleConfig, dir: &Path) -> Vec<crate::error::Error> {
     errors
 }
 
-/// Whether the result's classes have names that DICOM can hold, `serving.json` included.
+/// Checks that the class names, including those of `serving.json`, can be encoded in DICOM.
 fn segments(config: &BundleConfig, plan: &PostPlan, dir: &Path) -> Result<()> {
     let serving = Serving::read(&dir.join("serving.json"))?;
     let Some(output) = config.network.outputs.first() else { return Ok(()) };

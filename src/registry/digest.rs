@@ -1,4 +1,4 @@
-//! A digest of everything in a package that a result depends on.
+//! A digest of everything in a model package that affects its results.
 
 use std::path::Path;
 
@@ -6,11 +6,11 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Largest file of settings that is read for it; a package's are some kilobytes.
+/// Maximum size of a settings file in the digest; usual ones are a few kilobytes.
 const LARGEST: u64 = 64 << 20;
 
-/// SHA-256, in hexadecimal, of the network's own digest, the files of `configs` and `serving.json` in the
-/// package `dir`, by their names.
+/// Returns the SHA-256, in hexadecimal, of the network's own digest, the files in `configs` and
+/// `serving.json` of the package `dir`, in the order of their names.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidModel`], naming the file that cannot be read.

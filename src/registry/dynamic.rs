@@ -1,6 +1,6 @@
-//! Models that come and go while others serve: the platform's multi-model endpoint.
+//! Loads and unloads models while others serve requests, for multi-model endpoints.
 //!
-//! A load or an unload goes on in a task of its own, so that a caller that hangs up leaves nothing
+//! Each load or unload runs in a task of its own, so that a caller that disconnects leaves nothing
 //! half done.
 
 use std::collections::btree_map;
@@ -16,26 +16,27 @@ use super::{Entry, Lease, ModelLocation, ModelStatus, Registry, State, nested, n
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::trim;
 
-/// How long unloading waits for requests before it cancels them: the platform waits 360 s for it.
+/// How long unloading waits for requests before it cancels them; the platform waits 360 s.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Some of the models that are loaded, in the order of their names.
+/// A page of the loaded models, sorted by name.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Page {
-    /// These models.
+    /// The models of this page.
     pub models: Vec<ModelStatus>,
-    /// Whether there are more after the last of them.
+    /// Whether more models follow.
     pub more: bool,
 }
 
 impl<M: Send + Sync + 'static> Registry<M> {
-    /// Loads the model in the folder `url` under the name `name`, and returns once it is warmed up.
-    /// Where that name is being unloaded, waits for it to be free.
+    /// Loads the model in the folder `url` as `name`, and returns once it is warmed up. If a model
+    /// of that name is being unloaded, waits for that to finish.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidRequest`] where the URL is no absolute path, [`ErrorKind::AccessDenied`]
-    /// where it leads out of the registry's roots, [`ErrorKind::ModelAlreadyLoaded`] where it is loaded
-    /// or loading, [`ErrorKind::OutOfMemory`], and the loader's.
+    /// [`ErrorKind::InvalidRequest`] if the URL is not an absolute path,
+    /// [`ErrorKind::AccessDenied`] if it leads outside the registry's roots,
+    /// [`ErrorKind::ModelAlreadyLoaded`] if the model is loaded or loading,
+    /// [`ErrorKind::OutOfMemory`]; propagates the errors of the loader.
     pub async fn load(self: &Arc<Self>, name: &str, url: &str) -> Result<ModelStatus> {
         let folder = self.permitted(absolute(url)?).await?;
         let done = loop {
@@ -62,11 +63,11 @@ impl<M: Send + Sync + 'static> Registry<M> {
             .unwrap_or_else(|_| Err(Error::internal("loading the model was stopped")))
     }
 
-    /// Unloads a model: from now on it is not found, what uses it is finished, and its memory is free
-    /// when this returns. A model that is loading is unloaded once it is loaded.
+    /// Unloads a model. It is no longer found from now on, requests that use it finish, and its
+    /// memory is free when this returns. A model that is still loading is unloaded after that.
     ///
     /// # Errors
-    /// [`ErrorKind::ModelNotFound`], also while it is being unloaded.
+    /// [`ErrorKind::ModelNotFound`] if the model is not loaded or already being unloaded.
     pub async fn unload(self: &Arc<Self>, name: &str) -> Result<ModelStatus> {
         let (status, lease, freed) = loop {
             let loading = match self.lock().get_mut(name) {
@@ -93,10 +94,10 @@ impl<M: Send + Sync + 'static> Registry<M> {
         Ok(status)
     }
 
-    /// A model that is loaded.
+    /// Returns the status of a loaded model.
     ///
     /// # Errors
-    /// [`ErrorKind::ModelNotFound`].
+    /// [`ErrorKind::ModelNotFound`] if it is not loaded.
     pub fn loaded(&self, name: &str) -> Result<ModelStatus> {
         match self.lock().get(name) {
             Some(entry) if entry.is_ready() => Ok(entry.status(name)),
@@ -104,7 +105,7 @@ impl<M: Send + Sync + 'static> Registry<M> {
         }
     }
 
-    /// At most `limit` of the models that are loaded, from the one whose name follows `after`.
+    /// Returns at most `limit` loaded models whose names follow `after`.
     pub fn page(&self, after: Option<&str>, limit: usize) -> Page {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let models = self.lock();
@@ -116,7 +117,7 @@ impl<M: Send + Sync + 'static> Registry<M> {
         Page { models: page, more: following.next().is_some() }
     }
 
-    /// The folder as it may be loaded from: without links.
+    /// Checks that the folder may be loaded, and returns it with symbolic links resolved.
     async fn permitted(&self, folder: PathBuf) -> Result<PathBuf> {
         let Some(roots) = self.roots.clone() else { return Ok(folder) };
         tokio::task::spawn_blocking(move || roots.permitted(&folder))
@@ -127,7 +128,7 @@ impl<M: Send + Sync + 'static> Registry<M> {
     async fn find_bundle(&self, name: String, folder: PathBuf) -> Result<ModelLocation> {
         let roots = self.roots.clone();
         let find = move || {
-            // Before anything is looked for in it. One that is not there is the search's to tell.
+            // Check before searching the folder. A missing folder is reported by the search.
             if let Some(roots) = roots.filter(|_| folder.exists()) {
                 roots.ensure_within(&folder)?;
             }
@@ -186,13 +187,13 @@ impl<M: Send + Sync + 'static> Registry<M> {
     }
 }
 
-/// Whether a load has begun, or what it has to wait for.
+/// A load that has begun, or the unload it has to wait for.
 enum Begun {
     Loading(CancellationToken),
     After(CancellationToken),
 }
 
-/// What of a model has to go: what it was, the registry's hold on it, and the sign that it is gone.
+/// A retired model: its status, the registry's lease, and the token cancelled once it is freed.
 type Retired<M> = (ModelStatus, Lease<M>, CancellationToken);
 
 impl<M> Entry<M> {
@@ -200,7 +201,7 @@ impl<M> Entry<M> {
         matches!(self.state, State::Ready(..))
     }
 
-    /// From ready to unloading; nothing where the model is not ready.
+    /// Moves the entry from ready to unloading; returns `None` if it is not ready.
     fn retire(&mut self, name: &str) -> Option<Retired<M>> {
         let status = self.status(name);
         let unloading = State::Unloading(CancellationToken::new());
@@ -214,10 +215,11 @@ impl<M> Entry<M> {
     }
 }
 
-/// Gives up the registry's hold on a model and waits until nobody has any and its memory is free.
+/// Drops the registry's lease of a model and waits until all other leases are dropped and its
+/// memory is free.
 async fn free<M: Send + Sync + 'static>(lease: Lease<M>, freed: &CancellationToken) {
     let revoked = lease.revoked().clone();
-    // Dropping a model frees gigabytes; not on a thread that others wait for.
+    // Dropping a model frees gigabytes, so do it on a blocking thread.
     aside(move || drop(lease)).await;
     if tokio::time::timeout(PATIENCE, freed.cancelled()).await.is_err() {
         let seconds = PATIENCE.as_secs();
@@ -234,7 +236,7 @@ async fn aside(work: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// The folder of a model: the platform says `url` and means a path.
+/// Parses the folder of a model; the platform's `url` is a path.
 fn absolute(url: &str) -> Result<PathBuf> {
     let path = Path::new(url);
     if path.is_absolute() && !url.contains('\0') {

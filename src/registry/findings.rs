@@ -1,8 +1,8 @@
-//! What was found out about a network on this machine, kept so that it need not be found out again: the plan by
-//! which its windows take the least time, and the memory it keeps. The process remembers it, and a folder does
-//! where one can be written.
+//! Measurements of a network on this machine, cached so that they need not be repeated: the fastest
+//! run plan for its windows, and the memory it keeps. They are cached in the process and, if a
+//! folder is writable, on disk.
 //!
-//! What is read back is checked as anything from outside is; a file that is not as it should be is as none.
+//! Cached files are validated like any external input; an invalid file is ignored.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -15,16 +15,16 @@ use sha2::{Digest, Sha256};
 
 use crate::inference::RunPlan;
 
-/// Folder beside a network's file.
+/// The cache folder, next to the network's file.
 const FOLDER: &str = ".cache";
 
-/// Largest file that is read.
+/// Maximum size of a cached file.
 const LARGEST: u64 = 4096;
 
-/// Networks that a process remembers.
+/// Maximum number of networks cached in the process.
 const MOST: usize = 1024;
 
-/// What was found.
+/// The cached measurements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Findings {
@@ -34,7 +34,7 @@ pub(super) struct Findings {
     pub bytes: u64,
 }
 
-/// The place of one network's findings.
+/// The cache entry of one network.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     key: String,
@@ -44,8 +44,8 @@ pub(super) struct Place {
 static REMEMBERED: Mutex<Option<HashMap<String, Findings>>> = Mutex::new(None);
 
 impl Place {
-    /// Of the network `identity`, whose file is `network`, in `folder` or else beside it. Findings are of one
-    /// CPU and of one version of this program.
+    /// Returns the cache entry of the network `identity`, whose file is `network`, in `folder` or
+    /// by default next to the file. Entries are specific to the CPU and the program version.
     pub fn of(identity: &str, network: &Path, folder: Option<&Path>) -> Self {
         let mut hash = Sha256::new();
         for part in [env!("CARGO_PKG_VERSION"), &cpu(), identity] {
@@ -56,7 +56,7 @@ impl Place {
         Self { key: format!("{:x}", hash.finalize()), folder }
     }
 
-    /// What was found before.
+    /// Returns the cached measurements, if any.
     pub fn read(&self) -> Option<Findings> {
         let mut remembered = REMEMBERED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = remembered.as_ref().and_then(|all| all.get(&self.key)) {
@@ -71,7 +71,7 @@ impl Place {
         Some(found)
     }
 
-    /// Keeps what was found. That it cannot be written is no failure.
+    /// Caches the measurements. A failure to write them to disk is not an error.
     pub fn write(&self, found: Findings) {
         let mut remembered = REMEMBERED.lock().unwrap_or_else(PoisonError::into_inner);
         remember(remembered.get_or_insert_default(), &self.key, found);
@@ -81,7 +81,7 @@ impl Place {
         }
     }
 
-    /// A reader sees the whole file or none.
+    /// Writes the file atomically, so that a reader sees all of it or none.
     fn store(&self, found: Findings) -> std::io::Result<()> {
         fs::create_dir_all(&self.folder)?;
         let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
@@ -101,14 +101,14 @@ fn remember(all: &mut HashMap<String, Findings>, key: &str, found: Findings) {
     }
 }
 
-/// What tells this CPU from others: its name and its instructions.
+/// Identifies the CPU by its name and instruction set.
 fn cpu() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let told = |line: &&str| {
         let name = line.split(':').next().unwrap_or_default().trim();
         ["model name", "flags", "CPU part", "Features"].contains(&name)
     };
-    // Of the first core; the others repeat it.
+    // The first core only; the others repeat it.
     info.lines().take_while(|line| !line.is_empty()).filter(told).collect::<Vec<_>>().join("\n")
 }
 
@@ -136,7 +136,7 @@ mod tests {
         fs::remove_dir_all(dir.path().join("models/.cache")).unwrap();
         assert_eq!(place.read(), Some(FOUND), "the process remembers");
         assert_eq!(Place::of("another", &network, None).read(), None);
-        // Where nothing can be written, the process remembers all the same.
+        // If the folder is not writable, the process cache still works.
         let nowhere = Place::of("nowhere", &network, Some(Path::new("/proc/none")));
         nowhere.write(FOUND);
         assert_eq!(nowhere.read(), Some(FOUND));

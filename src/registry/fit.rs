@@ -1,17 +1,18 @@
-//! Whether a network is the one that its bundle's configuration describes.
+//! Checks that a network matches its bundle's configuration.
 
 use crate::bundle::BundleConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inference::{Inferer, NetworkShape};
 
-/// What makes the network that the configuration wants.
+/// How to export a network that matches.
 const AGAIN: &str = "export it again with model/export_monai_bundle.py";
 
-/// Everything in which a network of `shape` is not what `config` and `inferer` want.
+/// Returns all mismatches between a network of `shape` and the requirements of `config` and
+/// `inferer`.
 pub(super) fn faults(config: &BundleConfig, inferer: &Inferer, shape: NetworkShape) -> Vec<Error> {
     let invalid = |message: String| Error::new(ErrorKind::InvalidModel, message);
     let mut faults = Vec::new();
-    // Where there are several inputs, the bundle's transforms put them together in ways of their own.
+    // With several inputs, the bundle's transforms combine the channels in their own way.
     let takes = match &config.network.inputs[..] {
         [only] => only.num_channels,
         _ => None,
@@ -35,12 +36,12 @@ pub(super) fn faults(config: &BundleConfig, inferer: &Inferer, shape: NetworkSha
     faults
 }
 
-/// The first fault, where there are any.
+/// Returns the first mismatch as an error, if any.
 pub(super) fn ensure(config: &BundleConfig, inferer: &Inferer, shape: NetworkShape) -> Result<()> {
     faults(config, inferer, shape).into_iter().next().map_or(Ok(()), Err)
 }
 
-/// What is odd about a network that fits.
+/// Returns notes on peculiarities of a network that matches.
 pub(super) fn notes(inferer: &Inferer, shape: NetworkShape) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(batch) = shape.batch

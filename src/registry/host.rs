@@ -1,4 +1,4 @@
-//! The registry as the server sees it: whatever the models are.
+//! The registry as the server sees it, independent of the model type.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use serde_json::{Map, Value, json};
 use super::{Budget, Model, ModelStatus, Page, Registry};
 use crate::error::Result;
 
-/// A model that can say what it is.
+/// A model that can describe itself.
 pub trait Describe {
-    /// What to tell whoever asks which models are served: no secrets, nothing of patients.
+    /// Returns a public description of the model: no secrets, no patient data.
     fn describe(&self) -> Map<String, Value>;
 
-    /// Tries to get it to work again, where it is broken.
+    /// Tries to recover a broken model.
     fn mend(&self) {}
 }
 
@@ -35,31 +35,31 @@ impl Describe for Model {
     }
 }
 
-/// Models that come, go, and are asked about.
+/// A host of models that can be loaded, unloaded and listed.
 #[async_trait]
 pub trait Host: Send + Sync {
-    /// As [`Registry::load`].
+    /// See [`Registry::load`].
     async fn load(self: Arc<Self>, name: &str, url: &str) -> Result<ModelStatus>;
 
-    /// As [`Registry::unload`].
+    /// See [`Registry::unload`].
     async fn unload(self: Arc<Self>, name: &str) -> Result<ModelStatus>;
 
-    /// As [`Registry::loaded`].
+    /// See [`Registry::loaded`].
     fn loaded(&self, name: &str) -> Result<ModelStatus>;
 
-    /// As [`Registry::page`].
+    /// See [`Registry::page`].
     fn page(&self, after: Option<&str>, limit: usize) -> Page;
 
-    /// All models whatever their state, each with what it says of itself where it is ready.
+    /// Returns all models in any state, with the descriptions of those that are ready.
     fn all(&self) -> Vec<(ModelStatus, Map<String, Value>)>;
 
-    /// Tries to get models that are broken to work again; blocks.
+    /// Tries to recover broken models. Blocks.
     fn mend(&self);
 
-    /// The state of each model.
+    /// Returns the state of each model.
     fn states(&self) -> Vec<&'static str>;
 
-    /// What models may occupy, and do.
+    /// Returns the memory budget of the models.
     fn budget(&self) -> &Budget;
 }
 
@@ -82,7 +82,8 @@ impl<M: Describe + Send + Sync + 'static> Host for Registry<M> {
     }
 
     fn all(&self) -> Vec<(ModelStatus, Map<String, Value>)> {
-        // Described after the lock is gone; a lease taken for it delays an unloading by that long.
+        // Models are described without holding the lock; the leases taken for it briefly delay an
+        // unload.
         let all = Registry::all(self).into_iter();
         all.map(|(status, lease)| (status, lease.map(|m| m.describe()).unwrap_or_default()))
             .collect()

@@ -1,4 +1,4 @@
-//! Making a model of what is on disk, and what of memory it takes.
+//! Loads models from disk and measures the memory they take.
 
 use std::fs;
 use std::path::Path;
@@ -9,18 +9,19 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::inference::{Provider, ProviderChoice, or_out_of_memory};
 use crate::memory;
 
-/// Makes models. Called on threads that may block.
+/// Loads models. Called on blocking threads.
 pub trait Loader<M>: Send + Sync {
-    /// Bytes that loading the model may take, told without loading it.
+    /// Estimates the bytes needed while the model loads, without loading it.
     ///
     /// # Errors
-    /// Whatever is wrong with the model.
+    /// Fails if the model is invalid.
     fn estimate(&self, location: &ModelLocation) -> Result<u64>;
 
-    /// Loads the model and runs it once; returns it and the bytes it keeps.
+    /// Loads the model and runs it once; returns the model and the bytes it keeps.
     ///
     /// # Errors
-    /// Whatever is wrong with the model; [`ErrorKind::OutOfMemory`] where there is no memory for it.
+    /// Fails if the model is invalid; [`ErrorKind::OutOfMemory`] if there is not enough memory for
+    /// it.
     fn load(&self, location: &ModelLocation) -> Result<(M, u64)>;
 }
 
@@ -28,19 +29,20 @@ pub trait Loader<M>: Send + Sync {
 #[derive(Debug, Clone)]
 pub struct BundleLoader(pub LoadOptions);
 
-/// Memory of a network while it loads, as a multiple of its weights on disk: the file's contents as
-/// they are read (once more where norms are rewritten), and the weights as the kernels want them.
+/// Memory of a network while it loads, as a multiple of its weights on disk: the file's contents
+/// (twice if its norms are rewritten) and the weights in the layout of the kernels.
 const WEIGHTS_WHILE_LOADING: u64 = 3;
 
-/// Of a session beside what its arena holds: graph, kernels, stacks of its threads; and of a bundle's
-/// transforms. Less than 1 MiB was seen for small networks; it grows with the number of operators.
+/// Memory of a session besides its arena (graph, kernels, thread stacks) and of a bundle's
+/// transforms. Less than 1 MiB was measured for small networks; it grows with the number of
+/// operators.
 const BESIDE_ARENA: u64 = 8 << 20;
 
-/// Of a first run, before it is measured: buffers of a small batch of windows. Only a first guess,
-/// that refuses what cannot fit before it is tried; what the run really took is counted afterwards.
+/// First guess for the buffers of a small batch of windows. It only rejects what cannot fit before
+/// it is tried; the measured usage is counted afterwards.
 const FIRST_RUN: u64 = 32 << 20;
 
-/// Files of a bundle's `models` folder that are not the network served.
+/// Extensions of files in a bundle's `models` folder that are not the served network.
 const OTHER_FORMS: [&str; 4] = ["pt", "ts", "pth", "md"];
 
 impl Loader<Model> for BundleLoader {
@@ -52,7 +54,8 @@ impl Loader<Model> for BundleLoader {
     fn load(&self, location: &ModelLocation) -> Result<(Model, u64)> {
         let estimate = self.estimate(location)?;
         let model = self.read(location, estimate, &self.0)?;
-        // What ran here before will run again. It keeps its weights, whatever a file says.
+        // A model that ran here before will run again. It keeps at least its weights, whatever the
+        // cache says.
         if let Some(bytes) = model.bytes {
             return Ok((model, bytes.max(estimate / WEIGHTS_WHILE_LOADING)));
         }
@@ -61,7 +64,7 @@ impl Loader<Model> for BundleLoader {
     }
 }
 
-/// Held while a model's memory is measured: what others load meanwhile would be taken for its own.
+/// Held while a model's memory is measured, so that concurrent loads are not counted towards it.
 static MEASURING: Mutex<()> = Mutex::new(());
 
 impl BundleLoader {
@@ -75,7 +78,7 @@ impl BundleLoader {
             .map_err(|e| or_out_of_memory(e, estimate, memory::available()))
     }
 
-    /// Loads a model that is not known on this machine, runs it, and measures what it keeps.
+    /// Loads a model without cached measurements, runs it, and measures what it keeps.
     fn try_out(&self, location: &ModelLocation, estimate: u64) -> Result<(Model, u64)> {
         let _one_at_a_time = MEASURING.lock().unwrap_or_else(PoisonError::into_inner);
         memory::trim();
@@ -95,7 +98,8 @@ impl BundleLoader {
                 let most = estimate.saturating_add(model.buffers(plan.lanes * plan.batch));
                 let kept =
                     memory::anonymous().zip(before).map(|(now, then)| now.saturating_sub(then));
-                // Requests that run meanwhile take and give back memory, too.
+                // Concurrent requests allocate and release memory, too, so limit the measurement to
+                // a plausible range.
                 let least = estimate / WEIGHTS_WHILE_LOADING;
                 kept.unwrap_or(most).clamp(least.min(most), most)
             }
@@ -104,8 +108,8 @@ impl BundleLoader {
         Ok((model, bytes))
     }
 
-    /// How to load a model instead that OpenVINO took and could not run, where nobody asked for OpenVINO
-    /// by name.
+    /// Returns the options for loading a model on the CPU kernels if OpenVINO loaded it but cannot
+    /// run it, unless OpenVINO was requested explicitly.
     fn instead(&self, model: &Model, failure: &Error) -> Option<LoadOptions> {
         let openvino = model.network.provider() == Provider::OpenVino.name();
         if !openvino
@@ -122,13 +126,13 @@ impl BundleLoader {
     }
 }
 
-/// Runs a model for the first time.
+/// Runs a model for the first time: tuning and warm-up.
 fn prove(model: &mut Model) -> Result<()> {
     model.tune().map_err(|e| e.context("warm-up").with("model", model.name.as_str()))?;
     model.warm_up()
 }
 
-/// Size of the network's files: ONNX keeps weights beyond 2 GB in files beside it.
+/// Returns the total size of the network's files: ONNX keeps weights beyond 2 GB in separate files.
 fn weights(folder: &Path) -> Result<u64> {
     let unreadable = |e| {
         let message = format!("{} cannot be read", folder.display());
@@ -137,7 +141,7 @@ fn weights(folder: &Path) -> Result<u64> {
     let mut total = 0_u64;
     for entry in fs::read_dir(folder).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
-        // Follows links: some stores keep large files elsewhere.
+        // Follows symbolic links: some stores keep large files elsewhere.
         let Ok(metadata) = fs::metadata(entry.path()) else { continue };
         let path = entry.path();
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();

@@ -1,12 +1,12 @@
 //! Models: load, warm up, serve, drain, unload.
 //!
-//! The registry knows its models by name and nothing of what a model is: loading one is a [`Loader`]'s.
-//! It is filled in one of two ways. From a folder, all its models load when the server starts, and
-//! one that cannot be loaded answers its own error to whoever asks for it. By the platform (a
-//! multi-model endpoint), models come and go while others serve.
+//! The registry manages models by name and is independent of their type; a [`Loader`] loads them.
+//! It is filled in one of two ways. From a folder: all models load when the server starts, and
+//! requests for one that failed to load get its error. By the platform (a multi-model endpoint):
+//! models are loaded and unloaded while others serve.
 //!
-//! A model that is asked for is held by a [`Lease`]; unloading waits for the last of them. No lock is
-//! held while anything is loaded, waited for or freed.
+//! Requests hold a model by a [`Lease`]; unloading waits until the last lease is dropped. No lock
+//! is held while a model is loaded, awaited or freed.
 
 mod budget;
 pub mod catalog;
@@ -43,64 +43,65 @@ pub use roots::Roots;
 use crate::error::{Error, ErrorKind, Result};
 pub use crate::inference::BrokenNetworks;
 
-/// What SageMaker's archives are called; callers repeat it in model names.
+/// The extension of SageMaker's model archives, which callers repeat in model names.
 const ARCHIVE: &str = ".tar.gz";
 
-/// The name of SageMaker's archive of a single model, which stands for whichever one it holds.
+/// The name of SageMaker's archive for a single model, which stands for whichever model it
+/// contains.
 const SINGLE: &str = "model";
 
-/// How names are understood.
+/// How model names are matched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Naming {
-    /// Names are folders': a trailing `.tar.gz` is ignored, and the only model needs no name.
+    /// Names are folder names: a trailing `.tar.gz` is ignored, and a sole model needs no name.
     Folders,
-    /// Names are the platform's, which mean nothing: only the very name will do.
+    /// Names are opaque strings of the platform and must match exactly.
     Opaque,
 }
 
-/// The models there are, by name.
+/// The models, by name.
 pub struct Registry<M> {
     loader: Arc<dyn Loader<M>>,
     budget: Arc<Budget>,
     naming: Naming,
-    /// Where models may be loaded from on request; anywhere where absent.
+    /// Folders that models may be loaded from on request; `None` means anywhere.
     roots: Option<Roots>,
-    /// One permit for each model that loads: loading uses all cores, and memory beyond what stays.
+    /// One permit per loading model: loading uses all cores, and more memory than it keeps.
     loads: Semaphore,
     models: Mutex<BTreeMap<String, Entry<M>>>,
 }
 
 struct Entry<M> {
-    /// Where the model is, as whoever asked for it wrote it.
+    /// The location of the model as given by the caller.
     url: String,
     state: State<M>,
 }
 
 enum State<M> {
-    /// On its way; the token is cancelled when that has ended.
+    /// The model is loading; the token is cancelled when that ends.
     Loading(CancellationToken),
-    /// The token is cancelled when its memory is free.
+    /// The token is cancelled when the model's memory is free.
     Ready(Lease<M>, CancellationToken),
-    /// On its way out; the token is cancelled when the name is free.
+    /// The model is unloading; the token is cancelled when the name is free.
     Unloading(CancellationToken),
     Failed(Error),
 }
 
-/// What there is to say of a model.
+/// The status of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelStatus {
     /// Its name.
     pub name: String,
-    /// Where it is, as whoever asked for it wrote it.
+    /// Its location as given by the caller.
     pub url: String,
     /// `loading`, `ready`, `unloading` or `failed`.
     pub state: &'static str,
-    /// Bytes of the memory budget it occupies; 0 unless it is ready.
+    /// Bytes of the memory budget it occupies; 0 unless ready.
     pub bytes: u64,
 }
 
 impl<M: Send + Sync + 'static> Registry<M> {
-    /// A registry without models, in which `loads` of them may load at the same time.
+    /// Creates an empty registry that loads up to `loads` models in parallel.
     pub fn new(
         loader: impl Loader<M> + 'static,
         budget: Budget,
@@ -117,15 +118,15 @@ impl<M: Send + Sync + 'static> Registry<M> {
         }
     }
 
-    /// The same, but models are loaded on request only from below `roots`.
+    /// Restricts loading on request to folders below `roots`.
     #[must_use]
     pub fn within(mut self, roots: Roots) -> Self {
         self.roots = Some(roots);
         self
     }
 
-    /// Loads the models of a folder, as many at the same time as may, and returns how many are
-    /// ready. Those that cannot be loaded stay, and answer why.
+    /// Loads the models of a folder in parallel and returns how many are ready. Models that fail
+    /// stay listed and return their error.
     pub async fn load_all(&self, locations: Vec<ModelLocation>) -> usize {
         let loads: Vec<_> = locations
             .into_iter()
@@ -152,13 +153,13 @@ impl<M: Send + Sync + 'static> Registry<M> {
         join_all(loads).await.into_iter().filter(|&ready| ready).count()
     }
 
-    /// A hold on the model called `name`, or on the only one where no name is given and names are
-    /// folders'.
+    /// Returns a lease of the model `name`, or of the only model if no name is given and names are
+    /// folder names.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidRequest`] where a name is needed, [`ErrorKind::ModelNotFound`],
-    /// [`ErrorKind::Unavailable`] while a folder's model is loading, and the error it failed to load
-    /// with.
+    /// [`ErrorKind::InvalidRequest`] if a name is required, [`ErrorKind::ModelNotFound`],
+    /// [`ErrorKind::Unavailable`] while a model of a folder is loading, and the error of a model
+    /// that failed to load.
     pub fn get(&self, name: Option<&str>) -> Result<Lease<M>> {
         let models = self.lock();
         let (name, entry) = find(&models, name, self.naming)?;
@@ -174,7 +175,7 @@ impl<M: Send + Sync + 'static> Registry<M> {
         }
     }
 
-    /// All models, by name, whatever their state, and a hold on those that are ready.
+    /// Returns all models in any state, sorted by name, with a lease of those that are ready.
     pub fn all(&self) -> Vec<(ModelStatus, Option<Lease<M>>)> {
         let lease = |entry: &Entry<M>| match &entry.state {
             State::Ready(lease, _) => Some(lease.clone()),
@@ -183,7 +184,7 @@ impl<M: Send + Sync + 'static> Registry<M> {
         self.lock().iter().map(|(name, entry)| (entry.status(name), lease(entry))).collect()
     }
 
-    /// What models may occupy, and do.
+    /// Returns the memory budget of the models.
     pub fn budget(&self) -> &Budget {
         &self.budget
     }
@@ -192,7 +193,7 @@ impl<M: Send + Sync + 'static> Registry<M> {
         self.models.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Loads one model within the budget, on a thread that may block.
+    /// Loads one model within the budget, on a blocking thread.
     async fn bring_in(&self, location: &ModelLocation) -> Result<(Lease<M>, CancellationToken)> {
         let name = &location.name;
         let _permit = self.loads.acquire().await.map_err(|_| Error::internal("loading is over"))?;
@@ -279,7 +280,7 @@ fn naming_those_there_are<M>(
     Error::new(kind, format!("{problem}; choose from: {}", names.join(", "))).with("models", names)
 }
 
-/// The bundle in `folder`, which is one or holds a single one.
+/// Returns the bundle in `folder`, which is a bundle or contains exactly one.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidModel`], naming the folder.

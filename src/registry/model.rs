@@ -1,4 +1,4 @@
-//! One model: a bundle with its transforms built, its network loaded and its segments described.
+//! A model: a bundle with its transforms built, its network loaded and its segments described.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,32 +26,32 @@ use crate::progress::Silent;
 use crate::request::{OutputKind, SegmentationChoice};
 use crate::transforms::Preprocessing;
 
-/// How models are loaded.
+/// Options for loading models.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
     /// Execution provider.
     pub provider: ProviderChoice,
-    /// Why it is ONNX Runtime's own CPU kernels, where nobody asked for them.
+    /// Why ONNX Runtime's own CPU kernels are used if they were not requested.
     pub reason: Option<String>,
-    /// In which precision a CPU computes; what the package says where absent.
+    /// Precision on a CPU; `None` means that of the package.
     pub cpu_precision: Option<CpuPrecision>,
-    /// File in `models/` that is run in the place of any other.
+    /// File in `models/` to run instead of any other.
     pub network: Option<String>,
-    /// Whether `cpuModel` and `gpuModel` of the package are passed over.
+    /// Whether to ignore `cpuModel` and `gpuModel` of the package.
     pub original: bool,
-    /// Folder for what is found out about models on this machine; beside them where absent.
+    /// Folder for cached measurements; `None` means next to the models.
     pub cache: Option<PathBuf>,
-    /// Threads of the network; ONNX Runtime's own choice (one a core) where absent.
+    /// Threads of the network; `None` means ONNX Runtime's default (one per core).
     pub threads: Option<usize>,
-    /// Whether windows of one value go through the network each time.
+    /// Whether to run windows of constant value through the network each time.
     pub every_window: bool,
-    /// The GPUs to use; all where empty.
+    /// The GPUs to use; empty means all.
     pub gpu_devices: Vec<i32>,
-    /// Bytes of a GPU's memory that the model may take.
+    /// GPU memory limit of the model, in bytes.
     pub gpu_memory: Option<usize>,
-    /// Permits for the GPUs' memory, which all models of a process share.
+    /// Permits for GPU memory, shared by all models of a process.
     pub gpu_permits: Option<Arc<GpuPermits>>,
-    /// Where models are counted while their networks are broken.
+    /// Counts the models whose network is broken.
     pub broken: BrokenNetworks,
 }
 
@@ -86,43 +86,42 @@ impl From<&ComputeSettings> for LoadOptions {
 
 /// A model ready for requests.
 pub struct Model {
-    /// The name it is asked for by.
+    /// The name used in requests.
     pub name: String,
     /// Its bundle.
     pub bundle: Bundle,
-    /// Preprocessing in order.
+    /// The preprocessing steps, in order.
     pub preprocessing: Preprocessing,
-    /// The images that one input consists of: one for each key of the bundle, or for a bundle with
-    /// one key, one for each of the network's input channels.
+    /// The names of the images in one input: one per key of the bundle or, for a bundle with one
+    /// key, one per input channel of the network.
     pub images: Vec<String>,
-    /// What tells the images apart where a request does not name them, in their order; empty where
-    /// the package has no rules.
+    /// Rules that assign unnamed images, in the same order; empty if the package has none.
     pub selections: Vec<Selection>,
-    /// How an image goes through the network.
+    /// Runs an image through the network.
     pub inferer: Inferer,
-    /// What follows the network.
+    /// The postprocessing steps.
     pub postprocessing: PostPlan,
     /// The network.
     pub network: OnnxNetwork,
-    /// SHA-256 of everything in the package that a result depends on, in hexadecimal.
+    /// SHA-256, in hexadecimal, of everything in the package that affects a result.
     pub digest: String,
-    /// What the voxels of a result say.
+    /// The meaning of the voxels in a result.
     pub form: ResultForm,
-    /// One for each foreground class.
+    /// One description per foreground class.
     pub segments: Vec<SegmentDescription>,
-    /// Name and version for the objects written.
+    /// Name and version of the algorithm, for written objects.
     pub algorithm: Algorithm,
-    /// Series description of the objects written, if the package sets one.
+    /// Series description of written objects, if the package sets one.
     pub series_description: Option<String>,
-    /// What is made of a result when a request does not say.
+    /// The outputs produced if a request does not list any.
     pub outputs: Vec<OutputKind>,
-    /// How DICOM SEG is written, as far as the package says it.
+    /// How DICOM SEG objects are encoded, as far as the package specifies it.
     pub segmentation: SegmentationChoice,
-    /// How series that are not clean stacks are treated, as far as the package says it.
+    /// How series that are not clean stacks are handled, as far as the package specifies it.
     pub policy: PolicyChoice,
-    /// Which volume of a series that holds several, where a request does not say.
+    /// Which volume of a series to use if a request does not specify one.
     pub volume: Option<VolumeChoice>,
-    /// Bytes that the model keeps, as found out before on this machine.
+    /// Bytes that the model keeps, if known from the cache.
     pub(super) bytes: Option<u64>,
     place: Place,
 }
@@ -132,8 +131,8 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::ModelNotFound`] or [`ErrorKind::InvalidModel`], naming the file and the JSON path
-    /// at fault; [`ErrorKind::Configuration`] where ONNX Runtime is not there.
+    /// [`ErrorKind::ModelNotFound`] or [`ErrorKind::InvalidModel`], naming the file and the JSON
+    /// path at fault; [`ErrorKind::Configuration`] if ONNX Runtime is missing.
     pub fn load(name: &str, dir: &Path, options: &LoadOptions) -> Result<Self> {
         let named = |e: Error| e.with("model", name);
         Self::read(name, dir, options).map_err(named)
@@ -225,10 +224,10 @@ impl Model {
         })
     }
 
-    /// Finds out on this machine how the network's windows take the least time, where their size is fixed.
+    /// Measures which run plan is fastest for the network's windows, if their size is fixed.
     ///
     /// # Errors
-    /// Those of running the network.
+    /// Propagates the errors of running the network.
     pub(super) fn tune(&mut self) -> Result<()> {
         match self.inferer.fixed_window(self.network.shape()) {
             Some(window) => self.network.tune(window),
@@ -236,28 +235,27 @@ impl Model {
         }
     }
 
-    /// Keeps what was found out, for the next time that the model is loaded.
+    /// Caches the measurements for the next time the model is loaded.
     pub(super) fn keep_findings(&self, bytes: u64) {
         self.place.write(Findings { plan: self.network.plan(), bytes });
     }
 
-    /// Runs one full batch of windows, so that the first request does not pay for what ONNX Runtime
-    /// does on its first run, a network that cannot run is known before it is asked, and its arena
-    /// has grown to the size it keeps.
+    /// Runs one full batch of windows: the first request does not pay for ONNX Runtime's first run,
+    /// a network that cannot run is detected early, and the arena grows to its final size.
     pub fn warm_up(&self) -> Result<()> {
         let channels = self.network.shape().input_channels.unwrap_or(1);
-        // A full batch, and a window by itself where another session runs that.
+        // A full batch, and a single window if a separate session runs those.
         let alone = self.network.has_lanes().then_some(1);
         for windows in [self.inferer.batch_size()].into_iter().chain(alone) {
             let dims = self.batch_extent(windows);
-            // No two voxels alike: windows of one value would be run once.
+            // Voxels must differ: windows of constant value are run only once.
             let shape = (channels, dims[0], dims[1], dims[2]);
             let value = |(_, x, y, z)| ((x + y + z) % 97) as f32 * 1e-2;
             let image = Array4::from_shape_fn(shape, value);
             self.inferer
                 .run(image.view(), &self.network, &mut Discard, &Silent)
                 .map_err(|e| match e.kind() {
-                    // A window that the package itself asks for.
+                    // The window size comes from the package itself.
                     ErrorKind::InvalidImage => {
                         Error::new(ErrorKind::InvalidModel, e.message().to_owned()).caused_by(e)
                     }
@@ -268,35 +266,35 @@ impl Model {
         Ok(())
     }
 
-    /// Whether the network works as far as is known.
+    /// Checks that the network works as far as is known.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] where it kept failing, in new sessions, too.
+    /// [`ErrorKind::Unavailable`] if it kept failing, even in new sessions.
     pub fn ensure_usable(&self) -> Result<()> {
         self.network.ensure_usable().map_err(|e| e.with("model", self.name.as_str()))
     }
 
-    /// A guess at the largest buffers of a run of `windows` windows, in bytes.
+    /// Estimates the largest buffers of a run of `windows` windows, in bytes.
     pub(super) fn buffers(&self, windows: usize) -> u64 {
         let voxels: u64 = self.batch_extent(windows).iter().map(|&n| n as u64).product();
         voxels.saturating_mul(WIDEST_LAYER * size_of::<f32>() as u64)
     }
 
-    /// Size of an image of `windows` windows.
+    /// Returns the size of an image of `windows` windows.
     fn batch_extent(&self, windows: usize) -> [usize; 3] {
         const OTHERWISE: usize = 32;
         self.inferer.batch_extent(self.network.shape(), windows, OTHERWISE)
     }
 }
 
-/// How the network runs, of `serving.json`.
+/// Returns the `execution` settings of `serving.json`.
 fn execution(serving: Option<&Serving>) -> Result<Execution> {
     let execution = serving.map(|s| s.execution.clone()).unwrap_or_default();
     ensure_names(&execution, "serving.json: execution")?;
     Ok(execution)
 }
 
-/// That other files of the network are in `models/`.
+/// Checks that the network files named are directly in `models/`.
 fn ensure_names(execution: &Execution, place: &str) -> Result<()> {
     let others = [("gpuModel", &execution.gpu_model), ("cpuModel", &execution.cpu_model)];
     for (field, name) in others {
@@ -312,7 +310,7 @@ fn ensure_names(execution: &Execution, place: &str) -> Result<()> {
     Ok(())
 }
 
-/// The folder of TensorRT's engines, beside the model, where it can be written to.
+/// Returns the folder for TensorRT engines next to the model, if it is writable.
 fn engines(provider: ProviderChoice, model: &Path) -> Option<PathBuf> {
     let folder = model.with_file_name("tensorrt");
     if provider != ProviderChoice::TensorRt {
@@ -327,7 +325,7 @@ fn engines(provider: ProviderChoice, model: &Path) -> Option<PathBuf> {
     }
 }
 
-/// The package's rules for its images, in their order: none, or one for each.
+/// Returns the package's rules for its images, in their order: none, or one per image.
 fn selections(serving: &Serving, images: &[String]) -> Result<Vec<Selection>> {
     let fault =
         |why: String| Error::new(ErrorKind::InvalidModel, format!("serving.json: images: {why}"));
@@ -349,7 +347,7 @@ fn selections(serving: &Serving, images: &[String]) -> Result<Vec<Selection>> {
         .collect()
 }
 
-/// Names of the images that one input consists of.
+/// Returns the names of the images in one input.
 fn image_names(config: &BundleConfig, channels: Option<usize>) -> Vec<String> {
     let [key] = &config.image_keys[..] else { return config.image_keys.clone() };
     let input = config.network.inputs.first();
@@ -364,7 +362,7 @@ fn image_names(config: &BundleConfig, channels: Option<usize>) -> Vec<String> {
     }
 }
 
-/// Labels are bytes; a network of more classes is refused before its first image.
+/// Checks the number of classes: labels are bytes, so more are rejected before the first image.
 fn check_classes(channels: usize) -> Result<()> {
     const MOST: usize = 256;
     if channels <= MOST {
@@ -376,7 +374,7 @@ fn check_classes(channels: usize) -> Result<()> {
     ))
 }
 
-/// That the outputs of the package can be made of its results.
+/// Checks that the package's outputs can be produced from its results.
 fn check_outputs(outputs: &[OutputKind], form: &ResultForm, segments: usize) -> Result<()> {
     OutputKind::check_together(outputs).map_err(|e| {
         let message = format!("serving.json: outputs: {}", e.message());

@@ -1,4 +1,4 @@
-//! A model in memory, and the hold that requests have on it.
+//! A model in memory, and the leases that requests hold on it.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -7,9 +7,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::budget::Reservation;
 
-/// A model and what is freed with it. The order of the fields is the order in which they are
-/// dropped: first the model, then its share of the memory budget, and only then whoever waits for
-/// both is told.
+/// A model and what is released with it. Fields are dropped in declaration order: first the model,
+/// then its share of the memory budget, and only then are waiters notified.
 struct Resident<M> {
     model: M,
     _share: Option<Reservation>,
@@ -17,12 +16,12 @@ struct Resident<M> {
     _freed: DropGuard,
 }
 
-/// A hold on a model: it stays in memory until the last hold on it is dropped.
+/// A lease of a model, which stays in memory until the last lease is dropped.
 pub struct Lease<M>(Arc<Resident<M>>);
 
 impl<M> Lease<M> {
-    /// The first hold on `model`, which occupies `share` of the memory budget. `freed` is cancelled
-    /// once the model and its share are gone.
+    /// Creates the first lease of `model`, which occupies `share` of the memory budget. `freed` is
+    /// cancelled once the model and its share have been dropped.
     pub(super) fn new(model: M, share: Option<Reservation>, freed: &CancellationToken) -> Self {
         Self(Arc::new(Resident {
             model,
@@ -32,12 +31,13 @@ impl<M> Lease<M> {
         }))
     }
 
-    /// A hold on a model that no registry knows.
+    /// Creates a lease of a model that is not in a registry.
     pub fn unregistered(model: M) -> Self {
         Self::new(model, None, &CancellationToken::new())
     }
 
-    /// Cancelled once the model has to go although requests still use it: they shall end now.
+    /// Returns the token cancelled when the model must be unloaded while requests still use it:
+    /// they must end now.
     pub fn revoked(&self) -> &CancellationToken {
         &self.0.revoked
     }

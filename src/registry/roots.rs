@@ -1,8 +1,8 @@
-//! The folders below which models may be loaded on request.
+//! The folders that models may be loaded from on request.
 //!
-//! Whoever reaches `POST /models` names a folder, and loading it reads files and tells what is wrong
-//! with them. So a folder that lies elsewhere, or that leads elsewhere through a link, is refused with
-//! one and the same answer, whether it is there or not.
+//! A caller of `POST /models` names a folder; loading it reads files and reports their defects. A
+//! folder outside the roots, directly or through a symbolic link, is therefore rejected with the
+//! same error whether it exists or not.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Files and folders of a bundle that are looked at for links; one has a few dozen.
+/// Maximum number of files and folders of a bundle checked for links; usual bundles have a few
+/// dozen.
 const MOST_ENTRIES: usize = 10_000;
 
 /// Folders below which models may be loaded.
@@ -19,25 +20,26 @@ const MOST_ENTRIES: usize = 10_000;
 pub struct Roots(Arc<[PathBuf]>);
 
 impl Roots {
-    /// These folders, which may come to be there later.
+    /// Creates roots from these folders, which need not exist yet.
     pub fn new(roots: Vec<PathBuf>) -> Self {
         Self(roots.into())
     }
 
-    /// The absolute path `folder` without links; where it is not there, as it is.
+    /// Returns the absolute path `folder` with links resolved; unchanged if it does not exist.
     ///
     /// # Errors
-    /// [`ErrorKind::AccessDenied`] where it is, or leads, out of the roots.
+    /// [`ErrorKind::AccessDenied`] if it is, or leads, outside the roots.
     pub fn permitted(&self, folder: &Path) -> Result<PathBuf> {
         let canonical = self.canonical();
-        // By its name alone, before anything is asked of the file system.
+        // Checks the path lexically before accessing the file system.
         let plain =
             folder.components().all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
         let mut roots = self.0.iter().chain(&canonical);
         let Some(root) = roots.find(|root| plain && folder.starts_with(root)) else {
             return Err(refused());
         };
-        // One step at a time, so that what lies behind a link that leads out is not asked for.
+        // Resolves one component at a time, so that nothing behind a link out of the roots is
+        // accessed.
         let mut steps: Vec<&Path> =
             folder.ancestors().take_while(|step| step.starts_with(root)).collect();
         steps.reverse();
@@ -46,7 +48,7 @@ impl Roots {
             match step.canonicalize() {
                 Ok(path) if is_within(&canonical, &path) => resolved = path,
                 Ok(_) => return Err(refused()),
-                // A link to what is not there tells nothing of what is there.
+                // A dangling link is rejected like any other, so that it reveals nothing.
                 Err(_) if step.is_symlink() => return Err(refused()),
                 Err(_) => return Ok(folder.to_owned()),
             }
@@ -54,11 +56,11 @@ impl Roots {
         Ok(resolved)
     }
 
-    /// Whether `folder` lies below the roots with all that is in it, behind links, too.
+    /// Checks that `folder` and everything in it, including link targets, is below the roots.
     ///
     /// # Errors
-    /// [`ErrorKind::AccessDenied`] where a link leads out of them, [`ErrorKind::InvalidModel`] where
-    /// there are too many files, or a folder cannot be read.
+    /// [`ErrorKind::AccessDenied`] if a link leads outside, [`ErrorKind::InvalidModel`] if there
+    /// are too many files or a folder cannot be read.
     pub fn ensure_within(&self, folder: &Path) -> Result<()> {
         let canonical = self.canonical();
         let invalid = |problem: &str| {
@@ -130,7 +132,7 @@ mod tests {
         assert_eq!(roots.permitted(&model).unwrap(), model);
         assert_eq!(roots.permitted(&root.join("in/model")).unwrap(), model);
         assert_eq!(roots.permitted(&root).unwrap(), root);
-        // Not there: for whoever looks for a bundle in it to say.
+        // A missing folder is reported by the search for a bundle.
         assert_eq!(roots.permitted(&root.join("no/model")).unwrap(), root.join("no/model"));
 
         let expected = kind(roots.permitted(Path::new("/no/such/folder")));
@@ -152,7 +154,7 @@ mod tests {
         ] {
             assert_eq!(kind(roots.permitted(&outside)), expected, "{}", outside.display());
         }
-        // A root that is a link means where it leads to, by either name.
+        // A root may be a link to a folder, which then goes by both names.
         let roots = Roots::new(vec![base.join("alias")]);
         for name in [base.join("alias/a/model"), model.clone()] {
             assert_eq!(roots.permitted(&name).unwrap(), model);
@@ -177,7 +179,7 @@ mod tests {
         symlink("/no/such/file", models.join("weights.bin")).unwrap();
         assert_eq!(kind(roots.ensure_within(&bundle)).unwrap().0, ErrorKind::AccessDenied);
         fs::remove_file(models.join("weights.bin")).unwrap();
-        // A circle, and a folder elsewhere below the root with a link of its own.
+        // A cycle, and a folder elsewhere below the root with a link of its own.
         symlink(&bundle, models.join("circle")).unwrap();
         fs::create_dir(base.join("root/other")).unwrap();
         symlink(base.join("root/other"), models.join("other")).unwrap();

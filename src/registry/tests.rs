@@ -1,4 +1,4 @@
-//! The registry against models that are text, and a loader that can be held up.
+//! Tests the registry with models that are strings and a loader that can be held up.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::*;
 
-/// Loads the name of a model; `broken` and `panics` do as they say, and each load waits for a word
-/// where there is a channel.
+/// Loads the name of a model. `broken` fails, `panics` panics, and a load of `slow` waits for a
+/// message if there is a channel.
 #[derive(Default)]
 struct Names {
     held: Option<Mutex<mpsc::Receiver<()>>>,
@@ -33,7 +33,7 @@ impl Loader<String> for Names {
     }
 }
 
-/// Loads that wait, and the end of the channel that lets them go on.
+/// A loader that waits, and the sender that releases it.
 fn held(slow: &'static str) -> (Names, mpsc::Sender<()>, Arc<AtomicUsize>) {
     let (release, waits) = mpsc::channel();
     let names = Names { held: Some(Mutex::new(waits)), slow, ..Names::default() };
@@ -54,7 +54,7 @@ fn locations(names: &[&str]) -> Vec<ModelLocation> {
     names.iter().map(location).collect()
 }
 
-/// A folder with a bundle in it.
+/// A folder that contains a bundle.
 fn package() -> (tempfile::TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
     let configs = dir.path().join("nested/configs");
@@ -148,7 +148,7 @@ async fn a_model_is_loaded_once_however_many_ask() {
         let refused = ask(&registry).await.unwrap().unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::ModelAlreadyLoaded);
     }
-    // It is not there before it is ready, and others are not held up.
+    // The model is not found until it is ready, and others are not blocked.
     assert_eq!(registry.get(Some("m")).err().unwrap().kind(), ErrorKind::ModelNotFound);
     assert!(registry.loaded("m").is_err() && registry.page(None, 9).models.is_empty());
     assert!(registry.load("other", &url).await.is_err(), "60 of 100 bytes are taken");
@@ -170,7 +170,7 @@ async fn a_caller_that_hangs_up_leaves_nothing_half_loaded() {
     });
     until(|| loads.load(Ordering::SeqCst) == 1).await;
     caller.abort();
-    // Unloading waits for the load it found.
+    // Unloading waits for the load in progress.
     let unloading = tokio::spawn({
         let registry = Arc::clone(&registry);
         async move { registry.unload("m").await.map(|s| s.name) }
@@ -194,7 +194,7 @@ async fn unloading_waits_for_those_who_use_the_model_and_for_its_memory() {
     until(|| registry.loaded("m").is_err()).await;
     assert_eq!(registry.get(Some("m")).err().unwrap().kind(), ErrorKind::ModelNotFound);
     assert_eq!(unload().await.unwrap().unwrap_err().kind(), ErrorKind::ModelNotFound);
-    // A load of the same name waits for the name; other models come and go meanwhile.
+    // A load of the same name waits for the name; other models load and unload meanwhile.
     let again = tokio::spawn({
         let (registry, url) = (Arc::clone(&registry), url.clone());
         async move { registry.load("m", &url).await.map(|s| s.state) }
@@ -226,7 +226,7 @@ async fn what_cannot_be_loaded_leaves_name_and_memory_free() {
         assert_eq!((registry.budget().used(), registry.all().len()), (0, 0), "{name}");
         assert_eq!(registry.unload(name).await.unwrap_err().kind(), ErrorKind::ModelNotFound);
     }
-    // Two models of 60 bytes while they load and 40 afterwards; a third does not fit.
+    // Each model takes 60 bytes while it loads and 40 afterwards; a third does not fit.
     registry.load("a", &url).await.unwrap();
     registry.load("b", &url).await.unwrap();
     let full = registry.load("c", &url).await.unwrap_err();

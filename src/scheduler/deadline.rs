@@ -1,4 +1,4 @@
-//! When a request has to be answered.
+//! Request deadlines.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind};
 
-/// The moment a request has to be answered by, and how long it had.
+/// The time by which a request must be answered, and the limit it results from.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline {
     at: Instant,
@@ -14,12 +14,12 @@ pub struct Deadline {
     bound: Bound,
 }
 
-/// What sets the time of a request, and so where one that needs longer may go.
+/// The setting that limits a request. It determines what to suggest if the limit is exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
     /// `REQUEST_TIMEOUT`.
     Request,
-    /// The same, for a request that would have longer as a stream.
+    /// `REQUEST_TIMEOUT`, for a request that would have more time as a stream.
     RequestOrStream,
     /// `STREAM_TIMEOUT`.
     Stream,
@@ -46,22 +46,22 @@ impl Bound {
 }
 
 impl Deadline {
-    /// A deadline `limit` from now, set by `REQUEST_TIMEOUT`.
+    /// Creates a deadline `limit` from now, set by `REQUEST_TIMEOUT`.
     pub fn after(limit: Duration) -> Self {
         Self::since(Instant::now(), limit, Bound::Request)
     }
 
-    /// A deadline `limit` after `began`, set by `bound`.
+    /// Creates a deadline `limit` after `began`, set by `bound`.
     pub fn since(began: Instant, limit: Duration, bound: Bound) -> Self {
         Self { at: began + limit, limit, bound }
     }
 
-    /// How long the request had.
+    /// Returns the time limit of the request.
     pub fn limit(self) -> Duration {
         self.limit
     }
 
-    /// Resolves once `deadline` has passed, and never where there is none.
+    /// Resolves once `deadline` has passed; never if there is none.
     pub async fn passed(deadline: Option<Self>) {
         match deadline {
             Some(deadline) => tokio::time::sleep_until(deadline.at).await,
@@ -69,7 +69,7 @@ impl Deadline {
         }
     }
 
-    /// The error for a request that was still `doing` something when the deadline passed.
+    /// Returns the error for a request that was still `doing` something at the deadline.
     pub fn exceeded(deadline: Option<Self>, doing: &str) -> Error {
         let seconds = deadline.map_or(0.0, |d| d.limit.as_secs_f64());
         let advice = deadline.map_or(Bound::Request, |d| d.bound).advice();

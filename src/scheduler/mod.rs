@@ -1,12 +1,12 @@
 //! Admission: bounded concurrency, a bounded queue, deadlines, cancellation, draining.
 //!
-//! Whoever brings a request first takes a [`Ticket`] for it, which draining waits for: with it everything
-//! that belongs to the request is let through, also what comes after draining has begun.
+//! Every request first gets a [`Ticket`], which draining waits for. Everything that belongs to a
+//! request with a ticket is admitted, even after draining has begun.
 //!
-//! Work runs as a task of its own on the runtime given for it, so that whatever it does to the
-//! threads of that runtime, the one that answers HTTP keeps answering. A request holds its place
-//! until its work has really ended, not merely until its caller was answered: work that is slow to
-//! notice its cancellation still uses memory and cores, and is still counted.
+//! Work runs as a task of its own on a separate runtime, so that it cannot block the threads that
+//! serve HTTP. A request holds its permits until its work has ended, not merely until its caller
+//! has been answered: work that is slow to notice its cancellation still uses memory and cores, and
+//! is still counted.
 
 mod deadline;
 mod queue;
@@ -33,33 +33,33 @@ use crate::pipeline::{Held, Invoke};
 use crate::progress::Observer;
 use crate::request::{InferenceRequest, Outcome};
 
-/// Lets requests through to the pipeline, as many at a time as it was told.
+/// Passes requests to the pipeline with bounded concurrency.
 pub struct Scheduler {
     invoke: Arc<dyn Invoke>,
     work: Handle,
-    /// One permit for each request that runs or waits.
+    /// One permit per running or waiting request.
     admission: Arc<Semaphore>,
-    /// One permit for each request that runs.
+    /// One permit per running request.
     running: Arc<Semaphore>,
-    /// The order of those that wait for it.
+    /// The order of the requests that wait for `running`.
     queue: Queue,
-    /// One token for each ticket.
+    /// One token per ticket.
     tracker: TaskTracker,
-    /// Cancelled once no more tickets are given.
+    /// Cancelled when no more tickets are issued.
     closing: CancellationToken,
-    /// Cancelled once what is left has to end.
+    /// Cancelled when the remaining work has to end.
     stop: CancellationToken,
     settings: AdmissionSettings,
 }
 
-/// Leave for one request, or for the many of one body. Draining waits for it, until whoever holds it has
-/// made the answer and the work it was used for has ended.
+/// Permission to submit one request, or the requests of one batch body. Draining waits until its
+/// holder has built the response and the work has ended.
 #[derive(Debug, Clone)]
 pub struct Ticket {
     _counted: Arc<TaskTrackerToken>,
 }
 
-/// A request that was let in, with its model and its place. Dropping it gives both back.
+/// An admitted request with its model lease and its permit. Dropping it releases both.
 pub struct Admitted {
     request: InferenceRequest,
     held: Held,
@@ -67,44 +67,44 @@ pub struct Admitted {
     ticket: Ticket,
 }
 
-/// An answer and how long it took.
+/// An outcome with its timings.
 #[derive(Debug)]
 pub struct Scheduled {
-    /// The answer.
+    /// The outcome.
     pub outcome: Outcome,
-    /// Time spent waiting for a place.
+    /// Time spent waiting for a permit.
     pub queued: Duration,
     /// Time spent in the pipeline.
     pub ran: Duration,
 }
 
-/// How busy a scheduler is.
+/// The load of a scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
-    /// Requests that run.
+    /// Number of running requests.
     pub running: usize,
-    /// Requests that wait for their turn.
+    /// Number of waiting requests.
     pub waiting: usize,
 }
 
 /// How draining ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drained {
-    /// Everything that was let in was finished.
+    /// All admitted requests finished.
     Finished,
-    /// That many requests were still running or waiting and were cancelled.
+    /// The given number of requests were still running or waiting and were cancelled.
     Cancelled(usize),
 }
 
 impl Admitted {
-    /// Inputs of the request.
+    /// Returns the number of inputs of the request.
     pub fn inputs(&self) -> usize {
         self.request.inputs.len()
     }
 }
 
 impl Scheduler {
-    /// A scheduler in front of `invoke`, whose work runs on the runtime of `work`.
+    /// Creates a scheduler in front of `invoke`, whose work runs on the runtime `work`.
     pub fn new(invoke: Arc<dyn Invoke>, settings: AdmissionSettings, work: Handle) -> Self {
         let (running, waiting) = bounds(settings);
         Self {
@@ -120,20 +120,20 @@ impl Scheduler {
         }
     }
 
-    /// Leave for a request.
+    /// Issues a ticket for a request.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] where the server is stopping.
+    /// [`ErrorKind::Unavailable`] if the server is stopping.
     pub fn ticket(&self) -> Result<Ticket> {
-        // Counted before the question, so that a drain that begins in between still waits for it.
+        // Counted before the check, so that a drain that begins in between still waits for it.
         let ticket = Ticket { _counted: Arc::new(self.tracker.token()) };
         self.ensure_open().map(|()| ticket)
     }
 
-    /// Lets a request in, to run or to wait for its turn.
+    /// Admits a request, to run now or to wait for its turn.
     ///
     /// # Errors
-    /// [`ErrorKind::Overloaded`] where the queue is full, and those of [`Invoke::admit`].
+    /// [`ErrorKind::Overloaded`] if the queue is full; propagates the errors of [`Invoke::admit`].
     pub fn admit(&self, ticket: &Ticket, request: InferenceRequest) -> Result<Admitted> {
         let held = self.invoke.admit(&request)?;
         let place = Arc::clone(&self.admission).try_acquire_owned();
@@ -141,12 +141,12 @@ impl Scheduler {
         Ok(Admitted { request, held, place, ticket: ticket.clone() })
     }
 
-    /// Runs a request that was let in, and tells `observer` how far it is. Dropping the future cancels
-    /// its work, as does the deadline.
+    /// Runs an admitted request and reports its progress to `observer`. Dropping the future cancels
+    /// the work, as does the deadline.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] where draining took too long, [`ErrorKind::DeadlineExceeded`],
-    /// [`ErrorKind::Internal`] where the work panicked, and whatever the pipeline returns.
+    /// [`ErrorKind::Unavailable`] if draining timed out, [`ErrorKind::DeadlineExceeded`],
+    /// [`ErrorKind::Internal`] if the work panicked; propagates the errors of the pipeline.
     pub async fn run(
         &self,
         admitted: Admitted,
@@ -181,7 +181,7 @@ impl Scheduler {
             biased;
             joined = task => match joined.map_err(died).flatten() {
                 Ok(outcome) => Ok(Scheduled { outcome, queued, ran: started.elapsed() }),
-                // The work noticed the stop before this future did.
+                // The work may notice the stop before this future does.
                 Err(_) if self.stop.is_cancelled() => Err(stopped()),
                 Err(error) => Err(error),
             },
@@ -190,7 +190,7 @@ impl Scheduler {
         }
     }
 
-    /// Waits for leave to run.
+    /// Waits for a permit to run.
     async fn turn(
         &self,
         deadline: Option<Deadline>,
@@ -214,30 +214,31 @@ impl Scheduler {
         }
     }
 
-    /// The bytes of a request in S3, at most `limit`.
+    /// Fetches a request from S3, at most `limit` bytes.
     ///
     /// # Errors
-    /// Those of [`Invoke::request_object`].
+    /// Propagates the errors of [`Invoke::request_object`].
     pub async fn request_object(&self, uri: String, limit: usize) -> Result<Bytes> {
         let invoke = Arc::clone(&self.invoke);
         let reading = async move { invoke.request_object(&uri, limit).await };
-        // On the runtime that the clients' connections belong to.
+        // Runs on the runtime that owns the connections of the AWS clients.
         let task = AbortOnDropHandle::new(self.work.spawn(reading.in_current_span()));
         task.await.map_err(died)?
     }
 
-    /// Tickets that are out: requests that are read, run, wait or are being answered, and those whose
-    /// cancelled work has not ended yet.
+    /// Returns the number of tickets in use: requests being received, waiting, running or being
+    /// answered, and those whose cancelled work has not ended yet.
     pub fn in_flight(&self) -> usize {
         self.tracker.len()
     }
 
-    /// How much is let in at once.
+    /// Returns the admission limits.
     pub fn settings(&self) -> AdmissionSettings {
         self.settings
     }
 
-    /// How many requests run now, and how many wait. Cancelled work counts until it has ended.
+    /// Returns the number of running and waiting requests. Cancelled work counts until it has
+    /// ended.
     pub fn load(&self) -> Load {
         let (running, waiting) = bounds(self.settings);
         let free = self.running.available_permits();
@@ -246,28 +247,28 @@ impl Scheduler {
         Load { running, waiting: occupied.saturating_sub(running) }
     }
 
-    /// An error where the server is stopping, for whoever wants to know before reading a body.
+    /// Checks that the server is not stopping, before a body is read.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`].
+    /// [`ErrorKind::Unavailable`] if it is.
     pub fn ensure_open(&self) -> Result<()> {
         if self.closing.is_cancelled() { Err(stopping()) } else { Ok(()) }
     }
 
-    /// Resolves, with the error for whoever has no ticket yet, once no more are given.
+    /// Resolves once no more tickets are issued, with the error for requests without a ticket.
     pub async fn closed(&self) -> Error {
         self.closing.cancelled().await;
         stopping()
     }
 
-    /// Resolves, with the error for whoever has a ticket, once draining took too long.
+    /// Resolves once draining has timed out, with the error for requests with a ticket.
     pub async fn stopped(&self) -> Error {
         self.stop.cancelled().await;
         stopped()
     }
 
-    /// Lets nothing more in and waits until what was let in is finished; what is not after
-    /// `timeout` is cancelled.
+    /// Stops admission and waits for admitted requests to finish; cancels what is left after
+    /// `timeout`.
     pub async fn drain(&self, timeout: Duration) -> Drained {
         self.closing.cancel();
         self.tracker.close();
@@ -293,7 +294,7 @@ impl Scheduler {
     }
 }
 
-/// Places to run, and places to wait.
+/// Returns the limits of running and waiting requests.
 fn bounds(settings: AdmissionSettings) -> (usize, usize) {
     const MOST: usize = Semaphore::MAX_PERMITS / 2;
     (settings.max_concurrent.clamp(1, MOST), settings.queue.min(MOST))

@@ -1,26 +1,26 @@
-//! The order of requests that wait for their turn, so that each can be told its place.
+//! The order of waiting requests, so that each can be told its position.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-/// Requests that wait, in the order they came.
+/// The waiting requests, in order of arrival.
 #[derive(Default)]
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
-    /// Told of whenever one leaves.
+    /// Notified whenever a request leaves.
     moved: watch::Sender<()>,
 }
 
 #[derive(Default)]
 struct Waiting {
     next: u64,
-    /// Ascending.
+    /// In ascending order.
     numbers: VecDeque<u64>,
 }
 
-/// The place of a request in the queue, given up when it is dropped.
+/// The position of a request in the queue, released on drop.
 pub(super) struct Place<'q> {
     queue: &'q Queue,
     number: u64,
@@ -28,7 +28,7 @@ pub(super) struct Place<'q> {
 }
 
 impl Queue {
-    /// Goes to the end of the queue.
+    /// Appends a request to the queue.
     pub fn enter(&self) -> Place<'_> {
         let moved = self.moved.subscribe();
         let mut waiting = self.waiting();
@@ -44,16 +44,16 @@ impl Queue {
 }
 
 impl Place<'_> {
-    /// Which place it is; 1 is the first.
+    /// Returns the current position, starting at 1.
     pub fn number(&self) -> usize {
         let ahead = self.queue.waiting().numbers.partition_point(|other| *other < self.number);
         ahead + 1
     }
 
-    /// Resolves once somebody has left the queue since this was asked last.
+    /// Resolves once a request has left the queue since the last call.
     pub async fn moved(&mut self) {
         if self.moved.changed().await.is_err() {
-            // The queue outlives its places, so that this does not happen.
+            // Unreachable: the queue outlives its places.
             std::future::pending::<()>().await;
         }
     }

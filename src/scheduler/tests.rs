@@ -1,4 +1,4 @@
-//! The scheduler against work that can be held up, with short real times.
+//! Tests the scheduler with work that can be held up, using short real times.
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
@@ -8,7 +8,7 @@ use crate::pipeline::{Held, Places};
 use crate::progress::Silent;
 use crate::request::{Input, SegmentationChoice};
 
-/// Holds every request until told to go on; counts them.
+/// Holds every request until notified.
 #[derive(Default)]
 struct Gate {
     entered: Notify,
@@ -161,7 +161,7 @@ fn what_to_do_about_a_deadline_depends_on_what_set_it() {
 
 #[tokio::test]
 async fn who_waits_is_told_its_place() {
-    /// What it was told.
+    /// Records the notifications.
     #[derive(Default)]
     struct Told(std::sync::Mutex<Vec<String>>);
     impl Observer for Told {

@@ -5,21 +5,21 @@ use axum::http::header::ACCEPT;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Something the server can answer with.
+/// A representation the server can respond with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Offer {
-    /// The report, with the outputs in it or the places they were written to.
+    /// The report, with the outputs inline or their URIs.
     Json,
     /// The DICOM Segmentation object itself.
     Dicom,
-    /// A report on each line, for a body of many requests; for one request, an event on each.
+    /// JSON Lines: one report per line for a batch body, one event per line for a single request.
     JsonLines,
     /// Server-sent events.
     EventStream,
 }
 
 impl Offer {
-    /// Its media type.
+    /// Returns the media type.
     pub fn media_type(self) -> &'static str {
         match self {
             Self::Json => "application/json",
@@ -30,8 +30,8 @@ impl Offer {
     }
 }
 
-/// The offer the caller likes best. Of those it likes equally, and where it does not say, the first
-/// one. `why_not` explains, where the caller is not content, what else it might expect.
+/// Returns the offer with the highest quality; the first one wins a tie. If no offer is acceptable,
+/// `why_not` is appended to the error message.
 ///
 /// # Errors
 /// [`ErrorKind::NotAcceptable`], listing the offers.
@@ -61,7 +61,7 @@ struct Range {
     quality: u16,
 }
 
-/// The quality of an offer: that of the most specific range it is in; 0 where it is in none.
+/// Returns the quality of an offer: that of the most specific matching range, or 0 if none matches.
 fn quality(ranges: &[Range], offer: Offer) -> u16 {
     let (kind, subtype) = offer.media_type().split_once('/').unwrap_or_default();
     let specificity = |range: &Range| match (range.kind.as_str(), range.subtype.as_str()) {
@@ -74,8 +74,8 @@ fn quality(ranges: &[Range], offer: Offer) -> u16 {
     matching.max().map_or(0, |(_, quality)| quality)
 }
 
-/// All ranges of all `Accept` headers, without those that are malformed. No header, or empty ones,
-/// accept everything.
+/// Parses all ranges of all `Accept` headers and skips malformed ones. A missing or empty header
+/// accepts everything.
 fn ranges(headers: &HeaderMap) -> Vec<Range> {
     let values: Vec<&str> =
         headers.get_all(ACCEPT).iter().map(|v| v.to_str().unwrap_or("malformed")).collect();
@@ -85,7 +85,7 @@ fn ranges(headers: &HeaderMap) -> Vec<Range> {
     values.iter().flat_map(|v| split(v, b',')).filter_map(range).collect()
 }
 
-/// A media range with its parameters, of which only `q` matters: none of ours has any.
+/// Parses a media range. Only the parameter `q` matters, because none of the offers has parameters.
 fn range(text: &str) -> Option<Range> {
     let mut parts = split(text, b';').into_iter();
     let (kind, subtype) = parts.next()?.trim().split_once('/')?;
@@ -103,7 +103,7 @@ fn range(text: &str) -> Option<Range> {
     Some(Range { kind: kind.to_ascii_lowercase(), subtype: subtype.to_ascii_lowercase(), quality })
 }
 
-/// A quality value (RFC 9110, section 12.4.2): 0 to 1 with at most three decimals.
+/// Parses a quality value (RFC 9110, section 12.4.2): 0 to 1 with at most three decimals.
 fn thousandths(text: &str) -> Option<u16> {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
     let decimal = decimals.bytes().all(|b| b.is_ascii_digit());

@@ -1,6 +1,6 @@
-//! Outcomes as HTTP answers: the JSON report with the outputs in it, or one output itself.
+//! Builds HTTP responses from outcomes: the JSON report with inline outputs, or a single output.
 //!
-//! Base64 takes processor time; call these functions on a thread that may block.
+//! Base64 encoding is CPU-bound; call these functions on a blocking thread.
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
@@ -14,18 +14,18 @@ use super::status;
 use crate::error::{Error, ErrorKind, Result};
 use crate::request::{Artifact, InputOutcome, Outcome};
 
-/// The JSON answer. Outputs without a URI are put into it as base64 as long as the whole answer
-/// stays within `max_inline` bytes; one that does not fit says so in the field `omitted` and among
-/// the warnings of its result.
+/// Builds the JSON response. Outputs without a URI are inlined as base64 while the whole response
+/// stays within `max_inline` bytes. An output that does not fit is marked by the field `omitted`
+/// and by a warning in its result.
 ///
 /// # Errors
-/// [`ErrorKind::Internal`] where a report cannot be written as JSON.
+/// [`ErrorKind::Internal`] if a report cannot be serialized.
 pub(super) fn json(outcome: Outcome, max_inline: usize) -> Result<Response> {
     let body = json_text(outcome, max_inline)?;
     Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-/// The text of [`json`], in one line.
+/// Returns the response text of [`json`] on a single line.
 pub(super) fn json_text(outcome: Outcome, max_inline: usize) -> Result<Vec<u8>> {
     let mut results = Vec::with_capacity(outcome.results.len());
     let mut artifacts = Vec::with_capacity(outcome.results.len());
@@ -62,10 +62,10 @@ pub(super) fn json_text(outcome: Outcome, max_inline: usize) -> Result<Vec<u8>> 
     text(&Value::Object(answer))
 }
 
-/// The DICOM Segmentation object of the only result.
+/// Returns the DICOM Segmentation object of the only result.
 ///
 /// # Errors
-/// [`ErrorKind::NotAcceptable`] where the model made none.
+/// [`ErrorKind::NotAcceptable`] if the model produced no such object, or more than one.
 pub(super) fn dicom(outcome: Outcome) -> Result<Response> {
     let artifacts = outcome.results.into_iter().flat_map(|r| r.artifacts);
     let mut objects = artifacts.filter(|artifact| artifact.kind.is_segmentation());
@@ -75,7 +75,7 @@ pub(super) fn dicom(outcome: Outcome) -> Result<Response> {
             "no DICOM Segmentation object was made; accept application/json",
         ));
     };
-    // Larger than one object may be: the others must not be lost without a word.
+    // A segmentation larger than one object may be is split; do not drop the rest silently.
     if objects.next().is_some() {
         return Err(Error::new(
             ErrorKind::NotAcceptable,
@@ -111,9 +111,9 @@ fn describe(artifact: &Artifact) -> Map<String, Value> {
     description
 }
 
-/// Puts the bytes of an output into its description, where there is `room` for them.
+/// Inlines the bytes of an output into its description if there is `room`.
 fn put(artifact: &Artifact, description: &mut Map<String, Value>, room: &mut usize) -> bool {
-    /// Around the data: `,"data":""`.
+    /// Length of the framing `,"data":""`.
     const FRAME: usize = 10;
     let encoded = base64::encoded_len(artifact.bytes.len(), true);
     match encoded.and_then(|bytes| room.checked_sub(bytes.saturating_add(FRAME))) {

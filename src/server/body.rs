@@ -1,16 +1,16 @@
-//! Request bodies: what they are said to hold.
+//! Request bodies and their declared media types.
 
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// What a body holds.
+/// The kind of content in a request body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Media {
-    /// A request in JSON.
+    /// A JSON request.
     Json,
-    /// A request in JSON on each line.
+    /// JSON Lines: one request per line.
     JsonLines,
     /// A DICOM file, or an archive of them.
     Images,
@@ -23,7 +23,8 @@ const JSON_LINES: [&str; 4] = [
     "application/x-jsonlines",
 ];
 
-/// The forms of an archive are told by their bytes, so that one label for all will do, too.
+/// Archive formats are detected from their content, so any of these types is accepted for all of
+/// them.
 const IMAGES: [&str; 10] = [
     "application/dicom",
     "application/zip",
@@ -37,8 +38,8 @@ const IMAGES: [&str; 10] = [
     "application/octet-stream",
 ];
 
-/// What a body is said to hold; JSON where nothing is said. It must not be compressed as a whole,
-/// and JSON must be UTF-8.
+/// Returns the declared kind of body; JSON if no content type is given. The body must not have a
+/// content encoding, and JSON must be UTF-8.
 ///
 /// # Errors
 /// [`ErrorKind::UnsupportedMediaType`].
@@ -75,7 +76,7 @@ pub(super) fn media(headers: &HeaderMap) -> Result<Media> {
     }
 }
 
-/// Checks that the body is JSON.
+/// Checks that the declared body is JSON.
 ///
 /// # Errors
 /// [`ErrorKind::UnsupportedMediaType`].

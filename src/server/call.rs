@@ -1,4 +1,4 @@
-//! One request on its way to the pipeline, by itself or as a line among many.
+//! A single request on its way to the pipeline, sent alone or as one line of a batch.
 
 use std::sync::Arc;
 
@@ -12,19 +12,19 @@ use crate::progress::{Observer, Silent};
 use crate::request::{InferenceRequest, Outcome};
 use crate::scheduler::{Admitted, Deadline, Scheduled, Ticket};
 
-/// Largest request in JSON: far more image sets than one request should name.
+/// Maximum size of a JSON request: far more image sets than a request should name.
 pub(super) const LARGEST_JSON: usize = 25 << 20;
 
-/// What the route of a request says of it.
+/// What the route of a request determines.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Route<'a> {
-    /// The model.
+    /// The model name.
     pub model: Option<&'a str>,
-    /// Where outputs go, whatever the request says.
+    /// The output URI, which overrides the one in the request.
     pub outputs: Option<&'a str>,
 }
 
-/// What the requests of one body share.
+/// State shared by the requests of one body.
 #[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
     pub app: &'a Arc<App>,
@@ -32,20 +32,21 @@ pub(super) struct Call<'a> {
     pub headers: &'a HeaderMap,
     pub route: Route<'a>,
     pub deadline: Option<Deadline>,
-    /// What lets them through.
+    /// Their admission ticket.
     pub ticket: &'a Ticket,
 }
 
 impl Call<'_> {
-    /// The request itself, where the body names one in S3 as its only input. What the body says
-    /// beside it holds before what the object says.
+    /// Fetches the request itself if the body names a request in S3 as its only input. Fields of
+    /// the body override those of the object.
     ///
     /// # Errors
-    /// Those of reading it. Its URI is not repeated: keys in S3 are often names of patients.
+    /// Fails if the object cannot be fetched or parsed. The error omits the URI, because S3 keys
+    /// often contain patient names.
     pub(super) async fn expanded(&self, body: request_json::Body) -> Result<request_json::Body> {
         let Some(uri) = body.request_object() else { return Ok(body) };
         let reading = async {
-            // How large it is shows when it comes.
+            // The object's size is not known in advance, so reserve the maximum.
             let room = self.app.bodies.take(LARGEST_JSON).await?;
             let object = self.app.scheduler.request_object(uri, LARGEST_JSON).await?;
             Ok::<_, Error>((object, room))
@@ -68,7 +69,7 @@ impl Call<'_> {
         Ok(body.over(inner))
     }
 
-    /// What the pipeline is asked.
+    /// Builds the request for the pipeline.
     pub(super) fn request(
         &self,
         body: request_json::Body,
@@ -96,14 +97,14 @@ impl Call<'_> {
         })
     }
 
-    /// Runs a request in its turn, watched by nobody.
+    /// Admits and runs a request without a progress observer.
     pub(super) async fn run(&self, request: InferenceRequest) -> Result<Outcome> {
         let admitted = self.app.scheduler.admit(self.ticket, request)?;
         run(self.app, admitted, self.deadline, Arc::new(Silent)).await
     }
 }
 
-/// Runs a request that was let in, in its turn, and notes what it took.
+/// Runs an admitted request when its turn comes, and records its timings.
 pub(super) async fn run(
     app: &App,
     admitted: Admitted,
@@ -124,8 +125,8 @@ pub(super) async fn run(
     Ok(outcome)
 }
 
-/// Runs `work` on a thread that may block, so that the threads that answer HTTP do not compute. A few
-/// do so at a time: threads take memory, too.
+/// Runs `work` on a blocking thread, so that the threads serving HTTP do not compute. Concurrency
+/// is limited, because threads also take memory.
 pub(super) async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {

@@ -1,4 +1,4 @@
-//! What surrounds every request: its identifiers, its log lines, and the net under its handler.
+//! The context of every request: its identifiers, its log lines, and the handling of panics.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
@@ -18,34 +18,34 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::traces::Span as TraceSpan;
 use crate::telemetry::{Metrics, Trace};
 
-/// The caller's own identifier of a request.
+/// The caller's identifier of a request.
 pub(super) const INFERENCE_ID: HeaderName =
     HeaderName::from_static("x-amzn-sagemaker-inference-id");
 
-/// Our identifier of a request.
+/// The server's identifier of a request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Longest inference identifier the platform allows.
+/// Maximum length of an inference identifier on the platform.
 const LONGEST_INFERENCE_ID: usize = 64;
 
-/// How an answer ended that is still being made while it is sent: told by whoever makes it, in an extension
-/// of its response, for whoever logs and counts it.
+/// How a streamed response ended. The producer sets it, in an extension of the response; logging
+/// and metrics read it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ended(Arc<OnceLock<Option<ErrorKind>>>);
 
 impl Ended {
-    /// It is whole.
+    /// Records that the response is complete.
     pub fn well(&self) {
-        // The first word holds.
+        // The first call wins.
         let _ = self.0.set(None);
     }
 
-    /// It ended with an error in place of the rest.
+    /// Records that the response ended with an error.
     pub fn badly(&self, kind: ErrorKind) {
         let _ = self.0.set(Some(kind));
     }
 
-    /// The status and the code it counts as; those of a client that went away where nobody told the end.
+    /// Returns the status and code to report; those of a cancelled request if no end was recorded.
     pub fn status(&self) -> (u16, &'static str) {
         let of = |kind: ErrorKind| (status::status(kind).as_u16(), kind.code());
         match self.0.get() {
@@ -56,21 +56,21 @@ impl Ended {
     }
 }
 
-/// Identifiers of a request.
+/// The identifiers of a request.
 #[derive(Debug, Clone)]
 pub(super) struct Context {
-    /// Ours: new for every request.
+    /// The server's identifier, unique per request.
     pub request_id: String,
-    /// The caller's own; `None` where there is none or it is malformed.
+    /// The caller's identifier; `None` if missing or malformed.
     pub inference_id: Option<String>,
     /// Its place in its trace; empty for probes, and if traces are off.
     pub trace: Trace,
 }
 
-/// The caller's identifier of a request: at most 64 visible ASCII characters.
+/// Returns the caller's identifier of a request: at most 64 visible ASCII characters.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidRequest`] where it is something else.
+/// [`ErrorKind::InvalidRequest`] if it is malformed or repeated.
 pub(super) fn inference_id(headers: &HeaderMap) -> Result<Option<String>> {
     let mut values = headers.get_all(INFERENCE_ID).iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -90,8 +90,8 @@ pub(super) fn inference_id(headers: &HeaderMap) -> Result<Option<String>> {
     }
 }
 
-/// Gives a request its identifiers, runs it inside a span that carries them, turns a panic into an
-/// answer, counts it, and logs how it went.
+/// Assigns the identifiers, runs the request in a span that carries them, turns a panic into an
+/// error response, and logs and counts the request.
 pub(super) async fn around(
     State(metrics): State<Arc<Metrics>>,
     request: Request,
@@ -136,7 +136,7 @@ pub(super) async fn around(
     .await
 }
 
-/// The method, but for those that a caller made up.
+/// Returns the method, with non-standard ones mapped to `other`.
 fn known(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -150,7 +150,7 @@ fn known(method: &Method) -> &'static str {
     }
 }
 
-/// Counts the bytes of a request's body as they are read.
+/// Counts the bytes of a request body as they are read.
 fn count_received(request: Request, metrics: &Arc<Metrics>) -> Request {
     if request.body().is_end_stream() {
         return request;
@@ -164,8 +164,8 @@ fn count_received(request: Request, metrics: &Arc<Metrics>) -> Request {
     })
 }
 
-/// Counts the bytes of an answer's body: at once where they are known, else as they leave. `last` is dropped
-/// with the body.
+/// Counts the bytes of a response body: immediately if the size is known, otherwise as they are
+/// sent. `last` is dropped with the body.
 fn count_sent(response: Response, metrics: &Arc<Metrics>, last: Option<Last>) -> Response {
     if let Some(bytes) = response.body().size_hint().exact() {
         metrics.sent(bytes);
@@ -181,9 +181,9 @@ fn count_sent(response: Response, metrics: &Arc<Metrics>, last: Option<Last>) ->
     })
 }
 
-/// What is logged and counted of a request.
+/// What is logged and counted per request.
 struct Entry {
-    /// The path of an unknown route may hold anything, so it is not logged.
+    /// The matched route, never the raw path: the path of an unknown route may contain anything.
     route: Option<MatchedPath>,
     method: &'static str,
     started: Instant,
@@ -206,7 +206,7 @@ impl Entry {
     }
 }
 
-/// Logs and counts a request once the body of its answer is gone.
+/// Logs and counts a request when its response body is dropped.
 struct Last {
     entry: Entry,
     ended: Ended,
@@ -268,7 +268,7 @@ fn identify(headers: &mut HeaderMap, context: &Context) {
 }
 
 fn log(method: &str, route: &str, status: u16, code: &str, seconds: f64) {
-    // These are asked for every few seconds; only what is asked for otherwise is worth a line.
+    // Probes arrive every few seconds, so they are logged at debug level only.
     let probe = is_probe(route);
     if probe && tracing::enabled!(Level::DEBUG) {
         tracing::debug!(method, route, status, seconds, "answered");

@@ -1,4 +1,4 @@
-//! What the server says of itself: `/info`, `/metrics`, `/openapi.json`.
+//! Endpoints that describe the server: `/info`, `/metrics`, `/openapi.json`.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use crate::memory;
 use crate::registry::ModelStatus;
 use crate::telemetry::metrics::{MEDIA_TYPE, Standing};
 
-/// The description of every route, in OpenAPI 3.1. Tests hold it against the router.
+/// The OpenAPI 3.1 description of every route. Tests compare it with the router.
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// Version, models and limits.
+/// Returns the version, the models and the limits.
 pub(super) async fn info(State(app): State<Arc<App>>) -> Json<Value> {
     let admission = app.scheduler.settings();
     let models: Value = app
@@ -55,8 +55,9 @@ pub(super) async fn info(State(app): State<Arc<App>>) -> Json<Value> {
     }))
 }
 
-/// What batch transform asks for before it sends records. A record takes seconds, so each comes in a
-/// request of its own, as many at a time as run here; the platform bounds all of them to 100 MB.
+/// Returns the parameters that batch transform queries before it sends records. A record takes
+/// seconds, so each one gets a request of its own, and as many run in parallel as the server
+/// allows. The platform limits their total payload to 100 MB.
 pub(super) async fn execution_parameters(State(app): State<Arc<App>>) -> Json<Value> {
     let at_once = app.scheduler.settings().max_concurrent.clamp(1, 100);
     let megabytes = (100 / at_once).min(app.http.max_body >> 20).max(1);
@@ -67,7 +68,7 @@ pub(super) async fn execution_parameters(State(app): State<Arc<App>>) -> Json<Va
     }))
 }
 
-/// Prometheus' text.
+/// Returns the metrics in Prometheus text format.
 pub(super) async fn metrics(
     State(app): State<Arc<App>>,
     Extension(context): Extension<Context>,
@@ -93,7 +94,7 @@ pub(super) async fn metrics(
     }
 }
 
-/// The description of this interface.
+/// Returns the OpenAPI description.
 pub(super) async fn openapi() -> Response {
     ([(CONTENT_TYPE, "application/json")], OPENAPI).into_response()
 }

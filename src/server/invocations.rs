@@ -1,4 +1,5 @@
-//! `POST /invocations` and `POST /models/{name}/invoke`: one request from its bytes to its answer.
+//! `POST /invocations` and `POST /models/{name}/invoke`: handles one HTTP request from body to
+//! response.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use crate::config::HttpSettings;
 use crate::error::Result;
 use crate::scheduler::{Bound, Deadline};
 
-/// Answers one request; errors become their JSON.
+/// Handles one HTTP request; errors become JSON responses.
 pub(super) async fn handle(
     State(app): State<Arc<App>>,
     Extension(context): Extension<Context>,
@@ -30,7 +31,7 @@ pub(super) async fn handle(
     respond(&app, &context, request, Route::default()).await
 }
 
-/// Answers one request, with what its route says of it.
+/// Handles one HTTP request with the settings of its route.
 pub(super) async fn respond(
     app: &Arc<App>,
     context: &Context,
@@ -66,7 +67,7 @@ async fn answer(
     let deadline = limits.expected(media, &headers);
     let terms = Terms { limit, room: &app.bodies, pace: app.http.connections.pace, deadline };
     let bytes = receive_while_open(app, &headers, body, terms).await?;
-    // From here on the request is let in: a server that is told to stop answers it first.
+    // The request is admitted here: a server that is shutting down still completes it.
     let ticket = app.scheduler.ticket()?;
     let call = Call { app, context, headers: &headers, route, deadline, ticket: &ticket };
     let answering = async {
@@ -82,13 +83,13 @@ async fn answer(
     };
     tokio::select! {
         biased;
-        // Answered as a whole, whatever parts of it are done.
+        // The whole request fails, even if parts of it are done.
         stopped = app.scheduler.stopped() => Err(stopped),
         answer = answering => answer,
     }
 }
 
-/// How long a request has, by how it is answered.
+/// Time limits of a request, by the kind of response.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     began: Instant,
@@ -97,24 +98,24 @@ struct Limits {
 }
 
 impl Limits {
-    /// Those of a request that begins now.
+    /// The limits of a request that begins now.
     fn begin(settings: &HttpSettings) -> Self {
         let (whole, stream) = (settings.request_timeout, settings.stream_timeout);
         Self { began: Instant::now(), whole, stream }
     }
 
-    /// The deadline of an answer as a whole.
+    /// The deadline of a plain response.
     fn whole(self, bound: Bound) -> Option<Deadline> {
         self.whole.map(|limit| Deadline::since(self.began, limit, bound))
     }
 
-    /// The deadline of a stream.
+    /// The deadline of a streaming response.
     fn stream(self) -> Option<Deadline> {
         self.stream.map(|limit| Deadline::since(self.began, limit, Bound::Stream))
     }
 
-    /// The deadline as far as headers tell it. What is expected to be a stream will be one: all that a body
-    /// can still rule out is an answer in DICOM.
+    /// The deadline as far as the headers determine it. If they ask for a stream, it will be one:
+    /// the body can only rule out a DICOM response.
     fn expected(self, media: Media, headers: &HeaderMap) -> Option<Deadline> {
         let bound = match (media, self.whole, self.stream) {
             (Media::JsonLines, _, _) => Bound::Request,
@@ -129,7 +130,7 @@ impl Limits {
     }
 }
 
-/// Receives a body, for as long as the server is not told to stop.
+/// Receives a body, unless the server is told to stop first.
 pub(super) async fn receive_while_open(
     app: &App,
     headers: &HeaderMap,
@@ -143,7 +144,7 @@ pub(super) async fn receive_while_open(
     }
 }
 
-/// Answers a body of one request.
+/// Handles a body with a single request.
 async fn one(call: &Call<'_>, body: request_json::Body, limits: Limits) -> Result<Response> {
     let body = call.expanded(body).await?;
     let offer = offer(call.headers, &body)?;
@@ -161,14 +162,15 @@ async fn one(call: &Call<'_>, body: request_json::Body, limits: Limits) -> Resul
     .await?
 }
 
-/// All that a request may be answered with.
+/// All offers for a response.
 const ALL: [Offer; 4] = [Offer::Json, Offer::Dicom, Offer::JsonLines, Offer::EventStream];
 
-/// The same without DICOM.
+/// All offers except DICOM.
 const IN_JSON: [Offer; 3] = [Offer::Json, Offer::JsonLines, Offer::EventStream];
 
-/// What to answer with. Asking for the DICOM object itself asks for that output, too, where the request does
-/// not list outputs: the pipeline knows which type the model's package lists.
+/// Negotiates the representation of the response. Accepting `application/dicom` implies a
+/// segmentation output if the request lists no outputs; the pipeline knows which type the model
+/// package declares.
 fn offer(headers: &HeaderMap, body: &request_json::Body) -> Result<Offer> {
     let segmentations = body.outputs.iter().filter(|kind| kind.is_segmentation()).count();
     let (offers, why_not): (&[Offer], _) = if body.inputs.len() > 1 {
@@ -183,8 +185,8 @@ fn offer(headers: &HeaderMap, body: &request_json::Body) -> Result<Offer> {
     accept::negotiate(headers, offers, why_not)
 }
 
-/// Notes in the log that a client went away before its answer. Dropping the handler has cancelled
-/// the work by then.
+/// Logs that the client disconnected before its response. Dropping the handler has already
+/// cancelled the work.
 struct HangUp {
     answered: bool,
 }

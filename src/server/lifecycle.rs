@@ -1,4 +1,4 @@
-//! What state the server is in, for `GET /ping`.
+//! The state of the server, for `GET /ping`.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -12,18 +12,18 @@ pub enum State {
     Starting,
     /// At least one model is ready.
     Ready,
-    /// A model's network keeps failing, in new sessions, too: this instance should be replaced. In all
-    /// modes one such model is enough: what breaks sessions for good is a device or the process, which
-    /// the other models share, and the platform knows of no other sign. It ends where the network works
-    /// again or is unloaded.
+    /// A model's network keeps failing, even in new sessions, so this instance should be replaced.
+    /// One such model is enough in every mode: the cause is usually the device or the process,
+    /// which the other models share, and the platform offers no other signal. The state ends when
+    /// the network works again or is unloaded.
     Broken,
-    /// No model could be loaded. Requests are answered with the reason.
+    /// No model could be loaded. Requests fail with the reason.
     Failed,
-    /// Told to stop: what runs is finished, nothing new is taken.
+    /// The server is shutting down: running requests finish, new ones are rejected.
     Draining,
 }
 
-/// The state of a server, shared and read without waiting for anything.
+/// The shared state of a server; reading it never blocks.
 #[derive(Debug)]
 pub struct Readiness {
     state: AtomicU8,
@@ -37,12 +37,12 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// The state of a server whose broken networks are counted in `broken`.
+    /// Creates the state of a server whose broken networks are counted in `broken`.
     pub fn watching(broken: BrokenNetworks) -> Self {
         Self { state: AtomicU8::new(State::Starting as u8), broken }
     }
 
-    /// The state now.
+    /// Returns the current state.
     pub fn state(&self) -> State {
         const READY: u8 = State::Ready as u8;
         const FAILED: u8 = State::Failed as u8;
@@ -56,16 +56,16 @@ impl Readiness {
         }
     }
 
-    /// Ends [`State::Starting`]: ready where at least one model is, failed otherwise. A server that
-    /// was told to stop in the meantime goes on stopping.
+    /// Ends [`State::Starting`] as [`State::Ready`] or [`State::Failed`]. A server told to stop in
+    /// the meantime stays in [`State::Draining`].
     pub fn started(&self, ready: bool) {
         let next = if ready { State::Ready } else { State::Failed };
         let (starting, next) = (State::Starting as u8, next as u8);
-        // An error means that the state was another one, which then stays.
+        // An error means that the state had already changed; it is kept.
         let _ = self.state.compare_exchange(starting, next, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// Begins [`State::Draining`], for good.
+    /// Enters [`State::Draining`] permanently.
     pub fn drain(&self) {
         self.state.store(State::Draining as u8, Ordering::Release);
     }

@@ -1,7 +1,7 @@
-//! Bodies of many requests, one in JSON on each line, as batch transform sends them.
+//! Batch bodies with one JSON request per line, as sent by batch transform.
 //!
-//! Every line has its line in the answer, in the same order: the report, or the error of that line. A line
-//! that fails does not fail the others. A blank line is one that fails, but for those at the end of a body.
+//! Each input line has a line in the response, in the same order: its report or its error. A failed
+//! line does not fail the others. A blank line fails, except at the end of the body.
 
 mod answers;
 
@@ -21,21 +21,21 @@ use crate::request::{InferenceRequest, Outcome};
 use crate::scheduler::Deadline;
 use answers::{Answers, Id};
 
-/// Lines of one body.
+/// Maximum number of lines per body.
 const MOST: usize = 100_000;
 
-/// A line up to which it takes less time to read it than to have it read on another thread.
+/// Length up to which parsing a line inline is faster than moving it to another thread.
 const SHORT: usize = 16 << 10;
 
-/// Pause of a line that found the queue full of other requests: its caller cannot send it again.
+/// Pause before a line is retried if the queue was full: the caller cannot resend a single line.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Answers a body of lines.
+/// Responds to a batch body.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidRequest`] where there is no line, [`ErrorKind::PayloadTooLarge`] where there
-/// are too many, [`ErrorKind::NotAcceptable`], [`ErrorKind::Overloaded`] where there is no memory for
-/// an answer to each. What fails within a line is in its line.
+/// [`ErrorKind::InvalidRequest`] if there is no line, [`ErrorKind::PayloadTooLarge`] if there are
+/// too many, [`ErrorKind::NotAcceptable`], and [`ErrorKind::Overloaded`] if there is no memory for
+/// the responses. Errors of a line are reported in that line.
 pub(super) async fn answer(call: &Call<'_>, body: Bytes) -> Result<Response> {
     let why_not = " (the answer has a line for each line)";
     let offer = negotiate(call.headers, &[Offer::JsonLines, Offer::Json], why_not)?;
@@ -58,15 +58,15 @@ pub(super) async fn answer(call: &Call<'_>, body: Bytes) -> Result<Response> {
         .buffered(at_once);
     while let Some((id, answer)) = answered.next().await {
         answers.push(id, answer).await?;
-        // Lines that are refused at once do not wait for anything.
+        // Lets other tasks run if lines are rejected without waiting.
         tokio::task::yield_now().await;
     }
     let text = answers.finish();
     Ok(([(CONTENT_TYPE, offer.media_type())], text).into_response())
 }
 
-/// Where the lines of a body are, without the ends they have on any system. Those at the end of the body
-/// that are blank are none; of the others there may be `most`, and no more are looked for.
+/// Returns the byte ranges of the lines in a body, without their line ends (LF or CRLF). Trailing
+/// blank lines are dropped. Scanning stops with an error after `most` lines.
 fn lines(body: &[u8], most: usize) -> Result<Vec<Range<usize>>> {
     let body = body.trim_ascii_end();
     let mut lines = Vec::new();
@@ -102,7 +102,7 @@ async fn one(call: &Call<'_>, line: Bytes, id: String, max_inline: usize) -> Res
     aside(move || answer::json_text(outcome, max_inline)).await?
 }
 
-/// Runs the request of a line, as often as it finds the queue full.
+/// Runs the request of a line, and retries while the queue is full.
 async fn run(call: &Call<'_>, request: InferenceRequest) -> Result<Outcome> {
     loop {
         match call.run(request.clone()).await {

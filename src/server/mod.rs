@@ -1,17 +1,17 @@
-//! The SageMaker contract over HTTP.
+//! The SageMaker container contract over HTTP.
 //!
-//! `GET /ping` reads two atomic values and waits for nothing; requests go through the [`Scheduler`],
-//! whose work runs on another runtime. On a multi-model endpoint models come and go through
-//! `/models`, and `/ping` answers 200 while there are none. Nothing here computes on the threads that
-//! answer HTTP. Every answer carries `x-request-id`; every error is JSON, by the one table of
-//! [`status`]. `openapi.json` describes it all.
+//! `GET /ping` reads two atomic values and never blocks. Requests go through the [`Scheduler`],
+//! whose work runs on another runtime; nothing here computes on the threads that serve HTTP. On a
+//! multi-model endpoint, models are loaded and unloaded through `/models`, and `/ping` returns 200
+//! even without models. Every response carries `x-request-id`. Every error is JSON, mapped by the
+//! table in [`status`]. `openapi.json` describes the whole interface.
 //!
-//! No client holds up another one: [`connections`] bounds how many there are and how long they take,
-//! [`room`] how much memory their bodies have.
+//! No client can block another one: [`connections`] limits the number of connections and their
+//! timing, [`room`] the memory of their bodies.
 //!
-//! A request that the server has no room for is refused with 503 and `Retry-After`. 429 is not used:
-//! it would blame a caller, and behind SageMaker all requests come from the one platform, which says
-//! nothing of who asked.
+//! A request that exceeds the server's capacity is rejected with 503 and `Retry-After`. 429 is not
+//! used because it blames the caller, and behind SageMaker all requests come from the platform,
+//! which does not identify the caller.
 
 mod accept;
 mod answer;
@@ -59,10 +59,10 @@ use crate::scheduler::Scheduler;
 use crate::telemetry::Metrics;
 use context::Context;
 
-/// Reads a request in JSON as a route would, for fuzzing.
+/// Parses a JSON request as a route would, for fuzzing.
 ///
 /// # Errors
-/// Those of the request.
+/// Propagates the errors of the parser.
 #[doc(hidden)]
 pub fn read_request(json: &[u8]) -> crate::error::Result<()> {
     request_json::parse(json, crate::config::MOST_INPUTS).map(|_| ())
@@ -71,10 +71,10 @@ pub fn read_request(json: &[u8]) -> crate::error::Result<()> {
 /// Health probe of the platform.
 const PING: &str = "/ping";
 
-/// What Prometheus reads.
+/// Endpoint scraped by Prometheus.
 const METRICS: &str = "/metrics";
 
-/// Routes there always are.
+/// Routes of every server.
 const ROUTES: [&str; 6] = [
     "GET /ping",
     "POST /invocations",
@@ -93,41 +93,41 @@ const MODEL_ROUTES: [&str; 5] = [
     "POST /models/{name}/invoke",
 ];
 
-/// What the handlers share.
+/// State shared by the handlers.
 pub struct App {
     /// Settings of the HTTP interface.
     pub http: HttpSettings,
-    /// Settings of the computation, for `/info`.
+    /// Compute settings, for `/info`.
     pub compute: ComputeSettings,
-    /// Where requests go.
+    /// The scheduler of requests.
     pub scheduler: Scheduler,
-    /// The models.
+    /// The loaded models.
     pub models: Arc<dyn Host>,
     /// Whether models are loaded and unloaded through `/models`.
     pub multi_model: bool,
-    /// What `/ping` answers from.
+    /// The state reported by `/ping`.
     pub readiness: Arc<Readiness>,
-    /// What is counted and measured.
+    /// Counters and measurements.
     pub metrics: Arc<Metrics>,
     /// Memory for bodies.
     pub bodies: Room,
-    /// Memory for inputs and work, for `/info` and `/metrics`.
+    /// Memory accounts of inputs and work, for `/info` and `/metrics`.
     pub account: Account,
-    /// The connections of clients.
+    /// The client connections.
     pub connections: Arc<Connections>,
-    /// The page, where there is one.
+    /// The web page, if enabled.
     pub ui: Option<Arc<Ui>>,
 }
 
 impl App {
-    /// The routes this server has, each as method and pattern.
+    /// Returns the routes of this server, each as method and pattern.
     pub fn routes(&self) -> Vec<&'static str> {
         let more: &[&str] = if self.multi_model { &MODEL_ROUTES } else { &[] };
         ROUTES.iter().chain(more).copied().collect()
     }
 }
 
-/// The routes.
+/// Builds the router.
 pub fn router(app: Arc<App>) -> Router {
     let mut router = Router::new()
         .route(PING, get(ping))

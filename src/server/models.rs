@@ -1,6 +1,6 @@
-//! `/models`: what the platform of a multi-model endpoint asks for.
+//! `/models`: the interface of a multi-model endpoint for the platform.
 //!
-//! Names are the platform's and opaque: any characters, percent-encoded in the path.
+//! Names are chosen by the platform and opaque: any characters, percent-encoded in the path.
 
 use std::sync::Arc;
 
@@ -21,10 +21,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::registry::ModelStatus;
 use crate::scheduler::Deadline;
 
-/// Models on a page of the list, unless fewer are asked for.
+/// Default and maximum number of models per page of the list.
 const PAGE: usize = 100;
 
-/// Longest body of a request to load a model.
+/// Maximum body size of a request to load a model.
 const LONGEST_BODY: usize = 64 << 10;
 
 type NameOf = Result<Path<String>, PathRejection>;
@@ -43,7 +43,7 @@ pub(super) struct PageOf {
     limit: Option<usize>,
 }
 
-/// Loads a model; answers once it is warmed up.
+/// Loads a model; responds once it is warmed up.
 pub(super) async fn load(
     State(app): State<Arc<App>>,
     Extension(context): Extension<Context>,
@@ -64,7 +64,7 @@ pub(super) async fn load(
     respond(loading.await.map(|model| named(&model)), &context)
 }
 
-/// Unloads a model; answers once its memory is free.
+/// Unloads a model; responds once its memory is free.
 pub(super) async fn unload(
     State(app): State<Arc<App>>,
     Extension(context): Extension<Context>,
@@ -78,7 +78,7 @@ pub(super) async fn unload(
     respond(unloading.await.map(|model| named(&model)), &context)
 }
 
-/// Says where a model is.
+/// Returns the name and URL of a model.
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     Extension(context): Extension<Context>,
@@ -88,7 +88,7 @@ pub(super) async fn show(
     respond(found.map(|model| named(&model)), &context)
 }
 
-/// Lists the models that are loaded.
+/// Lists the loaded models.
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Extension(context): Extension<Context>,
@@ -137,7 +137,8 @@ fn page(app: &App, query: Result<Query<PageOf>, QueryRejection>) -> Result<Value
     Ok(Value::Object(answer))
 }
 
-/// A token that continues a list after `name`, whatever comes and goes before it is used.
+/// Returns a token that continues a list after `name`, even if models are loaded or unloaded in the
+/// meantime.
 fn token_for(name: &str) -> String {
     URL_SAFE_NO_PAD.encode(name)
 }
@@ -159,7 +160,7 @@ fn read(name: NameOf) -> Result<String> {
 }
 
 fn parse(body: &[u8]) -> Result<Load> {
-    // Unknown fields are left alone: the body is the platform's, which may come to say more.
+    // Unknown fields are ignored: the platform may extend its requests.
     let load: Load = serde_json::from_slice(body).map_err(|_| {
         let expected = "the body must be {\"model_name\": NAME, \"url\": FOLDER}, two strings";
         Error::new(ErrorKind::InvalidRequest, expected)

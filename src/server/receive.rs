@@ -1,4 +1,4 @@
-//! Receiving the bodies of requests: how much of them, how fast, and into which memory.
+//! Receives request bodies with limits on their size, pace and memory.
 
 use std::time::Duration;
 
@@ -13,41 +13,41 @@ use crate::config::Pace;
 use crate::error::{Error, ErrorKind, Result};
 use crate::scheduler::Deadline;
 
-/// How much of a body that is too large is read and thrown away, as a multiple of the limit. A
-/// client that is still sending when the connection closes often never sees the answer.
+/// How much of an oversized body is read and discarded, as a multiple of the limit. A client still
+/// sending when the connection closes often never sees the response.
 const PATIENCE: usize = 3;
 
-/// The most that is read of it beyond the limit.
+/// Maximum number of bytes read beyond the limit.
 const MOST_PATIENCE: usize = 64 << 20;
 
-/// How a body is received.
+/// The limits for receiving a body.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terms<'a> {
-    /// The most it may hold.
+    /// Maximum size of the body.
     pub limit: usize,
-    /// Where its memory comes from.
+    /// The source of its memory.
     pub room: &'a Room,
-    /// How fast it has to come.
+    /// The minimum pace.
     pub pace: Pace,
-    /// When its request has to be answered.
+    /// The deadline of its request.
     pub deadline: Option<Deadline>,
 }
 
-/// Receives a body. Its bytes hold the room they take as long as any slice of them is there.
+/// Receives a body. The returned bytes hold their memory until their last slice is dropped.
 ///
 /// # Errors
-/// [`ErrorKind::PayloadTooLarge`], [`ErrorKind::RequestTimeout`] where it stops coming or comes too
-/// slowly, [`ErrorKind::Overloaded`] where there is no room for it,
-/// [`ErrorKind::DeadlineExceeded`], and [`ErrorKind::InvalidRequest`] where it does not come whole.
+/// [`ErrorKind::PayloadTooLarge`], [`ErrorKind::RequestTimeout`] if it stalls or arrives too
+/// slowly, [`ErrorKind::Overloaded`] if there is no memory for it, [`ErrorKind::DeadlineExceeded`],
+/// and [`ErrorKind::InvalidRequest`] if it is incomplete.
 pub(super) async fn body(headers: &HeaderMap, body: Body, terms: Terms<'_>) -> Result<Bytes> {
     let limit = terms.limit;
     let stated = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
     let too_large = stated.is_some_and(|n| n > limit);
-    // A client that asks first is told at once; it has not sent anything yet.
+    // A client that sends `Expect` gets the error before it sends the body.
     if too_large && headers.contains_key(EXPECT) {
         return Err(payload_too_large(limit));
     }
-    // What is stated bounds how the buffer grows, and reserves nothing.
+    // The declared length caps the growth of the buffer, but reserves nothing.
     let buffer = (!too_large).then(|| Buffer::new(terms.room, stated.unwrap_or(limit).min(limit)));
     let paced = Paced::new(body.into_data_stream(), terms.pace);
     tokio::select! {
@@ -59,7 +59,7 @@ pub(super) async fn body(headers: &HeaderMap, body: Body, terms: Terms<'_>) -> R
     }
 }
 
-/// Collects chunks, as long as they fit; after that, none is kept.
+/// Collects chunks while they fit within the limit; beyond it, everything is discarded.
 async fn collect<S>(mut chunks: Paced<S>, limit: usize, mut kept: Option<Buffer>) -> Result<Bytes>
 where
     S: Stream<Item = Result<Bytes, axum::Error>> + Unpin,
@@ -77,8 +77,8 @@ where
     kept.map(Buffer::freeze).ok_or_else(|| payload_too_large(limit))
 }
 
-/// Chunks that have to come at a pace. Only time spent waiting for the client counts, not the time
-/// that its body waits for room.
+/// Chunks with a minimum pace. Only time spent waiting for the client counts, not time spent
+/// waiting for memory.
 struct Paced<S> {
     chunks: S,
     pace: Pace,
@@ -139,7 +139,7 @@ mod tests {
 
     use super::*;
 
-    /// A body of so many chunks, each after a pause.
+    /// A body of `chunks` chunks, each sent after a pause.
     fn dripping(chunks: usize, bytes: usize, pause: Duration) -> Body {
         Body::from_stream(stream::unfold(0, move |sent| async move {
             if sent == chunks {
@@ -168,7 +168,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_has_to_keep_its_pace() {
         let none = HeaderMap::new;
-        // At least 100 ms in all, and never 100 bytes at once.
+        // At least 100 ms in total, and never 100 bytes at once.
         let drip = || dripping(20, 100, Duration::from_millis(5));
         assert_eq!(received(none(), drip(), 5000, 100).await.unwrap().len(), 2000);
         let error = received(none(), drip(), 50, 100_000).await.unwrap_err();

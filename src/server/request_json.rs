@@ -1,8 +1,8 @@
-//! The JSON form of a request: `{"inputs":[{…}]}` or a bare `{…}`, options beside the inputs.
+//! The JSON form of a request: `{"inputs":[{…}]}` or a bare `{…}`, with options beside the inputs.
 //!
-//! It is read straight into its fields, each of them bounded, so that a hostile body costs no more memory
-//! than its own size. Errors name the JSON path and what is expected there, and never repeat a value: what was
-//! sent by mistake may be a patient's name, and errors are logged.
+//! The body is parsed directly into bounded fields, so a hostile body costs no more memory than its
+//! own size. Errors name the JSON path and the expected form but never repeat a value: a value sent
+//! by mistake may be a patient name, and errors are logged.
 
 mod fields;
 
@@ -13,19 +13,20 @@ use crate::policy::PolicyChoice;
 use crate::request::{Input, OutputKind, SegmentationChoice, is_s3_uri};
 use fields::{Fields, Image, Images, Label, List, Object, StoreField, Text};
 
-/// Longest JSON path repeated in an error: its last part may be a field the client made up.
+/// Maximum length of a JSON path in an error: its last part may be an arbitrary field of the
+/// client.
 const LONGEST_PATH: usize = 120;
 
-/// What the body of a request says.
+/// A parsed request body.
 #[derive(Debug, PartialEq)]
 pub(super) struct Body {
-    /// At least one.
+    /// The inputs; at least one.
     pub inputs: Vec<Input>,
     /// Field `model`.
     pub model: Option<String>,
-    /// Field `outputs`, without repetitions; empty where absent.
+    /// Field `outputs`, without duplicates; empty if absent.
     pub outputs: Vec<OutputKind>,
-    /// Field `segments`; empty where absent.
+    /// Field `segments`; empty if absent.
     pub segments: Vec<String>,
     /// Field `segmentation`.
     pub segmentation: SegmentationChoice,
@@ -38,7 +39,7 @@ pub(super) struct Body {
 }
 
 impl Body {
-    /// The body that images themselves are, without any option.
+    /// Returns the body for images sent directly, without options.
     pub fn of_images(bytes: bytes::Bytes) -> Self {
         Self {
             inputs: vec![Input::Body(bytes)],
@@ -52,7 +53,7 @@ impl Body {
         }
     }
 
-    /// The URI of a request in S3, where that is all there is to segment.
+    /// Returns the URI of a request in S3, if it is the only input.
     pub fn request_object(&self) -> Option<String> {
         match &self.inputs[..] {
             [Input::S3 { uri, series_instance_uid: None }] => {
@@ -62,7 +63,7 @@ impl Body {
         }
     }
 
-    /// The inputs of `inner` with the options of both; this one's hold where both say something.
+    /// Combines the inputs of `inner` with the options of both; those of `self` take precedence.
     pub fn over(self, inner: Self) -> Self {
         Self {
             inputs: inner.inputs,
@@ -77,7 +78,7 @@ impl Body {
     }
 }
 
-/// Reads the body of a request, of at most `most_inputs`.
+/// Parses a request body with at most `most_inputs` inputs.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidRequest`], naming the JSON path.
@@ -139,7 +140,7 @@ fn plain<const MOST: usize>(text: Option<Text<MOST>>) -> Option<String> {
     text.map(|Text(text)| text)
 }
 
-/// The input at `path`, which is empty for the bare form.
+/// Returns the input at `path`, which is empty for the bare form.
 fn one(images: Option<Images>, image: Image, path: &str) -> Result<Input> {
     let Some(Images(images)) = images else { return image.input(path) };
     let here = below(path, "images");
@@ -149,13 +150,13 @@ fn one(images: Option<Images>, image: Image, path: &str) -> Result<Input> {
     if images.is_empty() {
         return Err(invalid(&here, "names nothing"));
     }
-    // Names are the client's words and stay out of errors.
+    // Image names come from the client, so errors omit them.
     let path = format!("{here}.*");
     let images = images.into_iter().map(|(name, image)| Ok((name, image.input(&path)?)));
     Ok(Input::Images(images.collect::<Result<_>>()?))
 }
 
-/// The path of a field below `path`, which may be empty.
+/// Returns the path of a field below `path`, which may be empty.
 fn below(path: &str, field: &str) -> String {
     if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") }
 }
@@ -171,7 +172,7 @@ impl Image {
             && self.volume.is_none()
     }
 
-    /// The image at `path`: in S3, a study, or an image set.
+    /// Returns the image at `path`: in S3, a study, or an image set.
     fn input(mut self, path: &str) -> Result<Input> {
         let volume = self.volume.take();
         let place = self.place(path)?;
@@ -200,7 +201,7 @@ impl Image {
         }
     }
 
-    /// Refuses fields that say something else than `kind`.
+    /// Rejects fields that conflict with `kind`.
     fn only(path: &str, kind: &str, others: &[(&str, bool)]) -> Result<()> {
         match others.iter().find(|(_, there)| *there) {
             Some((field, _)) => {
@@ -255,7 +256,8 @@ impl Image {
     }
 }
 
-/// Without a path the field itself is what is missing; with one, what should have it.
+/// With an empty path the field itself is reported missing; otherwise the object that should
+/// contain it.
 fn missing(path: &str, field: &str) -> Error {
     match path {
         "" => invalid(field, "is missing"),
@@ -285,7 +287,7 @@ fn outputs<const MOST: usize>(wanted: Option<List<OutputKind, MOST>>) -> Result<
     Ok(kinds)
 }
 
-/// The labels of segments; which ones there are, the model says.
+/// Returns the segment labels; the model validates them.
 fn segments<const MOST: usize>(wanted: Option<List<Label, MOST>>) -> Result<Vec<String>> {
     let Some(List(wanted)) = wanted else { return Ok(Vec::new()) };
     if wanted.is_empty() {
@@ -311,7 +313,8 @@ fn store(field: StoreField) -> Result<Store> {
     }
 }
 
-/// What is wrong at `path`, in words of serde's error that do not come from the body.
+/// Describes the problem at `path`, using only those parts of serde's message that do not come from
+/// the body.
 fn describe(path: &str, error: &serde_json::Error) -> Error {
     let (line, column) = (error.line(), error.column());
     if !error.is_data() {
@@ -326,12 +329,12 @@ fn describe(path: &str, error: &serde_json::Error) -> Error {
     let text = error.to_string();
     let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(message, _)| message);
     let problem = if text.starts_with("duplicate field") {
-        // The field is one of ours, and serde's path ends above it.
+        // The field name is one of ours, and serde's path ends above it.
         format!("has {text}")
     } else if text.starts_with("missing field") {
         format!("has a {text}")
     } else {
-        // Up to there the message quotes what was found.
+        // The message quotes the found value before this point.
         let expected = text.rsplit_once(", expected ").map_or("something else", |(_, e)| e);
         format!("is not known or not as expected: expected {expected}")
     };

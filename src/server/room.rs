@@ -1,9 +1,9 @@
-//! Memory for the bodies of requests and for the answers to bodies of many lines.
+//! A memory limit for request bodies and for responses to batch bodies.
 //!
-//! It is charged as bytes come, never by what a client announces, and given back with the bytes
-//! themselves: what is frozen out of a [`Buffer`] holds its charge until the last of its slices is gone,
-//! whoever has it by then. The first part of each body has a share of its own, so that large ones
-//! do not keep out the small ones, which most requests are.
+//! Memory is charged as bytes arrive, never by the announced length, and released with the bytes
+//! themselves: bytes frozen from a [`Buffer`] hold their charge until their last slice is dropped.
+//! The first part of each body is charged to a separate share, so that large bodies do not starve
+//! small ones, which are most requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,44 +14,44 @@ use tokio::time::{Instant, timeout};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Bytes of one permit.
+/// Bytes per permit.
 const UNIT: usize = 1 << 10;
 
-/// What of each body has a share of its own: any usual request in JSON.
+/// The part of each body charged to the separate share: larger than any usual JSON request.
 const SMALL: usize = 1 << 20;
 
-/// The largest such share.
+/// Maximum size of the separate share.
 const LARGEST_SHARE: usize = 64 << 20;
 
-/// The least and the usual step in which a buffer grows.
+/// Minimum and usual growth step of a buffer.
 const STEPS: (usize, usize) = (4 << 10, 256 << 10);
 
-/// Room for so many bytes in sum.
+/// A memory pool of limited size.
 #[derive(Debug, Clone)]
 pub struct Room {
     limit: usize,
     wait: Duration,
-    /// For the first [`SMALL`] bytes of each.
+    /// For the first [`SMALL`] bytes of each body.
     share: Arc<Semaphore>,
-    /// For all the rest, as much as the largest body takes.
+    /// For everything else; as large as the largest body.
     main: Arc<Semaphore>,
     whole: usize,
 }
 
-/// A part of a room, given back when it is dropped.
+/// A reservation in a room, released on drop.
 #[derive(Debug)]
 pub struct Permit {
     room: Room,
     bytes: usize,
-    /// How long it has waited for others so far.
+    /// Total time spent waiting so far.
     waited: Duration,
     share: Option<OwnedSemaphorePermit>,
     main: Option<OwnedSemaphorePermit>,
 }
 
 impl Room {
-    /// Room for bodies of `limit` bytes in sum, and an eighth of that for the beginnings of others. Who
-    /// finds none waits for `wait` in sum.
+    /// Creates a room for bodies of `limit` bytes in total, plus up to an eighth of that as the share
+    /// for the first part of each body. A permit waits for memory for at most `wait` in total.
     pub fn new(limit: usize, wait: Duration) -> Self {
         let (main, share) = (units(limit), units((limit / 8).min(LARGEST_SHARE)));
         Self {
@@ -63,28 +63,28 @@ impl Room {
         }
     }
 
-    /// The most that one may take.
+    /// Returns the most that one permit can hold.
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Bytes that are taken now.
+    /// Returns the number of bytes in use.
     pub fn used(&self) -> u64 {
         let free = self.share.available_permits() + self.main.available_permits();
         (self.whole.saturating_sub(free) as u64).saturating_mul(UNIT as u64)
     }
 
-    /// Takes `bytes`, once they are there.
+    /// Reserves `bytes`, waiting until they are free.
     ///
     /// # Errors
-    /// [`ErrorKind::Overloaded`] where they are not there in time.
+    /// [`ErrorKind::Overloaded`] if they are not free in time.
     pub async fn take(&self, bytes: usize) -> Result<Permit> {
         let mut permit = self.nothing();
         permit.grow_to(bytes).await?;
         Ok(permit)
     }
 
-    /// A permit that holds nothing yet.
+    /// Returns an empty permit.
     fn nothing(&self) -> Permit {
         Permit { room: self.clone(), bytes: 0, waited: Duration::ZERO, share: None, main: None }
     }
@@ -107,11 +107,11 @@ fn units(bytes: usize) -> usize {
 }
 
 impl Permit {
-    /// Holds `bytes` in sum from now on, where that is more than it did. Nobody gets more than all there
-    /// is, so that one that is alone never waits.
+    /// Grows the reservation to `bytes` in total, if that is more than it holds. It is capped at
+    /// the limit of the room, so that a lone request never waits.
     ///
     /// # Errors
-    /// [`ErrorKind::Overloaded`] where they are not there in time.
+    /// [`ErrorKind::Overloaded`] if the memory is not free in time.
     pub async fn grow_to(&mut self, bytes: usize) -> Result<()> {
         let bytes = bytes.min(self.room.limit);
         let more = units(bytes).saturating_sub(units(self.bytes));
@@ -125,7 +125,7 @@ impl Permit {
         if let Some(Some(permit)) = own {
             merge(&mut self.share, permit);
         } else {
-            // In sum: bodies that have all begun and wait for each other are soon told apart.
+            // The wait is limited in total: if all bodies wait for each other, some time out soon.
             let left = self.room.wait.saturating_sub(self.waited);
             let started = Instant::now();
             let waiting = Arc::clone(&self.room.main).acquire_many_owned(count);
@@ -148,7 +148,7 @@ fn merge(held: &mut Option<OwnedSemaphorePermit>, more: OwnedSemaphorePermit) {
     }
 }
 
-/// Bytes that are charged to a room as they come.
+/// A byte buffer charged to a room as it grows.
 pub(super) struct Buffer {
     bytes: Vec<u8>,
     permit: Permit,
@@ -156,20 +156,20 @@ pub(super) struct Buffer {
 }
 
 impl Buffer {
-    /// An empty buffer that will hold `most` bytes at most, as far as that is known.
+    /// Creates an empty buffer with an expected size of at most `most` bytes.
     pub fn new(room: &Room, most: usize) -> Self {
         Self { bytes: Vec::new(), permit: room.nothing(), most }
     }
 
-    /// Bytes it holds.
+    /// Returns the number of bytes in the buffer.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Charges `bytes` more than it holds, for what must have its place later.
+    /// Charges `bytes` beyond the current length, for data appended later.
     ///
     /// # Errors
-    /// Those of [`Permit::grow_to`].
+    /// Propagates the errors of [`Permit::grow_to`].
     pub async fn charge(&mut self, bytes: usize) -> Result<()> {
         self.permit.grow_to(self.bytes.len().saturating_add(bytes)).await
     }
@@ -177,14 +177,14 @@ impl Buffer {
     /// Appends `more`.
     ///
     /// # Errors
-    /// Those of [`Permit::grow_to`], and [`ErrorKind::OutOfMemory`].
+    /// Propagates the errors of [`Permit::grow_to`], and fails with [`ErrorKind::OutOfMemory`].
     pub async fn extend(&mut self, more: &[u8]) -> Result<()> {
         let needed = self.bytes.len().saturating_add(more.len());
         if needed > self.bytes.capacity() {
-            // Large buffers grow by an eighth, which the allocator does without copying.
+            // Large buffers grow by an eighth; the allocator can extend those without copying.
             let step = needed.next_power_of_two().clamp(STEPS.0, STEPS.1).max(needed / 8);
             let mut target = needed.saturating_add(step).min(self.most).max(needed);
-            // What is charged already suffices where it holds what is needed.
+            // Stays within the existing charge if that is sufficient.
             if needed <= self.permit.bytes {
                 target = target.min(self.permit.bytes);
             }
@@ -198,7 +198,7 @@ impl Buffer {
         Ok(())
     }
 
-    /// The bytes, which hold their charge as long as any slice of them is there.
+    /// Returns the bytes, which hold their charge until their last slice is dropped.
     pub fn freeze(self) -> Bytes {
         if self.bytes.is_empty() { Bytes::new() } else { Bytes::from_owner(self) }
     }
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(room.used(), 6 << 20);
         let refused = room.take(4 << 20).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Overloaded);
-        // The beginning of a body has its own share, an eighth here.
+        // The first part of a body has a separate share, an eighth here.
         let small = room.take(SMALL).await.unwrap();
         let another = room.take(SMALL).await.unwrap();
         drop((first, small, another));

@@ -1,4 +1,4 @@
-//! Listening, and stopping in good order.
+//! Listening and graceful shutdown.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,25 +13,25 @@ use super::{App, connections, router};
 use crate::error::{Error, ErrorKind, Result};
 use crate::scheduler::Drained;
 
-/// Connections the kernel keeps until they are accepted: far more than requests that may wait, so
-/// that those beyond are refused by an answer and not by a timeout.
+/// Backlog of the listening socket: far larger than the request queue, so that excess requests get
+/// an error response instead of a timeout.
 const BACKLOG: u32 = 1024;
 
-/// Longest time for answers to leave once all work has ended: the platform kills the process 30 s
-/// after its SIGTERM, of which draining takes 25.
+/// Maximum time to flush responses once all work has ended: the platform kills the process 30 s
+/// after SIGTERM, and draining takes up to 25 s of that.
 const FLUSH: Duration = Duration::from_secs(3);
 
-/// The signals that stop the server: SIGTERM of the platform, SIGINT of a terminal.
+/// The signals that stop the server: SIGTERM from the platform, SIGINT from a terminal.
 pub struct Termination {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
 }
 
 impl Termination {
-    /// Catches the signals from now on.
+    /// Installs the signal handlers.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] where the system does not let it.
+    /// [`ErrorKind::Internal`] if the system refuses.
     pub fn new() -> Result<Self> {
         let catch = |kind| {
             signal(kind).map_err(|e| Error::internal("signals cannot be caught").caused_by(e))
@@ -42,7 +42,7 @@ impl Termination {
         })
     }
 
-    /// Resolves at the first of the signals.
+    /// Resolves at the first signal.
     pub async fn received(mut self) {
         let name = tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
@@ -52,10 +52,10 @@ impl Termination {
     }
 }
 
-/// Listens at `address`.
+/// Listens on `address`.
 ///
 /// # Errors
-/// [`ErrorKind::Configuration`] where the address cannot be used.
+/// [`ErrorKind::Configuration`] if the address cannot be used.
 pub fn bind(address: SocketAddr) -> Result<TcpListener> {
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -69,12 +69,12 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener> {
     })
 }
 
-/// Serves until `shutdown` resolves, then stops in good order: `/ping` answers 503 and new requests
-/// are refused by an answer, what was let in gets `drain_timeout` to finish, the rest is cancelled,
-/// and the answers leave.
+/// Serves until `shutdown` resolves, then stops gracefully: `/ping` returns 503, new requests are
+/// rejected with an error, admitted requests get `drain_timeout` to finish, the rest is cancelled,
+/// and pending responses are flushed.
 ///
 /// # Errors
-/// [`ErrorKind::Io`] where the listener fails.
+/// [`ErrorKind::Io`] if the listener fails.
 pub async fn run(
     listener: TcpListener,
     app: Arc<App>,

@@ -1,4 +1,4 @@
-//! Errors as HTTP: the one table of statuses, and the JSON body of an error.
+//! Maps errors to HTTP: the table of status codes, and the JSON body of an error.
 
 use axum::Json;
 use axum::http::header::RETRY_AFTER;
@@ -8,17 +8,17 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Error, ErrorKind};
 
-/// Seconds after which a request refused for load may be sent again.
+/// Value of `Retry-After`, in seconds, for requests rejected because of load.
 const RETRY_AFTER_SECONDS: u16 = 5;
 
-/// nginx's "client closed request": nobody reads it, but logs and metrics count it.
+/// nginx's "client closed request": no client receives it, but logs and metrics count it.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// Code of an error, left in a response for whoever logs it.
+/// The code of an error, stored in the response extensions for logging.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ErrorCode(pub &'static str);
 
-/// The status of each kind of error.
+/// Returns the status code of each kind of error.
 pub fn status(kind: ErrorKind) -> StatusCode {
     match kind {
         ErrorKind::InvalidRequest => StatusCode::BAD_REQUEST,
@@ -53,13 +53,13 @@ pub fn status(kind: ErrorKind) -> StatusCode {
     }
 }
 
-/// Whether the message and details of such an error are for the server's operator alone: they name
-/// files, settings and defects of the server, nothing of the request.
+/// Whether the message and details are for the operator only: such errors name files, settings and
+/// defects of the server, nothing of the request.
 fn is_private(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Configuration | ErrorKind::Io | ErrorKind::Internal)
 }
 
-/// Logs `error` and makes it an answer: `{"error":{"code","message","details"},"requestId"}`.
+/// Logs `error` and builds the response `{"error":{"code","message","details"},"requestId"}`.
 pub(super) fn respond(error: &Error, request_id: &str) -> Response {
     let kind = error.kind();
     let status = status(kind);
@@ -72,12 +72,12 @@ pub(super) fn respond(error: &Error, request_id: &str) -> Response {
     response
 }
 
-/// `error` as the text of an answer, in one line: that of one request among many.
+/// Returns `error` as single-line response text, for one request of a batch.
 pub(super) fn text(error: &Error, request_id: &str) -> Vec<u8> {
     body(error, request_id).to_string().into_bytes()
 }
 
-/// Logs `error` as that of one request among many.
+/// Logs `error` for one request of a batch.
 pub(super) fn log_one(error: &Error) {
     log(error, status(error.kind()));
 }
@@ -86,7 +86,7 @@ fn body(error: &Error, request_id: &str) -> Value {
     json!({"error": described(error), "requestId": request_id})
 }
 
-/// `error` as an answer says it: `{"code","message","details"}`.
+/// Returns `error` as it appears in a response: `{"code","message","details"}`.
 pub(super) fn described(error: &Error) -> Value {
     let kind = error.kind();
     let private = is_private(kind);
@@ -106,7 +106,7 @@ fn log(error: &Error, status: StatusCode) {
         let causes = causes(error);
         tracing::error!(code, error = error.message(), %details, causes, "request failed");
     } else {
-        // What lies below a complaint about a request or an image may quote their contents.
+        // Do not log the causes of a request or image error: they may quote its contents.
         tracing::warn!(code, error = error.message(), %details, "request refused");
     }
 }

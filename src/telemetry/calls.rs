@@ -1,4 +1,4 @@
-//! Metrics of calls of AWS: their clients count, and are read when somebody asks for the metrics.
+//! Metrics of AWS calls, counted by the clients and read on every scrape.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -14,7 +14,7 @@ struct Operation {
     operation: &'static str,
 }
 
-/// A service that is called.
+/// A called service.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Service {
     /// AWS HealthImaging.
@@ -22,26 +22,26 @@ pub enum Service {
     HealthImaging,
     /// Amazon S3.
     S3,
-    /// Archives by DICOMweb, HealthImaging's own included.
+    /// Archives accessed by DICOMweb, including HealthImaging's own.
     DicomWeb,
 }
 
-/// What a client has done so far, for one operation.
+/// The counters of a client for one operation.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CallSample {
     /// The service.
     pub service: Service,
-    /// Its name of the operation.
+    /// The service's name of the operation.
     pub operation: &'static str,
     /// Calls made.
     pub calls: u64,
-    /// Attempts after the first of their call.
+    /// Attempts after the first of a call.
     pub retries: u64,
-    /// Requests sent beside one that was late.
+    /// Requests sent in parallel to a late one.
     pub hedges: u64,
-    /// Calls made because what an earlier one brought was broken.
+    /// Calls made because the data of an earlier one was corrupt.
     pub refetches: u64,
-    /// Responses that refused for load.
+    /// Responses that rejected a request because of load.
     pub throttles: u64,
     /// Calls given up.
     pub failures: u64,
@@ -106,7 +106,7 @@ impl Counters {
     }
 }
 
-/// Sets a counter to where it stands at the source that counts.
+/// Sets a counter to the value counted elsewhere.
 pub(super) fn show<L>(family: &Family<L, Counter>, labels: &L, value: u64)
 where
     L: Clone + std::hash::Hash + Eq,

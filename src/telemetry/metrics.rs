@@ -1,7 +1,8 @@
-//! Metrics: what there is, under which names, in Prometheus' text form.
+//! All metrics and their names, in Prometheus text format.
 //!
-//! Every name is in [`Metrics::new`]. Labels take few values, none of which a caller can make up. What
-//! others count (the scheduler, the clients of AWS) is read when somebody asks for the metrics.
+//! Every name is in [`Metrics::new`]. Labels have few possible values, none of which a caller can
+//! choose. Values counted elsewhere (by the scheduler and the AWS clients) are read on every
+//! scrape.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -21,10 +22,10 @@ use super::calls::{Calls, show};
 use super::namer::Namer;
 use crate::error::{Error, Result};
 
-/// The media type of what [`Metrics::encode`] writes.
+/// The media type of the output of [`Metrics::encode`].
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Before every name.
+/// The prefix of every name.
 const PREFIX: &str = "ahi_inference";
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -59,13 +60,13 @@ struct StoredAs {
     status: &'static str,
 }
 
-/// Sums of seconds.
+/// Sums of seconds, by stage.
 type Sums = Family<Stage, Counter<f64, AtomicU64>>;
 
-/// How many there are of each kind, as others count them.
+/// Reads counts by kind, maintained elsewhere.
 type Counts = Box<dyn Fn() -> Vec<(&'static str, u64)> + Send>;
 
-/// Where sums stand that others add up.
+/// Reads sums of durations by step, maintained elsewhere.
 type Steps = Box<dyn Fn() -> Vec<(&'static str, Duration)> + Send>;
 
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -100,34 +101,34 @@ pub struct Metrics {
     storing: Mutex<Option<Counts>>,
 }
 
-/// How things stand when the metrics are asked for.
+/// The current state, sampled on every scrape.
 #[derive(Debug, Clone, Default)]
 pub struct Standing {
-    /// Requests that run.
+    /// Running requests.
     pub running: usize,
-    /// Requests that wait.
+    /// Waiting requests.
     pub waiting: usize,
     /// The state of each model.
     pub models: Vec<&'static str>,
-    /// Bytes of the budget that models occupy.
+    /// Bytes of the memory budget occupied by models.
     pub model_bytes: u64,
-    /// Bytes that they may occupy; 0 where there is no bound.
+    /// The memory budget of models in bytes; 0 if unlimited.
     pub model_budget: u64,
-    /// Bytes of this process in memory.
+    /// Resident memory of the process in bytes.
     pub resident: u64,
-    /// Bytes of inputs that are held.
+    /// Bytes of inputs in memory.
     pub input_bytes: u64,
-    /// Bytes that models and requests have acquired.
+    /// Bytes of work memory held by models and requests.
     pub work_bytes: u64,
-    /// Connections of clients.
+    /// Open client connections.
     pub connections: usize,
-    /// How many of them the server ended for want of time or room so far, by the reason.
+    /// Number of connections the server has closed because of a timeout or the limit, by reason.
     pub connections_ended: Vec<(&'static str, u64)>,
-    /// Bytes that bodies hold.
+    /// Bytes held by bodies.
     pub body_bytes: u64,
 }
 
-/// From 5 ms, what a probe takes, to 20 minutes, what an asynchronous request may.
+/// Buckets from 5 ms, the time of a probe, to 20 minutes, the limit of an asynchronous request.
 fn seconds() -> Histogram {
     Histogram::new([
         0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0,
@@ -142,7 +143,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All metrics, at zero. Prometheus appends `_total` to the names of counters.
+    /// Creates all metrics at zero. Prometheus appends `_total` to the names of counters.
     pub fn new() -> Self {
         let mut names = Namer(Registry::with_prefix(PREFIX));
         let n = &mut names;
@@ -208,17 +209,17 @@ impl Metrics {
         }
     }
 
-    /// Where the numbers about calls of AWS come from.
+    /// Sets the source of the call statistics of AWS clients.
     pub fn read_calls_from(&self, source: impl Fn() -> Vec<CallSample> + Send + 'static) {
         self.calls.read_from(source);
     }
 
-    /// Where the numbers of instances that archives were given come from, by what became of them.
+    /// Sets the source of the number of instances sent to archives, by outcome.
     pub fn read_stored_from(&self, source: impl Fn() -> Vec<(&'static str, u64)> + Send + 'static) {
         *self.storing.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(source));
     }
 
-    /// Where the sums of the steps of fetching frames come from. A step has one source: this, or
+    /// Sets the source of the time sums of fetching frames. A step has only one source: this, or
     /// [`spent`](Self::spent).
     pub fn read_fetching_from(
         &self,
@@ -227,35 +228,35 @@ impl Metrics {
         *self.fetch_steps.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(source));
     }
 
-    /// A request was answered. `route` is a route's pattern and `method` one that routes take: what
-    /// a caller made up must not become a label.
+    /// Records a response. `route` must be a route pattern and `method` a known method: labels must
+    /// not contain values chosen by a caller.
     pub fn answered(&self, route: &str, method: &str, status: u16, seconds: f64) {
         let (route, method) = (route.to_owned(), method.to_owned());
         self.request_seconds.get_or_create(&Route { route: route.clone() }).observe(seconds);
         self.requests.get_or_create(&Answered { route, method, status }).inc();
     }
 
-    /// A request waited that long before it ran.
+    /// Records the time a request waited before it ran.
     pub fn queued(&self, seconds: f64) {
         self.queue_seconds.observe(seconds);
     }
 
-    /// Bytes of a request's body arrived.
+    /// Counts bytes received in request bodies.
     pub fn received(&self, bytes: u64) {
         self.received.inc_by(bytes);
     }
 
-    /// Bytes of an answer's body are on their way.
+    /// Counts bytes sent in response bodies.
     pub fn sent(&self, bytes: u64) {
         self.sent.inc_by(bytes);
     }
 
-    /// A stage of one input took that long.
+    /// Records the duration of a stage for one input.
     pub fn stage(&self, stage: &'static str, seconds: f64) {
         self.stages.get_or_create(&Stage { stage }).observe(seconds);
     }
 
-    /// The frames of one input were fetched and decoded.
+    /// Records that the frames of one input were fetched and decoded.
     pub fn frames(&self, frames: usize, bytes: u64, seconds: f64) {
         self.frames.inc_by(frames as u64);
         self.frame_bytes.inc_by(bytes);
@@ -264,17 +265,17 @@ impl Metrics {
         }
     }
 
-    /// The steps of frames took that long, summed over frames.
+    /// Adds the time spent on steps, summed over frames.
     pub fn spent(&self, steps: &[(&'static str, Duration)]) {
         for &(stage, time) in steps {
             self.frame_steps.get_or_create(&Stage { stage }).inc_by(time.as_secs_f64());
         }
     }
 
-    /// All metrics as text, given how things stand.
+    /// Encodes all metrics as text, with the current state `standing`.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) where a metric cannot be written.
+    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) if a metric cannot be encoded.
     pub fn encode(&self, standing: &Standing) -> Result<String> {
         self.take(standing);
         let mut text = String::new();
@@ -309,7 +310,7 @@ impl Metrics {
         let fetching = self.fetch_steps.lock().unwrap_or_else(PoisonError::into_inner);
         for (stage, time) in fetching.as_ref().map(|read| read()).unwrap_or_default() {
             let counter = self.frame_steps.get_or_create(&Stage { stage });
-            // A counter of f64 holds the number's bits.
+            // An `f64` counter stores the bits of the number.
             counter.inner().store(time.as_secs_f64().to_bits(), Ordering::Relaxed);
         }
     }

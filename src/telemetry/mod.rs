@@ -1,9 +1,10 @@
 //! Logging, metrics and traces.
 //!
-//! Lines go to standard error, by way of whoever draws there, too: JSON in a container, text on a terminal. Every line written while a
-//! request is worked on carries that request's identifiers through its span. Lines below the level
-//! `info` are taken from this crate alone: the AWS clients write whole answers at `trace`, and the
-//! metadata of an image set holds a patient's name. Lines of the target [`AUDIT`] are always written.
+//! Log lines go to standard error, through the progress bar if one is drawn: JSON in a container,
+//! text on a terminal. Every line logged for a request carries its identifiers through the
+//! request's span. Lines below the level `info` are logged for this crate only: the AWS clients log
+//! whole responses at `trace`, and the metadata of an image set contains the patient's name. Lines
+//! with the target [`AUDIT`] are always logged.
 
 mod calls;
 pub mod metrics;
@@ -26,14 +27,14 @@ pub use traces::Trace;
 use crate::config::LogArgs;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Target of the audit's lines, which are written whatever the log's level is.
+/// Target of audit lines, which are logged whatever the log level.
 pub const AUDIT: &str = "audit";
 
-/// Starts logging for the whole process, from the level `usual` on where nothing else is said, each line to a writer that `lines` makes for it, and sends panics to the
-/// log.
+/// Initializes logging for the whole process. `usual` is the default filter; `lines` creates the
+/// writer of each line. Panics are logged, too.
 ///
 /// # Errors
-/// [`ErrorKind::Configuration`] where the filter is malformed or logging was started before.
+/// [`ErrorKind::Configuration`] if the filter is malformed or logging has already been initialized.
 pub fn init(args: &LogArgs, usual: &str, lines: fn() -> Box<dyn Write>) -> Result<()> {
     let filter = EnvFilter::try_new(args.log_level.as_deref().unwrap_or(usual)).map_err(|e| {
         Error::new(ErrorKind::Configuration, format!("--log-level: not a filter: {e}"))
@@ -57,13 +58,14 @@ pub fn init(args: &LogArgs, usual: &str, lines: fn() -> Box<dyn Write>) -> Resul
 
 fn may_be_logged(metadata: &Metadata<'_>) -> bool {
     let ours = metadata.target().split("::").next() == Some(env!("CARGO_CRATE_NAME"));
-    // ONNX Runtime tells of each of its allocations at the level `info`.
+    // ONNX Runtime logs each allocation at the level `info`.
     let most = if metadata.target().starts_with("ort::") { Level::WARN } else { Level::INFO };
-    // The local S3's library writes every refusal as an error, and whole requests with it.
+    // The library of the local S3 logs every rejection as an error, together with the whole
+    // request.
     if matches!(metadata.target().split("::").next(), Some("s3s" | "s3s_fs")) {
         return false;
     }
-    // A line names the innermost span alone, which has to be ours: it carries the identifiers.
+    // A line contains only the innermost span, which must be ours: it carries the identifiers.
     ours || (metadata.is_event() && *metadata.level() <= most)
 }
 
@@ -73,7 +75,7 @@ fn log_panic(info: &PanicHookInfo<'_>) {
     tracing::error!(location, payload, "panic");
 }
 
-/// The message of a panic where it is a literal of the source. A formatted one may hold data.
+/// Returns the message of a panic if it is a string literal. A formatted message may contain data.
 fn literal(payload: &dyn Any) -> &'static str {
     payload.downcast_ref::<&'static str>().copied().unwrap_or("(message left out)")
 }

@@ -1,9 +1,9 @@
-//! How metrics get their names.
+//! Registration of named metrics.
 
 use prometheus_client::encoding::EncodeMetric;
 use prometheus_client::registry::{Metric, Registry};
 
-/// Names metrics as it takes them.
+/// Registers metrics under a name.
 pub(super) struct Namer(pub Registry);
 
 impl Namer {

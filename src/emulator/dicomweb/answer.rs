@@ -1,4 +1,4 @@
-//! Answers, and what a client takes as one.
+//! Responses, and the media types a client accepts.
 
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
@@ -11,17 +11,17 @@ use crate::dicom::multipart::{Writer, content_type, new_boundary};
 use crate::emulator::failure::Failure;
 use crate::error::{Error, Result};
 
-/// The media ranges of all `Accept` headers, without those that are malformed; none where the client says
-/// nothing.
+/// Returns the media ranges of all `Accept` headers without malformed ones; empty if there is no
+/// header.
 pub(super) fn accepted(headers: &HeaderMap) -> Vec<MediaType> {
     let values = headers.get_all(header::ACCEPT).iter();
     values.filter_map(|value| value.to_str().ok()).flat_map(MediaType::parse_list).collect()
 }
 
-/// Whether the client takes DICOM JSON.
+/// Checks that the client accepts DICOM JSON.
 ///
 /// # Errors
-/// `NotAcceptableException` where it does not.
+/// `NotAcceptableException` if it does not.
 pub(super) fn check_json(headers: &HeaderMap) -> Result<(), Failure> {
     let ranges = accepted(headers);
     let json = |range: &MediaType| range.takes(DICOM_JSON) || range.takes("application/json");
@@ -31,12 +31,12 @@ pub(super) fn check_json(headers: &HeaderMap) -> Result<(), Failure> {
     Err(Failure::not_acceptable(format!("the answer is {DICOM_JSON}, which Accept excludes")))
 }
 
-/// An answer of DICOM JSON.
+/// Builds a DICOM JSON response.
 pub(super) fn dicom_json(value: &Value) -> Response {
     ([(header::CONTENT_TYPE, DICOM_JSON)], value.to_string()).into_response()
 }
 
-/// An answer of `multipart/related` with parts of `media_type`, each headed by `kind`.
+/// Builds a `multipart/related` response of `media_type`; each part has the content type `kind`.
 pub(super) fn multipart_related(media_type: &str, kind: &str, parts: &[Bytes]) -> Result<Response> {
     let boundary = new_boundary();
     let write = || -> std::io::Result<Vec<u8>> {

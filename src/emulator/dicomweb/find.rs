@@ -1,4 +1,4 @@
-//! Which image set has a series, and which of its instances is meant.
+//! Finds the image set of a series, and an instance in it.
 
 use crate::dicom::ahi_metadata::{self, FlatInstance, flat};
 use crate::dicom::{Instance, uid};
@@ -8,23 +8,23 @@ use crate::emulator::service::{Service, checked};
 use crate::emulator::store::ImageSet;
 use crate::error::{Error, Result};
 
-/// What a URL and its query name.
+/// The resource named by a URL and its query.
 #[derive(Debug, Clone)]
 pub(super) struct Named {
     pub datastore: String,
     pub study: String,
     pub series: String,
-    /// `imageSetId`, which names an image set that is not primary.
+    /// `imageSetId`, which may name an image set that is not primary.
     pub image_set: Option<String>,
 }
 
-/// A series, as one image set has it.
+/// A series as stored in one image set.
 pub(super) struct Series {
     pub set: ImageSet,
     pub instances: Vec<FlatInstance>,
 }
 
-/// The series that is named.
+/// Finds the named series.
 pub(super) fn series(service: &Service, named: &Named) -> Result<Series, Failure> {
     let Named { datastore, study, series, image_set } = named;
     if !uid::is_written(study) || !uid::is_written(series) {
@@ -56,7 +56,7 @@ pub(super) fn series(service: &Service, named: &Named) -> Result<Series, Failure
 }
 
 impl Series {
-    /// The instance of this UID.
+    /// Returns the instance with this UID.
     pub fn take(self, uid: &str) -> Result<(ImageSet, FlatInstance), Failure> {
         let found = self.instances.into_iter().find(|instance| instance.uid == uid);
         let instance = found.ok_or_else(|| {
@@ -67,10 +67,11 @@ impl Series {
     }
 }
 
-/// An instance with its attributes as a data set.
+/// Parses the attributes of an instance into a data set.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidImage`](crate::error::ErrorKind::InvalidImage) where an attribute does not fit its VR.
+/// [`ErrorKind::InvalidImage`](crate::error::ErrorKind::InvalidImage) if an attribute does not
+/// match its VR.
 pub(super) fn typed(instance: &FlatInstance) -> Result<Instance> {
     let document = flat::document("", "", std::slice::from_ref(instance))?.to_string();
     let parsed = ahi_metadata::parse(document.as_bytes())?;

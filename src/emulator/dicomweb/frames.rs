@@ -13,7 +13,7 @@ use super::pixels::Pixels;
 use crate::emulator::failure::Failure;
 use crate::emulator::service::{Answer, Shared, blocking};
 
-/// `GetDICOMInstanceFrames`: the frames in the order in which their numbers stand in the path.
+/// `GetDICOMInstanceFrames`: returns frames in the order of their numbers in the path.
 pub(super) async fn get(
     State(service): Shared,
     Path((datastore, study, series, uid, list)): Path<(String, String, String, String, String)>,
@@ -41,7 +41,7 @@ pub(super) async fn get(
     .await
 }
 
-/// The frames that are listed, counted from zero.
+/// Parses a list of frame numbers and returns zero-based indices.
 fn numbers(list: &str, frames: usize) -> Result<Vec<usize>, Failure> {
     let invalid = || Failure::validation("frames are numbers from 1 on, each once, between commas");
     let mut seen = BTreeSet::new();

@@ -26,7 +26,7 @@ pub(super) struct Which {
     pub image_set_id: Option<String>,
 }
 
-/// The parts of a path down to an instance: data store, study, series, instance.
+/// Path parameters of an instance: data store, study, series, instance.
 pub(super) type InstancePath = Path<(String, String, String, String)>;
 
 /// `GetDICOMInstance`.
@@ -53,7 +53,8 @@ fn response(syntax: &str, file: Bytes, multipart: bool) -> Result<Response> {
     answer::multipart_related(DICOM, &kind, &[file])
 }
 
-/// The file in the first form that it can have, its transfer syntax, and whether it is wanted as a part.
+/// Returns the transfer syntax, the file in the first available form, and whether that form is
+/// multipart.
 fn file(
     service: &Service,
     named: &Named,
@@ -63,7 +64,7 @@ fn file(
     let (set, flat) = find::series(service, named)?.take(uid)?;
     let (datastore, id) = (&named.datastore, &set.image_set_id);
     let original = originals::find(&service.store, datastore, id, &flat)?;
-    // An image without frames is one whose pixel data could not be split into them.
+    // An image without frames is one whose pixel data could not be split.
     let is_unsplit = flat.frame_ids().next().is_none() && flat.text("Rows").is_some();
     let mut pixels = None;
     for InstanceForm { syntax, multipart } in forms {
@@ -89,7 +90,7 @@ fn file(
     ))
 }
 
-/// The file as it came, where that is what is wanted.
+/// Returns the original file if it has the requested transfer syntax.
 fn as_it_came(
     original: Option<&Original>,
     wanted: &Syntax,
@@ -105,7 +106,7 @@ fn as_it_came(
     is_wanted.then(|| (stated.to_owned(), file.clone()))
 }
 
-/// The file as it came, of which the pixels are stored in another encoding.
+/// Restores the original file, whose pixels are stored in another encoding.
 fn with_pixels(head: &[u8], pixels: &Pixels) -> Result<Vec<u8>> {
     let differs =
         || Error::new(ErrorKind::Io, "the pixels are not those of the file that was stored");
@@ -119,10 +120,10 @@ fn with_pixels(head: &[u8], pixels: &Pixels) -> Result<Vec<u8>> {
     Ok([head, &native, padding].concat())
 }
 
-/// A file of the attributes in the document and the frames in the store.
+/// Creates a file from the attributes in the document and the frames in the store.
 fn made(pixels: &Pixels, syntax: &str) -> Result<Vec<u8>> {
     let mut dataset = (*pixels.instance.dataset).clone();
-    // Said by the service of what it was given, which is no part of that.
+    // Added by the service, not part of the stored object.
     dataset.remove_element(tags::WARNING_REASON);
     let out = Cursor::new(Vec::new());
     let writer = if pixels.instance.frames.is_empty() {

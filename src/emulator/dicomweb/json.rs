@@ -1,4 +1,4 @@
-//! Data sets in the DICOM JSON Model (PS3.18 annex F), and the bulk data that is left out of it (developer
+//! Data sets in the DICOM JSON Model (PS3.18 annex F), and the bulk data left out of it (developer
 //! guide, "Getting DICOM bulkdata").
 
 use dicom_core::header::Header;
@@ -10,18 +10,18 @@ use sha2::{Digest, Sha256};
 use crate::dicom::Dataset;
 use crate::error::{Error, Result};
 
-/// Bytes of a binary value from which on it is retrieved by itself.
+/// Binary values larger than this many bytes are bulk data, which is retrieved separately.
 const BULK: usize = 1 << 20;
 
-/// Characters of the name of a bulk value.
+/// Length of the name of a bulk value.
 const NAME: usize = 32;
 
 type Element = DataElement<Dataset>;
 
-/// A data set; `uri` makes the URI of a bulk value of its name.
+/// Encodes a data set; `uri` returns the URI of a bulk value from its name.
 ///
 /// # Errors
-/// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) where a value has no form in JSON.
+/// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) if a value cannot be encoded in JSON.
 pub(super) fn dataset(
     dataset: &Dataset,
     uri: &dyn Fn(&str) -> String,
@@ -42,7 +42,7 @@ fn items(
     dataset.iter().map(one).collect()
 }
 
-/// A tag as eight hexadecimal digits.
+/// Returns a tag as eight hexadecimal digits.
 pub(super) fn key(tag: Tag) -> String {
     format!("{:04X}{:04X}", tag.group(), tag.element())
 }
@@ -57,7 +57,7 @@ fn value(element: &Element, path: &str, uri: &dyn Fn(&str) -> String) -> Result<
         return Ok(json!({"vr": element.vr().to_string(), "BulkDataURI": uri(&name(path))}));
     }
     let mut value = dicom_json::to_value(element).map_err(|_| {
-        // The library's message may quote a value.
+        // The library's message may contain the value.
         Error::internal(format!("{} has no form in JSON", element.tag()))
     })?;
     for text in value.get_mut("Value").and_then(Value::as_array_mut).into_iter().flatten() {
@@ -71,7 +71,7 @@ fn without_padding(value: &mut Value) {
         Value::String(text) => {
             text.truncate(text.trim_end_matches(['\0', ' ']).len());
         }
-        // The groups of a person's name.
+        // The component groups of a person name.
         Value::Object(groups) => groups.values_mut().for_each(without_padding),
         _ => {}
     }
@@ -82,14 +82,14 @@ fn is_bulk(element: &Element) -> bool {
         && matches!(element.value(), DicomValue::Primitive(value) if value.to_bytes().len() > BULK)
 }
 
-/// The name of a bulk value: of where it stands, since values themselves are the patient's.
+/// Derives the name of a bulk value from its path, because values themselves are patient data.
 fn name(path: &str) -> String {
     let mut name = format!("{:x}", Sha256::digest(path.as_bytes()));
     name.truncate(NAME);
     name
 }
 
-/// The bulk value of this name.
+/// Returns the bulk value with this name.
 pub(super) fn bulk(dataset: &Dataset, wanted: &str) -> Option<Vec<u8>> {
     find(dataset, "", wanted)
 }

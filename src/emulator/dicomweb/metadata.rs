@@ -16,7 +16,7 @@ use crate::emulator::failure::Failure;
 use crate::emulator::service::{Answer, Shared, blocking};
 use crate::error::Result;
 
-/// `GetDICOMSeriesMetadata`: the metadata of all instances of a series.
+/// `GetDICOMSeriesMetadata`: returns the metadata of all instances of a series.
 pub(super) async fn series(
     State(service): Shared,
     Path((datastore, study, series)): Path<(String, String, String)>,
@@ -52,7 +52,7 @@ pub(super) async fn instance(
     .await
 }
 
-/// The metadata of an instance: all attributes but its pixels.
+/// Returns the metadata of an instance: all attributes except its pixels.
 fn described(base: &Base, named: &Named, flat: &FlatInstance) -> Result<Value> {
     let instance = find::typed(flat)?;
     let uri = base.instance(&named.study, &named.series, &flat.uid);

@@ -1,7 +1,9 @@
-//! DICOMweb as HealthImaging serves it below `/datastore/ID` (developer guide, "Using DICOMweb"; PS3.18).
+//! DICOMweb as HealthImaging serves it below `/datastore/ID` (developer guide, "Using DICOMweb";
+//! PS3.18).
 //!
-//! The service has a host of its own for it, `dicom-medical-imaging`; any `Host` is answered here. Studies,
-//! series and instances are those of primary image sets, unless `imageSetId` names another one.
+//! The service uses a separate host for it, `dicom-medical-imaging`; any `Host` is accepted here.
+//! Studies, series and instances are those of primary image sets, unless `imageSetId` names another
+//! one.
 
 mod answer;
 mod find;
@@ -22,10 +24,10 @@ use axum::routing::{get, post};
 
 use super::service::Service;
 
-/// The media type of metadata and of the answers to searches and stores (PS3.18 annex F).
+/// The media type of metadata and of search and store responses (PS3.18 annex F).
 const DICOM_JSON: &str = "application/dicom+json";
 
-/// The routes of the transactions.
+/// Returns the routes of the transactions.
 pub(super) fn routes() -> Router<Arc<Service>> {
     let studies = "/datastore/{datastore}/studies";
     let series = format!("{studies}/{{study}}/series/{{series}}");

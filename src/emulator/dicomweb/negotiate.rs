@@ -1,19 +1,19 @@
-//! Transfer syntaxes and media types of what is retrieved (developer guide, "Getting a DICOM instance" and
-//! "Getting DICOM instance frames"; PS3.18 section 8.7.3).
+//! Negotiates transfer syntaxes and media types of retrievals (developer guide, "Getting a DICOM
+//! instance" and "Getting DICOM instance frames"; PS3.18 section 8.7.3).
 
 use dicom_dictionary_std::uids;
 
 use crate::dicom::media_type::MediaType;
 use crate::emulator::failure::Failure;
 
-/// The transfer syntax that a client wants.
+/// The transfer syntax requested by a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Syntax {
-    /// It does not say: explicit VR little endian, where the pixels can be decoded, else as stored.
+    /// None given: explicit VR little endian if the pixels can be decoded, otherwise as stored.
     Unsaid,
     /// As stored.
     Stored,
-    /// This one.
+    /// The given transfer syntax.
     Named(String),
 }
 
@@ -27,26 +27,26 @@ impl Syntax {
     }
 }
 
-/// How an instance is wanted.
+/// A requested form of an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct InstanceForm {
     pub syntax: Syntax,
-    /// As the one part of `multipart/related`.
+    /// Whether it is the single part of `multipart/related`.
     pub multipart: bool,
 }
 
 /// Media type of an instance.
 pub(super) const DICOM: &str = "application/dicom";
 
-/// Media type of frames of any transfer syntax, and of bulk data.
+/// Media type of frames in any transfer syntax, and of bulk data.
 pub(super) const OCTETS: &str = "application/octet-stream";
 
 const MULTIPART: &str = "multipart/related";
 
-/// The ways in which a client takes an instance, in its own order.
+/// Returns the acceptable forms of an instance, in the client's order.
 ///
 /// # Errors
-/// `NotAcceptableException` where it takes none.
+/// `NotAcceptableException` if there is none.
 pub(super) fn instance_forms(accepted: &[MediaType]) -> Result<Vec<InstanceForm>, Failure> {
     if accepted.is_empty() {
         return Ok(vec![InstanceForm { syntax: Syntax::Unsaid, multipart: false }]);
@@ -68,7 +68,7 @@ pub(super) fn instance_forms(accepted: &[MediaType]) -> Result<Vec<InstanceForm>
     Ok(forms)
 }
 
-/// How frames are wanted.
+/// A requested form of frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FramesForm {
     pub syntax: Syntax,
@@ -76,7 +76,7 @@ pub(super) struct FramesForm {
     pub media_type: String,
 }
 
-/// Media types of images, with the transfer syntaxes that they are of (PS3.18 table 8.7.3-5).
+/// Image media types and their transfer syntaxes (PS3.18 table 8.7.3-5).
 const IMAGES: [(&str, &[&str]); 7] = [
     ("image/jphc", &HTJ2K),
     ("image/jph", &HTJ2K),
@@ -98,10 +98,10 @@ const JPEG: [&str; 4] = [
     uids::JPEG_LOSSLESS_SV1,
 ];
 
-/// The ways in which a client takes frames, in its own order.
+/// Returns the acceptable forms of frames, in the client's order.
 ///
 /// # Errors
-/// `NotAcceptableException` where it takes none.
+/// `NotAcceptableException` if there is none.
 pub(super) fn frames_forms(
     accepted: &[MediaType],
     stored: &str,
@@ -123,7 +123,7 @@ pub(super) fn frames_forms(
         let (name, syntaxes) = IMAGES.iter().find(|(name, syntaxes)| {
             wanted.takes(name) && (!kind.ends_with("/*") || syntaxes.contains(&stored))
         })?;
-        // An image is never without compression.
+        // An image media type is always compressed.
         let syntax = match Syntax::of(range) {
             Syntax::Named(uid) if syntaxes.contains(&uid.as_str()) => Syntax::Named(uid),
             Syntax::Named(_) => return None,

@@ -1,4 +1,4 @@
-//! The frames of an instance in the transfer syntax that is wanted.
+//! The frames of an instance in a requested transfer syntax.
 
 use bytes::Bytes;
 use dicom_dictionary_std::{tags, uids};
@@ -14,16 +14,16 @@ use crate::emulator::failure::Failure;
 use crate::emulator::service::Service;
 use crate::error::{Error, ErrorKind, Result};
 
-/// An instance whose frames are in the store.
+/// An instance with its stored frames.
 pub(super) struct Pixels {
     pub instance: Instance,
     frames: Vec<Bytes>,
-    /// How they are decoded; an error where they cannot be.
+    /// The format for decoding, or why the frames cannot be decoded.
     format: Result<FrameFormat>,
 }
 
 impl Pixels {
-    /// The frames of these numbers, counted from zero, or all of them.
+    /// Reads the frames with these zero-based numbers, or all of them.
     pub fn read(
         service: &Service,
         datastore: &str,
@@ -49,12 +49,12 @@ impl Pixels {
         Ok(Self { instance, frames, format })
     }
 
-    /// The transfer syntax of the frames as they are stored.
+    /// Returns the transfer syntax of the stored frames.
     pub fn stored(&self) -> &str {
         &self.instance.transfer_syntax
     }
 
-    /// The transfer syntax to answer with; `None` where the one wanted cannot be had.
+    /// Returns the transfer syntax of the response; `None` if the requested one is not available.
     pub fn answered<'a>(&'a self, wanted: &'a Syntax) -> Option<&'a str> {
         let stored = self.stored();
         let explicit = uids::EXPLICIT_VR_LITTLE_ENDIAN;
@@ -65,7 +65,7 @@ impl Pixels {
             Syntax::Unsaid => Some(stored),
             Syntax::Named(uid) if uid == stored => Some(stored),
             Syntax::Named(uid) if uid == explicit => decodes().then_some(explicit),
-            // What is stored without loss can be had as JPEG 2000, too.
+            // Losslessly stored frames are also available as JPEG 2000.
             Syntax::Named(uid) if uid == uids::JPEG2000_LOSSLESS => {
                 (stored == uids::HTJ2K_LOSSLESS_RPCL).then_some(uids::JPEG2000_LOSSLESS)
             }
@@ -74,18 +74,19 @@ impl Pixels {
     }
 
     fn can_decode(&self) -> bool {
-        // An object without an image has nothing to decode, an image without frames cannot be.
+        // An object without an image has nothing to decode; an image without frames cannot be
+        // decoded.
         if self.frames.is_empty() {
             return self.instance.dataset.get(tags::ROWS).is_none();
         }
         let Ok(format) = &self.format else { return false };
         let is_known = codec::transfer_syntaxes().iter().any(|entry| entry.uid == self.stored());
-        // The first stands for all of them.
+        // The first frame is representative.
         let decodes = |data: &Bytes| codec::decode(self.stored(), data, format).is_ok();
         is_known && self.frames.first().is_none_or(decodes)
     }
 
-    /// The frames in a transfer syntax that [`answered`](Self::answered) returned.
+    /// Returns the frames in a transfer syntax returned by [`answered`](Self::answered).
     pub fn frames(&self, syntax: &str) -> Result<Vec<Bytes>> {
         if syntax == self.stored() {
             return Ok(self.frames.clone());
@@ -101,7 +102,7 @@ impl Pixels {
         self.frames.par_iter().map(one).collect()
     }
 
-    /// The value of native Pixel Data, without padding.
+    /// Returns the value of native Pixel Data, without padding.
     pub fn native(&self) -> Result<Vec<u8>> {
         let frames = self.frames(uids::EXPLICIT_VR_LITTLE_ENDIAN)?;
         if let Some(bits) = binary::bits_of_a_frame(&self.instance.dataset) {

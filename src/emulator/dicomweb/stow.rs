@@ -24,10 +24,10 @@ use crate::emulator::service::{Answer, Service, Shared, blocking};
 use crate::emulator::warnings::Warning;
 use crate::error::{Error, ErrorKind};
 
-/// Bytes of one request, at most.
+/// Maximum size of a request body in bytes.
 const MOST_BYTES: usize = 1 << 30;
 
-/// Parts of one request, at most: more than the slices of any series that fits.
+/// Maximum number of parts per request: more than the slices of any series of that size.
 const MOST_PARTS: usize = 20_000;
 
 /// Media type of an instance.
@@ -51,7 +51,7 @@ pub(super) async fn store(
     run(service, datastore, None, request).await
 }
 
-/// `StoreDICOMStudy`: instances of the study named alone.
+/// `StoreDICOMStudy`: accepts only instances of the named study.
 pub(super) async fn store_study(
     State(service): Shared,
     Path((datastore, study)): Path<(String, String)>,
@@ -86,7 +86,7 @@ async fn run(
     })?;
     let instances = instances(&content_type, body)?;
     blocking(move || {
-        // Held by the work itself: a client that goes away does not end it.
+        // Held by the work itself, which continues if the client disconnects.
         let _place = place;
         let outcomes = keep(&service, &datastore, study.as_deref(), &instances)?;
         Ok(response(&base, &outcomes))
@@ -143,7 +143,7 @@ fn check_length(headers: &HeaderMap) -> Result<(), Failure> {
     }
 }
 
-/// The files in a body.
+/// Extracts the files from a body.
 fn instances(content_type: &MediaType, body: Bytes) -> Result<Vec<Bytes>, Failure> {
     if content_type.essence == DICOM {
         if body.is_empty() {
@@ -167,14 +167,14 @@ fn instances(content_type: &MediaType, body: Bytes) -> Result<Vec<Bytes>, Failur
     Ok(parts.into_iter().map(|part| part.data).collect())
 }
 
-/// What came of one file.
+/// The outcome of one file.
 enum Outcome {
     Stored {
         study: String,
         series: String,
         warnings: Vec<Warning>,
         names: Names,
-        /// The image set, where it is not the primary one.
+        /// The image set, if it is not primary.
         image_set: Option<String>,
     },
     Failed {
@@ -183,7 +183,7 @@ enum Outcome {
     },
 }
 
-/// What an instance is called by.
+/// The identifiers of an instance.
 #[derive(Clone)]
 struct Names {
     sop_class: String,
@@ -235,7 +235,7 @@ fn keep(
     Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(lost)).collect())
 }
 
-/// What is told of an instance that is being stored.
+/// What the response needs to know about an instance being stored.
 struct Description {
     study: String,
     series: String,
@@ -264,7 +264,7 @@ impl Description {
     }
 }
 
-/// The Failure Reason of an error.
+/// Returns the Failure Reason of an error.
 fn refusal(e: &Error) -> u16 {
     tracing::info!(error = %e, "an instance was not stored");
     match e.kind() {
@@ -274,7 +274,7 @@ fn refusal(e: &Error) -> u16 {
     }
 }
 
-/// The names of an instance that was refused, where they can be read.
+/// Returns the identifiers of a rejected instance, if they can be read.
 fn names(file: &[u8]) -> Option<Names> {
     let header = p10::header_of(file).ok()?;
     let text = |tag| header.dataset.text(tag).filter(|text| uid::is_written(text));
@@ -284,7 +284,7 @@ fn names(file: &[u8]) -> Option<Names> {
     })
 }
 
-/// The answer (PS3.18 section 10.5.3 and annex I).
+/// Builds the response (PS3.18 section 10.5.3 and annex I).
 fn response(base: &Base, outcomes: &[Outcome]) -> Response {
     let (mut stored, mut failed, mut others) = (Vec::new(), Vec::new(), Vec::new());
     let (mut study_url, mut has_warnings) = (None, false);
@@ -329,7 +329,7 @@ fn response(base: &Base, outcomes: &[Outcome]) -> Response {
     (status, answer::dicom_json(&Value::Object(dataset))).into_response()
 }
 
-/// Referenced SOP Class UID (0008,1150) and Referenced SOP Instance UID (0008,1155).
+/// Returns Referenced SOP Class UID (0008,1150) and Referenced SOP Instance UID (0008,1155).
 fn reference(names: &Names) -> Map<String, Value> {
     Map::from_iter([
         ("00081150".to_owned(), json!({"vr": "UI", "Value": [names.sop_class]})),

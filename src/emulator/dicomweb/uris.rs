@@ -1,13 +1,13 @@
-//! Where what is here can be retrieved (PS3.18 section 10.4).
+//! Retrieve URIs of stored objects (PS3.18 section 10.4).
 
 use axum::http::{HeaderMap, header};
 
-/// The start of all URIs of a data store, by the name that the client called.
+/// The prefix of all URIs of a data store, with the host name used by the client.
 #[derive(Debug, Clone)]
 pub(super) struct Base(String);
 
 impl Base {
-    /// Of the data store of this identifier. Without a host that can be repeated, URIs are paths.
+    /// Creates the prefix for a data store. Without a usable host name, URIs are paths.
     pub fn new(headers: &HeaderMap, datastore: &str) -> Self {
         let fits = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());

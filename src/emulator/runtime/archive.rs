@@ -1,4 +1,4 @@
-//! `model.tar.gz`, unpacked without trust in what it says.
+//! Unpacks `model.tar.gz` without trusting its contents.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,22 +9,22 @@ use tar::{Archive, EntryType};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Most bytes that an archive may expand to.
+/// Maximum number of bytes that an archive may expand to.
 const MOST_BYTES: u64 = 16 << 30;
 
-/// Most files and folders in an archive.
+/// Maximum number of files and folders in an archive.
 const MOST_ENTRIES: usize = 100_000;
 
-/// Unpacks files and folders of a gzip-compressed tar into `folder`, which is made.
+/// Unpacks the files and folders of a gzip-compressed tar into `folder`, which is created.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidModel`] where it is none, holds links, devices or paths that lead out of the
-/// folder, or is too large; [`ErrorKind::Io`] where the folder cannot be written.
+/// [`ErrorKind::InvalidModel`] if it is not such an archive, contains links, devices or paths that
+/// lead outside the folder, or is too large; [`ErrorKind::Io`] if the folder cannot be written.
 pub fn unpack(archive: &Path, folder: &Path) -> Result<()> {
     let file = File::open(archive).map_err(|e| io(archive, e))?;
     std::fs::create_dir_all(folder).map_err(|e| io(folder, e))?;
     let mut archive = Archive::new(GzDecoder::new(file).take(MOST_BYTES));
-    // Times and permissions are not the model's business.
+    // Ignores the archive's times and permissions.
     archive.set_preserve_mtime(false);
     archive.set_preserve_permissions(false);
     let entries = archive.entries().map_err(broken)?;
@@ -74,7 +74,7 @@ mod tests {
 
     use super::*;
 
-    /// An archive of one entry whose name is written as it is.
+    /// Builds an archive with one entry, whose name is written verbatim.
     fn archive(folder: &Path, name: &str, kind: EntryType, link: &str) -> std::path::PathBuf {
         let path = folder.join("model.tar.gz");
         let mut builder =

@@ -1,4 +1,4 @@
-//! Requests to the server of an endpoint.
+//! HTTP client for the server of an endpoint.
 
 use std::error::Error;
 
@@ -18,7 +18,7 @@ pub struct Container {
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
-/// What it answered.
+/// A complete response.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The status.
@@ -29,21 +29,21 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// An answer whose body is still coming. Dropping it ends the request.
+/// A response whose body is still being received. Dropping it ends the request.
 #[derive(Debug)]
 pub struct Begun {
     response: Response<Incoming>,
     url: String,
 }
 
-/// Why there is no answer.
+/// Why there is no complete response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trouble {
-    /// Nobody is there, or the connection broke.
+    /// The connection failed or broke.
     Unreachable(String),
-    /// None came in time.
+    /// The deadline passed.
     Late,
-    /// It has more than so many bytes.
+    /// The response has more than this many bytes.
     TooLarge(usize),
 }
 
@@ -52,7 +52,7 @@ pub enum Trouble {
 pub struct Message {
     /// The method.
     pub method: Method,
-    /// Path and query.
+    /// The path and query.
     pub path: String,
     /// The headers.
     pub headers: HeaderMap,
@@ -61,16 +61,16 @@ pub struct Message {
 }
 
 impl Container {
-    /// The server at `url`, which has no slash at its end.
+    /// Creates a client of the server at `url`, which has no trailing slash.
     pub fn new(url: &str) -> Self {
         let client = Client::builder(TokioExecutor::new()).build_http();
         Self { url: url.to_owned(), client }
     }
 
-    /// Sends a request and waits until `deadline` for an answer of at most `limit` bytes.
+    /// Sends a request and waits until `deadline` for a response of at most `limit` bytes.
     ///
     /// # Errors
-    /// A [`Trouble`] where there is no whole answer; any status is an answer.
+    /// A [`Trouble`] if there is no complete response. Any status counts as a response.
     pub async fn send(
         &self,
         message: Message,
@@ -80,10 +80,10 @@ impl Container {
         self.begin(message, deadline).await?.whole(deadline, limit).await
     }
 
-    /// Sends a request and waits until `deadline` for the beginning of an answer.
+    /// Sends a request and waits until `deadline` for the headers of the response.
     ///
     /// # Errors
-    /// A [`Trouble`] where there is none.
+    /// A [`Trouble`] if they do not arrive.
     pub async fn begin(&self, message: Message, deadline: Instant) -> Result<Begun, Trouble> {
         let begun = timeout_at(deadline, self.exchange(message)).await;
         begun.unwrap_or(Err(Trouble::Late))
@@ -103,20 +103,20 @@ impl Container {
 }
 
 impl Begun {
-    /// Its status.
+    /// Returns the status.
     pub fn status(&self) -> StatusCode {
         self.response.status()
     }
 
-    /// Its headers.
+    /// Returns the headers.
     pub fn headers(&self) -> &HeaderMap {
         self.response.headers()
     }
 
-    /// Waits until `deadline` for the rest of it, of at most `limit` bytes.
+    /// Waits until `deadline` for the rest of the body, at most `limit` bytes.
     ///
     /// # Errors
-    /// A [`Trouble`] where it does not come whole.
+    /// A [`Trouble`] if it does not arrive completely.
     pub async fn whole(self, deadline: Instant, limit: usize) -> Result<Answer, Trouble> {
         let (parts, body) = self.response.into_parts();
         let body = timeout_at(deadline, Limited::new(body, limit).collect()).await;
@@ -130,10 +130,10 @@ impl Begun {
         Ok(Answer { status: parts.status, headers: parts.headers, body: body.to_bytes() })
     }
 
-    /// Waits until `deadline` for the next bytes of it; `None` at its end.
+    /// Waits until `deadline` for the next bytes of the body; `None` at its end.
     ///
     /// # Errors
-    /// A [`Trouble`] where they do not come.
+    /// A [`Trouble`] if they do not arrive.
     pub async fn next(&mut self, deadline: Instant) -> Result<Option<Bytes>, Trouble> {
         loop {
             let frame = timeout_at(deadline, self.response.body_mut().frame()).await;

@@ -1,4 +1,4 @@
-//! AWS's event-stream framing (`application/vnd.amazon.eventstream`) of what a model answers.
+//! Frames a model's response as an AWS event stream (`application/vnd.amazon.eventstream`).
 
 use aws_smithy_eventstream::frame::write_message_to;
 use aws_smithy_types::event_stream::{Header, HeaderValue, Message};
@@ -10,13 +10,13 @@ use crate::error::{Error, Result};
 /// The media type of the framing.
 pub const MEDIA_TYPE: &str = "application/vnd.amazon.eventstream";
 
-/// Bytes of a part, at most. Parts end anywhere, whatever the model writes.
+/// Maximum size of a part in bytes. Parts may end anywhere, independent of the model's writes.
 const LARGEST: usize = 64 << 10;
 
-/// The bytes of an answer as `PayloadPart`s.
+/// Frames response bytes as `PayloadPart` events.
 ///
 /// # Errors
-/// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) where they cannot be written.
+/// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) if they cannot be framed.
 pub fn payload(bytes: &Bytes) -> Result<Bytes> {
     let mut framed = BytesMut::with_capacity(bytes.len() + 256);
     for start in (0..bytes.len()).step_by(LARGEST) {
@@ -31,10 +31,10 @@ pub fn payload(bytes: &Bytes) -> Result<Bytes> {
     Ok(framed.freeze())
 }
 
-/// The exception `ModelStreamError`, after which nothing comes.
+/// Frames the exception `ModelStreamError`, which ends the stream.
 ///
 /// # Errors
-/// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) where it cannot be written.
+/// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal) if it cannot be framed.
 pub fn model_stream_error(code: &str, message: &str) -> Result<Bytes> {
     let mut framed = BytesMut::new();
     let headers = [

@@ -1,4 +1,5 @@
-//! Errors of the runtime's shape: the type in `x-amzn-errortype`, the members as a JSON body.
+//! Errors in the form of the SageMaker runtime: the type in `x-amzn-errortype`, the members as a
+//! JSON body.
 
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use super::container::{Answer, Trouble};
 use crate::error::{Error, ErrorKind};
 
-/// An error answer of the platform.
+/// An error response of the platform.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Failure {
     status: StatusCode,
@@ -21,12 +22,12 @@ impl Failure {
         Self { status, kind: Some(kind), body: json!({"Message": message.into()}) }
     }
 
-    /// `ValidationError`: the request cannot be what was meant.
+    /// `ValidationError`: the request is invalid.
     pub fn validation(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "ValidationError", message)
     }
 
-    /// A request without a signature.
+    /// The request is not signed.
     pub fn unsigned() -> Self {
         let problem = "the request is not signed";
         Self::new(StatusCode::FORBIDDEN, "MissingAuthenticationTokenException", problem)
@@ -38,7 +39,7 @@ impl Failure {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "ModelNotReadyException", message)
     }
 
-    /// The front door's answer to a body that is too large, which has no type.
+    /// The platform's response to an oversized body, which has no error type.
     pub fn too_large(limit: usize) -> Self {
         let message = format!("HTTP content length exceeded {limit} bytes.");
         Self {
@@ -55,7 +56,7 @@ impl Failure {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalFailure", message)
     }
 
-    /// `ModelError`: what the server answered, where it is not 200.
+    /// `ModelError`: the server responded with a status other than 200.
     pub fn model(answer: &Answer) -> Self {
         let side = if answer.status.is_client_error() { "client" } else { "server" };
         let original = String::from_utf8_lossy(&answer.body).into_owned();
@@ -65,7 +66,7 @@ impl Failure {
         Self::model_error(code, &original, &message)
     }
 
-    /// `ModelError`: the server did not answer as it has to.
+    /// `ModelError` or `ServiceUnavailable`: the server did not respond properly.
     pub fn trouble(trouble: &Trouble) -> Self {
         let original = match trouble {
             Trouble::Unreachable(problem) => {

@@ -1,4 +1,4 @@
-//! `InvokeEndpoint`: a request in real time.
+//! `InvokeEndpoint`: a real-time request.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use super::{
     text,
 };
 
-/// Headers of operations that the local runtime does not have.
+/// Headers of features that the local runtime does not support.
 const NOT_HERE: [&str; 6] = [
     "x-amzn-sagemaker-target-variant",
     "x-amzn-sagemaker-target-container-hostname",
@@ -28,11 +28,11 @@ const NOT_HERE: [&str; 6] = [
     "x-amzn-sagemaker-prefix-aware-id",
 ];
 
-/// How much of a body that is too large is read and thrown away, as a multiple of the limit: a
-/// client that is still sending when the connection closes often never sees the answer.
+/// How much of an oversized body is read and discarded, as a multiple of the limit: a client still
+/// sending when the connection closes often never sees the response.
 const PATIENCE: usize = 3;
 
-/// Bytes of a body that endpoints of older accounts take.
+/// Response size limit of endpoints in older accounts, in bytes.
 const OLDER_LIMIT: usize = 6 << 20;
 
 pub(super) async fn invoke(
@@ -47,7 +47,7 @@ pub(super) async fn invoke(
     finish(&name, answer.map_err(|trouble| Failure::trouble(&trouble))?)
 }
 
-/// A call in real time, checked.
+/// A validated real-time call.
 pub(super) struct Call<'a> {
     endpoint: &'a Endpoint,
     name: &'a str,
@@ -57,8 +57,8 @@ pub(super) struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// Reads and checks a call of the endpoint `name`, which has the type of its answer in the header
-    /// `accept`.
+    /// Parses and validates a call of the endpoint `name`. The header `accept` holds the requested
+    /// type of the response.
     pub async fn read(
         runtime: &'a Runtime,
         name: &'a str,
@@ -77,7 +77,7 @@ impl<'a> Call<'a> {
         Ok(Self { endpoint, name, target, headers, body })
     }
 
-    /// Sends it to the server, and waits until `deadline` for the beginning of the answer.
+    /// Sends the call to the server and waits until `deadline` for the headers of the response.
     pub async fn begin(self, deadline: Instant) -> Result<Begun, Failure> {
         let Self { endpoint, name, target, headers, body } = self;
         match &endpoint.kind {
@@ -102,7 +102,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// What the server is told: the type of body and answer, and what the caller says to it.
+/// Returns the headers passed to the server: the types of body and response, and the caller's own.
 fn passed_on(headers: &HeaderMap, accept: &HeaderName) -> HeaderMap {
     let mut passed = HeaderMap::new();
     copy(headers, CONTENT_TYPE.as_str(), &mut passed, CONTENT_TYPE);

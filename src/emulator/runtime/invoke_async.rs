@@ -1,4 +1,4 @@
-//! `InvokeEndpointAsync`: a request whose answer comes to S3.
+//! `InvokeEndpointAsync`: a request whose response is written to S3.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,14 +17,14 @@ use super::queue::{Input, Invocation, Queue};
 use super::{ATTRIBUTES, INFERENCE_ID, Kind, Runtime, TARGET_MODEL, check_lengths, copy, text};
 use crate::error::{Error, Result};
 
-/// Bytes of a request within the call itself.
+/// Maximum size of an inline request in bytes.
 const LARGEST_INLINE: usize = 128_000;
 
 const INPUT: &str = "x-amzn-sagemaker-inputlocation";
 const TIME_TO_LIVE: &str = "x-amzn-sagemaker-requestttlseconds";
 const TIMEOUT: &str = "x-amzn-sagemaker-invocationtimeoutseconds";
 
-/// Parameters that the local runtime does not have.
+/// Parameters that the local runtime does not support.
 const NOT_HERE: [&str; 2] = ["x-amzn-sagemaker-s3outputpathextension", "x-amzn-sagemaker-filename"];
 
 pub(super) async fn invoke(
@@ -77,7 +77,7 @@ fn accept(queue: &Arc<Queue>, headers: &HeaderMap, input: Input) -> Result<Respo
     Ok(response)
 }
 
-/// One of the two ways to give a request.
+/// Returns the input, which is given either inline or by location.
 fn input(location: Option<&str>, inline: Bytes) -> Result<Input, Failure> {
     match (location, inline.is_empty()) {
         (Some(uri), true) => {
@@ -92,7 +92,8 @@ fn input(location: Option<&str>, inline: Bytes) -> Result<Input, Failure> {
     }
 }
 
-/// What the server is told; type of body and answer have names of their own in this call.
+/// Returns the headers passed to the server; this call uses its own names for the types of body and
+/// response.
 fn passed_on(headers: &HeaderMap, inference_id: &str) -> Result<HeaderMap, Failure> {
     let mut passed = HeaderMap::new();
     copy(headers, "x-amzn-sagemaker-content-type", &mut passed, CONTENT_TYPE);
@@ -107,7 +108,7 @@ fn value_of(text: &str) -> Result<HeaderValue, Failure> {
         .map_err(|e| Failure::internal(&Error::internal("a header's value").caused_by(e)))
 }
 
-/// A number of seconds in a header.
+/// Parses a number of seconds in a header.
 fn seconds(
     headers: &HeaderMap,
     name: &'static str,

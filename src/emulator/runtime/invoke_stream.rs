@@ -1,7 +1,7 @@
-//! `InvokeEndpointWithResponseStream`: a request in real time whose answer is relayed as it comes.
+//! `InvokeEndpointWithResponseStream`: a real-time request whose response is relayed as it arrives.
 //!
-//! AWS's operation has no `TargetModel`. The header is passed on all the same, for clients that send it by
-//! themselves; without it, a model is named in the request or in the custom attributes.
+//! AWS's operation has no `TargetModel`. The header is passed on anyway, for clients that set it
+//! themselves; without it, the model is named in the request or in the custom attributes.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use super::invoke::Call;
 use super::{ATTRIBUTES, Runtime, VARIANT, copy};
 use crate::error::Result;
 
-/// The type of the server's answer has a name of its own in this operation, as has that of the answer wanted.
+/// This operation uses its own header names for the requested and the actual type of the response.
 const ACCEPT: HeaderName = HeaderName::from_static("x-amzn-sagemaker-accept");
 const ANSWERED: HeaderName = HeaderName::from_static("x-amzn-sagemaker-content-type");
 
@@ -47,7 +47,7 @@ pub(super) async fn invoke(
     Ok(response)
 }
 
-/// An answer in event-stream framing. Dropping it ends the request to the server.
+/// Relays a response in event-stream framing. Dropping the stream ends the request to the server.
 fn relayed(begun: Begun, deadline: Instant) -> impl Stream<Item = Result<bytes::Bytes>> {
     stream::unfold(Some(begun), move |begun| async move {
         let mut begun = begun?;
@@ -63,7 +63,7 @@ fn relayed(begun: Begun, deadline: Instant) -> impl Stream<Item = Result<bytes::
     })
 }
 
-/// Code and message of a stream that did not come to its end.
+/// Returns the code and message for a stream that was cut short.
 fn model_stream_error(trouble: &Trouble) -> (&'static str, String) {
     match trouble {
         Trouble::Late => (

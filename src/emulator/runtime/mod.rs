@@ -1,6 +1,6 @@
-//! The SageMaker runtime in front of servers that run on this machine: `InvokeEndpoint`,
-//! `InvokeEndpointWithResponseStream` and `InvokeEndpointAsync` as the platform does them, so that clients
-//! of an endpoint work unchanged.
+//! The SageMaker runtime in front of local servers: `InvokeEndpoint`,
+//! `InvokeEndpointWithResponseStream` and `InvokeEndpointAsync` behave as on the platform, so that
+//! clients of an endpoint work unchanged.
 
 mod archive;
 mod container;
@@ -36,13 +36,13 @@ const ATTRIBUTES: &str = "x-amzn-sagemaker-custom-attributes";
 const TARGET_MODEL: &str = "x-amzn-sagemaker-target-model";
 const INFERENCE_ID: &str = "x-amzn-sagemaker-inference-id";
 
-/// Names the production variant that answered.
+/// Header that names the production variant that responded.
 const VARIANT: &str = "x-amzn-invoked-production-variant";
 
-/// Headers and the most characters they may have.
+/// Headers and their maximum lengths.
 const LONGEST: [(&str, usize); 3] = [(ATTRIBUTES, 1024), (TARGET_MODEL, 1024), (INFERENCE_ID, 64)];
 
-/// What the handlers share.
+/// State shared by the handlers.
 struct Runtime {
     endpoints: HashMap<String, Endpoint>,
     limits: Limits,
@@ -55,14 +55,15 @@ struct Endpoint {
     kind: Kind,
 }
 
-/// How it is called, and what that needs.
+/// How the endpoint is called, with its state.
 enum Kind {
     RealTime,
     MultiModel(Arc<Models>),
     Asynchronous(Arc<Queue>),
 }
 
-/// The routes over `endpoints`. `objects` are what S3 URIs name; models are unpacked into `folder`.
+/// Builds the routes over `endpoints`. S3 URIs refer to `objects`; models are unpacked into
+/// `folder`.
 pub fn router(
     endpoints: Endpoints,
     objects: &Objects,
@@ -115,7 +116,7 @@ impl Runtime {
     }
 }
 
-/// Refuses requests that no client signed.
+/// Rejects unsigned requests.
 async fn signed(State(runtime): State<Arc<Runtime>>, request: Request, next: Next) -> Response {
     if runtime.allow_anonymous || request.headers().contains_key(header::AUTHORIZATION) {
         return next.run(request).await;
@@ -131,19 +132,19 @@ async fn unsupported(request: Request) -> Failure {
     ))
 }
 
-/// A header's value, where it is text.
+/// Returns the value of a header if it is text.
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// Copies a header, if it is there, to another name.
+/// Copies a header, if present, to another name.
 fn copy(from: &HeaderMap, name: &str, to: &mut HeaderMap, as_name: HeaderName) {
     if let Some(value) = from.get(name) {
         to.insert(as_name, value.clone());
     }
 }
 
-/// Checks that the headers of a call are text of the length that SageMaker takes.
+/// Checks that the headers of a call are text within SageMaker's length limits.
 fn check_lengths(headers: &HeaderMap) -> Result<(), Failure> {
     for (name, most) in LONGEST {
         let Some(value) = headers.get(name) else { continue };

@@ -1,9 +1,9 @@
-//! The models of a multi-model endpoint: fetched and loaded when they are first asked for, unloaded
-//! when another needs their memory.
+//! The models of a multi-model endpoint: fetched and loaded on first use, unloaded when another
+//! model needs their memory.
 //!
-//! The server knows a model by a hash of its location in S3, so that names are opaque, as the
-//! platform's are. A model is loaded once, however many ask for it, and its load goes on when they
-//! have gone. Models that an earlier run of this program had loaded are found again.
+//! The server knows a model by a hash of its S3 location, because names are opaque on the platform,
+//! too. A model is loaded once, however many requests wait for it, and loading continues if they
+//! are cancelled. Models loaded by an earlier run of this program are adopted.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -23,13 +23,13 @@ use super::container::{Answer, Begun, Container, Message, Trouble};
 use super::failure::Failure;
 use crate::error::{Error, ErrorKind};
 
-/// Time the platform gives a model to load or to unload.
+/// Time limit of the platform for loading or unloading a model.
 const CHANGE: Duration = Duration::from_secs(360);
 
-/// Bytes of an answer about models.
+/// Maximum size in bytes of a response about models.
 const LONGEST_ANSWER: usize = 1 << 20;
 
-/// How often a request is sent again because its model had to be loaded anew.
+/// How often a request is resent because its model had to be reloaded.
 const RELOADS: usize = 3;
 
 /// The models of an endpoint.
@@ -38,44 +38,46 @@ pub struct Models {
     prefix: Location,
     folder: PathBuf,
     objects: Objects,
-    /// Done once the models that were loaded before are known.
+    /// Initialized once the models loaded earlier are known.
     adopted: OnceCell<()>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Counts uses.
+    /// Logical clock of uses.
     clock: u64,
-    /// Models that are loaded, and when they were used last.
+    /// Loaded models and when they were last used.
     used: HashMap<String, u64>,
-    /// Held while a model is loaded or unloaded.
+    /// Locks held while a model is loaded or unloaded.
     gates: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
 }
 
-/// A model that was asked for.
+/// A requested model.
 #[derive(Clone)]
 struct Target {
-    /// What the server calls it.
+    /// The server's name for it.
     name: String,
-    /// Its archive.
+    /// The location of its archive.
     location: Location,
-    /// What the caller calls it.
+    /// The caller's name for it.
     asked: String,
 }
 
 impl Models {
-    /// The models below `prefix`, unpacked into `folder`, on the server `container`.
+    /// Creates the models below `prefix`, which are unpacked into `folder` and loaded by the server
+    /// `container`.
     pub fn new(container: Container, prefix: Location, folder: PathBuf, objects: Objects) -> Self {
         let (adopted, state) = (OnceCell::new(), Mutex::default());
         Self { container, prefix, folder, objects, adopted, state }
     }
 
-    /// Runs a request on the model that the caller calls `asked`, up to the beginning of its answer.
+    /// Sends a request to the model that the caller calls `asked`, and returns when its response
+    /// begins.
     ///
     /// # Errors
-    /// `ValidationError` for a model that is not there, `ModelNotReadyException` where it is not
-    /// loaded by `deadline`, `ModelError` where it cannot be loaded or does not answer.
+    /// `ValidationError` if the model does not exist, `ModelNotReadyException` if it is not loaded
+    /// by `deadline`, `ModelError` if it cannot be loaded or does not respond.
     pub async fn begin(
         self: &Arc<Self>,
         asked: &str,
@@ -96,7 +98,7 @@ impl Models {
             let begun = self.container.begin(message.clone(), deadline).await;
             let begun = begun.map_err(|trouble| Failure::trouble(&trouble))?;
             match begun.status() {
-                // Memory for the request itself: the least used of the others goes.
+                // The request itself lacks memory: unload the least recently used other model.
                 StatusCode::INSUFFICIENT_STORAGE if self.unload_one(Some(&target.name)).await? => {}
                 StatusCode::NOT_FOUND if reloads < RELOADS && self.is_gone(&target).await? => {
                     reloads += 1;
@@ -123,7 +125,7 @@ impl Models {
         Arc::clone(self.state().gates.entry(name.to_owned()).or_default())
     }
 
-    /// Notes a use; whether the model is loaded.
+    /// Records a use; returns whether the model is loaded.
     fn touch(&self, name: &str) -> bool {
         let mut state = self.state();
         state.clock += 1;
@@ -131,14 +133,14 @@ impl Models {
         state.used.get_mut(name).map(|used| *used = clock).is_some()
     }
 
-    /// Waits until the model is loaded.
+    /// Waits until the model is loaded, loading it if necessary.
     async fn ready(self: &Arc<Self>, target: &Target, deadline: Instant) -> Result<(), Failure> {
         self.adopted.get_or_try_init(|| self.adopt()).await?;
         if self.touch(&target.name) {
             return Ok(());
         }
         let (models, wanted) = (Arc::clone(self), target.clone());
-        // On its own, so that it goes on without whoever asked first.
+        // Runs in a task of its own, so that it continues if the first caller goes away.
         let loading = tokio::spawn(async move {
             let gate = models.gate(&wanted.name);
             let _held = gate.lock().await;
@@ -157,7 +159,7 @@ impl Models {
         loop {
             let answer = self.ask(Method::POST, "/models".to_owned(), Some(&load)).await?;
             match answer.status {
-                // Already there: a load whose answer was lost.
+                // Already loaded: the response to an earlier load was lost.
                 StatusCode::OK | StatusCode::CONFLICT => {
                     let mut state = self.state();
                     state.clock += 1;
@@ -172,7 +174,7 @@ impl Models {
         }
     }
 
-    /// Unpacks the model's archive as it is now; returns the folder.
+    /// Unpacks the current archive of the model; returns the folder.
     async fn fetch(&self, target: &Target) -> Result<PathBuf, Failure> {
         let archive = self.objects.file(&target.location).map_err(|e| {
             let hint = "put the archive there, or correct TargetModel or the endpoint's s3Prefix";
@@ -200,7 +202,7 @@ impl Models {
         }
     }
 
-    /// Unloads the least recently used model other than `kept`; whether there was one.
+    /// Unloads the least recently used model other than `kept`; returns whether there was one.
     async fn unload_one(&self, kept: Option<&str>) -> Result<bool, Failure> {
         let name = {
             let mut state = self.state();
@@ -211,8 +213,9 @@ impl Models {
             state.used.remove(&name);
             name
         };
-        // A load of the model that begins now waits until it is gone. No deadlock: whoever loads a
-        // model holds its gate while it is not among the used ones, of which alone one is picked.
+        // A new load of the model waits until it is unloaded. This cannot deadlock: a loading
+        // model's gate is held while the model is not in `used`, and only models in `used` are
+        // picked here.
         let gate = self.gate(&name);
         let _held = gate.lock().await;
         let answer = self.ask(Method::DELETE, path_of(&name), None).await?;
@@ -226,13 +229,14 @@ impl Models {
         }
     }
 
-    /// Whether the server does not have the model any more: it was started anew.
+    /// Whether the server no longer has the model because it was restarted.
     async fn is_gone(&self, target: &Target) -> Result<bool, Failure> {
         let answer = self.ask(Method::GET, path_of(&target.name), None).await?;
         Ok(answer.status == StatusCode::NOT_FOUND)
     }
 
-    /// Takes over the models that the server has already and that are named as this names them.
+    /// Adopts the models that the server has already loaded and whose names have the form used
+    /// here.
     async fn adopt(&self) -> Result<(), Failure> {
         let mut path = "/models".to_owned();
         loop {
@@ -275,12 +279,12 @@ fn path_of(name: &str) -> String {
     format!("/models/{name}")
 }
 
-/// Whether a model's name is one that this gave.
+/// Whether a model name has the form of the names generated here.
 fn is_hash(name: &str) -> bool {
     name.len() == 32 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Whether a token can be put into a query as it is.
+/// Whether a token can be used in a query without encoding.
 fn is_token(token: &str) -> bool {
     token.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~'))
 }

@@ -1,5 +1,5 @@
-//! Asynchronous invocations: accepted at once, sent to the server as places become free, answered in
-//! S3. What was accepted and not answered is lost when the program ends.
+//! Asynchronous invocations: accepted immediately, sent to the server as permits become free, and
+//! answered in S3. Accepted invocations without a response are lost when the program ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::super::objects::{Location, Objects};
 use super::container::{Answer, Container, Message, Trouble};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Bytes of an input or of an answer.
+/// Maximum size of an input or a response in bytes.
 const LARGEST: u64 = 1 << 30;
 
 /// The queue of an endpoint.
@@ -26,11 +26,11 @@ pub struct Queue {
     places: Semaphore,
 }
 
-/// Where a request is.
+/// The input of a request.
 pub enum Input {
-    /// In S3.
+    /// An object in S3.
     Object(Location),
-    /// In the call itself.
+    /// Inline in the call.
     Inline(Bytes),
 }
 
@@ -38,25 +38,25 @@ pub enum Input {
 pub struct Invocation {
     /// The request.
     pub input: Input,
-    /// What the server is told of it.
+    /// The headers passed to the server.
     pub headers: HeaderMap,
-    /// How long it may wait and run, counted from now.
+    /// How long it may wait and run, counted from acceptance.
     pub time_to_live: Duration,
-    /// How long the server may take.
+    /// Time limit of the server.
     pub timeout: Duration,
 }
 
-/// Where the answer to an invocation will be.
+/// Where the response to an invocation will be written.
 #[derive(Debug, Clone)]
 pub struct Accepted {
-    /// Of a success.
+    /// The location for a success.
     pub output: Location,
-    /// Of a failure.
+    /// The location for a failure.
     pub failure: Option<Location>,
 }
 
 impl Queue {
-    /// A queue before `container` that lets `concurrency` invocations run at once.
+    /// Creates a queue in front of `container` that runs up to `concurrency` invocations at a time.
     pub fn new(
         container: Container,
         objects: Objects,
@@ -67,10 +67,10 @@ impl Queue {
         Self { container, objects, output, failure, places: Semaphore::new(concurrency) }
     }
 
-    /// Takes an invocation in; its answer comes later.
+    /// Accepts an invocation, which is answered later.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] where there is no bucket for the answer.
+    /// [`ErrorKind::NotFound`] if a bucket for the response does not exist.
     pub fn accept(self: &Arc<Self>, invocation: Invocation) -> Result<Accepted> {
         let id = Uuid::new_v4();
         let accepted = Accepted {
@@ -102,10 +102,10 @@ impl Queue {
         }
     }
 
-    /// The body of the answer, or of what is told of the failure.
+    /// Returns the body of the response, or the text of the failure.
     async fn run(&self, invocation: Invocation) -> Result<Bytes, Bytes> {
         let expires = Instant::now() + invocation.time_to_live;
-        // Kept to the end of this function.
+        // The permit is held to the end of this function.
         let Ok(Ok(_place)) = timeout_at(expires, self.places.acquire()).await else {
             return Err(Bytes::from("the request waited longer than RequestTTLSeconds allows"));
         };

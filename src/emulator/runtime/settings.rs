@@ -1,4 +1,4 @@
-//! The endpoints there are, from a JSON file.
+//! Parses the endpoints from a JSON file.
 //!
 //! ```json
 //! {
@@ -23,16 +23,16 @@ use super::super::objects::Location;
 use crate::config::EndpointUrl;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Longest name of an endpoint.
+/// Maximum length of an endpoint name.
 const LONGEST_NAME: usize = 63;
 
-/// Endpoints by name.
+/// The endpoints by name.
 pub type Endpoints = BTreeMap<String, EndpointSettings>;
 
-/// An endpoint: a server that runs, and how the platform stands before it.
+/// An endpoint: a running server, and how the platform exposes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointSettings {
-    /// Where the server answers, without a slash at the end.
+    /// The URL of the server, without a trailing slash.
     pub url: String,
     /// How the endpoint is called.
     pub kind: EndpointKind,
@@ -41,37 +41,37 @@ pub struct EndpointSettings {
 /// How an endpoint is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndpointKind {
-    /// In real time, with the models its server has.
+    /// In real time, with the server's own models.
     RealTime,
-    /// In real time, with models that are loaded by request.
+    /// In real time, with models loaded on demand.
     MultiModel {
-        /// What the locations of models begin with.
+        /// The prefix of the model locations.
         prefix: Location,
     },
     /// Asynchronously.
     Asynchronous {
-        /// Below which answers are written.
+        /// The prefix for responses.
         output: Location,
-        /// Below which failures are written.
+        /// The prefix for failures.
         failure: Option<Location>,
-        /// Requests sent to the server at the same time, at least 1.
+        /// Requests sent to the server concurrently, at least 1.
         concurrency: usize,
     },
 }
 
-/// What the platform allows.
+/// Limits of the platform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of a request and of an answer in real time.
+    /// Maximum size in bytes of a real-time request or response.
     pub body: usize,
-    /// Time for an answer in real time.
+    /// Time limit of a real-time response.
     pub invocation: Duration,
-    /// Time for an answer that is relayed as it comes, from the call to its end.
+    /// Time limit of a streamed response, from the call to its end.
     pub stream: Duration,
 }
 
 impl Default for Limits {
-    /// SageMaker's.
+    /// The limits of SageMaker.
     fn default() -> Self {
         let (invocation, stream) = (Duration::from_secs(60), Duration::from_secs(8 * 60));
         Self { body: 25 << 20, invocation, stream }
@@ -101,10 +101,10 @@ struct Asynchronous {
     max_concurrent_invocations_per_instance: Option<usize>,
 }
 
-/// Reads the endpoints in a file.
+/// Reads the endpoints from a file.
 ///
 /// # Errors
-/// [`ErrorKind::Configuration`], naming the file and what is wrong in it.
+/// [`ErrorKind::Configuration`], naming the file and the problem.
 pub fn read(file: &Path) -> Result<Endpoints> {
     let text = std::fs::read(file).map_err(|e| {
         let problem = format!("--endpoints: {} cannot be read: {e}", file.display());

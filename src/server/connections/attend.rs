@@ -1,4 +1,4 @@
-//! Taking connections, and attending to each until it ends.
+//! Accepts connections and serves each one until it ends.
 
 use std::convert::Infallible;
 use std::io;
@@ -24,17 +24,17 @@ use tokio_util::task::TaskTracker;
 use super::stream::Watched;
 use super::{Connection, Connections, Ending, Entry, Phase, Reserved};
 
-/// The most of a request's headers, and of what is read ahead of its body. It is the memory that a
-/// connection costs whose client sends headers without end.
+/// Maximum size of the request headers and of the body bytes read ahead. This bounds the memory
+/// used by a connection whose client sends endless headers.
 const BUFFER: usize = 32 << 10;
 
-/// Pause after an error of the system, which the next try would meet at once.
+/// Pause after a system error of `accept`, which an immediate retry would hit again.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Pause where connections that were told to leave are still there.
+/// Pause while evicted connections have not closed yet.
 const BEHIND: Duration = Duration::from_millis(1);
 
-/// Takes connections until `close` is cancelled, and returns once the last one has ended.
+/// Accepts connections until `close` is cancelled, and returns once the last one has ended.
 pub(in crate::server) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -49,7 +49,7 @@ pub(in crate::server) async fn serve(
         };
         match accepted {
             Ok((stream, _)) => {
-                // Dropping the stream closes it.
+                // Dropping the stream closes the connection.
                 let Some(entry) = connections.admit() else { continue };
                 open.spawn(attend(stream, entry, router.clone(), close.clone()));
                 while connections.is_behind() {
@@ -69,15 +69,15 @@ pub(in crate::server) async fn serve(
     open.wait().await;
 }
 
-/// Whether an error of accepting says that the client is gone already.
+/// Whether an error of `accept` means that the client is already gone.
 fn is_of_the_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// Answers the requests of one connection until it ends, is overdue, or has to make room.
+/// Serves the requests of one connection until it ends, times out or is evicted.
 async fn attend(stream: TcpStream, entry: Entry, router: Router, close: CancellationToken) {
-    // Answers leave in one or two writes; Nagle's algorithm would delay the second.
+    // Responses take one or two writes; Nagle's algorithm would delay the second.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY cannot be set");
     }
@@ -90,7 +90,7 @@ async fn attend(stream: TcpStream, entry: Entry, router: Router, close: Cancella
         connection: Arc::clone(connection),
     };
     let served = http1::Builder::new()
-        // Headers are timed here, apart from connections that lie idle.
+        // The header timeout is enforced below, separately from the one for idle connections.
         .header_read_timeout(None)
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(watched), answering);
@@ -115,7 +115,7 @@ async fn attend(stream: TcpStream, entry: Entry, router: Router, close: Cancella
                 served.as_mut().graceful_shutdown();
             }
             () = sleep_until(due) => match overdue {
-                // It may have moved on while this waited.
+                // The phase may have changed in the meantime.
                 Some((ending, phase)) if connection.phase().0 == phase => {
                     return connections.ended(ending);
                 }
@@ -126,23 +126,25 @@ async fn attend(stream: TcpStream, entry: Entry, router: Router, close: Cancella
 }
 
 impl Entry {
-    /// When to look at the connection again, and what it is guilty of if it has not moved on by then.
+    /// Returns when to check the connection again, and the timeout it has hit if its phase has not
+    /// changed by then.
     fn due(&self) -> (Instant, Option<(Ending, Phase)>) {
         let settings = &self.connections.settings;
         let (phase, since) = self.connection.phase();
         let (limit, ending) = match phase {
             Phase::Heading => (since + settings.header_timeout, Ending::Headers),
             Phase::Idle => (since + settings.keep_alive_timeout, Ending::Idle),
-            // What is worked on has limits of its own.
+            // A request in progress has limits of its own.
             Phase::Busy => return (Instant::now() + settings.header_timeout / 2, None),
         };
-        // A request that begins in between is noticed well before its headers are due.
+        // Checks early enough to notice a request that begins in between well before its headers
+        // are due.
         let soon = Instant::now() + settings.header_timeout / 2;
         if limit <= soon { (limit, Some((ending, phase))) } else { (soon, None) }
     }
 }
 
-/// Hands requests to the router, and keeps the phase of their connection.
+/// Passes requests to the router and tracks the phase of their connection.
 struct Answering {
     router: TowerToHyperService<Router>,
     connections: Arc<Connections>,
@@ -171,14 +173,14 @@ impl Service<Request<Incoming>> for Answering {
     }
 }
 
-/// What of a body has to come before it has got on: clients that send byte by byte do not.
+/// Body bytes that count as progress, so that a client sending byte by byte makes none.
 const PROGRESS: usize = 1 << 10;
 
-/// The body of a request, which notes when it is waited for.
+/// A request body that records when the server waits for it.
 struct Asked {
     body: Incoming,
     connection: Arc<Connection>,
-    /// How much of it came since it last got on.
+    /// Bytes received since progress was last recorded.
     bytes: usize,
 }
 
@@ -220,7 +222,7 @@ impl hyper::body::Body for Asked {
     }
 }
 
-/// The body of an answer. Once it is gone, the connection waits for its client again.
+/// A response body. When it is dropped, the connection waits for its client again.
 struct Answer {
     body: Body,
     _answered: Answered,

@@ -1,10 +1,9 @@
-//! The connections of clients: how many there may be, which are closed first, and what is kept free
-//! for health probes.
+//! Client connections: their limit, the order of eviction, and the reserve for health probes.
 //!
-//! A connection is either asked something or waits for its client: for the headers of a request, for its
-//! body, or for the next one. Where there are as many connections as may be, the one that has waited longest
-//! makes room for a new one. Where none waits, new ones come into a reserve, in which only probes
-//! are answered.
+//! A connection either has a request in progress or waits for its client: for the headers of a
+//! request, for its body, or for the next request. At the connection limit, the connection that has
+//! waited longest is evicted for a new one. If none is waiting, new connections go into a reserve
+//! in which only probes are served.
 
 mod attend;
 mod stream;
@@ -29,33 +28,33 @@ use super::{METRICS, PING, status};
 use crate::config::{ConnectionSettings, PROBE_CONNECTIONS};
 use crate::error::{Error, ErrorKind};
 
-/// Time for which a body that does not get on may lie before its connection may be closed for another.
+/// Time after which a connection with a stalled request body may be evicted.
 const STALLED: Duration = Duration::from_secs(1);
 
-/// Age below which a connection that has not asked anything yet is closed only if there is no other.
+/// A connection younger than this that has not sent a request yet is evicted only as a last resort.
 const YOUNG: Duration = Duration::from_millis(500);
 
-/// What a connection is doing.
+/// The state of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// The headers of a request have not come, or not all of them.
+    /// The headers of a request are incomplete or have not arrived.
     Heading,
-    /// The last request was answered, and no other has begun.
+    /// The last request was answered, and no other has started.
     Idle,
-    /// A request is worked on or answered.
+    /// A request or its response is in progress.
     Busy,
 }
 
-/// Why a connection was closed, or not even taken.
+/// Why a connection was closed or refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
-    /// Its headers did not come in time.
+    /// Its headers timed out.
     Headers,
-    /// It lay idle.
+    /// It was idle for too long.
     Idle,
-    /// It made room for another one.
+    /// It was evicted for another connection.
     Bound,
-    /// There was no room for it.
+    /// There was no free slot.
     Refused,
 }
 
@@ -77,21 +76,21 @@ impl Ending {
 struct Connection {
     id: u64,
     born: Instant,
-    /// Milliseconds since it was born at which the phase began, and in the lowest two bits the phase.
+    /// The start of the phase in milliseconds since `born`; the lowest two bits hold the phase.
     state: AtomicU64,
-    /// Requests so far.
+    /// Number of requests so far.
     requests: AtomicU64,
-    /// An answer waits for its client to read.
+    /// Whether a response is blocked on a client that does not read.
     blocked: AtomicBool,
-    /// Milliseconds after its birth from which on a body was waited for that has not got on since, and 1;
-    /// 0 where none is.
+    /// Milliseconds since `born`, plus 1, at which the server began to wait for a body that has
+    /// made no progress since; 0 if it waits for none.
     awaited: AtomicU64,
-    /// Told to make room.
+    /// Notified on eviction.
     evicted: Notify,
 }
 
 impl Connection {
-    /// Milliseconds since it was born.
+    /// Milliseconds since `born`.
     fn age(&self) -> u64 {
         u64::try_from(self.born.elapsed().as_millis())
             .map_or(u64::MAX >> 2, |ms| ms.min(u64::MAX >> 2))
@@ -101,25 +100,25 @@ impl Connection {
         self.state.store(self.age() << 2 | phase as u64, Ordering::Release);
     }
 
-    /// More of a body is waited for.
+    /// Records that the server waits for more of a body.
     fn awaits_body(&self) {
         let since = self.age() + 1;
-        // One that is waited for already has been since then.
+        // Keeps the earlier time if it is already waiting.
         let _ = self.awaited.compare_exchange(0, since, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// A body got on, or is waited for no more.
+    /// Records that a body made progress or is no longer awaited.
     fn has_body(&self) {
         self.awaited.store(0, Ordering::Release);
     }
 
-    /// Since when a body has been waited for that does not get on.
+    /// Returns since when the server has waited for a body that makes no progress.
     fn stalled_since(&self) -> Option<Instant> {
         let since = self.awaited.load(Ordering::Acquire).checked_sub(1)?;
         Some(self.born + Duration::from_millis(since))
     }
 
-    /// The phase, and when it began.
+    /// Returns the phase and when it began.
     fn phase(&self) -> (Phase, Instant) {
         let state = self.state.load(Ordering::Acquire);
         let phase = match state & 3 {
@@ -130,15 +129,15 @@ impl Connection {
         (phase, self.born + Duration::from_millis(state >> 2))
     }
 
-    /// Bytes came from the client.
+    /// Records that bytes arrived from the client.
     fn heard(&self) {
         if self.phase().0 == Phase::Idle {
             self.enter(Phase::Heading);
         }
     }
 
-    /// Bytes of an answer went to the client, or wait for it. The end of an answer may still be on its
-    /// way when its body is gone.
+    /// Records that response bytes were sent or are blocked. The end of a response may still be in
+    /// flight after its body is dropped.
     fn told(&self, blocked: bool) {
         self.blocked.store(blocked, Ordering::Release);
         if self.phase().0 == Phase::Idle {
@@ -147,14 +146,14 @@ impl Connection {
     }
 }
 
-/// What a connection counts as.
+/// The class a connection is counted in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
-    /// One of those there may be.
+    /// Within the connection limit.
     Ordinary,
-    /// One beyond, for probes.
+    /// Beyond the limit, for probes only.
     Reserve,
-    /// One that was told to make room and is about to.
+    /// Evicted, but not closed yet.
     Leaving,
 }
 
@@ -189,7 +188,7 @@ impl Table {
         Some(connection)
     }
 
-    /// Tells the connection of a class that is missed least to make room; whether there is one.
+    /// Evicts the most expendable connection of a class; returns whether there was one.
     fn evict(&mut self, class: Class, now: Instant) -> bool {
         let waiting = self.open.iter().filter(|(_, (c, _))| *c == class);
         let rated = waiting.filter_map(|(id, (_, connection))| {
@@ -212,7 +211,7 @@ impl Table {
     }
 }
 
-/// All connections there are.
+/// All open connections.
 #[derive(Debug)]
 pub struct Connections {
     settings: ConnectionSettings,
@@ -221,22 +220,22 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// No connection yet, and as many as `settings` say.
+    /// Creates an empty set with the limits of `settings`.
     pub fn new(settings: ConnectionSettings) -> Arc<Self> {
         Arc::new(Self { settings, table: Mutex::default(), endings: Default::default() })
     }
 
-    /// How many there are.
+    /// Returns the number of open connections.
     pub fn open(&self) -> usize {
         self.table().open.len()
     }
 
-    /// How many there may be, without those for probes.
+    /// Returns the connection limit, without the reserve for probes.
     pub fn most(&self) -> usize {
         self.settings.most
     }
 
-    /// How many ended for want of time or room, by the reason.
+    /// Returns the number of connections closed by a timeout or by the limit, per reason.
     pub fn endings(&self) -> Vec<(&'static str, u64)> {
         let count = |ending: &Ending| self.endings[*ending as usize].load(Ordering::Relaxed);
         Ending::ALL.iter().map(|ending| (ending.name(), count(ending))).collect()
@@ -250,7 +249,7 @@ impl Connections {
         self.endings[ending as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes a new connection, if need be in place of another one.
+    /// Admits a new connection, evicting another one if necessary.
     fn admit(self: &Arc<Self>) -> Option<Entry> {
         let mut table = self.table();
         let now = Instant::now();
@@ -281,18 +280,18 @@ impl Connections {
         Some(Entry { connections: Arc::clone(self), connection })
     }
 
-    /// Whether so many connections are about to make room that new ones have to wait for them.
+    /// Whether so many evicted connections are still open that new ones have to wait.
     fn is_behind(&self) -> bool {
         self.table().count(Class::Leaving) >= PROBE_CONNECTIONS
     }
 
-    /// Closes the connection that is missed least: the process has no file left.
+    /// Evicts the most expendable connection, because the process has run out of file descriptors.
     fn make_room(&self) {
         self.table().evict(Class::Ordinary, Instant::now());
     }
 
-    /// Whether a request on the connection has to be one of a probe. One in the reserve leaves it as
-    /// soon as there is room.
+    /// Whether the connection serves only probes. A connection in the reserve becomes an ordinary
+    /// one as soon as there is a free slot.
     fn is_in_reserve(&self, connection: &Connection) -> bool {
         let mut table = self.table();
         let full = table.count(Class::Ordinary) >= self.settings.most;
@@ -305,7 +304,7 @@ impl Connections {
     }
 }
 
-/// The place of a connection among all, given up when it is dropped.
+/// The slot of a connection, released on drop.
 struct Entry {
     connections: Arc<Connections>,
     connection: Arc<Connection>,
@@ -317,13 +316,14 @@ impl Drop for Entry {
     }
 }
 
-/// Marks the request of a connection in the reserve.
+/// Marks a request on a connection in the reserve.
 #[derive(Debug, Clone, Copy)]
 struct Reserved {
     most: usize,
 }
 
-/// Refuses what is no probe on a connection in the reserve, and closes that connection after its answer.
+/// Rejects requests other than probes on a connection in the reserve, and closes it after the
+/// response.
 pub(super) async fn only_probes(request: Request, next: Next) -> Response {
     let Some(Reserved { most }) = request.extensions().get().copied() else {
         return next.run(request).await;
@@ -367,7 +367,7 @@ mod tests {
         all[0].connection.enter(Phase::Busy);
         std::thread::sleep(Duration::from_millis(5));
         all[1].connection.enter(Phase::Idle);
-        // One that has just come is spared for one that lies idle.
+        // An idle connection is evicted before a new one.
         let fourth = connections.admit().unwrap();
         assert_eq!(class(&connections, &all[1]), Class::Leaving);
         let fifth = connections.admit().unwrap();
@@ -393,7 +393,8 @@ mod tests {
         assert!(reserve.iter().all(|e| class(&connections, e) == Class::Reserve));
         assert!(connections.admit().is_none());
         assert_eq!(connections.endings()[Ending::Refused as usize], ("refused", 1));
-        // In the reserve, too, who waits makes room; a body that has just stalled does not count.
+        // The reserve evicts waiting connections, too; a body that has only just stalled does not
+        // count.
         reserve[8].connection.awaits_body();
         assert!(connections.admit().is_none());
         reserve[7].connection.enter(Phase::Idle);

@@ -1,5 +1,5 @@
-//! A client's stream, watched: what comes is noted, an answer has to be read at a pace, and the end
-//! waits for a client that still sends.
+//! A watched client stream: it records received bytes, enforces a minimum pace for reading
+//! responses, and lingers on close while the client still sends.
 
 use std::io;
 use std::pin::Pin;
@@ -15,11 +15,11 @@ use tokio::time::{Sleep, sleep};
 use super::Connection;
 use crate::config::Pace;
 
-/// Time that a client gets to stop sending once it was answered. A connection that is closed while
-/// bytes are on their way is reset, and the answer may be lost with it.
+/// Time the client gets to stop sending after the response. Closing a connection with unread bytes
+/// resets it, and the client may lose the response.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// The most that is read of it in that time.
+/// Maximum number of bytes read and discarded in that time.
 const MOST_LINGERING: usize = 16 << 20;
 
 pub(super) struct Watched {
@@ -28,15 +28,15 @@ pub(super) struct Watched {
     pace: Pace,
     stall: Option<Stall>,
     linger: Option<Linger>,
-    /// The client sends nothing more.
+    /// The client has closed its sending side.
     ended: bool,
 }
 
-/// A stretch of time in which an answer has to get on.
+/// A time window in which the client has to read some of the response.
 struct Stall {
     timer: Pin<Box<Sleep>>,
     bytes: usize,
-    /// The number of the request that is answered.
+    /// The number of the request being answered.
     request: u64,
 }
 
@@ -50,7 +50,7 @@ impl Watched {
         Self { stream, connection, pace, stall: None, linger: None, ended: false }
     }
 
-    /// Judges what came of a write: one that waits does not wait for ever.
+    /// Checks the result of a write, and fails with a timeout if the client reads too slowly.
     fn judge(
         &mut self,
         cx: &mut Context<'_>,
@@ -58,7 +58,7 @@ impl Watched {
     ) -> Poll<io::Result<usize>> {
         self.connection.told(written.is_pending());
         let request = self.connection.requests.load(Ordering::Relaxed);
-        // What an earlier answer waited is no matter of this one.
+        // A stall during an earlier response does not count against this one.
         self.stall.take_if(|stall| stall.request != request);
         match &written {
             Poll::Ready(Ok(bytes)) => {
@@ -84,7 +84,7 @@ impl Watched {
         }
     }
 
-    /// Reads and throws away what a client still sends, for a while.
+    /// Reads and discards what the client still sends, for a limited time.
     fn linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let linger =
             self.linger.get_or_insert_with(|| Linger { timer: Box::pin(sleep(LINGER)), bytes: 0 });
@@ -142,8 +142,8 @@ impl AsyncWrite for Watched {
         self.stream.is_write_vectored()
     }
 
-    /// Asked for once all there was to write has been taken, so that a client that reads is not judged by what
-    /// it left for a moment of an answer that comes in parts.
+    /// Called once everything to write has been accepted. Resetting the stall here keeps a client
+    /// that reads from being blamed for pauses in a response sent in parts.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stall = None;
         Pin::new(&mut self.stream).poll_flush(cx)

@@ -1,7 +1,7 @@
-//! What happens to a request, kept for whoever reads its events.
+//! The latest progress of a request, kept for the reader of its events.
 //!
-//! The work tells of it as often as it likes and never waits. Only the latest of each stage is kept, so that
-//! a reader that is slow, or does not read at all, costs no more memory than there are stages.
+//! The producer reports as often as it likes and never waits. Only the latest update of each stage
+//! is kept, so a slow or stalled reader costs no more memory than there are stages.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,14 +10,14 @@ use tokio::sync::Notify;
 
 use crate::progress::{Observer, Stage};
 
-/// What has not been read yet.
+/// Updates that have not been read yet.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct News {
-    /// The place in the queue.
+    /// The position in the queue.
     pub place: Option<usize>,
-    /// The work has begun.
+    /// Whether the work has started.
     pub started: bool,
-    /// By input and stage, how many units are finished, and of how many.
+    /// Units done and in total, by input and stage.
     pub stages: BTreeMap<(usize, Stage), (usize, usize)>,
 }
 
@@ -27,7 +27,7 @@ impl News {
     }
 }
 
-/// Keeps the latest news of a request.
+/// Collects the latest updates of a request.
 #[derive(Debug, Default)]
 pub(super) struct Feed {
     news: Mutex<News>,
@@ -35,12 +35,12 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    /// What has happened since this was asked last.
+    /// Takes the updates since the last call.
     pub fn take(&self) -> News {
         std::mem::take(&mut *self.news())
     }
 
-    /// Resolves once something has happened that was not taken.
+    /// Resolves once there are updates to take.
     pub async fn any(&self) {
         while self.news().is_empty() {
             self.changed.notified().await;
@@ -53,7 +53,7 @@ impl Feed {
 
     fn note(&self, change: impl FnOnce(&mut News)) {
         change(&mut self.news());
-        // Without a reader that waits, the next one does not.
+        // If no reader is waiting, the next one returns immediately.
         self.changed.notify_one();
     }
 }
@@ -124,7 +124,7 @@ mod tests {
         tokio::task::yield_now().await;
         feed.advance(0, Stage::Frames, 1, 2);
         reader.await.unwrap();
-        // One that gave up in between does not take it from the next.
+        // A reader that gave up must not consume the notification.
         assert!(timeout(soon, feed.any()).await.is_ok());
     }
 }

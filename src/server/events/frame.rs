@@ -1,21 +1,21 @@
-//! Events as text: an object in JSON on each line, or the same as server-sent events.
+//! Encodes events as text: one JSON object per line, or server-sent events with the same objects.
 
 use axum::body::Bytes;
 use serde_json::{Map, Value};
 
 use crate::server::accept::Offer;
 
-/// How events are written.
+/// The encoding of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::server) enum Framing {
-    /// One on each line.
+    /// One event per line.
     Lines,
-    /// Server-sent events (WHATWG HTML, section 9.2), whose `event` is the name and whose `data` the object.
+    /// Server-sent events (WHATWG HTML, section 9.2): `event` is the name, `data` the object.
     ServerSent,
 }
 
 impl Framing {
-    /// That of an answer that streams.
+    /// Returns the framing of a streaming offer.
     pub fn of(offer: Offer) -> Option<Self> {
         match offer {
             Offer::JsonLines => Some(Self::Lines),
@@ -24,7 +24,8 @@ impl Framing {
         }
     }
 
-    /// The event `name` with `fields`, of which the last may be JSON text already, which is not copied.
+    /// Encodes the event `name` with `fields`. `last` is an optional final field whose value is
+    /// already JSON text; it is not copied.
     pub(super) fn event(
         self,
         name: &'static str,
@@ -34,7 +35,7 @@ impl Framing {
         let mut object = Map::new();
         object.insert("event".to_owned(), name.into());
         object.extend(fields);
-        // JSON in one line: line ends within strings are escaped.
+        // JSON escapes line ends within strings, so the text is a single line.
         let mut text = Value::Object(object).to_string();
         if self == Self::ServerSent {
             text = format!("event: {name}\ndata: {text}");
@@ -46,7 +47,7 @@ impl Framing {
         match last {
             None => vec![Bytes::from(text + end)],
             Some((key, value)) => {
-                // The object goes on in place of its end.
+                // Removes the closing brace to append the last field.
                 text.pop();
                 let text = format!("{text},{}:", Value::from(key));
                 vec![text.into(), value.into(), format!("}}{end}").into()]

@@ -1,14 +1,14 @@
-//! Answers that stream: what happens to a request as it happens, and the report as the last event.
+//! Streaming responses: progress events of a request, with the report as the last event.
 //!
-//! The events, in their order: `accepted` at once; `queued` where the request has to wait, again whenever its
-//! place changes; `started`; `progress` of each stage of each input; in the end `result` with the report that
-//! a plain answer is, or `error`. Where there is nothing else to tell, `heartbeat`. What fails before
-//! `accepted` is an error like any other.
+//! The events, in order: `accepted` at once; `queued` if the request has to wait, repeated whenever
+//! its position changes; `started`; `progress` for each stage of each input; finally `result` with
+//! the report of a plain response, or `error`. A `heartbeat` is sent during silence. A failure
+//! before `accepted` is an ordinary error response.
 //!
-//! The work runs in a task of its own, so that a client that reads slowly holds up nobody: neither the
-//! queue, in which its turn may come, nor the pipeline. Progress is sent a few times a second, and of each
-//! stage only the latest. The body holds the task: where it is dropped because the client went away, the
-//! task ends, and the work is cancelled.
+//! The work runs in a task of its own, so that a slow client blocks neither the queue nor the
+//! pipeline. Progress is sent a few times a second, and only the latest of each stage. The body
+//! owns the task: if the client disconnects, dropping the body aborts the task and cancels the
+//! work.
 
 mod feed;
 mod frame;
@@ -40,25 +40,26 @@ use crate::request::InferenceRequest;
 use crate::scheduler::Deadline;
 use feed::{Feed, News};
 
-/// Asks nginx, where it stands before the server, to hand on each event as it comes.
+/// Asks an nginx in front of the server to forward each event immediately.
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// How often events are sent.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
-    /// Silence after which there is a heartbeat.
+    /// Silence before a heartbeat.
     heartbeat: Duration,
-    /// Time between two lots of progress.
+    /// Minimum time between progress updates.
     progress: Duration,
 }
 
-/// Half of the silence that a client has to put up with, so that a delay on the way does not matter.
+/// The heartbeat comes at half of the silence that clients must tolerate, to allow for delays on
+/// the way.
 const PACE: Pace = Pace { heartbeat: Duration::from_secs(5), progress: Duration::from_millis(250) };
 
-/// Answers a request by events.
+/// Responds to a request with a stream of events.
 ///
 /// # Errors
-/// Those of admission, while they still can be an answer with a status.
+/// Propagates the errors of admission, which can still be sent with a status.
 pub(super) fn answer(
     call: &Call<'_>,
     offer: Offer,
@@ -71,7 +72,7 @@ pub(super) fn answer(
     let (app, ticket) = (Arc::clone(call.app), call.ticket.clone());
     let observer = Arc::clone(&feed);
     let work = async move {
-        // Until the report is made, draining waits.
+        // Holds the ticket until the report is encoded, so that draining waits for it.
         let _ticket = ticket;
         let outcome = call::run(&app, admitted, deadline, observer).await?;
         let max_inline = app.http.max_inline;
@@ -90,21 +91,21 @@ pub(super) fn answer(
     Ok(response)
 }
 
-/// The work on a request, up to the text of its report. Dropping it ends the work.
+/// The task that produces the text of the report. Dropping it cancels the work.
 type Work = AbortOnDropHandle<Result<Vec<u8>>>;
 
-/// The events of a request, as its client reads them.
+/// The events of a request, in the order the client receives them.
 struct Events {
     framing: Framing,
     request_id: String,
     feed: Arc<Feed>,
     /// `None` once it has ended.
     work: Option<Work>,
-    /// Told how it ended.
+    /// Records how the stream ended.
     ended: Ended,
-    /// What is to be sent before anything else.
+    /// Encoded events that are sent before anything else.
     ready: VecDeque<Bytes>,
-    /// When progress may be sent again.
+    /// The earliest time for the next progress update.
     next_progress: Instant,
     began: Instant,
     pace: Pace,
@@ -150,7 +151,7 @@ impl Events {
         }))
     }
 
-    /// What is sent next; `None` after the last event.
+    /// Returns the next bytes to send; `None` after the last event.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some(bytes) = self.ready.pop_front() {
@@ -222,7 +223,7 @@ impl Events {
     }
 }
 
-/// Notes in the log that a client went away. The work is cancelled with the task, which is dropped next.
+/// Logs that the client disconnected. The work is cancelled when the task is dropped next.
 impl Drop for Events {
     fn drop(&mut self) {
         if self.work.is_some() && !std::thread::panicking() {
@@ -232,7 +233,7 @@ impl Drop for Events {
     }
 }
 
-/// Resolves once there is something to tell, and not before `due`.
+/// Resolves once there are updates to send, but not before `due`.
 async fn news(feed: &Feed, due: Instant) {
     feed.any().await;
     tokio::time::sleep_until(due).await;
@@ -245,7 +246,7 @@ fn object(value: Value) -> Map<String, Value> {
     }
 }
 
-/// Seconds, to the millisecond.
+/// Seconds, rounded to the millisecond.
 fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e3).round() / 1e3
 }

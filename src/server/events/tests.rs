@@ -1,4 +1,4 @@
-//! The events of work that tests finish, hold up or abandon.
+//! Tests of events: work that completes, stalls or is abandoned.
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -15,12 +15,12 @@ const LONG: Duration = Duration::from_secs(10);
 /// A pace without heartbeats.
 const QUIET: Pace = Pace { heartbeat: LONG, ..QUICK };
 
-/// Events, what tells them, and what ends them.
+/// A stream of events with its feed and the handles that end its work.
 struct Fixture {
     events: Events,
     feed: Arc<Feed>,
     end: Option<oneshot::Sender<Result<Vec<u8>>>>,
-    /// Resolves once the work is gone.
+    /// Resolves once the work has been dropped.
     gone: oneshot::Receiver<()>,
     ended: Ended,
 }
@@ -51,7 +51,7 @@ impl Fixture {
         assert!(self.end.take().unwrap().send(report).is_ok());
     }
 
-    /// All that is left, a JSON object on each line.
+    /// Returns the remaining events, one JSON object per line.
     async fn rest(&mut self) -> Vec<Value> {
         let mut text = Vec::new();
         while let Some(bytes) = timeout(LONG, self.events.next()).await.unwrap() {
@@ -116,7 +116,7 @@ async fn a_reader_that_sleeps_holds_up_nothing_and_finds_the_end() {
         fixture.feed.advance(done % 3, Stage::Inference, done, 100_000);
     }
     fixture.end(Ok(b"{}".to_vec()));
-    // The work has ended although nobody read a single event.
+    // The work has ended although no event was read.
     timeout(LONG, &mut fixture.gone).await.unwrap().unwrap_err();
     let events = fixture.rest().await;
     let names: Vec<&str> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();

@@ -1,4 +1,4 @@
-//! The answers to the lines of one body, in the memory there is for them.
+//! Collects the responses to the lines of one body within a memory limit.
 
 use std::fmt;
 
@@ -8,21 +8,21 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::server::room::{Buffer, Room};
 use crate::server::status;
 
-/// The most that the answers to one body take.
+/// Maximum total size of the responses to one body.
 const LARGEST: usize = 64 << 20;
 
-/// What is kept for the answer to each line: an error without details.
+/// Bytes reserved per line: enough for an error without details.
 const LEAST: usize = 320;
 
-/// Lines that failed of which the log has a line each.
+/// Maximum number of failed lines that are logged individually.
 const MOST_LOGGED: usize = 100;
 
 /// The identifier of a line's request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Id<'a> {
-    /// That of the whole body.
+    /// The identifier of the whole body.
     pub request: &'a str,
-    /// Number of the line.
+    /// The line number, starting at 1.
     pub line: usize,
 }
 
@@ -32,7 +32,7 @@ impl fmt::Display for Id<'_> {
     }
 }
 
-/// Answers, one on a line. Each line has its place, whatever those before it took.
+/// The responses, one per line. Every line keeps its reserved minimum, whatever earlier lines used.
 pub(super) struct Answers {
     text: Buffer,
     left: usize,
@@ -40,17 +40,17 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// Room for short answers to so many lines.
+    /// Reserves memory for a short response to each line.
     ///
     /// # Errors
-    /// [`ErrorKind::Overloaded`] where there is not even that.
+    /// [`ErrorKind::Overloaded`] if not even that is available.
     pub async fn begin(room: &Room, lines: usize) -> Result<Self> {
         let mut text = Buffer::new(room, LARGEST);
         text.charge(lines.saturating_mul(LEAST)).await?;
         Ok(Self { text, left: lines, failed: 0 })
     }
 
-    /// Adds the answer to a line, or the error there is in its place.
+    /// Appends the response to a line, or its error.
     ///
     /// # Errors
     /// [`ErrorKind::OutOfMemory`].
@@ -66,7 +66,7 @@ impl Answers {
         }
     }
 
-    /// The answers, which hold their room until they have left.
+    /// Returns the responses, which hold their memory until they have been sent.
     pub fn finish(self) -> Bytes {
         if self.failed > MOST_LOGGED {
             tracing::warn!(failed = self.failed, logged = MOST_LOGGED, "lines failed");
@@ -74,12 +74,12 @@ impl Answers {
         self.text.freeze()
     }
 
-    /// Makes sure that an answer leaves the lines after it their places.
+    /// Checks that a response leaves the later lines their reserved minimum.
     async fn fit(&mut self, bytes: usize) -> Result<()> {
         let kept = self.left.saturating_mul(LEAST);
         let more = bytes.saturating_add(1).saturating_add(kept);
         if bytes < LEAST {
-            // Its place has been there from the beginning.
+            // Already reserved at the beginning.
             return Ok(());
         }
         if self.text.len().saturating_add(more) > LARGEST {
@@ -120,7 +120,8 @@ mod tests {
         let mut answers = Answers::begin(&room, 50).await.unwrap();
         for line in 1..=50 {
             let id = Id { request: "body", line };
-            // The first does not fit into what the others leave; the rest are as short as they may be.
+            // The first response does not fit into what is left beside the reserve; the others are
+            // minimal.
             let answer = if line == 1 { vec![b'1'; 400 << 10] } else { b"{}".to_vec() };
             let answer = if line == 50 { Err(Error::internal("secret")) } else { Ok(answer) };
             answers.push(id, answer).await.unwrap();

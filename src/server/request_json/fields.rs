@@ -1,5 +1,5 @@
-//! The fields of a request, bounded while they are read: a list that goes on and on, or text without an
-//! end, is refused where it passes its bound, before it takes memory.
+//! The fields of a request, bounded while they are parsed: an overlong list or string is rejected
+//! when it exceeds its limit, before it takes memory.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,29 +12,29 @@ use crate::config::MOST_INPUTS;
 use crate::policy::{PolicyChoice, VolumeChoice};
 use crate::request::{OutputKind, SegmentationChoice};
 
-/// Images of an input.
+/// Maximum number of images per input.
 const MOST_IMAGES: usize = 64;
 
-/// Names of outputs, of which there are fewer.
+/// Maximum number of listed outputs, more than there are kinds.
 const MOST_OUTPUTS: usize = 16;
 
-/// Segments of a model, of which a label map of 8 bits has fewer.
+/// Maximum number of segments, more than fit in an 8-bit label map.
 const MOST_SEGMENTS: usize = 256;
 
-/// A DICOM UID; its form is checked later.
+/// A DICOM UID; its format is validated later.
 pub(super) type Uid = Text<64>;
-/// An identifier of AHI.
+/// An AHI identifier.
 pub(super) type AhiId = Text<32>;
-/// A version of an image set.
+/// An image set version.
 pub(super) type Version = Text<20>;
-/// `s3://`, a bucket of 63 characters, and a key of 1024 bytes.
+/// `s3://`, a bucket name of up to 63 characters, and a key of up to 1024 bytes.
 pub(super) type Uri = Text<1100>;
-/// The label of a segment: 64 characters of up to four bytes.
+/// A segment label: up to 64 characters of up to four bytes.
 pub(super) type Label = Text<256>;
-/// The name of a model or of an image of one.
+/// The name of a model or of one of its images.
 pub(super) type Name = Text<1024>;
 
-/// One image: where it is, and which volume of its series is meant.
+/// One image: its location and the selected volume of its series.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Image {
@@ -49,8 +49,8 @@ pub(super) struct Image {
     pub volume: Option<VolumeChoice>,
 }
 
-/// A struct of these fields and those of an [`Image`]; serde cannot flatten one into another and refuse
-/// fields that are unknown to both.
+/// Defines a struct with the given fields and those of an [`Image`]. Serde's `flatten` cannot be
+/// combined with `deny_unknown_fields`.
 macro_rules! beside_an_image {
     ($(#[$doc:meta])* $name:ident { $($(#[$meta:meta])* $field:ident: $kind:ty,)* }) => {
         $(#[$doc])*
@@ -70,7 +70,7 @@ macro_rules! beside_an_image {
         }
 
         impl $name {
-            /// Takes the fields of an image out.
+            /// Takes the image fields out of `self`.
             pub fn image(&mut self) -> Image {
                 Image {
                     datastore_id: self.datastore_id.take(),
@@ -87,7 +87,7 @@ macro_rules! beside_an_image {
 }
 
 beside_an_image! {
-    /// What stands at the top.
+    /// The top-level fields.
     Fields {
         inputs: Option<List<Object<InputFields>, MOST_INPUTS>>,
         images: Option<Images>,
@@ -103,7 +103,7 @@ beside_an_image! {
 }
 
 beside_an_image! {
-    /// An image, or several under `images`.
+    /// A single image, or several under `images`.
     InputFields {
         images: Option<Images>,
     }
@@ -151,7 +151,7 @@ impl<'de> Visitor<'de> for StoreVisitor {
     }
 }
 
-/// Text of at most `MOST` bytes.
+/// A string of at most `MOST` bytes.
 #[derive(Default)]
 pub(super) struct Text<const MOST: usize>(pub String);
 
@@ -179,7 +179,7 @@ impl<const MOST: usize> Visitor<'_> for TextVisitor<MOST> {
     }
 }
 
-/// At most `MOST` of something.
+/// A list of at most `MOST` elements.
 pub(super) struct List<T, const MOST: usize>(pub Vec<T>);
 
 impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for List<T, MOST> {
@@ -209,7 +209,7 @@ impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for ListVisitor<T
     }
 }
 
-/// Images by name, or a list of them.
+/// Images, as an object keyed by name or as a list.
 pub(super) struct Images(pub Vec<(Option<String>, Image)>);
 
 impl<'de> Deserialize<'de> for Images {
@@ -244,7 +244,7 @@ impl<'de> Visitor<'de> for ImagesVisitor {
     }
 }
 
-/// A `T` written as a JSON object: what serde derives for a struct reads an array of its fields, too.
+/// A `T` that must be a JSON object: serde's derived struct deserializer accepts arrays, too.
 pub(super) struct Object<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {

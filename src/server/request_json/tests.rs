@@ -1,4 +1,4 @@
-//! Requests in JSON, read and refused.
+//! Tests of parsing and rejecting JSON requests.
 
 use serde_json::{Value, json};
 
@@ -123,7 +123,7 @@ fn the_encoding_of_a_segmentation_is_read() {
     }
     let silent = read(with(json!({}))).unwrap();
     assert_eq!(silent.segmentation, SegmentationChoice::default());
-    // What is said beside a request in S3 holds before what the request says.
+    // Options beside a request in S3 override those in the request.
     let outer = read(with(json!({"transferSyntax": "native"}))).unwrap();
     let inner = read(with(json!({"transferSyntax": "rle"}))).unwrap();
     let native = Some(FrameEncoding::Native);
@@ -214,7 +214,7 @@ fn lists_and_texts_are_bounded_while_they_are_read() {
 
 #[test]
 fn floods_of_inputs_are_refused_where_they_pass_the_bound() {
-    // 25 MiB of them; what comes after the bound is not read, so it may be anything.
+    // 25 MiB of inputs; nothing is parsed beyond the limit, so the rest may be anything.
     let flood = format!("{{\"inputs\":[{}", "{},".repeat(8 << 20));
     let started = std::time::Instant::now();
     let error = parse(flood.as_bytes(), 64).unwrap_err();

@@ -1,4 +1,4 @@
-//! What the page asks of the server.
+//! The API used by the page.
 
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
@@ -22,13 +22,13 @@ use crate::server::call::Route;
 use crate::server::context::Context;
 use crate::server::{App, invocations, status};
 
-/// Names the result of a run.
+/// Identifies the result of a run.
 const RESULT: HeaderName = HeaderName::from_static("x-result-id");
 
-/// Bytes of a file that are read at once.
+/// Bytes of a file read per chunk.
 const CHUNK: usize = 256 << 10;
 
-/// The data stores to choose from.
+/// Lists the available data stores.
 pub(super) async fn datastores(
     Extension(ui): Extension<Arc<Ui>>,
     Extension(context): Extension<Context>,
@@ -37,14 +37,14 @@ pub(super) async fn datastores(
     respond(listed.map(|datastores| Json(json!({"datastores": datastores}))), &context)
 }
 
-/// Which page of image sets.
+/// Selects a page of image sets.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PageOf {
     next: Option<String>,
 }
 
-/// The image sets of a data store, a page of them.
+/// Lists one page of the image sets of a data store.
 pub(super) async fn image_sets(
     Extension(ui): Extension<Arc<Ui>>,
     Extension(context): Extension<Context>,
@@ -61,8 +61,8 @@ pub(super) async fn image_sets(
     respond(listed.await.map(Json), &context)
 }
 
-/// Runs a request as `/invocations` does, with its outputs in a folder from which the page reads them. The
-/// answer's header says which result they are.
+/// Runs a request like `/invocations`, with the outputs written to a folder that the page reads
+/// from. A response header identifies the result.
 pub(super) async fn run(
     State(app): State<Arc<App>>,
     Extension(ui): Extension<Arc<Ui>>,
@@ -82,7 +82,7 @@ pub(super) async fn run(
     run.with(response)
 }
 
-/// An output of a run.
+/// Returns one output of a run.
 pub(super) async fn result(
     Extension(ui): Extension<Arc<Ui>>,
     Extension(context): Extension<Context>,
@@ -101,7 +101,7 @@ pub(super) async fn result(
     respond(answer.await, &context)
 }
 
-/// A file as an attachment.
+/// Returns a file as an attachment.
 async fn file(path: PathBuf) -> Result<Response> {
     let cannot = |e: std::io::Error| {
         Error::new(ErrorKind::Io, "an output of the page cannot be read").caused_by(e)
@@ -113,7 +113,7 @@ async fn file(path: PathBuf) -> Result<Response> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type(&path)));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
-    // Names are made of identifiers; one that is not cannot be quoted safely.
+    // File names consist of identifiers; any other name cannot be quoted safely.
     let plain = name.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
     let disposition =
         if plain { format!("attachment; filename=\"{name}\"") } else { "attachment".into() };
@@ -123,7 +123,7 @@ async fn file(path: PathBuf) -> Result<Response> {
     Ok(response)
 }
 
-/// The bytes of a file as they are read.
+/// Streams the bytes of a file.
 fn chunks(file: File) -> impl futures::Stream<Item = std::io::Result<Bytes>> {
     stream::try_unfold(file, |mut file| async move {
         let mut chunk = vec![0; CHUNK];
@@ -133,7 +133,7 @@ fn chunks(file: File) -> impl futures::Stream<Item = std::io::Result<Bytes>> {
     })
 }
 
-/// By the ends that outputs have.
+/// Returns the media type by file extension.
 fn media_type(path: &FilePath) -> &'static str {
     match path.extension().and_then(|end| end.to_str()) {
         Some("dcm") => "application/dicom",
@@ -149,7 +149,7 @@ fn not_there(what: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no such {what}"))
 }
 
-/// Runs `work`, which looks at files, on a thread that may block.
+/// Runs `work`, which accesses files, on a blocking thread.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await

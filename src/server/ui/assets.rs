@@ -1,4 +1,4 @@
-//! The viewer's files, which `scripts/get-viewer.sh` brings.
+//! The viewer's files, downloaded by `scripts/get-viewer.sh`.
 
 use std::path::{Path, PathBuf};
 
@@ -9,26 +9,26 @@ use crate::error::{Error, ErrorKind, Result};
 /// The viewer, an ECMAScript module.
 pub(super) const VIEWER: &str = "niivue.js";
 
-/// Its licence, which goes wherever it goes.
+/// Its licence, which is distributed with it.
 pub(super) const LICENCE: &str = "niivue-LICENSE.txt";
 
-/// Where they are in the image.
+/// Their folder in the container image.
 const IN_THE_IMAGE: &str = "/opt/ahi-inference/ui";
 
-/// Largest file that is taken for one of them.
+/// Maximum size of such a file.
 const LARGEST: u64 = 64 << 20;
 
-/// The viewer's files, read.
+/// The contents of the viewer's files.
 pub(super) struct Assets {
     pub viewer: Bytes,
     pub licence: Bytes,
 }
 
 impl Assets {
-    /// Those in `folder`, or where they usually are.
+    /// Loads the files from `folder`, or from the default folders.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`], naming the folders and what to do.
+    /// [`ErrorKind::Configuration`], naming the folders and the remedy.
     pub fn find(folder: Option<&Path>) -> Result<Self> {
         let folders = folder.map_or_else(usual, |folder| vec![folder.to_owned()]);
         let found = folders.iter().find(|folder| folder.join(VIEWER).is_file());

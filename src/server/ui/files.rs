@@ -1,4 +1,4 @@
-//! The page's own files, part of the program, and the viewer's.
+//! Serves the page's own files, embedded in the program, and the viewer's files.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 const INDEX: &str = include_str!("page/index.html");
 
-/// Name, media type and content of each file beside the document.
+/// Name, media type and content of every file except the document.
 const FILES: [(&str, &str, &str); 9] = [
     ("page.css", CSS, include_str!("page/page.css")),
     ("icon.svg", SVG, include_str!("page/icon.svg")),
@@ -35,12 +35,12 @@ const FILES: [(&str, &str, &str); 9] = [
     ("viewer.js", JAVASCRIPT, include_str!("page/viewer.js")),
 ];
 
-/// The document.
+/// Returns the HTML document.
 pub(super) async fn index() -> Response {
     answer(HTML, Body::from(INDEX))
 }
 
-/// A file beside it.
+/// Returns another file of the page.
 pub(super) async fn file(
     Extension(ui): Extension<Arc<Ui>>,
     Extension(context): Extension<Context>,
@@ -60,7 +60,7 @@ pub(super) async fn file(
     }
 }
 
-/// Files change with the program, so that browsers ask for them each time.
+/// Files change with the program, so browsers must revalidate them each time.
 fn answer(media: &'static str, body: Body) -> Response {
     ([(CONTENT_TYPE, media), (CACHE_CONTROL, "no-cache")], body).into_response()
 }

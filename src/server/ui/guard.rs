@@ -1,10 +1,10 @@
-//! Keeps pages of other hosts away from this server.
+//! Protects this server from pages of other hosts.
 //!
-//! A browser on this machine reaches it for every page that it shows. A page of another origin may send requests
-//! here, and may have its own name resolve to this machine's address (DNS rebinding). Where the page is served,
-//! so that there is a browser, each request therefore has to call the server by a name of its own, and whatever
-//! does something must not come from elsewhere. Other programs do not send these headers and are not affected,
-//! but for the name they call the server by.
+//! A browser on this machine can reach the server on behalf of any page it shows. A page of another
+//! origin may send requests here, and may let its own name resolve to this machine's address (DNS
+//! rebinding). If the page is enabled, every request must therefore address the server by one of
+//! its own names, and requests with side effects must not come from another origin. Other programs
+//! do not send these headers; only the host name check applies to them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::server::context::Context;
 use crate::server::{App, METRICS, PING, status};
 
-/// Where the browser says that a request comes from.
+/// The browser's statement of where a request comes from.
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
-/// Refuses requests that come from pages of other hosts, where this server has a page.
+/// Rejects requests from pages of other hosts if the page is enabled.
 pub(in crate::server) async fn check(
     State(app): State<Arc<App>>,
     request: Request,
@@ -33,11 +33,11 @@ pub(in crate::server) async fn check(
     let Some(ui) = &app.ui else { return next.run(request).await };
     let path = request.uri().path();
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    // Probes come by whatever name or address the platform has.
+    // The platform may probe by any name or address.
     if reads && (path == PING || path == METRICS) {
         return next.run(request).await;
     }
-    // Links may lead to the page from anywhere, but not to what it reads.
+    // Links from anywhere may lead to the page, but not to its API.
     let open = reads && !path.starts_with("/ui/api/");
     match permitted(&ui.settings, request.headers(), open) {
         Ok(()) => next.run(request).await,
@@ -63,14 +63,14 @@ fn permitted(settings: &UiSettings, headers: &HeaderMap, open: bool) -> Result<(
         return Ok(());
     }
     let foreign = || denied("Origin", "the request comes from a page of another host");
-    // A page of another port of the same host is another page, too: `same-site` is not enough.
+    // A page on another port of the same host is another page: `same-site` is not enough.
     if headers.contains_key(SEC_FETCH_SITE)
         && !matches!(single(headers, SEC_FETCH_SITE), Some("same-origin" | "none"))
     {
         return Err(foreign());
     }
     if headers.contains_key(ORIGIN) {
-        // The scheme may be that of a proxy before this server.
+        // Ignore the scheme: it may be that of a reverse proxy.
         let origin = single(headers, ORIGIN.as_str()).and_then(|origin| origin.split_once("://"));
         if !origin.is_some_and(|(_, from)| from.eq_ignore_ascii_case(host.as_str())) {
             return Err(foreign());
@@ -79,7 +79,7 @@ fn permitted(settings: &UiSettings, headers: &HeaderMap, open: bool) -> Result<(
     Ok(())
 }
 
-/// Whether the server goes by this name. An address cannot be made to resolve to another one.
+/// Whether `host` is a name of this server. IP addresses are safe from DNS rebinding.
 fn is_own(settings: &UiSettings, host: &str) -> bool {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     if let Ok(address) = bare.parse::<IpAddr>() {
@@ -89,7 +89,7 @@ fn is_own(settings: &UiSettings, host: &str) -> bool {
         || settings.hosts.iter().any(|name| host.eq_ignore_ascii_case(name))
 }
 
-/// The only value of a header.
+/// Returns the value of a header that must occur exactly once.
 fn single<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;

@@ -1,8 +1,10 @@
-//! The page: data stores and image sets to choose from, a run with its progress, its result in a viewer.
+//! The web page: selects data stores and image sets, runs requests with progress, and shows results
+//! in a viewer.
 //!
-//! It is off unless `--ui` is given. What it runs goes the way of `/invocations`; its outputs go to a folder of
-//! the server, from which the page reads them. Everything that it loads comes from here: its own files are part
-//! of the program, the viewer lies in a folder beside it.
+//! It is disabled unless `--ui` is given. Its requests are handled like those of `/invocations`;
+//! their outputs go to a folder on the server, from which the page reads them. The page loads
+//! everything from this server: its own files are embedded in the program, and the viewer is in a
+//! folder next to it.
 
 mod api;
 mod assets;
@@ -28,10 +30,10 @@ use crate::pipeline::browse::Browser;
 use assets::Assets;
 use results::Results;
 
-/// Where the page is.
+/// Path of the page.
 pub(super) const PATH: &str = "/ui/";
 
-/// What the page needs beside what every client has.
+/// State of the page.
 pub struct Ui {
     settings: UiSettings,
     browser: Browser,
@@ -40,17 +42,18 @@ pub struct Ui {
 }
 
 impl Ui {
-    /// The page by its settings. What `browser` lists is what it shows.
+    /// Opens the page with its settings; `browser` provides what it lists.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::error::ErrorKind::Configuration) where the viewer is missing, and
-    /// [`ErrorKind::Io`](crate::error::ErrorKind::Io) where there is no folder for results.
+    /// [`ErrorKind::Configuration`](crate::error::ErrorKind::Configuration) if the viewer is
+    /// missing, and [`ErrorKind::Io`](crate::error::ErrorKind::Io) if no folder for results can be
+    /// created.
     pub fn open(settings: UiSettings, browser: Browser) -> Result<Self> {
         let assets = Assets::find(settings.assets.as_deref())?;
         Ok(Self { settings, browser, assets, results: Arc::new(Results::open()?) })
     }
 
-    /// Deletes all results; later runs are refused.
+    /// Deletes all results; later runs are rejected.
     pub fn close(&self) {
         self.results.close();
     }
@@ -75,8 +78,8 @@ async fn home() -> Redirect {
     Redirect::to(PATH)
 }
 
-/// What a document of this server may load: nothing of other hosts, nothing inline. The viewer draws its font
-/// from a `data:` URL.
+/// What the page may load: nothing from other hosts, nothing inline. The viewer loads its font from
+/// a `data:` URL.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -90,7 +93,7 @@ const HEADERS: [(&str, &str); 7] = [
     ("permissions-policy", "camera=(), geolocation=(), microphone=()"),
 ];
 
-/// Adds to each answer what browsers are to keep to.
+/// Adds the security headers to each response.
 async fn secured(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();

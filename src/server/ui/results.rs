@@ -1,6 +1,6 @@
-//! The outputs of the page's runs: a temporary folder for each, of which the latest are kept.
+//! The outputs of the page's runs, in one temporary folder each; the latest are kept.
 //!
-//! Whoever knows the name of a result may read it, so that nobody can guess one.
+//! Anyone who knows the identifier of a result may read it, so identifiers cannot be guessed.
 
 use std::fs::{self, DirEntry, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -15,10 +15,10 @@ use tokio::runtime::Handle;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Results that are kept, with those being made.
+/// Maximum number of results, including those of active runs.
 const MOST_RESULTS: usize = 8;
 
-/// Bytes beyond which older results give way to the latest.
+/// Total size beyond which older results are deleted.
 const MOST_BYTES: u64 = 2 << 30;
 
 /// The results, oldest first.
@@ -28,18 +28,18 @@ pub(super) struct Results {
 }
 
 struct Kept {
-    /// `None` once it is closed.
+    /// `None` once closed.
     folder: Option<TempDir>,
     results: Vec<Entry>,
 }
 
 struct Entry {
     id: String,
-    /// `None` while it is made.
+    /// `None` while the run is active.
     bytes: Option<u64>,
 }
 
-/// A run, whose outputs are a result once it has ended.
+/// A run, whose outputs become a result when it ends.
 pub(super) struct Run {
     id: String,
     uri: String,
@@ -47,10 +47,10 @@ pub(super) struct Run {
 }
 
 impl Results {
-    /// None yet.
+    /// Creates an empty set of results.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] where there is no temporary folder.
+    /// [`ErrorKind::Io`] if no temporary folder can be created.
     pub fn open() -> Result<Self> {
         Self::within(MOST_BYTES)
     }
@@ -68,11 +68,11 @@ impl Results {
         Ok(Self { most_bytes, kept })
     }
 
-    /// Begins a run; the oldest results make room for it. Blocks.
+    /// Begins a run, deleting the oldest results to make room. Blocks.
     ///
     /// # Errors
-    /// [`ErrorKind::Overloaded`] where as many runs are under way as may be, [`ErrorKind::Unavailable`] once
-    /// the server stops.
+    /// [`ErrorKind::Overloaded`] if too many runs are active, [`ErrorKind::Unavailable`] if the
+    /// server is stopping.
     pub fn begin(self: &Arc<Self>) -> Result<Run> {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let mut kept = self.lock();
@@ -91,12 +91,12 @@ impl Results {
         Ok(Run { id, uri, results: Arc::clone(self) })
     }
 
-    /// Counts what a run has left. Blocks.
+    /// Records the outputs of a finished run. Blocks.
     fn ended(&self, id: &str) {
         let mut kept = self.lock();
         let bytes = kept.path(id).map_or(0, |folder| size(&folder));
         match kept.results.iter().position(|entry| entry.id == id) {
-            // It failed, or its outputs went elsewhere.
+            // The run failed, or its outputs went elsewhere.
             Some(at) if bytes == 0 => drop(kept.results.remove(at)),
             Some(at) => kept.results[at].bytes = Some(bytes),
             None => {}
@@ -105,19 +105,19 @@ impl Results {
         kept.sweep();
     }
 
-    /// A file of a result. Blocks.
+    /// Returns the path of a file in a result. Blocks.
     pub fn file(&self, id: &str, name: &str) -> Option<PathBuf> {
         let kept = self.lock();
         kept.results.iter().find(|entry| entry.id == id)?;
         let folder = kept.path(id)?;
-        // Names are compared with what is there and never become part of a path. What is being written
-        // begins with a dot.
+        // Names are compared with directory entries and never become part of a path. Files still
+        // being written have a name that begins with a dot.
         let mut files = files(&folder).into_iter();
         let found = files.find(|file| file.file_name().to_str() == Some(name))?;
         (!name.starts_with('.')).then(|| found.path())
     }
 
-    /// Deletes everything.
+    /// Deletes all results.
     pub fn close(&self) {
         let mut kept = self.lock();
         kept.results.clear();
@@ -138,8 +138,8 @@ impl Kept {
         Some(self.folder.as_ref()?.path().join(id))
     }
 
-    /// Gives up the oldest results, as far as they are finished, until there are no more than that many and
-    /// they have no more than that many bytes. The latest stays in any case.
+    /// Removes the oldest finished results until at most `most` results with at most `most_bytes`
+    /// bytes are left. The latest result is always kept.
     fn make_room(&mut self, most: usize, most_bytes: u64) {
         loop {
             let bytes: u64 = self.results.iter().filter_map(|entry| entry.bytes).sum();
@@ -152,7 +152,7 @@ impl Kept {
         }
     }
 
-    /// Deletes the folders of results that are given up, also those that work left behind which was cancelled.
+    /// Deletes the folders of removed results, including any that cancelled work left behind.
     fn sweep(&self) {
         let Some(folder) = &self.folder else { return };
         let folders = fs::read_dir(folder.path()).into_iter().flatten().flatten();
@@ -166,17 +166,17 @@ impl Kept {
 }
 
 impl Run {
-    /// The name of its result.
+    /// Returns the identifier of the result.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Where its outputs go.
+    /// Returns the URI that the outputs go to.
     pub fn uri(&self) -> &str {
         &self.uri
     }
 
-    /// Lasts as long as the body of `response`, in which the work is.
+    /// Keeps the run alive until the body of `response`, which drives the work, is dropped.
     pub fn with(self, response: Response) -> Response {
         response.map(|body| {
             let chunks = body.into_data_stream();
@@ -190,7 +190,7 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         let (id, results) = (std::mem::take(&mut self.id), Arc::clone(&self.results));
-        // Looking at files may take time that the threads of HTTP do not have.
+        // File access may block, so keep it off the threads that serve HTTP.
         match Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(move || results.ended(&id))),
             Err(_) => results.ended(&id),
@@ -198,7 +198,7 @@ impl Drop for Run {
     }
 }
 
-/// The files of a run: its outputs are in the folder that its request has in that of the run.
+/// Lists the files of a run; outputs are in a subfolder per request.
 fn files(folder: &Path) -> Vec<DirEntry> {
     let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
     let is_folder = |entry: &DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
@@ -207,7 +207,7 @@ fn files(folder: &Path) -> Vec<DirEntry> {
     all.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file())).collect()
 }
 
-/// Bytes of the files of a run.
+/// Returns the total size of a run's files, in bytes.
 fn size(folder: &Path) -> u64 {
     files(folder).iter().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
 }
@@ -220,7 +220,7 @@ mod tests {
         PathBuf::from(run.uri().strip_prefix("file://").unwrap())
     }
 
-    /// A run that leaves a file of that many bytes.
+    /// Makes a run that leaves a file of `bytes` bytes.
     fn made(results: &Arc<Results>, bytes: usize) -> String {
         let run = results.begin().unwrap();
         fs::create_dir_all(folder(&run).join("request")).unwrap();
@@ -254,10 +254,10 @@ mod tests {
         let results = Arc::new(Results::open().unwrap());
         let mut runs: Vec<Run> = (0..MOST_RESULTS).map(|_| results.begin().unwrap()).collect();
         assert_eq!(results.begin().err().unwrap().kind(), ErrorKind::Overloaded);
-        // One that left nothing is no result.
+        // A run that left nothing is no result.
         let failed = runs.pop().unwrap().id().to_owned();
         assert!(results.file(&failed, "a.dcm").is_none());
-        // What it may still write comes too late, and goes with the next run.
+        // A folder written after the run ended is deleted with the next run.
         let late = folder(&runs[0]).with_file_name(&failed);
         fs::create_dir(&late).unwrap();
         runs.push(results.begin().unwrap());

@@ -1,4 +1,4 @@
-//! What there is to be found: the studies, series and instances of the primary image sets.
+//! The searchable studies, series and instances: those of the primary image sets.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,7 @@ use crate::emulator::documents;
 use crate::emulator::store::{ImageSet, Store};
 use crate::error::Result;
 
-/// What is counted of a study.
+/// Aggregated properties of a study.
 #[derive(Debug, Default)]
 pub(super) struct Study {
     pub modalities: BTreeSet<String>,
@@ -27,23 +27,23 @@ pub(super) struct Study {
     updated_at: f64,
 }
 
-/// Something found: an instance, or the one that stands for its series or study.
+/// A search result: an instance, or one that represents its series or study.
 pub(super) struct Row {
     pub flat: FlatInstance,
     pub study: Arc<Study>,
-    /// Instances of its series.
+    /// Number of instances in its series.
     pub series_instances: u64,
-    /// Keywords of the attributes that all instances of its series have the same; those of a series that is
-    /// asked for whole.
+    /// Keywords of the attributes with the same value in all instances of its series; filled only
+    /// by a search for series with all fields.
     pub shared: BTreeSet<String>,
-    /// When its image set was changed last.
+    /// When its image set was last changed.
     updated_at: f64,
 }
 
-/// What matches, in the order in which it is told.
+/// Returns the matching rows in result order.
 ///
 /// # Errors
-/// [`ErrorKind::Io`](crate::error::ErrorKind::Io) where an image set cannot be read.
+/// [`ErrorKind::Io`](crate::error::ErrorKind::Io) if an image set cannot be read.
 pub(super) fn rows(
     store: &Store,
     datastore_id: &str,
@@ -58,7 +58,7 @@ pub(super) fn rows(
     for set in sets.iter().filter(|set| is_in(set, scope)) {
         let Some(uid) = tag(set, "DICOMStudyInstanceUID") else { continue };
         let Some(study) = studies.get(uid) else { continue };
-        // One image set stands for its study.
+        // One image set represents its study.
         if scope.level == Level::Study && !seen.insert(uid) {
             continue;
         }
@@ -125,8 +125,8 @@ fn is_found(flat: &FlatInstance, study: &Study, search: &Search) -> bool {
     search.keys.iter().all(|(tag, wanted)| matches(*tag, &values(*tag), wanted, search.fuzzy))
 }
 
-/// Studies, and the instances of a study, from the latest change on; series and instances by their numbers,
-/// those without one behind.
+/// Sorts studies and the instances of a study by time of change, latest first, and series and other
+/// instances by number, those without a number last.
 fn sort(rows: &mut [Row], scope: &Scope) {
     let number = |row: &Row, keyword: &str| {
         let number = row.flat.text(keyword).and_then(|text| text.parse::<i64>().ok());

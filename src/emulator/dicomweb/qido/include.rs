@@ -1,5 +1,5 @@
-//! What is told of something found: the usual attributes of its level, those it was searched by, and those
-//! that `includefield` asks for.
+//! Selects the attributes of a search result: the defaults of its level, those it was matched by,
+//! and those requested by `includefield`.
 
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
@@ -16,7 +16,7 @@ use crate::emulator::dicomweb::json::{self, key};
 use crate::emulator::dicomweb::uris::Base;
 use crate::error::Result;
 
-/// Attributes of studies beside those of whole groups (developer guide, "Study level attributes for
+/// Study attributes that are not in whole groups (developer guide, "Study level attributes for
 /// includefield=all").
 const STUDY: [Tag; 16] = [
     tags::SPECIFIC_CHARACTER_SET,
@@ -37,10 +37,10 @@ const STUDY: [Tag; 16] = [
     tags::STUDY_ID,
 ];
 
-/// One record of the answer.
+/// Builds one record of the response.
 ///
 /// # Errors
-/// Those of [`typed`] and [`json::dataset`].
+/// Propagates the errors of [`typed`] and [`json::dataset`].
 pub(super) fn record(row: &Row, scope: &Scope, search: &Search, base: &Base) -> Result<Value> {
     let text = |keyword| row.flat.text(keyword).unwrap_or_default();
     let (study, series) = (text("StudyInstanceUID"), text("SeriesInstanceUID"));
@@ -71,7 +71,7 @@ pub(super) fn record(row: &Row, scope: &Scope, search: &Search, base: &Base) -> 
     Ok(Value::Object(told))
 }
 
-/// Those of all attributes that are told.
+/// Selects the returned attributes from all.
 fn wanted(
     all: &Map<String, Value>,
     dataset: &Dataset,
@@ -114,13 +114,14 @@ fn is(dataset: &Dataset, tag: Tag, name: &str) -> bool {
     dataset.text(tag).as_deref() == Some(name.trim())
 }
 
-/// Whether the creator of a private attribute is among those named, with the name it has (PS3.5 section 7.8.1).
+/// Whether the search names the private creator of an attribute with its value (PS3.5 section
+/// 7.8.1).
 fn creator_is_named(dataset: &Dataset, tag: Tag, search: &Search) -> bool {
     let creator = Tag(tag.group(), tag.element() >> 8);
     search.creators.iter().any(|(named, name)| *named == creator && is(dataset, creator, name))
 }
 
-/// Whether an attribute is told of a whole study, series or instance.
+/// Whether an attribute belongs to the given level.
 fn is_of_level(tag: Tag, row: &Row, level: Level) -> bool {
     let is_of_study = matches!(tag.group(), 0x0010 | 0x0032 | 0x0038) || STUDY.contains(&tag);
     match level {
@@ -132,7 +133,7 @@ fn is_of_level(tag: Tag, row: &Row, level: Level) -> bool {
     }
 }
 
-/// What stands at the ends of `paths` in a value; all of it where one of them ends here.
+/// Returns the parts of a value at the ends of `paths`; the whole value if a path ends here.
 fn part(value: &Value, paths: &[&[Tag]]) -> Option<Value> {
     if paths.iter().any(|path| path.is_empty()) {
         return Some(value.clone());

@@ -1,9 +1,9 @@
-//! The levels of a search, with the attributes that each is searched by and answered with.
+//! The search levels, with the search keys and default attributes of each.
 
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 
-/// What is searched for.
+/// The level of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {
     Study,
@@ -11,8 +11,8 @@ pub(super) enum Level {
     Instance,
 }
 
-/// Attributes that studies are searched by (developer guide, "Study elements for SearchDICOMStudies"). Patient's
-/// Sex is not among them there, but is a key of PS3.18 table 10.6.1-5.
+/// Search keys of studies (developer guide, "Study elements for SearchDICOMStudies"). Patient's Sex
+/// is not listed there, but is a key of PS3.18 table 10.6.1-5.
 const STUDY_KEYS: [Tag; 13] = [
     tags::STUDY_DATE,
     tags::STUDY_TIME,
@@ -29,7 +29,7 @@ const STUDY_KEYS: [Tag; 13] = [
     tags::STUDY_ID,
 ];
 
-/// Attributes that series are searched by, beside those of their study.
+/// Search keys of series, in addition to those of their study.
 const SERIES_KEYS: [Tag; 5] = [
     tags::MODALITY,
     tags::SERIES_INSTANCE_UID,
@@ -38,11 +38,11 @@ const SERIES_KEYS: [Tag; 5] = [
     tags::PERFORMED_PROCEDURE_STEP_START_TIME,
 ];
 
-/// Attributes that instances are searched by, beside those of their series and study.
+/// Search keys of instances, in addition to those of their series and study.
 const INSTANCE_KEYS: [Tag; 4] =
     [tags::SOP_CLASS_UID, tags::SOP_INSTANCE_UID, tags::INSTANCE_NUMBER, tags::WARNING_REASON];
 
-/// What is told of each study without being asked for, beside what is counted (PS3.18 table 10.6.3-3).
+/// Attributes returned by default for a study, besides computed ones (PS3.18 table 10.6.3-3).
 const STUDY_DEFAULTS: [Tag; 12] = [
     tags::SPECIFIC_CHARACTER_SET,
     tags::STUDY_DATE,
@@ -58,7 +58,7 @@ const STUDY_DEFAULTS: [Tag; 12] = [
     tags::STUDY_ID,
 ];
 
-/// The same of a series (PS3.18 table 10.6.3-4).
+/// Attributes returned by default for a series (PS3.18 table 10.6.3-4).
 const SERIES_DEFAULTS: [Tag; 9] = [
     tags::SPECIFIC_CHARACTER_SET,
     tags::MODALITY,
@@ -71,7 +71,7 @@ const SERIES_DEFAULTS: [Tag; 9] = [
     tags::REQUEST_ATTRIBUTES_SEQUENCE,
 ];
 
-/// The same of an instance (PS3.18 table 10.6.3-5).
+/// Attributes returned by default for an instance (PS3.18 table 10.6.3-5).
 const INSTANCE_DEFAULTS: [Tag; 10] = [
     tags::SPECIFIC_CHARACTER_SET,
     tags::SOP_CLASS_UID,
@@ -86,14 +86,14 @@ const INSTANCE_DEFAULTS: [Tag; 10] = [
 ];
 
 impl Level {
-    /// Whether a search for it can be by this attribute.
+    /// Whether an attribute is a search key at this level.
     pub fn is_key(self, tag: Tag) -> bool {
         STUDY_KEYS.contains(&tag)
             || (self >= Self::Series && SERIES_KEYS.contains(&tag))
             || (self == Self::Instance && INSTANCE_KEYS.contains(&tag))
     }
 
-    /// What is told of it without being asked for.
+    /// Returns the attributes returned by default at this level.
     pub fn defaults(self) -> &'static [Tag] {
         match self {
             Self::Study => &STUDY_DEFAULTS,

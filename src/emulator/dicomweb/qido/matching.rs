@@ -1,13 +1,13 @@
-//! Whether an attribute matches (PS3.4 section C.2.2.2, PS3.18 section 8.3.4).
+//! Attribute matching (PS3.4 section C.2.2.2, PS3.18 section 8.3.4).
 
 use dicom_core::dictionary::DataDictionaryEntry;
 use dicom_core::{DataDictionary, Tag, VR};
 use dicom_dictionary_std::StandardDataDictionary;
 
-/// Whether one of the values matches what is wanted.
+/// Whether one of the values matches `wanted`.
 pub(super) fn matches(tag: Tag, values: &[String], wanted: &str, fuzzy: bool) -> bool {
     let wanted = wanted.trim();
-    // Nothing, and anything.
+    // Universal matching.
     if wanted.is_empty() || wanted == "*" {
         return true;
     }
@@ -32,19 +32,19 @@ fn is_same_number(value: &str, wanted: &str) -> bool {
     wanted.parse::<i64>().is_ok_and(|wanted| value.parse() == Ok(wanted))
 }
 
-/// Dates and times are text that sorts as they do; the end of a range takes in all that begins with it.
+/// Dates and times sort like their text; the end of a range includes all values that begin with it.
 fn in_range(value: &str, wanted: &str) -> bool {
     let Some((low, high)) = wanted.split_once('-') else { return value.starts_with(wanted) };
     let (low, high) = (low.trim(), high.trim());
     value >= low && (high.is_empty() || value <= high || value.starts_with(high))
 }
 
-/// `*` for any text and `?` for any character.
+/// Matches `*` for any text and `?` for any character.
 fn wildcard(value: &str, pattern: &str) -> bool {
     let (value, pattern): (Vec<char>, Vec<char>) =
         (value.chars().collect(), pattern.chars().collect());
     let (mut v, mut p) = (0, 0);
-    // Where the last `*` was, and how far it reaches.
+    // The position of the last `*`, and how much text it covers.
     let mut star: Option<(usize, usize)> = None;
     while v < value.len() {
         match pattern.get(p) {
@@ -68,7 +68,7 @@ fn wildcard(value: &str, pattern: &str) -> bool {
     pattern[p..].iter().all(|c| *c == '*')
 }
 
-/// Whether each word that is wanted begins a word of the name, in any case.
+/// Whether each wanted word is a prefix of a word in the name, ignoring case.
 fn begins_words(name: &str, wanted: &str) -> bool {
     let words = |text: &str| -> Vec<String> {
         let separators = |c: char| c.is_whitespace() || matches!(c, '^' | '=' | ',' | '"' | '*');

@@ -1,4 +1,4 @@
-//! QIDO-RS: the searches for studies, series and instances (developer guide, "Searching DICOM data in
+//! QIDO-RS: searches for studies, series and instances (developer guide, "Searching DICOM data in
 //! HealthImaging"; PS3.18 section 10.6).
 
 mod catalogue;
@@ -20,7 +20,7 @@ use crate::dicom::uid;
 use crate::emulator::failure::Failure;
 use crate::emulator::service::{Answer, Shared, blocking};
 
-/// Records that a search finds, at most.
+/// Maximum number of records that a search finds.
 const MOST_RECORDS: usize = 10_000;
 
 type Pairs = Vec<(String, String)>;
@@ -88,7 +88,7 @@ pub(super) async fn all_instances(
     run(service, datastore, Scope::new(Level::Instance), pairs, headers).await
 }
 
-/// What is searched for, and below what.
+/// The level of a search, and the study and series it is limited to.
 struct Scope {
     level: Level,
     study: Option<String>,
@@ -100,8 +100,8 @@ impl Scope {
         Self { level, study: None, series: None }
     }
 
-    /// Whether the attributes of a level are told although the search is for a lower one: those that the path
-    /// does not name (PS3.18 tables 10.6.3-3 to 10.6.3-5).
+    /// Whether the attributes of a level are returned: those of the search level, and of higher
+    /// levels that the path does not name (PS3.18 tables 10.6.3-3 to 10.6.3-5).
     fn tells(&self, level: Level) -> bool {
         match level {
             Level::Study => self.level == Level::Study || self.study.is_none(),

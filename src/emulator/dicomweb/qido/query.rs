@@ -6,26 +6,26 @@ use dicom_dictionary_std::StandardDataDictionary;
 use super::level::Level;
 use crate::emulator::failure::Failure;
 
-/// Most parameters `includefield`, and most attributes that are searched by.
+/// Maximum number of `includefield` values, and of search keys.
 const MOST_FIELDS: usize = 50;
 
-/// Largest limit, which is also what is meant where there is none, and largest offset.
+/// Maximum and default limit, and maximum offset.
 const MOST_LIMIT: usize = 1000;
 const MOST_OFFSET: usize = 1_000_000;
 
-/// An attribute that is asked for: where it stands, down sequences.
+/// The path of a requested attribute through sequences.
 pub(super) type FieldPath = Vec<Tag>;
 
-/// What is searched for.
+/// The parsed search parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Search {
-    /// Attributes and what their values must match.
+    /// Search keys and the values they must match.
     pub keys: Vec<(Tag, String)>,
-    /// Attributes that are asked for beside the usual ones.
+    /// Attributes requested in addition to the defaults.
     pub fields: Vec<FieldPath>,
-    /// Private creators that are named with private attributes, with their values.
+    /// Private creators named for private attributes, with their values.
     pub creators: Vec<(Tag, String)>,
-    /// Whether all attributes are asked for.
+    /// Whether all attributes are requested.
     pub all: bool,
     pub fuzzy: bool,
     pub limit: usize,
@@ -33,11 +33,11 @@ pub(super) struct Search {
 }
 
 impl Search {
-    /// Reads the parameters of a search at this level.
+    /// Parses the parameters of a search at this level.
     ///
     /// # Errors
-    /// `ValidationException` for numbers that are none, attributes that are not searched by, and too many of
-    /// either.
+    /// `ValidationException` for invalid numbers, for attributes that are not search keys, and for
+    /// too many of either.
     pub fn read(pairs: &[(String, String)], level: Level) -> Result<Self, Failure> {
         let mut search = Self {
             keys: Vec::new(),
@@ -81,7 +81,7 @@ impl Search {
         Ok(search)
     }
 
-    /// What is asked for but is no attribute is left out.
+    /// Requested fields that are not attributes are ignored.
     fn include(&mut self, field: &str) {
         if field.eq_ignore_ascii_case("all") {
             self.all = true;
@@ -94,7 +94,7 @@ impl Search {
 
     fn key(&mut self, name: &str, value: &str, level: Level) -> Result<(), Failure> {
         let unknown = |what: &str| {
-            // A name from outside is repeated where it is one.
+            // Repeats a name in the error only if it has the form of one.
             let named = name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric());
             let name = if named { name } else { "a parameter" };
             Failure::validation(format!("{name} {what}"))
@@ -116,7 +116,7 @@ fn number(name: &str, value: &str) -> Result<usize, Failure> {
     value.parse().map_err(|_| Failure::validation(format!("{name} must be a number")))
 }
 
-/// An attribute by its keyword, or by its tag in eight hexadecimal digits.
+/// Parses an attribute given by keyword or as eight hexadecimal digits.
 fn attribute(text: &str) -> Option<Tag> {
     if text.len() == 8 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
         let half = |part: &str| u16::from_str_radix(part, 16).ok();
