@@ -151,7 +151,7 @@ pub struct Writer<W> {
     is_first: bool,
 }
 
-/// Generates a boundary that occurs in the content with a probability of at most 1 in 2^122.
+/// Generates a boundary that occurs in the content with a probability of 1 in 2^122.
 pub fn new_boundary() -> String {
     format!("part-{}", Uuid::new_v4().simple())
 }

@@ -3,7 +3,7 @@
 //! Parsed here and not by a library, because libraries allocate memory for as many entries as the
 //! archive claims before they have seen one. Here nothing is trusted that is not backed by bytes,
 //! and archives that deviate from what common programs write are rejected: an archive that can be
-//! read in two ways is made to deceive.
+//! read in two ways is likely malicious.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
