@@ -1,4 +1,4 @@
-//! Archives of DICOM objects that results may be stored in, as requests and settings name them.
+//! Archives of DICOM objects that results can be stored in, as requests and settings name them.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -6,28 +6,28 @@ use std::net::Ipv6Addr;
 /// An archive, by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Archive {
-    /// The data store of AWS HealthImaging that the input is in.
+    /// The AWS HealthImaging data store that contains the input.
     Input,
-    /// A data store of AWS HealthImaging, 32 characters of `[0-9a-z]`.
+    /// An AWS HealthImaging data store, 32 characters of `[0-9a-z]`.
     Datastore(String),
     /// A DICOMweb service.
     Service(ServiceUrl),
 }
 
-/// What a request says of storing its DICOM outputs.
+/// What a request says about storing its DICOM outputs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Store {
-    /// Nothing: the server's setting holds.
+    /// Nothing: the server's setting applies.
     #[default]
     Unsaid,
-    /// They are not to be stored.
+    /// Outputs are not stored.
     Nowhere,
-    /// They are to be stored there.
+    /// Outputs are stored in this archive.
     In(Archive),
 }
 
 impl Store {
-    /// This, or what `inner` says where this says nothing.
+    /// Returns this, or `inner` if this is unsaid.
     #[must_use]
     pub fn or(self, inner: Self) -> Self {
         match self {
@@ -42,26 +42,26 @@ pub fn is_datastore_id(id: &str) -> bool {
     id.len() == 32 && id.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
 }
 
-/// Longest URL of a service.
+/// Maximum length of a service's URL.
 const LONGEST: usize = 1100;
 
-/// The base URL of a DICOMweb service (PS3.18 section 8.2): scheme, host, port and path, in one form, so
-/// that two of them may be compared.
+/// The base URL of a DICOMweb service (PS3.18 section 8.2): scheme, host, port and path, normalised
+/// so that two of them can be compared.
 ///
-/// It is what requests may send this server to, so it is narrow: no credentials, query or fragment, and no
-/// path that means another one (`.`, `..`, `//`, percent-encoding).
+/// Requests can direct this server to such a URL, so the accepted form is narrow: no credentials,
+/// query or fragment, and no path with aliases (`.`, `..`, `//`, percent-encoding).
 #[derive(Clone, PartialEq, Eq)]
 pub struct ServiceUrl {
     https: bool,
     /// Lower case; IPv6 addresses in brackets.
     host: String,
     port: u16,
-    /// Empty, or begins with a slash and does not end with one.
+    /// Empty, or with a leading but no trailing slash.
     path: String,
 }
 
 impl ServiceUrl {
-    /// Reads `http://HOST[:PORT][/PATH]` or the same with `https`; `None` where it is none of these.
+    /// Parses `http://HOST[:PORT][/PATH]` or the same with `https`; `None` for anything else.
     pub fn parse(url: &str) -> Option<Self> {
         if url.len() > LONGEST {
             return None;
@@ -87,7 +87,8 @@ impl ServiceUrl {
         (is_host(&host) && is_path(path)).then(|| Self { https, host, port, path: path.to_owned() })
     }
 
-    /// Scheme, host and port, as browsers write an origin: without the scheme's own port.
+    /// Returns scheme, host and port as browsers write an origin: without the scheme's default
+    /// port.
     pub fn origin(&self) -> String {
         let (scheme, usual) = if self.https { ("https", 443) } else { ("http", 80) };
         if self.port == usual {
@@ -97,12 +98,13 @@ impl ServiceUrl {
         }
     }
 
-    /// Whether both are at one scheme, host and port.
+    /// Whether both have the same scheme, host and port.
     pub fn same_origin(&self, other: &Self) -> bool {
         (self.https, &self.host, self.port) == (other.https, &other.host, other.port)
     }
 
-    /// Whether this is `base` or below it, as folders are: `/a` holds `/a` and `/a/b`, not `/ab`.
+    /// Whether this is `base` or below it, in terms of folders: `/a` contains `/a` and `/a/b`, not
+    /// `/ab`.
     pub fn is_within(&self, base: &Self) -> bool {
         let below = self
             .path
@@ -111,14 +113,14 @@ impl ServiceUrl {
         self.same_origin(base) && below
     }
 
-    /// Whether what is sent there can be read on its way: no TLS, and another machine.
+    /// Whether data sent there can be read in transit: no TLS, and another machine.
     pub fn is_in_the_clear(&self) -> bool {
         let local = matches!(self.host.as_str(), "localhost" | "[::1]")
             || self.host.parse::<std::net::Ipv4Addr>().is_ok_and(|host| host.is_loopback());
         !self.https && !local
     }
 
-    /// The path below the origin; empty, or with a slash at its beginning and none at its end.
+    /// Returns the path below the origin: empty, or with a leading but no trailing slash.
     pub fn path(&self) -> &str {
         &self.path
     }
@@ -136,7 +138,7 @@ impl fmt::Debug for ServiceUrl {
     }
 }
 
-/// Host and port of an authority without credentials.
+/// Splits an authority without credentials into host and port.
 fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
     if authority.contains('@') {
         return None;
@@ -154,7 +156,8 @@ fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
     })
 }
 
-/// A name or an address: letters, digits, hyphens and periods, or IPv6 in brackets.
+/// Whether `host` is a name or an address: letters, digits, hyphens and periods, or IPv6 in
+/// brackets.
 fn is_host(host: &str) -> bool {
     if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return address.parse::<Ipv6Addr>().is_ok();

@@ -1,9 +1,10 @@
-//! What fuzzing runs: for each reader of foreign bytes a function that takes any bytes at all.
+//! The entry points for fuzzing: for each parser of untrusted bytes, a function that accepts any
+//! bytes.
 //!
-//! `fuzz/fuzz_targets` hands them what libFuzzer makes up, and the tests every file of
-//! `fuzz/regressions`. A function returns whatever is in its input, error or not; it panics where a
-//! promise is broken: an output larger than its bound, a panic of this crate's own code, a tree
-//! that is deeper than it may be.
+//! `fuzz/fuzz_targets` calls them with libFuzzer's inputs, and the tests call them with every file
+//! of `fuzz/regressions`. A function returns whatever its input holds, error or not; it panics if a
+//! guarantee is broken: an output larger than its bound, a panic of this crate's own code, a tree
+//! that is deeper than allowed.
 
 pub mod ht;
 
@@ -21,18 +22,18 @@ use crate::dicom::{ahi_metadata, multipart, p10};
 use crate::source::archive::{self, Format, Limits};
 use crate::{bundle, postprocess, server, transforms};
 
-/// One reader of foreign bytes.
+/// A parser of untrusted bytes.
 pub struct Target {
-    /// Its name, also that of the fuzz target and of the folder of its regressions.
+    /// Its name, which is also that of the fuzz target and of the folder of its regressions.
     pub name: &'static str,
     run: fn(&[u8]),
 }
 
 impl Target {
-    /// Reads `input`.
+    /// Runs the parser on `input`.
     ///
     /// # Panics
-    /// Where a promise is broken, see the module.
+    /// Panics if a guarantee is broken, see the module documentation.
     pub fn read(&self, input: &[u8]) {
         watch_panics();
         OWN_PANICS.set(0);
@@ -41,16 +42,16 @@ impl Target {
     }
 }
 
-/// Reads `input` with the target of this name.
+/// Runs the target with this name on `input`.
 ///
 /// # Panics
-/// As [`Target::read`], and where there is no such target.
+/// Panics like [`Target::read`], and if there is no such target.
 pub fn run(name: &str, input: &[u8]) {
     let target = TARGETS.iter().find(|target| target.name == name);
     target.unwrap_or_else(|| panic!("there is no target {name}")).read(input);
 }
 
-/// Every reader of foreign bytes.
+/// All parsers of untrusted bytes.
 pub const TARGETS: &[Target] = &[
     Target { name: "dicom", run: dicom },
     Target { name: "codec_native", run: codec_native },
@@ -70,8 +71,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "bundle_expression", run: bundle_expression },
 ];
 
-/// A DICOM file: an error, or an instance whose frames are no larger than the file, or than was asked
-/// for.
+/// A DICOM file: an error, or an instance whose frames are no larger than the file plus the memory
+/// announced to `hold`.
 fn dicom(input: &[u8]) {
     let mut held = 0;
     let mut hold = |bytes| {
@@ -79,7 +80,7 @@ fn dicom(input: &[u8]) {
         Ok(())
     };
     let content = p10::examine_from(input, input.len() as u64, &mut hold);
-    // What was deflated is more, and is asked for.
+    // Inflated data is larger, and is announced.
     let most = held + input.len() as u64;
     if let Ok(p10::Content::Image(instance)) = content {
         let total: usize = instance.frames.iter().map(|f| f.len()).sum();
@@ -125,8 +126,8 @@ fn codec_htj2k(input: &[u8]) {
     codec(input, |uid| uid.contains(".4.20"));
 }
 
-/// A frame by every decoder of a transfer syntax: an error or a whole frame. The first eight bytes
-/// choose the syntax and the format (which may promise any size), the rest is the frame.
+/// Decodes a frame with every decoder of a transfer syntax: an error or a whole frame. The first
+/// eight bytes select the syntax and the format (which may claim any size), the rest is the frame.
 fn codec(input: &[u8], of_family: impl Fn(&str) -> bool) {
     let Some((&[syntax, flags, stored, _, r0, r1, c0, c1], data)) = input.split_first_chunk::<8>()
     else {
@@ -166,7 +167,7 @@ fn ahi_metadata(input: &[u8]) {
     }
 }
 
-/// An archive: an error, or files that together hold no more than the limit.
+/// An archive: an error, or files whose total size is within the limit.
 fn archive(input: &[u8]) {
     let limits = Limits { bytes: 16 << 20, entries: 1000 };
     let Some(format) = archive::format(input) else { return };
@@ -183,7 +184,8 @@ fn archive(input: &[u8]) {
     assert!(total <= limits.bytes && files <= limits.entries, "{total} bytes in {files} files");
 }
 
-/// A message in parts, behind a line with its content type: an error, or parts that are in it.
+/// A multipart message, preceded by a line with its content type: an error, or parts that lie
+/// within it.
 fn multipart(input: &[u8]) {
     const MOST_PARTS: usize = 100;
     let (line, message) = input.split_at(input.iter().position(|b| *b == b'\n').unwrap_or(0));
@@ -225,7 +227,7 @@ fn bundle_config(input: &[u8]) {
     }
 }
 
-/// A Python expression where a bundle may have one.
+/// A Python expression, where a bundle may contain one.
 fn bundle_expression(input: &[u8]) {
     let Ok(source) = std::str::from_utf8(input) else { return };
     let text = format!("${source}");
@@ -242,11 +244,11 @@ fn bundle_expression(input: &[u8]) {
 }
 
 thread_local! {
-    /// Panics of this crate's own code on this thread.
+    /// Number of panics of this crate's own code on this thread.
     static OWN_PANICS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A library's panic is contained and becomes an error, which is as it should be; one of this
+/// Counts panics. A library's panic is contained and becomes an error, as intended; a panic of this
 /// crate's own code is a finding, contained or not.
 fn watch_panics() {
     static ONCE: Once = Once::new();

@@ -1,10 +1,11 @@
-//! What one request may spend on attempts beyond the first of each call.
+//! Limits what one request may spend on retries and hedges.
 //!
-//! A service that fails now and then is asked again; one that fails altogether must not hold a request
-//! for every attempt of each of its frames. So a request has, over all its calls, 64 retries (as many
-//! as are in flight when a service restarts and breaks all connections) and one for every five calls;
-//! as many and two for every call where the service refuses for load, which costs it little; and 4
-//! hedges and one for every ten calls, so that a service that is slow altogether is not asked twice.
+//! A call to a service that fails occasionally is retried; a service that fails permanently must
+//! not cost a request every attempt of each of its frames. Over all its calls, a request therefore
+//! has 64 retries (as many as are in flight when a service restarts and breaks all connections)
+//! plus one for every five calls; another 64 plus two for every call if the service refuses because
+//! of load, since refusing costs it little; and 4 hedges plus one for every ten calls, so that a
+//! service that is slow overall does not receive everything twice.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -12,25 +13,25 @@ use std::time::Duration;
 
 use super::fault::Retry;
 
-/// Retries there are whatever the number of calls.
+/// Retries available regardless of the number of calls.
 const RETRIES: u64 = 64;
 
-/// Hedges there are whatever the number of calls.
+/// Hedges available regardless of the number of calls.
 const HEDGES: u64 = 4;
 
-/// Transfers whose times are known when a late one is told by them; before, it is by [`LATEST`].
+/// Number of known transfer times from which lateness is derived; before that, [`LATEST`] decides.
 const ENOUGH: usize = 8;
 
-/// Times that are remembered.
+/// Number of transfer times remembered.
 const REMEMBERED: usize = 64;
 
-/// The soonest that a transfer counts as late.
+/// Lower bound for considering a transfer late.
 const SOONEST: Duration = Duration::from_millis(250);
 
-/// A transfer from which nothing has come for that long is late whatever others took.
+/// A transfer silent for this long is late, whatever other transfers took.
 pub(super) const LATEST: Duration = Duration::from_secs(2);
 
-/// The account of one request.
+/// The retry and hedge budget of one request.
 #[derive(Debug, Default)]
 pub struct Allowance {
     calls: AtomicU64,
@@ -40,26 +41,26 @@ pub struct Allowance {
     pace: Mutex<Pace>,
 }
 
-/// What the latest transfers took.
+/// Durations of the latest transfers.
 #[derive(Debug, Default)]
 struct Pace {
     took: Vec<Duration>,
     next: usize,
 }
 
-/// Adds one to `counter` where it is below `limit`.
+/// Increments `counter` if it is below `limit`.
 fn take(counter: &AtomicU64, limit: u64) -> bool {
     let more = |n: u64| (n < limit).then_some(n + 1);
     counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
 }
 
 impl Allowance {
-    /// That many calls will be made.
+    /// Announces `calls` calls.
     pub fn expect(&self, calls: usize) {
         self.calls.fetch_add(calls as u64, Ordering::Relaxed);
     }
 
-    /// Takes a retry of that kind, if one is left.
+    /// Takes a retry of this kind, if one is left.
     pub fn retry(&self, kind: Retry) -> bool {
         let calls = self.calls.load(Ordering::Relaxed);
         match kind {
@@ -74,7 +75,7 @@ impl Allowance {
         take(&self.hedges, HEDGES + self.calls.load(Ordering::Relaxed) / 10)
     }
 
-    /// A transfer took that long.
+    /// Records the duration of a transfer.
     pub(super) fn took(&self, time: Duration) {
         let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
         let next = pace.next;
@@ -85,7 +86,7 @@ impl Allowance {
         pace.next = (next + 1) % REMEMBERED;
     }
 
-    /// Three times what 95 of 100 transfers take, once enough of them are known.
+    /// Returns three times the 95th percentile of transfer times, once enough are known.
     pub(super) fn usual(&self) -> Option<Duration> {
         let mut took = {
             let pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
@@ -98,7 +99,7 @@ impl Allowance {
         took.get(took.len() * 95 / 100).map(|p95| p95.saturating_mul(3))
     }
 
-    /// How long a transfer may be silent before another is begun beside it.
+    /// Returns how long a transfer may be silent before it is hedged.
     pub(super) fn silence(&self) -> Duration {
         self.usual().unwrap_or(LATEST).clamp(SOONEST, LATEST)
     }

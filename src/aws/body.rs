@@ -1,4 +1,4 @@
-//! Bodies of responses, collected as they arrive.
+//! Collects response bodies as they arrive.
 
 use aws_smithy_types::byte_stream::ByteStream;
 use bytes::Bytes;
@@ -8,21 +8,22 @@ use super::fault::Fault;
 use crate::error::{Error, ErrorKind, chain};
 use crate::memory::Shelf;
 
-/// Room that is made before the first byte, at most: what a response says of its length is not
-/// believed beyond it.
+/// Maximum memory reserved before the first byte: a response's stated length is not trusted beyond
+/// it.
 const FIRST: usize = 1 << 20;
 
-/// Memory of bodies that were gone soon, for the next ones.
+/// Memory of short-lived bodies, reused for later ones.
 static PASSING: Shelf<u8> = Shelf::new(16 << 20);
 
-/// How long a body may be.
+/// Expected length of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Length {
-    /// Exactly so many bytes, as was asked for.
+    /// Exactly this many bytes, as requested.
     Exactly(u64),
-    /// At most as many as the program takes.
+    /// At most this many bytes, the program's limit.
     AtMost(u64),
-    /// At most as many as what is asked for can have; more is a broken transfer.
+    /// At most this many bytes, the most that the requested object can have; more means a broken
+    /// transfer.
     Plausible(u64),
 }
 
@@ -54,12 +55,12 @@ fn broken(kind: ErrorKind, message: String) -> Fault {
     Fault::passing(Error::new(kind, message))
 }
 
-/// All of a body, if it is whole and of that length. Memory is taken as bytes arrive, no more than there
-/// are. `what` names the operation, `watch` is told of every byte.
+/// Returns a whole body if it is complete and of the given length. Memory is allocated as bytes
+/// arrive. `what` names the operation, `watch` is notified of progress.
 ///
 /// # Errors
-/// A fault that may pass where the body breaks off or is of another length; `PayloadTooLarge` and
-/// `OutOfMemory` are for good.
+/// A transient fault if the body breaks off or has another length; `PayloadTooLarge` and
+/// `OutOfMemory` are permanent.
 pub async fn whole(
     what: &str,
     body: ByteStream,
@@ -69,11 +70,11 @@ pub async fn whole(
     collect(what, body, length, watch, None).await
 }
 
-/// As [`whole`], for a body that is gone soon, such as a frame that is to be decoded: it may hold up to
-/// twice its size, in memory that bodies before it had.
+/// Like [`whole`], for a short-lived body, such as a frame to be decoded: it may hold up to twice
+/// its size, in memory reused from earlier bodies.
 ///
 /// # Errors
-/// Those of [`whole`].
+/// The errors of [`whole`].
 pub async fn passing(
     what: &str,
     body: ByteStream,
@@ -137,7 +138,7 @@ mod tests {
 
     use super::*;
 
-    /// A body by each of the ways.
+    /// Reads a body in both ways.
     async fn both(bytes: usize, length: Length) -> [Result<Bytes, Fault>; 2] {
         let watch = Watch::new(Instant::now());
         let body = || ByteStream::from(vec![5; bytes]);

@@ -1,5 +1,5 @@
-//! The one layer of attempts of a call: retries after faults, and a second request beside one that is
-//! late, of which the first to come counts.
+//! The retry layer of calls: retries after faults, and hedges, which are parallel requests to a
+//! late one; the first to succeed counts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,29 +17,31 @@ use crate::error::{Error, Result};
 /// Throttled calls wait this many times as long as those that failed by chance.
 const LATER: u32 = 5;
 
-/// How often it is looked whether a call is late.
+/// How often a call is checked for lateness.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Requests of one call at the same time. Two, and a third for where the second is late as well.
+/// Maximum number of parallel requests of one call: two, and a third in case the second is late as
+/// well.
 const MOST: usize = 3;
 
-/// How long and how often a call is attempted.
+/// Limits on the attempts of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Patience {
-    /// Attempts of one call, the first included.
+    /// Maximum number of attempts of one call, including the first.
     pub attempts: u32,
-    /// The same where the service refuses for load, which passes with time.
+    /// The same for a service that refuses because of load, which passes with time.
     pub throttled_attempts: u32,
-    /// Longest wait before the second attempt; doubled for each one after it. Waits are drawn at
-    /// random between nothing and the longest. Throttled calls wait five times as long.
+    /// Maximum wait before the second attempt, doubled for each later one. The actual wait is
+    /// random between zero and the maximum. Throttled calls wait five times as long.
     pub backoff: Duration,
-    /// Longest wait before any attempt.
+    /// Upper limit of the wait before any attempt.
     pub max_backoff: Duration,
-    /// An attempt from which nothing came for that long has failed.
+    /// An attempt that receives nothing for this long has failed.
     pub silence: Duration,
-    /// Time for one attempt, the response's body included.
+    /// Timeout of one attempt, including the response's body.
     pub attempt_timeout: Duration,
-    /// No attempt begins that long after the first: whoever waits has a minute, and is to be told why.
+    /// No attempt begins this long after the first: clients wait a minute, and need to be told the
+    /// reason.
     pub total: Duration,
 }
 
@@ -57,44 +59,45 @@ impl Default for Patience {
     }
 }
 
-/// When another request is sent beside one that is under way.
+/// When a running request is hedged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hedge {
-    /// Where nothing came for that long.
+    /// After receiving nothing for this long.
     After(Duration),
-    /// Where it lags behind the other transfers of the request.
+    /// If it lags behind the other transfers of the request.
     Paced,
 }
 
-/// In place of a time: the response is whole.
+/// Used instead of a time once the response is complete.
 const ARRIVED: u64 = u64::MAX;
 
-/// The progress of one attempt: when a byte came last.
+/// Progress of one attempt: when it last received a byte.
 #[derive(Debug, Clone)]
 pub struct Watch {
     base: Instant,
-    /// Milliseconds after `base`, and one; zero before the request is sent; [`ARRIVED`].
+    /// Milliseconds after `base`, plus one; zero before the request is sent; [`ARRIVED`] at the
+    /// end.
     latest: Arc<AtomicU64>,
 }
 
 impl Watch {
-    /// Of an attempt that begins at `base`.
+    /// Creates the watch of an attempt that begins at `base`.
     pub fn new(base: Instant) -> Self {
         Self { base, latest: Arc::default() }
     }
 
-    /// Bytes came.
+    /// Records that bytes arrived.
     pub fn progress(&self) {
         let elapsed = u64::try_from(self.base.elapsed().as_millis()).unwrap_or(u64::MAX - 2);
         self.latest.store(elapsed + 1, Ordering::Relaxed);
     }
 
-    /// All bytes came; what is still done with them is not the service's silence.
+    /// Records that all bytes arrived; time spent on them afterwards is not the service's silence.
     pub fn arrived(&self) {
         self.latest.store(ARRIVED, Ordering::Relaxed);
     }
 
-    /// When bytes came last, or the request was sent.
+    /// Returns when bytes last arrived, or when the request was sent.
     fn latest(&self) -> Option<Instant> {
         if self.latest.load(Ordering::Relaxed) == ARRIVED {
             return Some(Instant::now());
@@ -104,29 +107,29 @@ impl Watch {
     }
 }
 
-/// One call and what it is made within.
+/// A call and its limits.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
     /// The service's name of the operation.
     pub operation: &'static str,
-    /// How often it is attempted.
+    /// Limits on its attempts.
     pub patience: &'a Patience,
-    /// What every request of it takes a token of, so that retries too keep to the rate.
+    /// Every request of the call takes a token of it, so that retries keep to the rate, too.
     pub limiter: Option<&'a RateLimiter>,
-    /// Where it is counted.
+    /// Counters of the operation.
     pub counters: &'a Counters,
-    /// What the request it belongs to may spend.
+    /// Budget of the request that the call belongs to.
     pub allowance: &'a Allowance,
-    /// When it is late.
+    /// When a request of the call is hedged.
     pub hedge: Hedge,
 }
 
 impl Call<'_> {
-    /// Makes the call; `attempt` sends one request and reads its response, and tells the watch of the
-    /// bytes that come.
+    /// Runs the call; `attempt` sends one request, reads its response and notifies the watch of
+    /// arriving bytes.
     ///
     /// # Errors
-    /// That of the last attempt.
+    /// The error of the last attempt.
     pub async fn run<T, F>(&self, attempt: impl Fn(Watch) -> F) -> Result<T>
     where
         F: Future<Output = Result<T, Fault>>,
@@ -157,7 +160,7 @@ impl Call<'_> {
         }
     }
 
-    /// Whether there is another attempt after `number` failed ones, or why not.
+    /// Whether there may be another attempt after `number` failed ones; otherwise why not.
     fn may_retry(&self, fault: &Fault, number: u32, began: Instant) -> Result<(), &'static str> {
         let attempts = match fault.retry {
             Retry::No => return Err(""),
@@ -173,8 +176,8 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// One attempt, and others beside it while it is late. What is under way when the first succeeds is
-    /// dropped, and its connection with it.
+    /// Runs one attempt, and hedges it while it is late. Requests still running when the first
+    /// succeeds are dropped together with their connections.
     async fn race<T, F>(&self, attempt: &impl Fn(Watch) -> F) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, Fault>>,
@@ -195,7 +198,7 @@ impl Call<'_> {
                         }
                         return Ok(value);
                     }
-                    // While another is under way, this one needs no attempt in its place.
+                    // While another request is running, a failed one needs no replacement.
                     Some(Err(fault)) if fault.retry != Retry::No && !under_way.is_empty() => {}
                     Some(Err(fault)) => return Err(fault),
                     None => return Err(Fault::last(Error::internal("a call without attempts"))),
@@ -212,10 +215,10 @@ impl Call<'_> {
         }
     }
 
-    /// Whether what is under way is late: it is silent for long, or takes long altogether.
+    /// Whether the running requests are late: silent for too long, or slow overall.
     fn is_late(&self, watches: &[Watch]) -> bool {
         let sent: Option<Vec<Instant>> = watches.iter().map(Watch::latest).collect();
-        // One that waits for its token has not been sent, and needs none beside it.
+        // A request that waits for its token has not been sent and needs no hedge.
         let Some(latest) = sent.and_then(|sent| sent.into_iter().max()) else { return false };
         match self.hedge {
             Hedge::After(silence) => latest.elapsed() >= silence,
@@ -228,7 +231,7 @@ impl Call<'_> {
         }
     }
 
-    /// One request, and what it took.
+    /// Sends one request; returns its result and duration.
     async fn single<T, F>(
         &self,
         attempt: &impl Fn(Watch) -> F,
@@ -279,7 +282,7 @@ fn given_up(fault: Fault, attempts: u32, why: &str) -> Error {
     }
 }
 
-/// The bound of the wait after attempt `number`, counted from one.
+/// Returns the maximum wait after attempt `number`, counted from one.
 fn longest_wait(patience: &Patience, retry: Retry, number: u32) -> Duration {
     let base = match retry {
         Retry::Later => patience.backoff.saturating_mul(LATER),
@@ -288,7 +291,8 @@ fn longest_wait(patience: &Patience, retry: Retry, number: u32) -> Duration {
     base.saturating_mul(1 << (number - 1).min(20)).min(patience.max_backoff)
 }
 
-/// Uniform between zero and one, so that callers refused together do not come back together.
+/// Returns a random number between zero and one, so that callers refused together do not retry
+/// together.
 fn random_fraction() -> f64 {
     // The low 32 bits of a version 4 UUID are all random.
     f64::from(uuid::Uuid::new_v4().as_u128() as u32) / f64::from(u32::MAX)
@@ -386,7 +390,7 @@ mod tests {
         assert!(began.elapsed() < 10 * SECOND, "{:?}", began.elapsed());
         assert!(made.counters.snapshot().hedges <= 5);
 
-        // No attempt begins after the time there is for all of them.
+        // No attempt begins after the total time limit.
         made.patience.total = SECOND / 10;
         let call = made.call(Hedge::Paced);
         call.run(async |_| std::future::pending::<Result<(), Fault>>().await).await.unwrap_err();
@@ -412,7 +416,7 @@ mod tests {
         (0..20).for_each(|_| made.allowance.took(SECOND / 10));
         let service = AtomicU64::new(0);
         let began = Instant::now();
-        // The first sends half of its body and then nothing.
+        // The first response stops after half of its body.
         let answer = async |watch: Watch| match service.fetch_add(1, Ordering::Relaxed) {
             0 => {
                 tokio::time::sleep(SECOND / 5).await;

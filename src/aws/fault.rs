@@ -1,10 +1,10 @@
-//! What went wrong with one attempt of a call of AWS, and whether another may succeed.
+//! Faults of one attempt of an AWS call, and whether another attempt may succeed.
 //!
-//! The same answers mean the same for every service, so there is one mapping. What the caller can mend
-//! (a permission, a name) is a 4xx of ours; credentials, clocks, networks and services that fail are
-//! a 5xx, so that they trip the alarm of whoever runs this. Neither bodies nor a service's messages
-//! are repeated in an error's own message: it has the error code and the request identifier, which is
-//! what AWS support asks for.
+//! The same responses mean the same for every service, so there is one mapping. What the caller can
+//! fix (a permission, a name) becomes a 4xx of this server; failures of credentials, clocks,
+//! networks and services become a 5xx, so that they trip the operator's alarm. An error's own
+//! message contains neither bodies nor a service's messages, but the error code and the request
+//! identifier, which AWS support asks for.
 
 use std::error::Error as StdError;
 
@@ -15,12 +15,12 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use crate::error::{Error, ErrorKind, chain};
 
-/// Whether and how soon the same call may be attempted again.
+/// Whether and how soon a call may be retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
     /// It would fail again.
     No,
-    /// The connection or the service failed by chance.
+    /// The connection or the service failed temporarily.
     Soon,
     /// The service wants fewer calls, or is still busy with the image set.
     Later,
@@ -31,17 +31,17 @@ pub enum Retry {
 pub struct Fault {
     /// Whether another attempt may succeed.
     pub retry: Retry,
-    /// What it is if none does.
+    /// The error if no attempt succeeds.
     pub error: Error,
 }
 
 impl Fault {
-    /// A fault that may have passed by the next attempt.
+    /// Creates a transient fault.
     pub fn passing(error: Error) -> Self {
         Self { retry: Retry::Soon, error }
     }
 
-    /// A fault that every attempt would meet.
+    /// Creates a permanent fault.
     pub fn last(error: Error) -> Self {
         Self { retry: Retry::No, error }
     }
@@ -50,7 +50,7 @@ impl Fault {
         self.error.kind() == ErrorKind::Throttled
     }
 
-    /// An error response that did not come through the SDK, by its code and else by its status.
+    /// Maps an error response received outside the SDK, by its code or else its status.
     pub fn refused(operation: &str, status: u16, code: Option<&str>) -> Self {
         match code {
             Some(code) if is_skew(code, None) => skewed(operation, status, code),
@@ -62,19 +62,19 @@ impl Fault {
         Self { retry, error: Error::new(kind, message) }
     }
 
-    /// No whole response in the time for one attempt.
+    /// Creates the fault of an attempt that timed out.
     pub(super) fn timed_out(operation: &str, after: std::time::Duration) -> Self {
         let message = format!("{operation} did not answer within {after:?}");
         Self::new(Retry::Soon, ErrorKind::Upstream, message)
     }
 
-    /// A request that cannot be put together.
+    /// Creates the fault of a request that cannot be built.
     pub fn from_build(operation: &str, e: impl StdError + 'static) -> Self {
         let error = Error::internal(format!("{operation} cannot be called"));
         Self::last(error.caused_by(chain(&e)))
     }
 
-    /// Whatever the SDK says of `operation`.
+    /// Maps an SDK error of `operation`.
     pub fn from_sdk<E>(operation: &str, e: &SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + StdError + 'static,
@@ -90,7 +90,7 @@ impl Fault {
                 }
             }
             SdkError::ResponseError(response) if response.raw().status().as_u16() >= 400 => {
-                // An answer that is no error of AWS's form: a proxy's, or one that broke.
+                // A response that is not an AWS error: from a proxy, or corrupted.
                 let header = code_in_headers(response.raw());
                 refused(operation, response.raw().status().as_u16(), header.as_deref())
             }
@@ -109,7 +109,7 @@ impl Fault {
     }
 }
 
-/// A request that did not get an answer.
+/// Maps a request that got no response.
 fn unsent<E>(operation: &str, e: &SdkError<E, HttpResponse>) -> Fault
 where
     E: StdError + 'static,
@@ -133,7 +133,7 @@ where
     }
 }
 
-/// The error code of an answer without a body, as answers to `HEAD` are.
+/// Returns the error code of a response without a body, such as that of `HEAD`.
 fn code_in_headers(response: &HttpResponse) -> Option<String> {
     let headers = response.headers();
     let text = headers.get("x-amz-error-code").or_else(|| headers.get("x-amzn-errortype"))?;
@@ -142,7 +142,7 @@ fn code_in_headers(response: &HttpResponse) -> Option<String> {
     (!code.is_empty()).then(|| code.to_owned())
 }
 
-/// Codes that say that a service wants fewer calls.
+/// Error codes by which a service asks for fewer calls.
 const THROTTLES: [&str; 10] = [
     "BandwidthLimitExceeded",
     "PriorRequestNotComplete",
@@ -156,11 +156,11 @@ const THROTTLES: [&str; 10] = [
     "TooManyRequestsException",
 ];
 
-/// Codes that say that credentials had their time, with what S3 and the other services call it.
+/// Error codes for expired credentials, in S3 and the other services.
 const EXPIRED: [&str; 4] =
     ["ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"];
 
-/// Codes that say that credentials are missing, unknown, or do not fit the signature.
+/// Error codes for credentials that are missing, unknown, or do not match the signature.
 const NOT_KNOWN: [&str; 14] = [
     "AuthFailure",
     "IncompleteSignature",
@@ -178,8 +178,8 @@ const NOT_KNOWN: [&str; 14] = [
     "UnrecognizedClientException",
 ];
 
-/// Whether an answer says that the clock is wrong. Services without a code of its own for it say so
-/// in the message about the signature.
+/// Whether a response says that the clock is wrong. Services without a separate code say so in the
+/// message about the signature.
 fn is_skew(code: &str, message: Option<&str>) -> bool {
     match code {
         "RequestTimeTooSkewed" | "RequestInTheFuture" => true,
@@ -189,8 +189,8 @@ fn is_skew(code: &str, message: Option<&str>) -> bool {
     }
 }
 
-/// The one refusal that is attempted again: the SDK learns the time from the answer and signs the next
-/// attempt by it.
+/// The only refusal that is retried: the SDK learns the time from the response and uses it to sign
+/// the next attempt.
 fn skewed(operation: &str, status: u16, code: &str) -> Fault {
     let message = format!(
         "{operation} was refused because the clock of this machine is wrong; set it, as by NTP \
@@ -199,7 +199,7 @@ fn skewed(operation: &str, status: u16, code: &str) -> Fault {
     Fault::new(Retry::Soon, ErrorKind::Credentials, message)
 }
 
-/// An error response, by its code and else by its status.
+/// Maps an error response by its code or else its status.
 fn refused(operation: &str, status: u16, code: Option<&str>) -> Fault {
     let name = code.unwrap_or("no error code");
     let (retry, kind, what) = match (name, status) {
@@ -217,7 +217,7 @@ fn refused(operation: &str, status: u16, code: Option<&str>) -> Fault {
             ErrorKind::Credentials,
             "was refused because AWS does not take the credentials; check the role or the access key",
         ),
-        // A wrong key is a setting of this process, not of the request.
+        // A wrong key is a configuration error of this process, not of the request.
         (code, 400) if code.starts_with("KMS.") => {
             (Retry::No, ErrorKind::Configuration, "was refused for its KMS key")
         }
@@ -232,7 +232,8 @@ fn refused(operation: &str, status: u16, code: Option<&str>) -> Fault {
             ErrorKind::Upstream,
             "found that the object was replaced while it was read; send the request again",
         ),
-        // What we sent did not arrive as it was sent, or what came is no answer of the operation.
+        // The request body was corrupted in transit, or the response does not belong to the
+        // operation.
         ("BadDigest" | "IncompleteBody" | "XAmzContentSHA256Mismatch", _) | (_, 200..=299) => {
             (Retry::Soon, ErrorKind::Upstream, "met a broken transfer")
         }
@@ -249,8 +250,8 @@ fn refused(operation: &str, status: u16, code: Option<&str>) -> Fault {
     Fault::new(retry, kind, format!("{operation} {what} ({name}, http status {status})"))
 }
 
-/// Credentials that are not to be had: for good where none are configured, for now where the place
-/// that hands them out fails.
+/// Maps missing credentials: a permanent fault if none are configured, a transient one if their
+/// provider fails.
 fn without_credentials(e: &(dyn StdError + 'static)) -> Option<Fault> {
     let mut cause = e;
     let credentials = loop {

@@ -1,36 +1,36 @@
-//! Requests per second, bounded as a token bucket does it.
+//! Limits requests per second with a token bucket.
 //!
-//! The bucket is kept as a single time, the one at which it would be full again (the generic cell
-//! rate algorithm): no task refills it, and waiting callers are served in the order they came.
+//! The bucket is represented by a single time, the one at which it would be full again (the generic
+//! cell rate algorithm): no task refills it, and waiting callers are served in the order they came.
 
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// How fast something may be asked for.
+/// A request rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// Requests per second in the long run; zero means without bound.
+    /// Requests per second in the long run; zero means unlimited.
     pub per_second: u32,
-    /// Requests that may go at once after a pause; at least one.
+    /// Requests that may be sent at once after a pause; at least one.
     pub burst: u32,
 }
 
-/// A token bucket that many tasks share.
+/// A token bucket shared by many tasks.
 #[derive(Debug)]
 pub struct RateLimiter {
-    /// Time per token; zero where there is no bound.
+    /// Time per token; zero if unlimited.
     interval: Duration,
-    /// How far ahead of now the bucket's time may run: the burst but for its last token.
+    /// How far the bucket's time may run ahead of now: the burst minus its last token.
     allowance: Duration,
-    /// Locked by the caller whose turn it is while it waits for its token. The lock is fair, so that
-    /// those behind it wait in the order they came.
+    /// Locked by the next caller while it waits for its token. The lock is fair, so that the
+    /// callers behind it are served in order.
     full_at: Mutex<Option<Instant>>,
 }
 
 impl RateLimiter {
-    /// A full bucket.
+    /// Creates a full bucket.
     pub fn new(rate: Rate) -> Self {
         let interval = match rate.per_second {
             0 => Duration::ZERO,
@@ -40,7 +40,7 @@ impl RateLimiter {
         Self { interval, allowance, full_at: Mutex::new(None) }
     }
 
-    /// Takes a token, waiting until there is one. A caller that goes away while it waits has taken
+    /// Takes a token, waiting until there is one. A caller that is cancelled while waiting takes
     /// none, and those behind it move up.
     pub async fn acquire(&self) {
         if self.interval.is_zero() {
@@ -53,7 +53,7 @@ impl RateLimiter {
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
-        // From the time before the wait: what a timer is late does not slow the rate down.
+        // Counts from the time before the wait, so that a late timer does not reduce the rate.
         *full_at = Some(from + self.interval);
     }
 }
@@ -66,7 +66,7 @@ mod tests {
 
     const RATE: Rate = Rate { per_second: 10, burst: 3 };
 
-    /// When each of some callers got its token.
+    /// Returns when each of several callers got its token.
     async fn waits(limiter: &RateLimiter, callers: usize) -> Vec<Duration> {
         let began = Instant::now();
         let mut waits = Vec::new();
@@ -120,7 +120,7 @@ mod tests {
         for task in behind {
             came.push(task.await.unwrap() - began);
         }
-        // Fifty tokens of those that went away would be five seconds.
+        // The fifty tokens of the cancelled callers would take five seconds.
         assert!(came[1] >= Duration::from_millis(150) && came[1] < 25 * TENTH, "{came:?}");
     }
 

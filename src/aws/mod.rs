@@ -1,8 +1,8 @@
-//! What every call of an AWS service goes through, whoever makes it: one mapping of faults, one layer of
-//! attempts, and what a request may spend on them. `source` and `writers` make the calls.
+//! The layer that all calls of AWS services pass through: one mapping of faults, one retry layer,
+//! and the retry budget of a request. `source` and `sink` make the calls.
 //!
-//! The SDK's own retries are off: they end where a response's body begins, and attempts of two layers
-//! multiply.
+//! The SDK's own retries are disabled: they do not cover the response's body, and the attempts of
+//! two layers multiply.
 
 pub mod allowance;
 pub mod body;

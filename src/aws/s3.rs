@@ -1,4 +1,4 @@
-//! The one client of S3 that a process has, for what reads and what writes.
+//! The process-wide client of S3, for reading and writing.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::allowance::Allowance;
 use super::call::{Call, Hedge, Patience};
 use super::stats::{CallStats, Counters};
 
-/// The operations of S3 in use.
+/// The S3 operations in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum S3Operation {
     /// `HeadObject`.
@@ -20,11 +20,11 @@ pub enum S3Operation {
 }
 
 impl S3Operation {
-    /// All of them.
+    /// All operations.
     pub const ALL: [Self; 4] =
         [Self::HeadObject, Self::ListObjects, Self::GetObject, Self::PutObject];
 
-    /// The service's own name of the operation.
+    /// Returns the service's name of the operation.
     pub fn name(self) -> &'static str {
         match self {
             Self::HeadObject => "HeadObject",
@@ -49,34 +49,34 @@ struct Shared {
 }
 
 impl S3 {
-    /// A client over the SDK's, which must attempt each call once
+    /// Wraps the SDK's client, which must attempt each call only once
     /// ([`aws::s3_client`](crate::source::aws::s3_client)).
     pub fn new(sdk: aws_sdk_s3::Client, patience: Patience) -> Self {
         let counters = std::array::from_fn(|_| Counters::default());
         Self { sdk, shared: Arc::new(Shared { patience, counters }) }
     }
 
-    /// What this client has done so far. Bytes are counted for `GetObject`.
+    /// Returns a snapshot of one operation's counters. Bytes are counted only for `GetObject`.
     pub fn stats(&self, operation: S3Operation) -> CallStats {
         self.counters(operation).snapshot()
     }
 
-    /// The SDK's client.
+    /// Returns the SDK's client.
     pub fn sdk(&self) -> &aws_sdk_s3::Client {
         &self.sdk
     }
 
-    /// The counters of one operation.
+    /// Returns the counters of one operation.
     pub fn counters(&self, operation: S3Operation) -> &Counters {
         &self.shared.counters[operation as usize]
     }
 
-    /// How long and how often calls are attempted.
+    /// Returns the limits on attempts of calls.
     pub fn patience(&self) -> &Patience {
         &self.shared.patience
     }
 
-    /// How `operation` is called.
+    /// Returns the call parameters of `operation`.
     pub fn call<'a>(
         &'a self,
         operation: S3Operation,

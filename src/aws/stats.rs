@@ -1,29 +1,29 @@
-//! What calls of one operation have done so far, for metrics.
+//! Call counters of one operation, for metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A snapshot of one operation's counters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CallStats {
-    /// Calls made, however many attempts each took.
+    /// Calls made, regardless of the number of attempts.
     pub calls: u64,
     /// Requests sent.
     pub attempts: u64,
     /// Attempts after the first of their call.
     pub retries: u64,
-    /// Requests sent beside one that was late.
+    /// Requests sent in parallel to a late one.
     pub hedges: u64,
-    /// Calls made because what an earlier one brought was broken.
+    /// Calls made because the result of an earlier one was broken.
     pub refetches: u64,
-    /// Responses that refused for load.
+    /// Responses that refused because of load.
     pub throttles: u64,
-    /// Calls given up.
+    /// Calls that failed for good.
     pub failures: u64,
-    /// Bytes of whole bodies received.
+    /// Bytes of complete bodies received.
     pub bytes: u64,
 }
 
-/// Counters of one operation, from the start of the process.
+/// Counters of one operation since the start of the process.
 #[derive(Debug, Default)]
 pub struct Counters {
     calls: AtomicU64,
@@ -41,7 +41,7 @@ fn one_more(counter: &AtomicU64) {
 }
 
 impl Counters {
-    /// The counters as they stand.
+    /// Returns a snapshot of the counters.
     pub fn snapshot(&self) -> CallStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         CallStats {
@@ -56,12 +56,12 @@ impl Counters {
         }
     }
 
-    /// A call is made because what an earlier one brought was broken.
+    /// Counts a call made because the result of an earlier one was broken.
     pub fn refetch(&self) {
         one_more(&self.refetches);
     }
 
-    /// The body of a response is whole.
+    /// Counts the bytes of a complete response body.
     pub fn received(&self, bytes: usize) {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }

@@ -1,21 +1,21 @@
-//! Coding style of a codestream (ISO/IEC 15444-1 A.6.1), and what decoding it costs.
+//! Coding style of a codestream (ISO/IEC 15444-1 A.6.1), and limits on what decoding it costs.
 
 use super::corrupt;
 use super::packets::Tile;
 use super::siz::Siz;
 use crate::error::Result;
 
-/// Packets (layers × precincts) beyond this number cost a decoder more than the image does.
+/// With more packets (layers × precincts) than this, they cost a decoder more than the image does.
 const MAX_PACKETS: u64 = 1 << 20;
-/// Precincts and code-blocks of all tiles: a decoder keeps some 200 bytes for each, whether there is
-/// anything in it or not. Encoders write blocks of 32 × 32 pixels or larger.
+/// Limits on precincts and code-blocks of all tiles: a decoder keeps some 200 bytes for each, even
+/// if it is empty. Encoders write blocks of 32 × 32 pixels or larger.
 const MAX_PRECINCTS: u64 = 1 << 16;
 const MAX_BLOCKS: u64 = 1 << 18;
-/// Places that a progression by position looks at, whether there is a packet or not.
+/// Positions that a progression by position visits, whether or not they have a packet.
 const MAX_POSITIONS: u64 = 1 << 24;
 /// Changes of progression (POC, A.6.6) that one header may state.
 const MAX_PROGRESSIONS: u64 = 32;
-/// Packets of a codestream that are listed, to be read in their order.
+/// Packets that are listed and sorted to read a plain codestream.
 const MAX_PLAIN_PACKETS: u64 = 1 << 16;
 
 /// The COD marker segment (A.6.1).
@@ -62,7 +62,7 @@ impl Cod {
         })
     }
 
-    /// Width and height of resolution `r` in a tile, at most.
+    /// Maximum width and height of resolution `r` in a tile.
     pub fn reduced(&self, r: u8, siz: &Siz) -> (u64, u64) {
         let Some((width, height)) = siz.extent() else { return (0, 0) };
         let shift = u32::from(self.levels - r).min(63);
@@ -76,15 +76,16 @@ impl Cod {
         (exponents & 0x0F, exponents >> 4)
     }
 
-    /// Precincts of resolution `r` in a tile, at most.
+    /// Maximum number of precincts of resolution `r` in a tile.
     pub fn precincts_at(&self, r: u8, siz: &Siz) -> u64 {
         let ((width, height), (x, y)) = (self.reduced(r, siz), self.precinct(r));
-        // An image that does not start at the origin may touch one more.
+        // An image with an offset from the origin may touch one more.
         let more = u64::from(siz.offset != (0, 0));
         (width.div_ceil(1 << x) + more) * (height.div_ceil(1 << y) + more)
     }
 
-    /// Code-blocks of resolution `r` in a tile, about: precincts cut them smaller (annex B.7).
+    /// Approximate number of code-blocks of resolution `r` in a tile: precincts limit their size
+    /// (annex B.7).
     pub fn blocks_at(&self, r: u8, siz: &Siz) -> u64 {
         let ((width, height), (x, y)) = (self.reduced(r, siz), self.precinct(r));
         let halved = u8::from(r > 0);
@@ -95,8 +96,8 @@ impl Cod {
         bands * side(width, self.block.0, x) * side(height, self.block.1, y)
     }
 
-    /// Places of the reference grid where a precinct of some resolution may begin, by the smallest
-    /// steps there are along each axis.
+    /// Positions of the reference grid at which a precinct of some resolution may begin, from the
+    /// smallest step along each axis.
     pub fn positions(&self, siz: &Siz) -> u64 {
         let Some((width, height)) = siz.extent() else { return 0 };
         let step = |exponent: fn((u8, u8)) -> u8| {
@@ -107,7 +108,7 @@ impl Cod {
         along(width, siz.tile.0, step(|p| p.0)) * along(height, siz.tile.1, step(|p| p.1))
     }
 
-    /// Refuses what would cost a decoder memory or time out of proportion to the image.
+    /// Rejects codestreams that would cost a decoder memory or time out of proportion to the image.
     pub fn check_work(&self, siz: &Siz, tiles: u64, may_change_progression: bool) -> Result<()> {
         if self.layers == 0 {
             return Err(corrupt("codestream declares no quality layer"));
@@ -117,7 +118,8 @@ impl Cod {
         };
         let precincts = all(&|r| self.precincts_at(r, siz));
         let blocks = all(&|r| self.blocks_at(r, siz));
-        // As a decoder keeps note of them: for each resolution as for the one with most precincts.
+        // Decoders size their bookkeeping by the resolution with the most precincts, for every
+        // resolution.
         let most = (0..=self.levels).map(|r| self.precincts_at(r, siz)).max().unwrap_or(0);
         let packets = all(&|_| most).saturating_mul(u64::from(self.layers));
         let progressions = if may_change_progression { MAX_PROGRESSIONS } else { 1 };
@@ -135,8 +137,8 @@ impl Cod {
         Ok(())
     }
 
-    /// Refuses more packets than the codestream has bytes for: each takes one at least (annex B.10). What
-    /// is counted is exact for whole tiles, and more than there is for those at the edges.
+    /// Rejects codestreams that are too short for their packets: each takes at least one byte
+    /// (annex B.10). The count is exact for whole tiles and too high for those at the edges.
     pub fn check_packets(&self, siz: &Siz, tiles: u64, bytes: usize) -> Result<()> {
         const EDGES: u64 = 16;
         const FEW: u64 = 4096;
@@ -149,11 +151,11 @@ impl Cod {
         Err(corrupt(format!("{bytes} bytes of codestream cannot hold its {packets} packets")))
     }
 
-    /// No block style but HT, and packets that are few enough to be listed.
+    /// Whether HT is the only block style and the packets are few enough to be listed.
     pub fn is_plain(&self, siz: &Siz) -> bool {
         let precincts = (0..=self.levels).map(|r| self.precincts_at(r, siz));
         let precincts = precincts.fold(0, u64::saturating_add);
-        // Half of a precinct's side is its side in a subband (annex B.7).
+        // A precinct's side in a subband is half its side in the resolution (annex B.7).
         let halves = |r: u8| r == 0 || (self.precinct(r).0 > 0 && self.precinct(r).1 > 0);
         self.style & !7 == 0
             && self.block_style == 0x40

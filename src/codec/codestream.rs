@@ -1,7 +1,7 @@
-//! The structure of a JPEG 2000 codestream (ISO/IEC 15444-1 annex A), read before any decoder sees
-//! it. Decoders trust the sizes in a header and make the best of data that ends early; a medical
-//! image may do neither. [`check`] allocates nothing that the data does not pay for, and accepts a
-//! codestream only if it promises what the DICOM header promises and all its tile-parts are there.
+//! The structure of a JPEG 2000 codestream (ISO/IEC 15444-1 annex A), parsed before any decoder
+//! sees it. Decoders trust the sizes in a header and tolerate truncated data; neither is acceptable
+//! for a medical image. [`check`] allocates no more than the size of the data justifies, and
+//! accepts a codestream only if it matches the DICOM header and all its tile-parts are present.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -30,27 +30,28 @@ const SOT: u16 = 0xFF90;
 const SOD: u16 = 0xFF93;
 const EOC: u16 = 0xFFD9;
 
-/// Tile-parts of a tile (TPsot, A.4.2).
+/// Maximum number of tile-parts of a tile (TPsot, A.4.2).
 const MAX_TILE_PARTS: u64 = 255;
 
-/// Magnitude bit-planes of a subband beyond which a coefficient and its sign take more than 31 bits.
+/// Magnitude bit-planes of a subband above which a coefficient with its sign exceeds 31 bits.
 const MAX_BIT_PLANES: u8 = 30;
 
-/// What matters of a codestream that passed [`check`].
+/// The relevant properties of a codestream that passed [`check`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Codestream {
     /// Bits of a sample, 1 to 16.
     pub precision: u32,
     /// Samples are two's complement.
     pub signed: bool,
-    /// Blocks are coded with the high-throughput coder alone (ISO/IEC 15444-15).
+    /// All code-blocks use the high-throughput coder (ISO/IEC 15444-15).
     pub high_throughput: bool,
-    /// Decomposition levels: how often the image can be halved.
+    /// Decomposition levels: how many times the image can be halved.
     pub levels: u8,
-    /// One tile, the reversible wavelet and the high-throughput coder, and no marker segment that changes any
-    /// of it: the form that HTJ2K encoders for DICOM write.
+    /// Present if the codestream has one tile, the reversible wavelet, the high-throughput coder
+    /// and no marker segment that changes any of these: the form that HTJ2K encoders for DICOM
+    /// write.
     pub plain: Option<Plain>,
-    /// Bytes from SOC to EOC, without the padding after it.
+    /// Bytes from SOC to EOC, without the padding after EOC.
     pub length: usize,
 }
 
@@ -58,12 +59,12 @@ pub(super) struct Codestream {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plain {
     pub tile: Tile,
-    /// Where each tile-part has its packets.
+    /// Byte range of the packets of each tile-part.
     parts: Vec<Range<usize>>,
 }
 
 impl Plain {
-    /// The packets of all tile-parts, of the codestream's bytes.
+    /// Returns the packets of all tile-parts, concatenated, from the codestream's bytes.
     pub fn packets<'a>(&self, data: &'a [u8]) -> Result<Cow<'a, [u8]>> {
         let mut parts = self.parts.iter().filter_map(|part| data.get(part.clone()));
         if self.parts.len() == 1 {
@@ -75,7 +76,7 @@ impl Plain {
     }
 }
 
-/// Checks a frame against its DICOM header; see the module.
+/// Checks a frame against its DICOM header; see the module documentation.
 pub(super) fn check(data: &[u8], format: &FrameFormat) -> Result<Codestream> {
     let mut reader = Reader { data, position: 0 };
     if reader.u16() != Some(SOC) {
@@ -126,7 +127,7 @@ impl<'a> Reader<'a> {
         self.u16().ok_or_else(|| corrupt("codestream is truncated"))
     }
 
-    /// The body of the marker segment whose marker was just read.
+    /// Returns the body of the marker segment whose marker was just read.
     fn segment(&mut self) -> Result<&'a [u8]> {
         let length = self.marker()?;
         let body = usize::from(length).checked_sub(2);
@@ -139,9 +140,10 @@ impl<'a> Reader<'a> {
 struct MainHeader {
     siz: Option<Siz>,
     cod: Option<Cod>,
-    /// Magnitude bit-planes of each subband, where coefficients are not quantised and have 31 bits at most.
+    /// Magnitude bit-planes of each subband, if coefficients are not quantised and have at most 31
+    /// bits.
     bit_planes: Option<Vec<u8>>,
-    /// A marker segment occurs that is none of the usual ones.
+    /// The header has a marker segment other than the usual ones.
     unusual: bool,
 }
 
@@ -158,15 +160,16 @@ fn main_header(reader: &mut Reader<'_>) -> Result<MainHeader> {
             SIZ if header.siz.is_none() => header.siz = Some(Siz::parse(reader.segment()?)?),
             COD if header.cod.is_none() => header.cod = Some(Cod::parse(reader.segment()?)?),
             QCD => header.bit_planes = bit_planes(reader.segment()?),
-            // PRF and CPF name profiles, which change nothing of what is decoded.
+            // PRF and CPF name profiles, which do not affect decoding.
             CAP | TLM | PLM | CRG | COM | PRF | CPF => {
                 reader.segment()?;
             }
-            // A second one would undo what was checked of the first; an only component needs none.
+            // A second SIZ or COD would invalidate the checks of the first; a single component
+            // needs no COC.
             SIZ | COD | COC => {
                 return Err(corrupt("codestream redefines its size or coding style"));
             }
-            // MCT, MCC, MCO and CBD of part 2 combine components, of which there is one.
+            // MCT, MCC, MCO and CBD of part 2 combine components, but there is only one.
             0xFF74 | 0xFF75 | 0xFF77 | 0xFF78 => {
                 return Err(corrupt("codestream transforms components, of which it has one"));
             }
@@ -180,8 +183,8 @@ fn main_header(reader: &mut Reader<'_>) -> Result<MainHeader> {
     }
 }
 
-/// Magnitude bit-planes by the exponents of a QCD marker segment (A.6.4, equation E-2) without
-/// quantisation.
+/// Magnitude bit-planes from the exponents of a QCD marker segment (A.6.4, equation E-2); `None` if
+/// it quantises.
 fn bit_planes(body: &[u8]) -> Option<Vec<u8>> {
     let (&style, exponents) = body.split_first()?;
     let planes: Vec<u8> = exponents.iter().map(|&e| (e >> 3) + (style >> 5)).collect();
@@ -192,12 +195,12 @@ fn bit_planes(body: &[u8]) -> Option<Vec<u8>> {
 struct TileParts {
     /// No tile-part header holds a marker segment that changes how packets are read.
     bare: bool,
-    /// Where each has its packets.
+    /// Byte range of the packets of each tile-part.
     packets: Vec<Range<usize>>,
 }
 
-/// Walks all tile-parts to EOC by their lengths; every tile must have its first part and what
-/// follows EOC must be zero.
+/// Walks all tile-parts to EOC by their lengths. Every tile must have at least one part, and only
+/// zeros may follow EOC.
 fn tile_parts(reader: &mut Reader<'_>, tiles: u64) -> Result<TileParts> {
     let mut seen = vec![false; tiles as usize];
     let mut parts = TileParts { bare: true, packets: Vec::new() };
@@ -236,7 +239,7 @@ fn tile_parts(reader: &mut Reader<'_>, tiles: u64) -> Result<TileParts> {
     Ok(parts)
 }
 
-/// Leaves the reader after SOD; whether no marker segment before it changes how packets are read.
+/// Skips to after SOD. Returns whether no marker segment before it changes how packets are read.
 fn skip_tile_part_header(reader: &mut Reader<'_>) -> Result<bool> {
     let mut bare = true;
     loop {
@@ -261,7 +264,7 @@ fn skip_tile_part_header(reader: &mut Reader<'_>) -> Result<bool> {
     }
 }
 
-/// Where the last tile-part ends if its length is not stated: at the EOC before any padding.
+/// End of the last tile-part if its length is not stated: at the EOC before any padding.
 fn end_before_eoc(data: &[u8]) -> Result<usize> {
     let padding = data.iter().rev().take_while(|&&b| b == 0).count();
     let length = data.len() - padding;

@@ -1,39 +1,42 @@
-//! What packets say of one code-block (ISO/IEC 15444-1 annex B.10.6 and B.10.7, and ISO/IEC 15444-15): coding
-//! passes and the lengths of their segments, which may come in several quality layers.
+//! What packet headers say about one code-block (ISO/IEC 15444-1 annex B.10.6 and B.10.7, and
+//! ISO/IEC 15444-15): its coding passes and the lengths of their segments, which may be spread over
+//! several quality layers.
 
 use std::borrow::Cow;
 
 use super::packet_bits::Bits;
 
-/// A code-block that packets include.
+/// A code-block that packets contribute to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Block {
-    /// Where its bytes begin.
+    /// Offset of its first byte.
     pub start: usize,
     /// Bytes of the cleanup pass.
     pub cleanup: usize,
-    /// Bytes of the significance propagation and magnitude refinement passes, which follow.
+    /// Bytes of the significance propagation and magnitude refinement passes, which follow the
+    /// cleanup pass.
     pub refinement: usize,
-    /// 1 to 3.
+    /// Number of coding passes, 1 to 3.
     pub passes: u32,
-    /// Bit-planes above the lowest of the cleanup pass.
+    /// Bit-planes above the one that the cleanup pass codes.
     pub skipped_bit_planes: u32,
 }
 
-/// A code-block while packets are read.
+/// A code-block while its packets are parsed.
 #[derive(Debug)]
 pub(super) struct Growing {
     missing_bit_planes: u32,
-    /// Lblock, which lengths have bits of.
+    /// Lblock: the base number of bits of a length field.
     length_bits: u32,
-    /// Coding passes so far, placeholders among them: sets of a cleanup pass and two of refinement.
+    /// Coding passes so far, including placeholders: sets of one cleanup pass and two refinement
+    /// passes.
     passes: u32,
     segments: Vec<Segment>,
-    /// Segments whose bytes were not found yet are those from here on.
+    /// Index of the first segment whose bytes have not been located yet.
     placed: usize,
 }
 
-/// Bytes of one pass or two in one packet.
+/// The bytes of one or two passes in one packet.
 #[derive(Debug, Clone, Copy)]
 struct Segment {
     set: u32,
@@ -49,7 +52,7 @@ impl Growing {
         Self { missing_bit_planes, length_bits: 3, passes: 0, segments, placed: 0 }
     }
 
-    /// Reads what a packet header says of the block.
+    /// Parses what a packet header says about the block.
     pub fn read(&mut self, bits: &mut Bits<'_>) -> Option<()> {
         let mut new = passes(bits)?;
         while bits.bit()? == 1 {
@@ -59,7 +62,7 @@ impl Growing {
             new = self.begin(bits, new)?;
         }
         while new > 0 {
-            // The cleanup pass has a segment, and so have those after it together.
+            // The cleanup pass has its own segment; the passes after it share one.
             let (set, kind) = (self.passes / 3, self.passes % 3);
             let is_refinement = kind > 0;
             let passes = if is_refinement { new.min(3 - kind) } else { 1 };
@@ -71,11 +74,12 @@ impl Growing {
         Some(())
     }
 
-    /// Reads `new` passes of a block that has no bytes so far, up to the first cleanup pass that has: those
-    /// before it are placeholders and share its length. How many passes are left.
+    /// Reads `new` passes of a block that has no bytes so far, up to the first cleanup pass with
+    /// bytes: the passes before it are placeholders and share its length field. Returns how many
+    /// passes are left.
     fn begin(&mut self, bits: &mut Bits<'_>, new: u32) -> Option<u32> {
         let last = self.passes.checked_add(new)?;
-        // Passes of refinement at the end, after the last cleanup pass.
+        // Trailing refinement passes, after the last cleanup pass.
         let refining = (last - 1) % 3;
         let first = new.checked_sub(refining).filter(|&first| first > 0).unwrap_or(1);
         let length = bits.number(self.length_bits + first.ilog2())? as usize;
@@ -86,13 +90,15 @@ impl Growing {
             self.passes = cleaned;
             return Some(refining);
         }
-        // Placeholders all: a length of nothing, with as many bits as all of them call for.
+        // All passes are placeholders: the length is zero, in as many bits as that many passes
+        // require.
         (bits.number(new.ilog2() - first.ilog2())? == 0).then_some(())?;
         self.passes = last;
         Some(0)
     }
 
-    /// Takes note that the new segments' bytes begin at a place; where the next block's do.
+    /// Sets the offsets of the new segments, the first at `at`. Returns where the next block's
+    /// bytes begin.
     pub fn place(&mut self, mut at: usize) -> Option<usize> {
         for segment in self.segments.iter_mut().skip(self.placed) {
             segment.start = at;
@@ -102,9 +108,9 @@ impl Growing {
         Some(at)
     }
 
-    /// The block, of the last set of passes that there is; its bytes are brought together at the end of
-    /// `data` where they are apart. `Some(None)` where all passes are placeholders, `None` where it is
-    /// unsound.
+    /// Returns the block as coded by its last set of passes. Copies its bytes to the end of `data`
+    /// if they are not contiguous. `Some(None)` if all passes are placeholders, `None` if the block
+    /// is invalid.
     pub fn end(&self, data: &mut Cow<'_, [u8]>) -> Option<Option<Block>> {
         if self.segments.is_empty() {
             return Some(None);
@@ -142,8 +148,8 @@ impl Growing {
 }
 
 impl Block {
-    /// Whether the block decoder reads it in full (ISO/IEC 15444-15 section 7.1.1: the last two
-    /// bytes of the cleanup pass say how long its suffix is).
+    /// Whether the block decoder can read it in full (ISO/IEC 15444-15 section 7.1.1: the last two
+    /// bytes of the cleanup pass hold the length of its suffix).
     fn is_sound(&self, data: &[u8]) -> bool {
         let last_plane = if self.passes > 1 { 28 } else { 29 };
         let Some(bytes) = data.get(self.start..) else { return false };
@@ -159,7 +165,7 @@ impl Block {
     }
 }
 
-/// The bytes as a list with room for `more`; `None` where there is no memory for it.
+/// Returns the bytes as a vector with room for `more`, or `None` if memory is short.
 fn own<'a>(data: &'a mut Cow<'_, [u8]>, more: usize) -> Option<&'a mut Vec<u8>> {
     if let Cow::Borrowed(bytes) = data {
         let mut list = Vec::new();

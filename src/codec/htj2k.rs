@@ -1,5 +1,5 @@
-//! High-throughput JPEG 2000 (ISO/IEC 15444-15): frames of the [plain](Codestream::plain) form by the decoder
-//! of [`ht`], and the encoder, `openjph-core`.
+//! High-throughput JPEG 2000 (ISO/IEC 15444-15): decodes frames of the [plain](Codestream::plain)
+//! form with [`ht`], and encodes with `openjph-core`.
 
 use openjph_core::codestream::Codestream as Coder;
 use openjph_core::file::MemOutfile;
@@ -13,12 +13,12 @@ use super::samples::{check_fit, reinterpreted};
 use super::{FrameFormat, Samples, contain, corrupt, jpeg2000};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Decomposition levels written where the image is large enough: what DICOM recommends and AWS
+/// Decomposition levels to encode if the image is large enough: what DICOM recommends and AWS
 /// HealthImaging writes.
 const LEVELS: u32 = 5;
 
-/// Decodes a checked codestream, with each side halved `reduced` times (as often as it has levels, at most) and
-/// rounded up; `Ok(None)` where this decoder cannot read its form.
+/// Decodes a checked codestream, with each side halved `reduced` times (at most once per level) and
+/// rounded up; returns `Ok(None)` if this decoder does not support its form.
 pub(super) fn decode(
     data: &[u8],
     stream: &Codestream,
@@ -31,7 +31,7 @@ pub(super) fn decode(
     let reduced = reduced.min(tile.levels);
     let resolutions = tile.levels - reduced + 1;
     let Some(bands) = tile.bands(&mut packets, resolutions) else {
-        // Malformed or incomplete; the reference decoder says which.
+        // Malformed or incomplete; the reference decoder reports which.
         return Ok(None);
     };
     let pixels = Pixels { precision: stream.precision, signed: stream.signed, reduced };
@@ -55,15 +55,16 @@ pub(super) fn decode(
 /// Code-block sizes to encode with, best first.
 const BLOCKS: [(u32, u32); 7] = [(64, 64), (32, 32), (64, 32), (16, 16), (8, 8), (16, 8), (4, 4)];
 
-/// Encodes a frame as HTJ2K lossless, RPCL, with five decomposition levels (fewer where the image
-/// is smaller than 32 pixels): transfer syntax 1.2.840.10008.1.2.4.202.
+/// Encodes a frame as HTJ2K lossless, RPCL, with five decomposition levels (fewer if the image is
+/// smaller than 32 pixels): transfer syntax 1.2.840.10008.1.2.4.202.
 ///
-/// The codestream's precision is Bits Stored (PS3.5 section 8.2.4). Every frame is decoded again
-/// by both decoders and compared: `openjph-core` 0.1.0 now and then writes a code-block that no
-/// decoder reads (in 2 of the 108 frames of a CT series); other code-block sizes, or where those do
-/// not help either (small images of noise) fewer levels, then give a sound frame.
-/// Fails with [`InvalidImage`](crate::error::ErrorKind::InvalidImage) where the samples do not fit
-/// the format.
+/// The codestream's precision is Bits Stored (PS3.5 section 8.2.4). Every frame is decoded again by
+/// both decoders and compared, because `openjph-core` 0.1.0 occasionally writes a code-block that
+/// no decoder can read (in 2 of the 108 frames of a CT series). Other code-block sizes, or fewer
+/// levels if those fail as well (small images of noise), then produce a valid frame.
+///
+/// # Errors
+/// [`InvalidImage`](crate::error::ErrorKind::InvalidImage) if the samples do not fit the format.
 pub fn encode_htj2k(samples: &Samples, format: &FrameFormat) -> Result<Vec<u8>> {
     check_fit(samples, format)?;
     let levels = format.columns.min(format.rows).max(1).ilog2().min(LEVELS);
@@ -80,7 +81,7 @@ pub fn encode_htj2k(samples: &Samples, format: &FrameFormat) -> Result<Vec<u8>> 
     Err(Error::internal("the HTJ2K encoder writes this frame in no form that decodes to it"))
 }
 
-/// Whether both decoders read `samples` back.
+/// Whether both decoders reproduce `samples`.
 fn decodes_to(encoded: &[u8], samples: &Samples, format: &FrameFormat) -> Result<bool> {
     let stream = codestream::check(encoded, format)?;
     let fast = decode(encoded, &stream, format, 0, Instructions::best())?;
@@ -113,7 +114,7 @@ fn write(
     let mut line = vec![0; width];
     for row in 0..rows as usize {
         for (x, out) in line.iter_mut().enumerate() {
-            // `check_fit` counted the pixels.
+            // `check_fit` has verified the number of pixels.
             *out = samples.value(row * width + x).unwrap_or(0);
         }
         coder.exchange(&line, 0)?;
@@ -141,8 +142,8 @@ mod tests {
         (0..FORMAT.pixels()).map(|i| (i * 37 % 4096) as u16).collect()
     }
 
-    /// A codestream of tiles of 32 × 32, which `openjph-core` writes but this module leaves to
-    /// `openjp2` to read.
+    /// A codestream with 32 × 32 tiles, which `openjph-core` can write but only `openjp2` can read
+    /// here.
     fn tiled(pixels: &[u16]) -> Vec<u8> {
         let mut coder = Coder::new();
         let siz = coder.access_siz_mut();

@@ -1,6 +1,6 @@
-//! JPEG (ISO/IEC 10918-1): baseline, extended, and lossless, through the adapter of
-//! `dicom-transfer-syntax-registry`, or where it has 12 bits, by a decoder of its own. The frame header is
-//! checked before either sees it.
+//! JPEG (ISO/IEC 10918-1): baseline, extended and lossless. Decodes through the adapter of
+//! `dicom-transfer-syntax-registry`, or, for lossy images of 12 bits, by a decoder in this crate.
+//! The frame header is checked before either sees it.
 
 use std::borrow::Cow;
 
@@ -30,7 +30,8 @@ pub(super) fn decode(uid: &str, data: &[u8], format: &FrameFormat) -> Result<Sam
     let Some(Codec::EncapsulatedPixelData(Some(reader), _)) = syntax.map(|s| s.codec()) else {
         return Err(Error::internal(format!("no JPEG decoder is built in for {uid}")));
     };
-    // The decoder writes bytes or words by the image's own precision, whatever is allocated.
+    // The decoder outputs bytes or words by the image's own precision, whatever Bits Allocated
+    // says.
     let width: usize = if precision > 8 { 2 } else { 1 };
     let source = SingleFrame { uid, data, format, bits_allocated: 8 * width as u16 };
     let mut bytes = Vec::new();
@@ -43,13 +44,13 @@ pub(super) fn decode(uid: &str, data: &[u8], format: &FrameFormat) -> Result<Sam
     if width == 1 {
         from_words(bytes.iter().map(|&b| u16::from(b)), format)
     } else {
-        // Words come in the machine's own byte order.
+        // Words are in native byte order.
         from_words(bytes.chunks_exact(2).map(|w| u16::from_ne_bytes([w[0], w[1]])), format)
     }
 }
 
-/// Checks markers, size and components of a JPEG image, and that it reaches its end; returns its process
-/// (the marker of its frame header) and the sample precision in bits.
+/// Checks the markers, size and components of a JPEG image, and that it is not truncated. Returns
+/// its process (the marker of its frame header) and the sample precision in bits.
 fn check(data: &[u8], format: &FrameFormat) -> Result<(u8, u32)> {
     let truncated = || corrupt("JPEG image is truncated");
     let padding = data.iter().rev().take_while(|&&b| b == 0).count();
@@ -74,7 +75,7 @@ fn check(data: &[u8], format: &FrameFormat) -> Result<(u8, u32)> {
         let (body, next) = jpeg_segment::split(after).ok_or_else(truncated)?;
         match marker {
             SOS => return precision.ok_or_else(|| corrupt("JPEG image has no frame header")),
-            // SOFn, but not DHT, JPG and DAC, which share the range.
+            // SOFn; DHT, JPG and DAC share the range.
             0xC0..=0xCF if !matches!(marker, 0xC4 | 0xC8 | 0xCC) => {
                 if precision.is_some() {
                     return Err(corrupt("JPEG image has two frame headers"));
@@ -90,12 +91,12 @@ fn check(data: &[u8], format: &FrameFormat) -> Result<(u8, u32)> {
     }
 }
 
-/// Whether SOFn is that of a lossless process (table B.1).
+/// Whether SOFn belongs to a lossless process (table B.1).
 fn is_lossless(marker: u8) -> bool {
     matches!(marker, 0xC3 | 0xC7 | 0xCB | 0xCF)
 }
 
-/// Compares SOFn (B.2.2) with the DICOM header; returns the precision.
+/// Compares SOFn (B.2.2) with the DICOM header. Returns the precision.
 fn frame_header(marker: u8, body: &[u8], format: &FrameFormat) -> Result<u32> {
     let &[precision, h1, h0, w1, w0, components] = body
         .first_chunk::<6>()
@@ -119,7 +120,7 @@ fn frame_header(marker: u8, body: &[u8], format: &FrameFormat) -> Result<u32> {
             ),
         ));
     }
-    // Fewer bits than stored would leave the sign bit of a signed pixel open.
+    // With fewer bits than stored, the sign bit of a signed pixel would be unknown.
     let enough = !format.signed || precision >= u32::from(format.bits_stored);
     if !(2..=u32::from(format.bits_allocated)).contains(&precision) || !enough {
         return Err(corrupt(format!(
@@ -130,7 +131,7 @@ fn frame_header(marker: u8, body: &[u8], format: &FrameFormat) -> Result<u32> {
     Ok(precision)
 }
 
-/// One frame in the form that adapters read.
+/// One frame in the form that the adapters read.
 struct SingleFrame<'a> {
     uid: &'a str,
     data: &'a [u8],

@@ -1,5 +1,6 @@
-//! JPEG with 12 bits a sample in the extended sequential process with Huffman codes (ITU-T T.81, process 4:
-//! SOF1), which the decoder of the other JPEG processes does not have. One component in one scan.
+//! JPEG with 12 bits per sample in the extended sequential process with Huffman codes (ITU-T T.81,
+//! process 4: SOF1), which the decoder for the other JPEG processes does not support. One component
+//! in one scan.
 
 use super::plausible::room;
 use super::samples::from_words;
@@ -15,7 +16,7 @@ const SOF1: u8 = 0xC1;
 /// Largest sample.
 const MOST: f32 = 4095.0;
 
-/// Decodes a JPEG image whose markers and frame header were checked.
+/// Decodes a JPEG image whose markers and frame header have been checked.
 pub(super) fn decode(data: &[u8], format: &FrameFormat) -> Result<Samples> {
     let tables = Tables::read(data)?;
     let (width, height) = (format.columns as usize, format.rows as usize);
@@ -46,15 +47,15 @@ fn truncated() -> Error {
     corrupt("JPEG image is truncated")
 }
 
-/// What the scan is decoded with.
+/// The tables and parameters of the scan.
 struct Tables<'a> {
-    /// Steps of the coefficients, in the order of the zigzag.
+    /// Quantisation steps of the coefficients, in zigzag order.
     steps: [u16; 64],
     dc: Huffman,
     ac: Huffman,
-    /// Blocks between restart markers; none where zero.
+    /// Blocks between restart markers; zero means no restart markers.
     interval: usize,
-    /// Coded blocks and what follows.
+    /// The coded blocks and the bytes after them.
     scan: &'a [u8],
 }
 
@@ -104,11 +105,12 @@ impl<'a> Tables<'a> {
         }
     }
 
-    /// The coefficients of the next block (F.2.2), in rows; `mean` is that of the block before.
+    /// Decodes the coefficients of the next block (F.2.2), in row order. `mean` is the DC
+    /// coefficient of the previous block and is updated.
     fn block(&self, bits: &mut Bits, mean: &mut i32) -> Result<[f32; 64]> {
         let mut block = [0.0; 64];
         let size = self.dc.next(bits)?;
-        // Differences of 12-bit samples have 15 bits at the most (table F.6).
+        // Differences of 12-bit samples have at most 15 bits (table F.6).
         if size > 15 {
             return Err(corrupt("JPEG image has a coefficient beyond its precision"));
         }
@@ -135,7 +137,7 @@ impl<'a> Tables<'a> {
     }
 }
 
-/// B.2.4.1.
+/// Reads quantisation tables (B.2.4.1).
 fn read_steps(mut body: &[u8], steps: &mut [Option<[u16; 64]>; 4]) -> Result<()> {
     while let Some((&head, rest)) = body.split_first() {
         let width = 1 + usize::from(head >> 4 & 1);
@@ -150,7 +152,7 @@ fn read_steps(mut body: &[u8], steps: &mut [Option<[u16; 64]>; 4]) -> Result<()>
     Ok(())
 }
 
-/// B.2.4.2.
+/// Reads Huffman tables (B.2.4.2).
 fn read_codes(mut body: &[u8], codes: &mut [[Option<Huffman>; 4]; 2]) -> Result<()> {
     while let Some((&head, rest)) = body.split_first() {
         let (counts, rest) = rest.split_first_chunk::<16>().ok_or_else(truncated)?;
@@ -163,10 +165,10 @@ fn read_codes(mut body: &[u8], codes: &mut [[Option<Huffman>; 4]; 2]) -> Result<
     Ok(())
 }
 
-/// A Huffman code by the lengths of its words (annex C).
+/// A Huffman code, stored by code length (annex C).
 struct Huffman {
-    /// Of each length: the first word behind those of that length, and where to look in `values`: what is
-    /// added to a word.
+    /// For each length: the exclusive upper bound of its code words, and the offset that turns a
+    /// word into an index of `values`.
     lengths: [(u32, i32); 16],
     values: Vec<u8>,
 }
@@ -187,7 +189,7 @@ impl Huffman {
         Ok(Self { lengths, values: values.to_vec() })
     }
 
-    /// The value of the next word.
+    /// Decodes the next word and returns its value.
     fn next(&self, bits: &mut Bits) -> Result<u8> {
         let mut word = 0;
         for (behind, add) in self.lengths {
@@ -203,7 +205,7 @@ impl Huffman {
     }
 }
 
-/// Bits of the scan: a zero follows each byte of ones (F.1.2.3).
+/// Bits of the scan: a zero byte follows each FF (F.1.2.3).
 struct Bits<'a> {
     rest: &'a [u8],
     bits: u32,
@@ -226,7 +228,7 @@ impl Bits<'_> {
         Ok(self.bits >> self.count & ((1 << count) - 1))
     }
 
-    /// A number of `size` bits, of which half are negative (F.2.2.1).
+    /// Reads a number of `size` bits; half of the values are negative (F.2.2.1).
     fn signed(&mut self, size: u32) -> Result<i32> {
         if size == 0 {
             return Ok(0);
@@ -235,7 +237,7 @@ impl Bits<'_> {
         Ok(if value < 1 << (size - 1) { value - (1 << size) + 1 } else { value })
     }
 
-    /// Passes over a restart marker, which begins at a whole byte.
+    /// Skips a restart marker, which begins on a byte boundary.
     fn restart(&mut self) -> Result<()> {
         match self.rest {
             [0xFF, 0xD0..=0xD7, rest @ ..] => {
@@ -247,14 +249,14 @@ impl Bits<'_> {
     }
 }
 
-/// Where in a block each coefficient is, as they come (figure A.6).
+/// Position in the block of each coefficient, in coded order (figure A.6).
 const ZIGZAG: [usize; 64] = [
     0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20,
     13, 6, 7, 14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59,
     52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
 ];
 
-/// The share of coefficient `u` in sample `x`: C(u) / 2 · cos((2x + 1) u π / 16) (A.3.3).
+/// Weight of coefficient `u` in sample `x`: C(u) / 2 · cos((2x + 1) u π / 16) (A.3.3).
 fn cosines() -> [[f32; 8]; 8] {
     let one = |x: usize, u: usize| {
         let scale = if u == 0 { 0.5_f64.sqrt() } else { 1.0 };
@@ -264,7 +266,8 @@ fn cosines() -> [[f32; 8]; 8] {
     std::array::from_fn(|x| std::array::from_fn(|u| one(x, u)))
 }
 
-/// The samples of a block: the inverse transform along rows, then along columns, and the level shift.
+/// Computes the samples of a block: the inverse transform along rows, then along columns, and the
+/// level shift.
 fn samples(block: &[f32; 64], cosines: &[[f32; 8]; 8]) -> [u16; 64] {
     let along = |x: usize, get: &dyn Fn(usize) -> f32| -> f32 {
         (0..8).map(|u| cosines[x][u] * get(u)).sum()

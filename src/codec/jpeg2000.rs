@@ -1,4 +1,4 @@
-//! JPEG 2000 of either block coder with `openjp2`, a translation of the reference library
+//! JPEG 2000 with either block coder, decoded by `openjp2`, a translation of the reference library
 //! OpenJPEG: slower than [`ht`](super::ht) on HTJ2K, but it reads every form of codestream.
 
 use openjp2::openjpeg::opj_dparameters_t;
@@ -10,7 +10,7 @@ use super::samples::from_integers;
 use super::{FrameFormat, Samples, corrupt};
 use crate::error::{Error, Result};
 
-/// Decodes a checked codestream, strictly: data that ends early is an error.
+/// Decodes a checked codestream in strict mode: truncated data is an error.
 pub(super) fn decode(data: &[u8], stream: &Codestream, format: &FrameFormat) -> Result<Samples> {
     let (decoded, samples) = decode_reduced(data, stream, format, 0)?;
     if decoded == *format { Ok(samples) } else { Err(failed("size")) }
@@ -20,8 +20,8 @@ fn failed(stage: &str) -> Error {
     corrupt(format!("codestream does not decode ({stage})"))
 }
 
-/// As [`decode`], with each side halved `reduced` times (as often as there are levels, at most); the format
-/// has the size that this gives.
+/// Like [`decode`], with each side halved `reduced` times (at most once per level). Returns the
+/// format with the resulting size.
 pub(super) fn decode_reduced(
     data: &[u8],
     stream: &Codestream,
@@ -48,7 +48,7 @@ pub(super) fn decode_reduced(
         Some([component]) => component,
         _ => return Err(failed("components")),
     };
-    // Of an image that does not begin at the origin, a side may be one less than rounded up.
+    // If the image does not begin at the origin, a side may be one less than rounded up.
     let is_halved = |side: u32, whole: u32| {
         let (whole, unit) = (u64::from(whole), 1_u64 << reduced);
         side > 0 && (whole / unit..=whole.div_ceil(unit)).contains(&side.into())

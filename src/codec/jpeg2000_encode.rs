@@ -1,7 +1,7 @@
-//! JPEG 2000 without loss, written by `openjp2`.
+//! Encodes lossless JPEG 2000 with `openjp2`.
 //!
-//! The library writes to memory through raw pointers alone, to a file without; frames are few and written by
-//! tools here, so that a file for each is no matter.
+//! To write to memory, the library needs raw pointers; to write to a file it does not. Only tools
+//! encode frames, and few of them, so a temporary file for each is acceptable.
 
 use openjp2::image::{opj_image, opj_image_comptparm};
 use openjp2::openjpeg::{OPJ_CLRSPC_GRAY, opj_cparameters_t};
@@ -11,18 +11,19 @@ use super::samples::check_fit;
 use super::{FrameFormat, Samples, codestream, contain, jpeg2000};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Decomposition levels where the image is large enough.
+/// Decomposition levels, if the image is large enough.
 const LEVELS: u32 = 5;
 
-/// Bytes that are written at once.
+/// Size of the write buffer in bytes.
 const BUFFER: usize = 1 << 16;
 
-/// Encodes a frame as JPEG 2000 without loss: transfer syntax 1.2.840.10008.1.2.4.90. The codestream's
-/// precision is Bits Stored (PS3.5 section 8.2.4). What was written is decoded again and compared.
+/// Encodes a frame as lossless JPEG 2000: transfer syntax 1.2.840.10008.1.2.4.90. The codestream's
+/// precision is Bits Stored (PS3.5 section 8.2.4). The result is decoded again and compared.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidImage`] where the samples do not fit the format, [`ErrorKind::Io`] where there is no
-/// room for a temporary file, [`ErrorKind::Internal`] where what was written is not the frame.
+/// [`ErrorKind::InvalidImage`] if the samples do not fit the format, [`ErrorKind::Io`] if a
+/// temporary file cannot be written, [`ErrorKind::Internal`] if the result does not decode to the
+/// frame.
 pub fn encode_jpeg2000(samples: &Samples, format: &FrameFormat) -> Result<Vec<u8>> {
     check_fit(samples, format)?;
     let encoded = contain("the JPEG 2000 encoder", || write(samples, format))?;
@@ -41,7 +42,7 @@ fn failed(stage: &str) -> Error {
 fn write(samples: &Samples, format: &FrameFormat) -> Result<Vec<u8>> {
     let mut image = image(samples, format)?;
     let levels = format.columns.min(format.rows).max(1).ilog2().min(LEVELS);
-    // One layer at rate 0, which is all there is.
+    // One layer at rate 0, which means lossless.
     let mut parameters = opj_cparameters_t {
         tcp_numlayers: 1,
         cp_disto_alloc: 1,
@@ -90,7 +91,7 @@ fn image(samples: &Samples, format: &FrameFormat) -> Result<Box<opj_image>> {
     };
     let values = component.data_mut().ok_or_else(|| failed("image"))?;
     for (index, out) in values.iter_mut().enumerate() {
-        // `check_fit` counted the pixels and their bits.
+        // `check_fit` has verified the number of pixels and their bits.
         *out = samples.value(index).ok_or_else(|| failed("pixels"))?;
     }
     Ok(image)

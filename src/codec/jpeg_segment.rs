@@ -1,7 +1,7 @@
-//! Marker segments, as JPEG (ITU-T T.81 B.1.1.4) and JPEG-LS (T.87 annex C) have them.
+//! Marker segments as defined by JPEG (ITU-T T.81 B.1.1.4) and JPEG-LS (T.87 annex C).
 
-/// The parameters of the segment whose marker was just read, and what follows them; `None` where the segment
-/// is cut off or shorter than its own length.
+/// Splits the bytes after a marker into the parameters of its segment and what follows. Returns
+/// `None` if the segment is truncated or shorter than its own length field.
 pub(super) fn split(after_marker: &[u8]) -> Option<(&[u8], &[u8])> {
     let (&length, _) = after_marker.split_first_chunk()?;
     let length = usize::from(u16::from_be_bytes(length));

@@ -1,5 +1,5 @@
-//! JPEG-LS (ITU-T T.87, ISO/IEC 14495-1), lossless and near-lossless: one component of 2 to 16 bits in one
-//! scan.
+//! JPEG-LS (ITU-T T.87, ISO/IEC 14495-1), lossless and near-lossless: one component of 2 to 16 bits
+//! in one scan.
 
 use super::jpegls_header::{EOI, Header, Parameters, truncated};
 use super::plausible::{self, Family, room};
@@ -7,8 +7,8 @@ use super::samples::from_words;
 use super::{FrameFormat, Samples, corrupt};
 use crate::error::Result;
 
-/// Contexts of regular samples, by the quantised gradients (A.3.3), and of the two kinds of samples that
-/// end a run.
+/// Number of contexts: those of regular samples, by quantised gradients (A.3.3), and those of the
+/// two kinds of samples that end a run.
 const CONTEXTS: usize = 365 + 2;
 
 /// Decodes one JPEG-LS image.
@@ -18,7 +18,7 @@ pub(super) fn decode(data: &[u8], format: &FrameFormat) -> Result<Samples> {
     let mut words = room::<u16>(format.pixels())?;
     let mut scan = Scan::new(&header);
     let width = format.columns as usize;
-    // A sample before the first and one behind the last (A.2.1).
+    // Lines have a padding sample before the first and one after the last (A.2.1).
     let mut above = blank(width + 2)?;
     let mut line = blank(width + 2)?;
     for _ in 0..format.rows {
@@ -38,7 +38,7 @@ fn blank(count: usize) -> Result<Vec<u16>> {
     Ok(values)
 }
 
-/// Order of the codes of run lengths (A.2.1).
+/// Orders of the run-length codes (A.2.1).
 const RUN_ORDERS: [u32; 32] = [
     0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 9, 10, 11, 12, 13,
     14, 15,
@@ -47,9 +47,9 @@ const RUN_ORDERS: [u32; 32] = [
 /// Counters of a context (A.2.1).
 #[derive(Clone, Copy)]
 struct Context {
-    /// Sum of the errors' sizes.
+    /// Sum of the error magnitudes.
     a: i64,
-    /// Bias; of a sample that ends a run, the number of negative errors.
+    /// Bias; for samples that end a run, the number of negative errors.
     b: i32,
     /// Correction of the prediction.
     c: i32,
@@ -58,7 +58,7 @@ struct Context {
 }
 
 impl Context {
-    /// The order of the Golomb code for a mean of `a` (A.5.1).
+    /// Returns the order of the Golomb code for a sum of errors `a` (A.5.1).
     fn order(self, a: i64) -> u32 {
         (0..24).find(|k| i64::from(self.n) << k >= a).unwrap_or(24)
     }
@@ -94,7 +94,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Decodes one line; both lines have a sample before the first and one behind the last.
+    /// Decodes one line; both lines have a padding sample before the first and one after the last.
     fn line(&mut self, above: &[u16], line: &mut [u16]) -> Result<()> {
         let end = line.len() - 1;
         let near = self.parameters.near;
@@ -113,12 +113,12 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// A sample outside of runs (A.4 to A.6).
+    /// Decodes a sample outside of runs (A.4 to A.6).
     fn regular(&mut self, a: i32, b: i32, c: i32, gradients: [i32; 3]) -> Result<u16> {
         let [q1, q2, q3] = gradients.map(|g| self.quantise(g));
         let index = 81 * q1 + 9 * q2 + q3;
         let (sign, index) = if index < 0 { (-1, -index) } else { (1, index) };
-        // Quantised gradients are -4 to 4, so that the index is 364 at most.
+        // Quantised gradients range from -4 to 4, so the index is 364 at most.
         let index = index as usize;
         let context = self.contexts[index];
         let predicted = if c >= a.max(b) {
@@ -159,7 +159,7 @@ impl<'a> Scan<'a> {
         level * gradient.signum()
     }
 
-    /// A.6.1 and A.6.2.
+    /// Updates a context (A.6.1 and A.6.2).
     fn updated(&self, mut context: Context, error: i32) -> Context {
         context.b += error * (2 * self.parameters.near + 1);
         context.a += i64::from(error.abs());
@@ -179,7 +179,7 @@ impl<'a> Scan<'a> {
         context
     }
 
-    /// The sample of a prediction and its error (A.4.5).
+    /// Reconstructs a sample from its prediction and error (A.4.5).
     fn sample(&self, predicted: i32, error: i32) -> u16 {
         let Parameters { max, near, .. } = self.parameters;
         let step = 2 * near + 1;
@@ -192,7 +192,8 @@ impl<'a> Scan<'a> {
         value.clamp(0, max) as u16
     }
 
-    /// A run of samples and the one that ends it (A.7); returns where the next is.
+    /// Decodes a run of samples and the sample that ends it (A.7). Returns the position of the next
+    /// sample.
     fn run(&mut self, above: &[u16], line: &mut [u16], start: usize, end: usize) -> Result<usize> {
         let value = line[start - 1];
         let mut x = start;
@@ -219,7 +220,7 @@ impl<'a> Scan<'a> {
         Ok(x + 1)
     }
 
-    /// The sample that ends a run (A.7.2).
+    /// Decodes the sample that ends a run (A.7.2).
     fn interruption(&mut self, a: i32, b: i32) -> Result<u16> {
         let same = (a - b).abs() <= self.parameters.near;
         let kind = i32::from(same);
@@ -252,7 +253,7 @@ impl<'a> Scan<'a> {
         Ok(self.sample(predicted, sign * error))
     }
 
-    /// A number in the Golomb code of limited length (A.5.3).
+    /// Decodes a number in the length-limited Golomb code (A.5.3).
     fn code(&mut self, order: u32, limit: u32) -> Result<i32> {
         let escape = limit - self.quantised_bits - 1;
         let zeros = self.bits.zeros(escape)?;
@@ -261,16 +262,17 @@ impl<'a> Scan<'a> {
         } else {
             u64::from(self.bits.read(self.quantised_bits)?) + 1
         };
-        // Errors are no larger than half the range; what no encoder writes is not added up.
+        // Errors are at most half the range. Larger codes, which no encoder writes, must not enter
+        // the sums.
         let code = i32::try_from(code).ok().filter(|code| *code <= 2 * self.range);
         code.ok_or_else(|| corrupt("JPEG-LS image has an error beyond its range"))
     }
 }
 
-/// Bits of coded samples: after a byte of ones, the next one has seven (A.1).
+/// Bits of the coded samples: after a byte of ones, the next byte has seven bits (A.1).
 struct Bits<'a> {
     rest: &'a [u8],
-    /// Bits that are there, the next one first.
+    /// Buffered bits, the next one highest.
     bits: u64,
     count: u32,
     /// Whether the last byte taken was FF.
@@ -298,7 +300,7 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// The next `count` bits, 32 at most.
+    /// Reads the next `count` bits, 32 at most.
     fn read(&mut self, count: u32) -> Result<u32> {
         if count == 0 {
             return Ok(0);
@@ -315,7 +317,7 @@ impl<'a> Bits<'a> {
         Ok(value)
     }
 
-    /// Zeros before the next one, `most` at the most, and passes over them and over it.
+    /// Counts the zero bits before the next one bit, at most `most`, and consumes them all.
     fn zeros(&mut self, most: u32) -> Result<u32> {
         let mut zeros = 0;
         loop {
@@ -337,10 +339,10 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// That there is nothing more than the padding of the last bytes, and the end of the image.
+    /// Checks that nothing remains but the padding bits and the end marker.
     fn end(&mut self) -> Result<()> {
         self.fill();
-        // The last byte of ones is the marker's first: no sample may have taken of it.
+        // The last FF read is the first byte of the marker: no sample may have used its bits.
         let marker = self.stuffed && self.rest == [EOI];
         match self.count {
             8..24 if marker => Ok(()),

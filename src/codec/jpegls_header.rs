@@ -1,4 +1,4 @@
-//! What stands in a JPEG-LS image before the coded samples (ITU-T T.87 annex C).
+//! The part of a JPEG-LS image before the coded samples (ITU-T T.87 annex C).
 
 use super::{FrameFormat, corrupt, jpeg_segment};
 use crate::error::{Error, ErrorKind, Result};
@@ -8,7 +8,7 @@ const SOS: u8 = 0xDA;
 const DRI: u8 = 0xDD;
 const SOF55: u8 = 0xF7;
 const LSE: u8 = 0xF8;
-/// The end of an image.
+/// End of image marker.
 pub(super) const EOI: u8 = 0xD9;
 
 pub(super) fn truncated() -> Error {
@@ -19,10 +19,10 @@ fn unsupported(what: &str) -> Error {
     Error::new(ErrorKind::UnsupportedPixelData, format!("JPEG-LS with {what} is not supported"))
 }
 
-/// What comes before the coded samples.
+/// The parameters and position of the coded samples.
 pub(super) struct Header<'a> {
     pub parameters: Parameters,
-    /// Coded samples and what follows them.
+    /// The coded samples and the bytes after them.
     pub scan: &'a [u8],
 }
 
@@ -31,11 +31,11 @@ pub(super) struct Header<'a> {
 pub(super) struct Parameters {
     /// Largest sample.
     pub max: i32,
-    /// Largest difference of a decoded sample.
+    /// Maximum error of a decoded sample.
     pub near: i32,
     /// T1, T2 and T3.
     pub thresholds: [i32; 3],
-    /// Occurrences at which counters are halved.
+    /// Number of occurrences at which counters are halved.
     pub reset: i32,
 }
 
@@ -88,7 +88,7 @@ impl<'a> Header<'a> {
     }
 }
 
-/// Precision of a frame header (C.2.2) that is the DICOM header's.
+/// Checks a frame header (C.2.2) against the DICOM header. Returns its precision.
 fn frame_header(body: &[u8], format: &FrameFormat) -> Result<u32> {
     let &[precision, h1, h0, w1, w0, components] = body.first_chunk::<6>().ok_or_else(truncated)?;
     let rows = u32::from(u16::from_be_bytes([h1, h0]));
@@ -101,7 +101,7 @@ fn frame_header(body: &[u8], format: &FrameFormat) -> Result<u32> {
         )));
     }
     let precision = u32::from(precision);
-    // Fewer bits than stored would leave the sign bit of a signed pixel open.
+    // With fewer bits than stored, the sign bit of a signed pixel would be unknown.
     let enough = !format.signed || precision >= u32::from(format.bits_stored);
     if !(2..=u32::from(format.bits_allocated)).contains(&precision) || !enough {
         return Err(corrupt(format!(
@@ -112,7 +112,7 @@ fn frame_header(body: &[u8], format: &FrameFormat) -> Result<u32> {
     Ok(precision)
 }
 
-/// NEAR of a scan header (C.2.3) of one component.
+/// Returns NEAR of a scan header (C.2.3) with one component.
 fn scan_header(body: &[u8]) -> Result<i32> {
     let &[components, _, table, near, interleave, transform] =
         body.first_chunk::<6>().ok_or_else(truncated)?;
@@ -128,7 +128,7 @@ fn scan_header(body: &[u8]) -> Result<i32> {
     Ok(near.into())
 }
 
-/// MAXVAL, T1, T2, T3 and RESET of preset parameters; zero where the default holds.
+/// Returns MAXVAL, T1, T2, T3 and RESET of preset parameters; zero means the default.
 fn parameters(body: &[u8]) -> Result<[i32; 5]> {
     let (&id, values) = body.split_first().ok_or_else(truncated)?;
     if id != 1 {
@@ -139,7 +139,8 @@ fn parameters(body: &[u8]) -> Result<[i32; 5]> {
 }
 
 impl Parameters {
-    /// Those of an image of `precision` bits, with what is preset.
+    /// Derives the parameters of an image of `precision` bits from the preset values and the
+    /// defaults.
     fn new(precision: u32, near: i32, preset: [i32; 5]) -> Result<Self> {
         let [max, t1, t2, t3, reset] = preset;
         let most = (1 << precision) - 1;
@@ -159,7 +160,7 @@ impl Parameters {
         Ok(Self { max, near, thresholds, reset })
     }
 
-    /// C.2.4.1.1.1.
+    /// Default thresholds (C.2.4.1.1.1).
     fn default_thresholds(max: i32, near: i32) -> [i32; 3] {
         let clamp = |value: i32, low: i32| if value > max || value < low { low } else { value };
         let raw = if max >= 128 {

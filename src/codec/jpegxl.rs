@@ -1,8 +1,9 @@
-//! JPEG XL (ISO/IEC 18181-1) through `jxl-oxide`, which is written in Rust.
+//! JPEG XL (ISO/IEC 18181-1) through `jxl-oxide`, a decoder written in Rust.
 //!
-//! The image header is read first, so that nothing is decoded that is not one monochrome image of the size
-//! the DICOM header states: no colour profile, preview, animation or further channel, each of which a decoder
-//! would unpack. A file is reduced to the codestream in it. What the decoder may allocate is bounded.
+//! The image header is parsed first, so that only a single monochrome image of the size that the
+//! DICOM header states is decoded: no colour profile, preview, animation or extra channel, each of
+//! which a decoder would unpack. A container file is reduced to its codestream. The decoder's
+//! allocations are bounded.
 
 use std::borrow::Cow;
 
@@ -17,16 +18,16 @@ use super::samples::from_words;
 use super::{FrameFormat, Samples, corrupt};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Beginning of a codestream, and of a file.
+/// Signatures of a bare codestream and of a container file.
 const CODESTREAM: [u8; 2] = [0xFF, 0x0A];
 const FILE: [u8; 12] = *b"\0\0\0\x0CJXL \x0D\x0A\x87\x0A";
 
-/// Bytes that the decoder may have for each pixel (coefficients, three channels of fractions where there are
-/// filters, and the image), and for an image however small: its groups have 128 × 128 pixels at the
-/// least.
+/// Bytes that the decoder may allocate for each pixel (coefficients, three floating-point channels
+/// if there are filters, and the image), and for an image of any size, because its groups have at
+/// least 128 × 128 pixels.
 const WORKING_BYTES: (u64, u64) = (48, 16 << 20);
 
-/// Bytes that decoding takes at most, the encoded ones aside.
+/// Returns the maximum number of bytes that decoding takes, not counting the encoded bytes.
 pub(super) fn working_bytes(format: &FrameFormat) -> u64 {
     WORKING_BYTES.0 * format.pixels() as u64 + WORKING_BYTES.1
 }
@@ -69,7 +70,7 @@ pub(super) fn decode(data: &[u8], format: &FrameFormat) -> Result<Samples> {
                 Some(())
             })
         }
-        // Where the decoder had to compute with fractions, the whole range is 1, and what it holds may be
+        // If the decoder computed in floating point, the full range is 1 and its buffer may be
         // larger than the image.
         _ => {
             let mut stream = render.stream_no_alpha();
@@ -91,7 +92,7 @@ pub(super) fn decode(data: &[u8], format: &FrameFormat) -> Result<Samples> {
     from_words(words.into_iter(), format)
 }
 
-/// The codestream of what is one, or a file with one.
+/// Returns the codestream: the data itself, or the one inside a container file.
 fn codestream(data: &[u8]) -> Result<Cow<'_, [u8]>> {
     if data.starts_with(&CODESTREAM) {
         return Ok(Cow::Borrowed(data));
@@ -101,7 +102,7 @@ fn codestream(data: &[u8]) -> Result<Cow<'_, [u8]>> {
     };
     let truncated = || corrupt("JPEG XL file is truncated");
     let mut parts = Vec::new();
-    // A trailing zero makes the length of a fragment even.
+    // A trailing zero pads a fragment to an even length.
     while rest.len() > 1 {
         let (&[l0, l1, l2, l3, kind @ ..], after) =
             rest.split_first_chunk::<8>().ok_or_else(truncated)?;
@@ -117,7 +118,7 @@ fn codestream(data: &[u8]) -> Result<Cow<'_, [u8]>> {
         let (body, next) = length.and_then(|n| after.split_at_checked(n)).ok_or_else(truncated)?;
         match &kind {
             b"jxlc" => parts.push(body),
-            // The number of the part comes first.
+            // The index of the part comes first.
             b"jxlp" => parts.push(body.get(4..).ok_or_else(truncated)?),
             _ => {}
         }
@@ -134,7 +135,7 @@ fn codestream(data: &[u8]) -> Result<Cow<'_, [u8]>> {
     }
 }
 
-/// Compares the image header with the DICOM header; returns the bits of a sample.
+/// Compares the image header with the DICOM header. Returns the bits per sample.
 fn check(codestream: &[u8], format: &FrameFormat) -> Result<u32> {
     let header = ImageHeader::parse(&mut Bitstream::new(codestream), ())
         .map_err(|_| corrupt("JPEG XL image has a malformed or truncated header"))?;
@@ -166,7 +167,7 @@ fn check(codestream: &[u8], format: &FrameFormat) -> Result<u32> {
     let BitDepth::IntegerSample { bits_per_sample: bits } = metadata.bit_depth else {
         return unsupported("samples that are no integers");
     };
-    // Fewer bits than stored would leave the sign bit of a signed pixel open.
+    // With fewer bits than stored, the sign bit of a signed pixel would be unknown.
     let enough = !format.signed || bits >= u32::from(format.bits_stored);
     if !(1..=u32::from(format.bits_allocated)).contains(&bits) || !enough {
         return Err(corrupt(format!(

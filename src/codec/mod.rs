@@ -1,9 +1,10 @@
-//! Encoded frame to samples: one table of transfer syntaxes and who decodes each.
+//! Decodes encoded frames to samples. One table lists the transfer syntaxes and the decoders of
+//! each.
 //!
-//! Frames come from the network and from files, so nothing in them is believed: what a codestream
-//! says of its size is compared with the DICOM header before anything is allocated, data that ends
-//! early is an error and never zeros, and a decoder's panic is an error of that frame alone.
-//! Decoding is plain computation on the caller's thread; callers decode frames in parallel.
+//! Frames come from the network and from files, so nothing in them is trusted: the size that a
+//! codestream states is compared with the DICOM header before anything is allocated, truncated data
+//! is an error and never becomes zeros, and a panic of a decoder is an error of that frame only.
+//! Decoding runs on the caller's thread and does no I/O; callers decode frames in parallel.
 
 mod cod;
 mod codestream;
@@ -46,18 +47,18 @@ use crate::dicom::{Attributes, Dataset};
 use crate::error::{Error, ErrorKind, Result};
 use dicom_dictionary_std::tags;
 
-/// How a frame's pixels are laid out (Image Pixel Module, PS3.3 C.7.6.3). Monochrome only.
+/// Layout of a frame's pixels (Image Pixel Module, PS3.3 C.7.6.3). Monochrome only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameFormat {
     /// Rows (0028,0010).
     pub rows: u32,
     /// Columns (0028,0011).
     pub columns: u32,
-    /// Bits Allocated (0028,0100): 8, 16 or 32, and 64 of floating-point numbers.
+    /// Bits Allocated (0028,0100): 8, 16 or 32, or 64 for floating-point pixels.
     pub bits_allocated: u16,
-    /// Bits Stored (0028,0101); all that are allocated, of floating-point numbers.
+    /// Bits Stored (0028,0101); equal to Bits Allocated for floating-point pixels.
     pub bits_stored: u16,
-    /// Pixel Representation (0028,0103) is 1: two's complement. True of floating-point numbers.
+    /// Pixel Representation (0028,0103) is 1: two's complement. True for floating-point pixels.
     pub signed: bool,
     /// IEEE 754 numbers of 32 or 64 bits: Float Pixel Data (7FE0,0008) or Double Float Pixel Data
     /// (7FE0,0009), PS3.3 C.7.6.24 and C.7.6.25.
@@ -65,8 +66,8 @@ pub struct FrameFormat {
 }
 
 impl FrameFormat {
-    /// Reads the format from an instance's header; an error names the attribute that is missing or
-    /// that no decoder here supports (colour, bits other than 8, 16 and 32).
+    /// Reads the format from an instance's header. An error names the attribute that is missing or
+    /// has a value that no decoder here supports (colour, bits other than 8, 16 and 32).
     pub fn from_dataset(dataset: &Dataset) -> Result<Self> {
         let unsupported = |what: String| Error::new(ErrorKind::UnsupportedPixelData, what);
         let samples = dataset.integer(tags::SAMPLES_PER_PIXEL).unwrap_or(1);
@@ -142,31 +143,32 @@ impl FrameFormat {
         })
     }
 
-    /// Pixels in a frame.
+    /// Number of pixels in a frame.
     pub fn pixels(&self) -> usize {
         self.rows as usize * self.columns as usize
     }
 
-    /// The same with each side halved `times` times and rounded up.
+    /// Returns the format with each side halved `times` times and rounded up.
     fn halved(&self, times: u8) -> Self {
-        // Sides have 32 bits at most: beyond that, they stay 1.
+        // Sides have 32 bits at most; from then on they stay 1.
         let side = |side: u32| u64::from(side).div_ceil(1 << times.min(32)) as u32;
         Self { rows: side(self.rows), columns: side(self.columns), ..*self }
     }
 
-    /// Whether pixels are integers of at most 16 bits, all that most transfer syntaxes are read with.
+    /// Whether pixels are integers of at most 16 bits, the only ones that most transfer syntaxes
+    /// support here.
     fn is_narrow(&self) -> bool {
         !self.float && self.bits_allocated <= 16
     }
 
-    /// Bytes of a pixel in [`Samples`], at most.
+    /// Maximum number of bytes of a pixel in [`Samples`].
     pub fn sample_bytes(&self) -> u64 {
         u64::from(self.bits_allocated.max(16) / 8)
     }
 }
 
-/// A decoded frame, row by row. 8-bit pixels are widened to 16 bits of the same signedness; those of 32 bits
-/// stay so, however few of them are stored.
+/// A decoded frame, row by row. 8-bit pixels are widened to 16 bits of the same signedness; pixels
+/// with 32 bits allocated keep 32 bits, however few are stored.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Samples {
     /// Two's complement pixels.
@@ -177,18 +179,18 @@ pub enum Samples {
     I32(Vec<i32>),
     /// Unsigned pixels of 32 bits.
     U32(Vec<u32>),
-    /// Float Pixel Data, as it is: NaN and infinities, too.
+    /// Float Pixel Data, unchanged, including NaN and infinities.
     F32(Vec<f32>),
-    /// Double Float Pixel Data, likewise.
+    /// Double Float Pixel Data, unchanged likewise.
     F64(Vec<f64>),
 }
 
-/// Decodes one frame, exactly as its encoder was given it where the transfer syntax is lossless.
+/// Decodes one frame. For a lossless transfer syntax, the result is exactly what was encoded.
 ///
-/// `data` is the whole frame, of all its fragments, with or without the padding to an even length.
-/// Fails with [`CorruptFrame`](ErrorKind::CorruptFrame) where the frame is truncated, does not
+/// `data` is the whole frame, with all its fragments, with or without the padding to an even
+/// length. Fails with [`CorruptFrame`](ErrorKind::CorruptFrame) if the frame is truncated, does not
 /// decode, or differs from `format` in size, components or depth, and with
-/// [`UnsupportedPixelData`](ErrorKind::UnsupportedPixelData) where nothing here takes the transfer
+/// [`UnsupportedPixelData`](ErrorKind::UnsupportedPixelData) if no decoder supports the transfer
 /// syntax or this form of it.
 pub fn decode(transfer_syntax: &str, data: &[u8], format: &FrameFormat) -> Result<Samples> {
     let entry = lookup(transfer_syntax)?;
@@ -200,8 +202,9 @@ pub fn decode(transfer_syntax: &str, data: &[u8], format: &FrameFormat) -> Resul
     Err(unreadable_form(entry))
 }
 
-/// Bytes that decoding one frame takes at most, its encoded bytes aside: what a decoder works in and
-/// the samples it makes. Nothing is known of a transfer syntax that is not decoded.
+/// Returns the maximum number of bytes that decoding one frame takes, not counting the encoded
+/// bytes: the decoder's working memory and the samples. Returns 0 for a transfer syntax that cannot
+/// be decoded.
 pub fn working_bytes(transfer_syntax: &str, format: &FrameFormat) -> u64 {
     let each = match lookup(transfer_syntax).map(|entry| entry.decoders) {
         Ok([Decoder::Native]) => format.sample_bytes(),
@@ -217,7 +220,7 @@ pub fn working_bytes(transfer_syntax: &str, format: &FrameFormat) -> u64 {
     each * format.pixels() as u64
 }
 
-/// As [`decode`], by `decoder` alone: for tests that compare decoders and for measuring them.
+/// Like [`decode`], with `decoder` only: for tests that compare decoders, and for benchmarks.
 pub fn decode_with(
     decoder: Decoder,
     transfer_syntax: &str,
@@ -234,14 +237,14 @@ pub fn decode_with(
     attempt(decoder, entry, data, format)?.ok_or_else(|| unreadable_form(entry))
 }
 
-/// Decodes a frame of JPEG 2000, HTJ2K included, with each side halved `reduced` times (as often as the frame
-/// has decomposition levels, at most), for previews. Returns the format of what was decoded, whose rows and
-/// columns are the halved ones, each rounded up (of a codestream that does not begin at the origin of its
-/// grid, one less may come out), and its pixels: averages, in about the range of the whole frame's.
+/// Decodes a frame of JPEG 2000, including HTJ2K, with each side halved `reduced` times (at most
+/// once per decomposition level), for previews. Returns the format of the result, whose rows and
+/// columns are the halved ones, each rounded up (possibly one less if the codestream does not begin
+/// at the origin of its grid), and its pixels: averages, roughly in the range of the full frame.
 ///
 /// # Errors
-/// As [`decode`], and [`UnsupportedPixelData`](ErrorKind::UnsupportedPixelData) of a transfer syntax that
-/// has no lower resolutions.
+/// The errors of [`decode`], and [`UnsupportedPixelData`](ErrorKind::UnsupportedPixelData) for a
+/// transfer syntax without lower resolutions.
 pub fn decode_reduced(
     transfer_syntax: &str,
     data: &[u8],
@@ -267,12 +270,13 @@ pub fn decode_reduced(
     contain(Decoder::OpenJp2, || jpeg2000::decode_reduced(data, &stream, format, reduced))
 }
 
-/// As [`decode`], of a frame of HTJ2K by this crate's own decoder alone, with the instructions named and each
-/// side halved `reduced` times as by [`decode_reduced`]: for tests that compare them and for measuring them.
-/// `Ok(None)` where the codestream is not of the form that it reads.
+/// Like [`decode`], for a frame of HTJ2K, with this crate's decoder only, the given instruction set
+/// and each side halved `reduced` times as in [`decode_reduced`]: for tests that compare
+/// instruction sets, and for benchmarks. Returns `Ok(None)` if the decoder does not support the
+/// codestream's form.
 ///
 /// # Errors
-/// As [`decode`].
+/// The errors of [`decode`].
 pub fn decode_htj2k(
     data: &[u8],
     format: &FrameFormat,
@@ -286,7 +290,7 @@ pub fn decode_htj2k(
     })
 }
 
-/// `Ok(None)` where the frame is sound but of a form this decoder cannot read.
+/// Returns `Ok(None)` if the frame is valid but of a form that this decoder does not support.
 fn attempt(
     decoder: Decoder,
     entry: &TransferSyntaxEntry,
@@ -310,13 +314,13 @@ fn attempt(
     })
 }
 
-/// Refuses pixels of more than 16 bits in a transfer syntax that is not read with them here; this is known
-/// before a frame is there.
+/// Rejects pixels of more than 16 bits in a transfer syntax that does not support them here. Needs
+/// no frame, so it can be checked before any is fetched.
 ///
 /// # Errors
 /// [`UnsupportedPixelData`](ErrorKind::UnsupportedPixelData), naming the transfer syntax.
 pub fn check_format(transfer_syntax: &str, format: &FrameFormat) -> Result<()> {
-    // One that is not known at all is an error of its frames.
+    // An unknown transfer syntax is reported when its frames are decoded.
     let Ok(entry) = lookup(transfer_syntax) else { return Ok(()) };
     entry.decoders.iter().try_for_each(|&decoder| check_width(decoder, entry, format))
 }
@@ -340,9 +344,9 @@ fn check_width(decoder: Decoder, entry: &TransferSyntaxEntry, format: &FrameForm
     .with("transferSyntaxUID", *uid))
 }
 
-/// Runs a codec; its panic becomes an error of the frame it worked on.
+/// Runs a codec and turns its panic into an error of the frame.
 fn contain<T>(codec: impl std::fmt::Display, run: impl FnOnce() -> Result<T>) -> Result<T> {
-    // What a panicking codec may leave half done is its own and is dropped with it.
+    // State that a panicking codec leaves half done is its own and is dropped with it.
     catch_unwind(AssertUnwindSafe(run))
         .unwrap_or_else(|_| Err(corrupt(format!("{codec} panicked on this frame"))))
 }

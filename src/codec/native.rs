@@ -1,13 +1,12 @@
-//! Pixels without compression, and RLE (PS3.5 annex G), which is native pixels packed plane by
-//! plane.
+//! Uncompressed pixels, and RLE (PS3.5 annex G), which is native pixels packed plane by plane.
 
 use super::plausible::{self, Family, room};
 use super::samples::{collected, from_long_words, from_words};
 use super::{FrameFormat, Samples, corrupt};
 use crate::error::{Error, Result};
 
-/// Decodes native little-endian pixels (PS3.5 sections 8.1.1 and 8.2): exactly one frame, with at most the
-/// one byte after it that makes its length even.
+/// Decodes native little-endian pixels (PS3.5 sections 8.1.1 and 8.2): exactly one frame, followed
+/// at most by the one byte that makes its length even.
 pub(super) fn decode(data: &[u8], format: &FrameFormat) -> Result<Samples> {
     let width = usize::from(format.bits_allocated / 8);
     let bytes = format.pixels() * width;
@@ -19,7 +18,7 @@ pub(super) fn decode(data: &[u8], format: &FrameFormat) -> Result<Samples> {
     samples_of(pixels, width, format)
 }
 
-/// Samples of little-endian pixels of `width` bytes each: 1, 2 or 4, or 8 of floating-point numbers.
+/// Decodes little-endian pixels of `width` bytes each: 1, 2 or 4, or 8 for floating-point numbers.
 pub(super) fn samples_of(pixels: &[u8], width: usize, format: &FrameFormat) -> Result<Samples> {
     let four = || pixels.as_chunks::<4>().0.iter().copied();
     match (width, format.float) {
@@ -40,7 +39,7 @@ pub(super) fn samples_of(pixels: &[u8], width: usize, format: &FrameFormat) -> R
 /// Size of the RLE header: the number of segments and 15 offsets (PS3.5 section G.5).
 const RLE_HEADER: usize = 64;
 
-/// Decodes one RLE frame: one segment per byte of a pixel, the most significant byte first.
+/// Decodes one RLE frame: one segment for each byte of a pixel, the most significant byte first.
 pub(super) fn decode_rle(data: &[u8], format: &FrameFormat) -> Result<Samples> {
     let planes = usize::from(format.bits_allocated / 8);
     let header = data.get(..RLE_HEADER).ok_or_else(|| corrupt("RLE header is truncated"))?;
@@ -59,7 +58,7 @@ pub(super) fn decode_rle(data: &[u8], format: &FrameFormat) -> Result<Samples> {
     }
 }
 
-/// Words put together of the segments between `bounds`, each of one byte of every word.
+/// Assembles words from the segments between `bounds`, each of which holds one byte of every word.
 fn words_of<T>(data: &[u8], bounds: &[usize], format: &FrameFormat) -> Result<Vec<T>>
 where
     T: Copy + Default + From<u8> + std::ops::Shl<u32, Output = T> + std::ops::BitOr<Output = T>,
@@ -79,8 +78,8 @@ where
     Ok(words)
 }
 
-/// Unpacks one segment (PackBits, PS3.5 section G.3.1) to exactly `length` bytes. What follows the
-/// last byte wanted is padding.
+/// Unpacks one segment (PackBits, PS3.5 section G.3.1) to exactly `length` bytes. Anything after
+/// the last byte needed is padding.
 fn unpack(segment: &[u8], length: usize) -> Result<Vec<u8>> {
     let truncated = || corrupt("RLE segment is truncated");
     let fits = |out: &Vec<u8>, more: usize| {

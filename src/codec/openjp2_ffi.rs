@@ -1,5 +1,5 @@
-//! The one place that hands raw pointers to `openjp2`, whose streams are set up as in the C
-//! library it was translated from: a memory buffer as its input stream.
+//! The only code that hands raw pointers to `openjp2`, whose streams are set up as in the C library
+//! it was translated from. Provides an input stream over a memory buffer.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
@@ -11,14 +11,14 @@ use openjp2::openjpeg::{
     opj_stream_set_user_data, opj_stream_set_user_data_length, opj_stream_t,
 };
 
-/// Bytes and a position in them; the user data of a stream.
+/// User data of a stream: bytes and the current position in them.
 struct Cursor<'a> {
     data: &'a [u8],
     position: usize,
 }
 
 impl Cursor<'_> {
-    /// Copies what is left, at most `out.len()` bytes, and moves on.
+    /// Copies the remaining bytes, at most `out.len()`, and advances past them.
     fn read(&mut self, out: &mut [u8]) -> usize {
         let left = self.data.get(self.position..).unwrap_or_default();
         let count = left.len().min(out.len());
@@ -27,7 +27,7 @@ impl Cursor<'_> {
         count
     }
 
-    /// Moves to `target`, or stays and returns false where that lies outside the data.
+    /// Moves to `target`, or stays and returns false if that is outside the data.
     fn seek(&mut self, target: i64) -> bool {
         match usize::try_from(target) {
             Ok(target) if target <= self.data.len() => {
@@ -46,15 +46,15 @@ pub(super) struct InputStream<'a> {
 }
 
 impl<'a> InputStream<'a> {
-    /// A stream that reads `data` from its start.
+    /// Creates a stream that reads `data` from its start.
     pub(super) fn new(data: &'a [u8]) -> Self {
         let mut stream = Stream::new_custom(data.len().clamp(1 << 10, 1 << 16), true);
         let user_data = Box::into_raw(Box::new(Cursor { data, position: 0 }));
         let raw: *mut opj_stream_t = (&raw mut stream).cast();
         // SAFETY: `raw` points to a live `Stream`, which is what these functions cast it back to,
         // and nothing else refers to it during the calls. `user_data` comes from `Box::into_raw`;
-        // the stream owns it from here on and `free` gives it back exactly once, when the stream
-        // is dropped. The callbacks get no other user data. The bytes it borrows outlive the
+        // the stream owns it from here on, and `free` releases it exactly once, when the stream is
+        // dropped. The callbacks receive no other user data. The bytes it borrows outlive the
         // stream through `PhantomData<&'a [u8]>`.
         unsafe {
             opj_stream_set_user_data(raw, user_data.cast(), Some(free));
@@ -66,7 +66,7 @@ impl<'a> InputStream<'a> {
         Self { stream, data: PhantomData }
     }
 
-    /// The stream, for the calls of a codec.
+    /// Returns the stream, for calls of a codec.
     pub(super) fn get(&mut self) -> &mut Stream {
         &mut self.stream
     }
@@ -75,8 +75,8 @@ impl<'a> InputStream<'a> {
 /// Returns the number of bytes copied, or the C library's end of stream, `(size_t)-1`.
 unsafe extern "C" fn read(buffer: *mut c_void, length: usize, user_data: *mut c_void) -> usize {
     // SAFETY: `user_data` is the `Cursor` set in `InputStream::new`, alive as long as the stream
-    // that calls this and used by no one else; `buffer` is writable for `length` bytes, and
-    // initialised, as the stream passes a slice of its own buffer.
+    // that calls this and used by nothing else; `buffer` is writable for `length` bytes, and
+    // initialised, because the stream passes a slice of its own buffer.
     let (cursor, out) = unsafe {
         (
             &mut *user_data.cast::<Cursor<'_>>(),
@@ -97,7 +97,7 @@ unsafe extern "C" fn skip(count: i64, user_data: *mut c_void) -> i64 {
     if target.is_some_and(|t| cursor.seek(t)) { count } else { -1 }
 }
 
-/// Returns 1 where the position could be reached, else 0.
+/// Returns 1 if the position was reached, else 0.
 unsafe extern "C" fn seek(target: i64, user_data: *mut c_void) -> i32 {
     // SAFETY: as in `read`.
     let cursor = unsafe { &mut *user_data.cast::<Cursor<'_>>() };

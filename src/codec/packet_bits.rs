@@ -1,9 +1,10 @@
-//! What packet headers are made of (ISO/IEC 15444-1 annex B.10.1 and B.10.2): stuffed bits, and tag trees.
+//! Elements of packet headers (ISO/IEC 15444-1 annex B.10.1 and B.10.2): stuffed bits and tag
+//! trees.
 
 /// A tag tree (annex B.10.2): a quad tree of minima.
 pub(super) struct TagTree {
-    /// From the leaves to the root: width, and for each node its value so far and whether that is
-    /// final.
+    /// From the leaves to the root: the width, and for each node its value so far and whether that
+    /// is final.
     levels: Vec<(u32, Vec<(u32, bool)>)>,
 }
 
@@ -18,7 +19,7 @@ impl TagTree {
         Self { levels }
     }
 
-    /// Value of the leaf, read as far as whether it is below `threshold`.
+    /// Reads the value of a leaf, only as far as needed to know whether it is below `threshold`.
     pub fn value(&mut self, bits: &mut Bits<'_>, x: u32, y: u32, threshold: u32) -> Option<u32> {
         let mut least = 0;
         for (depth, (width, nodes)) in self.levels.iter_mut().enumerate().rev() {
@@ -68,7 +69,8 @@ impl<'a> Bits<'a> {
         (0..bits).try_fold(0, |n, _| Some(n << 1 | self.bit()?))
     }
 
-    /// Bytes of the header, which ends on a byte, and after the stuffed bit of a last FF.
+    /// Length of the header in bytes. It ends on a byte boundary, after the stuffed byte that
+    /// follows a final FF.
     pub fn length(&self) -> usize {
         self.position + usize::from(self.stuffed)
     }

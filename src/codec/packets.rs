@@ -1,5 +1,5 @@
-//! The packets of a plain HTJ2K tile (ISO/IEC 15444-1 annexes B.10 and B.12): where the bytes of each
-//! code-block are, and whether all of them are there.
+//! The packets of a plain HTJ2K tile (ISO/IEC 15444-1 annexes B.10 and B.12): locates the bytes of
+//! each code-block and checks that they are complete.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -7,16 +7,16 @@ use std::collections::HashMap;
 use super::contributions::{Block, Growing};
 use super::packet_bits::{Bits, TagTree};
 
-/// What the packets of a plain tile depend on.
+/// The parameters that determine the packets of a plain tile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tile {
     /// Width and height in pixels; the origin is zero.
     pub size: (u32, u32),
     /// Decomposition levels.
     pub levels: u8,
-    /// Exponents of the code-block's width and height, where no precinct is smaller.
+    /// Exponents of the code-blocks' width and height, before precincts limit them.
     pub block: (u8, u8),
-    /// Exponents of the precincts' width and height, of each resolution.
+    /// Exponents of the precincts' width and height, for each resolution.
     pub precincts: Vec<(u8, u8)>,
     /// Quality layers.
     pub layers: u16,
@@ -26,11 +26,12 @@ pub(super) struct Tile {
     pub may_have_sop: bool,
     /// Packet headers end with an EPH marker (A.8.2).
     pub has_eph: bool,
-    /// Magnitude bit-planes of each subband (M_b, equation E-2): LL, then HL, LH and HH of each resolution.
+    /// Magnitude bit-planes of each subband (M_b, equation E-2): LL, then HL, LH and HH of each
+    /// resolution.
     pub bit_planes: Vec<u8>,
 }
 
-/// A subband's code-blocks.
+/// The code-blocks of a subband.
 #[derive(Debug)]
 pub(super) struct Band {
     /// Width and height in samples.
@@ -39,20 +40,20 @@ pub(super) struct Band {
     pub block: (u8, u8),
     /// Code-blocks along the width.
     pub columns: u32,
-    /// Row by row; `None` where a code-block has no bytes, and is zero.
+    /// Row by row; `None` if a code-block has no bytes and is zero.
     pub blocks: Vec<Option<Block>>,
 }
 
 /// A packet: one layer of the code-blocks of one precinct.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Packet {
-    /// What packets are sorted by.
+    /// Sort key: the position in the progression.
     key: [u64; 4],
     pub precinct: Precinct,
     layer: u16,
 }
 
-/// A precinct: its place among those of its resolution.
+/// A precinct, identified by its position within its resolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Precinct {
     pub resolution: u8,
@@ -60,11 +61,12 @@ pub(super) struct Precinct {
     column: u32,
 }
 
-/// Packets while they are read.
+/// State while packets are read.
 struct Reading {
-    /// By subbands and blocks.
+    /// By subband and block.
     blocks: Vec<Vec<Option<Growing>>>,
-    /// Tag trees of a precinct's subbands: in which layer a block is included first, and bit-planes that it lacks.
+    /// Two tag trees for each subband of a precinct: the first layer that includes a block, and its
+    /// missing bit-planes.
     trees: HashMap<Precinct, Vec<[TagTree; 2]>>,
 }
 
@@ -77,7 +79,7 @@ const SOP: [u8; 4] = [0xFF, 0x91, 0, 4];
 const EPH: [u8; 2] = [0xFF, 0x92];
 
 impl Tile {
-    /// A tile of one precinct a resolution, without markers in its packets.
+    /// A tile with one precinct per resolution and without markers in its packets.
     pub(super) fn simple(
         size: (u32, u32),
         levels: u8,
@@ -97,9 +99,10 @@ impl Tile {
         }
     }
 
-    /// Subbands of the lowest `resolutions` resolutions (all where there are fewer), of packets that begin
-    /// with `data`, which more is appended to where a block's bytes are apart; `None` where one is malformed or
-    /// incomplete. Where all are asked for, `data` must hold nothing else.
+    /// Returns the subbands of the lowest `resolutions` resolutions (all if there are fewer),
+    /// parsed from the packets in `data`. Appends to `data` the bytes of blocks that are not
+    /// contiguous. Returns `None` if a packet is malformed or incomplete. If all resolutions are
+    /// requested, `data` must hold nothing else.
     pub(super) fn bands(&self, data: &mut Cow<'_, [u8]>, resolutions: u8) -> Option<Vec<Band>> {
         let last = self.levels.min(resolutions.checked_sub(1)?);
         let mut bands: Vec<Band> =
@@ -109,7 +112,7 @@ impl Tile {
         let mut at = 0;
         let by_resolution = matches!(self.progression, RLCP | RPCL);
         for packet in self.packets()? {
-            // Where packets come by resolution, those of the others are not needed, nor read.
+            // If packets are ordered by resolution, those of higher resolutions need not be read.
             if by_resolution && packet.precinct.resolution > last {
                 break;
             }
@@ -130,7 +133,8 @@ impl Tile {
         Some(bands)
     }
 
-    /// All packets in their order (annex B.12.1). Precincts of a resolution follow each other from the top left.
+    /// Returns all packets in order (annex B.12.1). Precincts of a resolution are ordered from the
+    /// top left.
     pub(super) fn packets(&self) -> Option<Vec<Packet>> {
         let mut packets = Vec::new();
         for resolution in 0..=self.levels {
@@ -139,7 +143,7 @@ impl Tile {
             let (x, y) = *self.precincts.get(usize::from(resolution))?;
             for row in 0..size.1.div_ceil(1 << y) {
                 for column in 0..size.0.div_ceil(1 << x) {
-                    // On the reference grid.
+                    // Positions on the reference grid.
                     let at = |n: u32, exponent: u8| u64::from(n) << (u32::from(exponent) + level);
                     let (top, left) = (at(row, y), at(column, x));
                     let precinct = Precinct { resolution, row, column };
@@ -160,7 +164,7 @@ impl Tile {
         Some(packets)
     }
 
-    /// Reads the packet that begins at a place; where the next one does.
+    /// Reads the packet at `at`. Returns where the next one begins.
     fn packet(
         &self,
         packet: Packet,
@@ -189,7 +193,8 @@ impl Tile {
         (at <= data.len()).then_some(at)
     }
 
-    /// Reads the header of a packet that is not empty; subband and number of each block that it includes.
+    /// Reads the header of a packet that is not empty, and lists the subband and index of each
+    /// block that it includes.
     fn packet_header(
         &self,
         packet: Packet,
@@ -219,10 +224,10 @@ impl Tile {
         Some(())
     }
 
-    /// The subbands of a resolution, without code-blocks' bytes.
+    /// Returns the subbands of a resolution, with code-blocks that have no bytes yet.
     fn empty_bands(&self, resolution: u8) -> Vec<Band> {
         let (x, y) = self.precincts.get(usize::from(resolution)).copied().unwrap_or((15, 15));
-        // A precinct's side in a subband is half of that in the resolution (annex B.7).
+        // A precinct's side in a subband is half its side in the resolution (annex B.7).
         let halved = u8::from(resolution > 0);
         let cut = |block: u8, precinct: u8| block.min(precinct.saturating_sub(halved));
         let block = (cut(self.block.0, x), cut(self.block.1, y));
@@ -235,7 +240,7 @@ impl Tile {
         self.sizes(resolution).into_iter().map(band).collect()
     }
 
-    /// Width and height after so many levels.
+    /// Width and height after `level` levels.
     fn size_at(&self, level: u32) -> (u32, u32) {
         let side = |size: u32| (u64::from(size).div_ceil(1 << level)) as u32;
         (side(self.size.0), side(self.size.1))
@@ -256,7 +261,7 @@ impl Tile {
 /// Code-blocks of one precinct in a subband.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Blocks {
-    /// The first along each axis, and how many there are.
+    /// Index of the first along each axis, and their number.
     first: (u32, u32),
     pub count: (u32, u32),
     /// Code-blocks of the subband along the width.
@@ -267,7 +272,7 @@ impl Blocks {
     pub fn of(band: &Band, precinct: Precinct, size: (u8, u8)) -> Self {
         let halved = u8::from(precinct.resolution > 0);
         let along = |n: u32, length: u32, exponent: u8, block: u8| {
-            // The precinct from sample to sample, in blocks.
+            // Converts the precinct's sample range to blocks.
             let side = u32::from(exponent.saturating_sub(halved));
             let start = (u64::from(n) << side).min(length.into());
             let end = (u64::from(n + 1) << side).min(length.into());
@@ -284,7 +289,7 @@ impl Blocks {
 }
 
 impl Blocks {
-    /// Numbers of the code-blocks in the subband, row by row.
+    /// Indices of the code-blocks within the subband, row by row.
     pub fn numbers(&self) -> impl Iterator<Item = usize> {
         let Self { first, count, columns } = *self;
         (first.1..first.1 + count.1).flat_map(move |y| {
@@ -293,7 +298,8 @@ impl Blocks {
     }
 }
 
-/// Reads what a packet header says of a subband's code-blocks in a precinct; which are included.
+/// Reads what a packet header says about a subband's code-blocks in a precinct. Returns the indices
+/// of those included.
 fn subband(
     bits: &mut Bits<'_>,
     place: &Blocks,
@@ -307,7 +313,7 @@ fn subband(
         let (x, y) = (n % columns, n / columns);
         let block = blocks.get_mut(index)?;
         if let Some(block) = block {
-            // It was included before: one bit says whether it is again.
+            // Included in an earlier packet: one bit says whether it is again.
             if bits.bit()? == 0 {
                 continue;
             }
@@ -329,7 +335,7 @@ mod tests {
     use super::super::{FrameFormat, Samples, codestream, encode_htj2k};
     use super::*;
 
-    /// The packets of an encoded frame of noise, and their tile.
+    /// Returns the packets of an encoded frame of noise, and their tile.
     fn encoded(rows: u32, columns: u32) -> (Vec<u8>, Tile) {
         let format = FrameFormat {
             rows,

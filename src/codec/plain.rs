@@ -1,39 +1,39 @@
-//! Codestreams of the plain form taken apart into their code-blocks, and put together from any: for tests and
-//! fuzzing, which change a block's bytes and want everything around it sound.
+//! Takes codestreams of the plain form apart into their code-blocks and assembles new ones. For
+//! tests and fuzzing, which change the bytes of a block and need everything around it valid.
 
 use super::codestream;
 use super::contributions::Block;
 use super::packets::{Band, Blocks, Tile};
 use super::{FrameFormat, Result};
 
-/// A codestream of one tile, one component and one layer, with the high-throughput coder and the reversible
-/// wavelet; all its packets hold what there is of their blocks.
+/// A codestream of one tile, one component and one layer, with the high-throughput coder and the
+/// reversible wavelet; each packet holds all the bytes of its blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plain {
     /// Width and height in pixels.
     pub size: (u32, u32),
     /// Decomposition levels.
     pub levels: u8,
-    /// Exponents of the code-blocks' width and height: 2 to 10, 12 at most together.
+    /// Exponents of the code-blocks' width and height: 2 to 10 each, with a sum of at most 12.
     pub block: (u8, u8),
-    /// Bits of a pixel, 1 to 16.
+    /// Bits per pixel, 1 to 16.
     pub precision: u8,
     /// Pixels are two's complement.
     pub signed: bool,
     /// Order of progression (SGcod, table A.16): 0 to 4.
     pub progression: u8,
-    /// Magnitude bit-planes (0 to 30) of LL, then of HL, LH and HH of each resolution.
+    /// Magnitude bit-planes (0 to 30) of LL, then HL, LH and HH of each resolution.
     pub bit_planes: Vec<u8>,
-    /// All code-blocks, by subbands as above, row by row; `None` where a packet does not include one.
+    /// All code-blocks, by subband as above, row by row; `None` if no packet includes the block.
     pub blocks: Vec<Option<PlainBlock>>,
 }
 
-/// A code-block that is included.
+/// A code-block included in a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlainBlock {
     /// Coding passes, 1 to 3.
     pub passes: u32,
-    /// Bit-planes above the lowest of the cleanup pass.
+    /// Bit-planes above the one that the cleanup pass codes.
     pub skipped: u32,
     /// Bytes of the cleanup pass.
     pub cleanup: Vec<u8>,
@@ -42,15 +42,15 @@ pub struct PlainBlock {
 }
 
 impl Plain {
-    /// Takes a codestream apart; `None` where it is not of this form.
+    /// Takes a codestream apart; returns `None` if it is not of the plain form.
     ///
     /// # Errors
-    /// Where it is not of `format`, or unsound.
+    /// Fails if the codestream is invalid or does not match `format`.
     pub fn read(data: &[u8], format: &FrameFormat) -> Result<Option<Self>> {
         let stream = codestream::check(data, format)?;
         let Some(plain) = stream.plain else { return Ok(None) };
         let (mut packets, tile) = (plain.packets(data)?, plain.tile.clone());
-        // With one packet a resolution, all orders are one.
+        // With one packet per resolution, all progression orders are the same.
         let simple = Tile::simple(tile.size, tile.levels, tile.block, tile.bit_planes.clone());
         if tile != (Tile { progression: tile.progression, ..simple }) {
             return Ok(None);
@@ -75,7 +75,7 @@ impl Plain {
         }))
     }
 
-    /// How the frame's pixels are laid out.
+    /// Returns the frame's pixel format.
     pub fn format(&self) -> FrameFormat {
         FrameFormat {
             rows: self.size.1,
@@ -89,11 +89,11 @@ impl Plain {
 
     fn bands(&self) -> Vec<Band> {
         let tile = Tile::simple(self.size, self.levels, self.block, self.bit_planes.clone());
-        // Packets without blocks: the subbands and how many blocks each has.
+        // Empty packets yield the subbands and the number of blocks in each.
         tile.bands(&mut vec![0; usize::from(self.levels) + 1].into(), u8::MAX).unwrap_or_default()
     }
 
-    /// Width and height of every code-block, in the order of `blocks`.
+    /// Returns the width and height of every code-block, in the order of `blocks`.
     pub fn shapes(&self) -> Vec<(u32, u32)> {
         let side =
             |length: u32, exponent: u8, n: u32| (length - (n << exponent)).min(1 << exponent);
@@ -108,18 +108,18 @@ impl Plain {
         shapes
     }
 
-    /// The codestream.
+    /// Encodes the codestream.
     pub fn write(&self) -> Vec<u8> {
         self.write_around(&self.packets())
     }
 
-    /// The codestream with other packets.
+    /// Encodes the codestream with other packets.
     pub fn write_around(&self, packets: &[u8]) -> Vec<u8> {
         self.write_with(0, &[], packets)
     }
 
-    /// The codestream with precincts of 2^`exponent` pixels along each axis, larger than code-blocks, and
-    /// with the markers that packets may have.
+    /// Encodes the codestream with precincts of 2^`exponent` pixels along each axis, larger than
+    /// code-blocks, and, if `marked`, with SOP and EPH markers.
     pub fn write_in_precincts(&self, exponent: u8, marked: bool) -> Vec<u8> {
         let simple = Tile::simple(self.size, self.levels, self.block, self.bit_planes.clone());
         let precincts = vec![(exponent, exponent); usize::from(self.levels) + 1];
@@ -164,7 +164,7 @@ impl Plain {
     fn write_with(&self, style: u8, precincts: &[u8], packets: &[u8]) -> Vec<u8> {
         let mut out = vec![0xFF, 0x4F];
         let (width, height) = self.size;
-        // Rsiz with the bit of part 15; the tile is the image.
+        // Rsiz with the bit of part 15; the tile covers the image.
         let mut siz = vec![0x40, 0];
         for field in [width, height, 0, 0, width, height, 0, 0] {
             siz.extend(field.to_be_bytes());
@@ -175,7 +175,7 @@ impl Plain {
         let block = (self.block.0 - 2, self.block.1 - 2);
         let cod = [style, self.progression, 0, 1, 0, self.levels, block.0, block.1, 0x40, 1];
         segment(&mut out, 0x52, &[&cod[..], precincts].concat());
-        // One guard bit, so that exponents are the numbers of bit-planes.
+        // One guard bit, so that exponents equal the numbers of bit-planes.
         let mut qcd = vec![1 << 5];
         qcd.extend(self.bit_planes.iter().map(|planes| planes << 3));
         segment(&mut out, 0x5C, &qcd);
@@ -190,7 +190,7 @@ impl Plain {
         out
     }
 
-    /// The packets, one a resolution.
+    /// Encodes the packets, one per resolution.
     pub fn packets(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let mut blocks = &self.blocks[..];
@@ -224,7 +224,7 @@ fn segment(out: &mut Vec<u8>, marker: u8, body: &[u8]) {
     out.extend(body);
 }
 
-/// Headers of a subband's code-blocks (ISO/IEC 15444-1 annex B.10.4 to B.10.7).
+/// Writes the headers of a subband's code-blocks (ISO/IEC 15444-1 annex B.10.4 to B.10.7).
 fn write_subband(bits: &mut BitWriter, columns: u32, blocks: &[Option<PlainBlock>]) {
     let values = |of: &dyn Fn(&PlainBlock) -> u32, absent: u32| -> Vec<u32> {
         blocks.iter().map(|block| block.as_ref().map_or(absent, of)).collect()
@@ -254,10 +254,10 @@ fn write_subband(bits: &mut BitWriter, columns: u32, blocks: &[Option<PlainBlock
     }
 }
 
-/// Of a node of a tag tree: its value, how far that is written, and whether in full.
+/// A node of a tag tree: its value, how much of it is written, and whether it is written in full.
 type Node = (u32, u32, bool);
 
-/// A tag tree to write (annex B.10.2).
+/// A tag tree for writing (annex B.10.2).
 struct TagTree {
     /// From the leaves to the root: width and nodes.
     levels: Vec<(u32, Vec<Node>)>,
@@ -283,7 +283,7 @@ impl TagTree {
         Self { levels }
     }
 
-    /// Writes a leaf's value as far as whether it is below `threshold`.
+    /// Writes a leaf's value, only as far as needed to know whether it is below `threshold`.
     fn write(&mut self, bits: &mut BitWriter, x: u32, y: u32, threshold: u32) {
         let mut least = 0;
         for (depth, (width, nodes)) in self.levels.iter_mut().enumerate().rev() {
@@ -304,7 +304,7 @@ impl TagTree {
     }
 }
 
-/// Bits of a packet header (annex B.10.1).
+/// Writes the bits of a packet header (annex B.10.1).
 #[derive(Default)]
 struct BitWriter {
     bytes: Vec<u8>,

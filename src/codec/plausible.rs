@@ -1,37 +1,37 @@
-//! How many pixels an encoded frame is believed to hold.
+//! Upper bounds for the number of pixels that an encoded frame can hold.
 //!
-//! A header may promise 65535 × 65535 pixels of a frame of a hundred bytes. What a frame of so many
-//! bytes can hold at most is known of each form of encoding; beyond that it is refused before
-//! anything is allocated for it.
+//! The header of a frame of a hundred bytes may claim 65535 × 65535 pixels. Each encoding has a
+//! known maximum of pixels per byte; a frame that claims more is rejected before anything is
+//! allocated for it.
 
 use super::{FrameFormat, corrupt};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Pixels of any frame. A decoder holds several copies at four bytes each; the largest digital
-/// radiographs have a quarter of this.
+/// Maximum number of pixels of any frame. A decoder holds several copies at four bytes per pixel;
+/// the largest digital radiographs have a quarter of this.
 const MAX_PIXELS: u64 = 1 << 27;
 
-/// Forms of encoding, by what a byte can stand for.
+/// Encodings, grouped by how many pixels a byte can represent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Family {
     /// A run of 128 bytes takes two (PS3.5 section G.3.1).
     Rle,
-    /// A block of 64 pixels takes one bit at least, where only its mean is coded.
+    /// A block of 64 pixels takes at least one bit, if only its mean is coded.
     JpegDct,
-    /// A pixel takes one bit at least.
+    /// A pixel takes at least one bit.
     JpegLossless,
-    /// A line of a blank image takes a bit (T.87 A.7.1): those of up to 4096 × 4096 pixels are believed, and
-    /// beyond, lines of 512 pixels that take one.
+    /// A line of a blank image takes one bit (T.87 A.7.1). Accepts any image of up to 4096 × 4096
+    /// pixels; above that, each byte allows for eight lines of 512 pixels.
     JpegLs,
-    /// A blank image takes a few bytes whatever its size, as in JPEG 2000.
+    /// A blank image takes a few bytes, whatever its size, as in JPEG 2000.
     JpegXl,
-    /// A blank image takes a few bytes whatever its size; those of up to 2048 × 2048 pixels are
-    /// believed. Beyond, a code-block of 64 × 64 pixels is believed to take four bytes.
+    /// A blank image takes a few bytes, whatever its size. Accepts any image of up to 2048 × 2048
+    /// pixels; above that, four bytes allow for a code-block of 64 × 64 pixels.
     Jpeg2000,
 }
 
 impl Family {
-    /// Pixels believed of a frame of no bytes, and of each byte.
+    /// Pixels allowed for a frame of zero bytes, and for each byte.
     fn believed(self) -> (u64, u64) {
         match self {
             Self::Rle => (0, 64),
@@ -44,7 +44,7 @@ impl Family {
     }
 }
 
-/// Refuses a frame of `bytes` bytes that cannot hold `format`'s pixels.
+/// Rejects a frame whose `bytes` bytes cannot hold the pixels of `format`.
 pub(super) fn check(family: Family, format: &FrameFormat, bytes: usize) -> Result<()> {
     let pixels = u64::from(format.rows) * u64::from(format.columns);
     let planes = if family == Family::Rle { u64::from(format.bits_allocated / 8) } else { 1 };
@@ -68,12 +68,12 @@ pub(super) fn check(family: Family, format: &FrameFormat, bytes: usize) -> Resul
     Ok(())
 }
 
-/// An empty list with room for `count` values, or an error that says that there is no memory.
+/// Returns an empty list with room for `count` values, or an error if memory is short.
 pub(super) fn room<T>(count: usize) -> Result<Vec<T>> {
     room_in(Vec::new(), count)
 }
 
-/// As [`room`], in a list that may have it.
+/// Like [`room`], but reuses a list that may already have the room.
 pub(super) fn room_in<T>(mut values: Vec<T>, count: usize) -> Result<Vec<T>> {
     values.try_reserve_exact(count).map_err(|e| {
         Error::new(ErrorKind::OutOfMemory, format!("there is no memory for {count} pixels"))

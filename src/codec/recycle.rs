@@ -1,28 +1,27 @@
-//! Memory of decoded frames, used again for the next ones.
+//! Reuses the memory of decoded frames for later ones.
 
 use super::Samples;
 use crate::memory::Shelf;
 
-/// Bytes of unused buffers that are kept of each kind.
+/// Bytes of unused buffers kept for each kind.
 const KEPT_BYTES: usize = 8 << 20;
 
 static UNSIGNED: Shelf<u16> = Shelf::new(KEPT_BYTES);
 static SIGNED: Shelf<i16> = Shelf::new(KEPT_BYTES);
 
-/// An empty list with room for `count` pixels, one that was used before if there is one. Where the
-/// system has no memory it has less room: reserve before filling it (`try_reserve`), which costs
-/// nothing where the room is there.
+/// Returns an empty list with capacity for `count` pixels, recycled if possible. If memory is
+/// short, the capacity is smaller: call `try_reserve` before filling it, which costs nothing if the
+/// capacity suffices.
 pub(crate) fn buffer_u16(count: usize) -> Vec<u16> {
     UNSIGNED.take(count)
 }
 
-/// As [`buffer_u16`], for two's complement pixels.
+/// Like [`buffer_u16`], for two's complement pixels.
 pub(crate) fn buffer_i16(count: usize) -> Vec<i16> {
     SIGNED.take(count)
 }
 
-/// Takes a decoded frame's memory back for the next one. That of pixels of more than 16 bits is just
-/// freed.
+/// Keeps a decoded frame's memory for later frames. Memory of pixels of more than 16 bits is freed.
 pub fn recycle(samples: Samples) {
     match samples {
         Samples::I16(buffer) => SIGNED.put(buffer),

@@ -1,5 +1,5 @@
-//! Frames to RLE Lossless (PS3.5 annex G): the bytes of the pixels, plane by plane, each plane packed row by
-//! row.
+//! Encodes frames as RLE Lossless (PS3.5 annex G): the bytes of the pixels, plane by plane, each
+//! plane packed row by row.
 
 use super::samples::check_fit;
 use super::{FrameFormat, Samples};
@@ -8,14 +8,14 @@ use crate::error::{Error, Result};
 /// Size of the header: the number of segments and 15 offsets (PS3.5 section G.5).
 const HEADER: usize = 64;
 
-/// The most bytes that one control byte stands for (PS3.5 section G.3.1).
+/// Most bytes that one control byte can represent (PS3.5 section G.3.1).
 const LONGEST: usize = 128;
 
 /// Encodes a frame of 8 or 16 bits as RLE Lossless: one segment for each byte of a pixel, the most
-/// significant first, each of an even number of bytes.
+/// significant byte first, each padded to an even length.
 ///
 /// # Errors
-/// [`InvalidImage`](crate::error::ErrorKind::InvalidImage) where the samples do not fit the format.
+/// [`InvalidImage`](crate::error::ErrorKind::InvalidImage) if the samples do not fit the format.
 pub fn encode_rle(samples: &Samples, format: &FrameFormat) -> Result<Vec<u8>> {
     check_fit(samples, format)?;
     let planes = u32::from(format.bits_allocated / 8);
@@ -29,7 +29,7 @@ pub fn encode_rle(samples: &Samples, format: &FrameFormat) -> Result<Vec<u8>> {
         for y in 0..format.rows as usize {
             let first = y * format.columns as usize;
             row.clear();
-            // `check_fit` counted the pixels.
+            // `check_fit` has verified the number of pixels.
             let pixels = first..first + format.columns as usize;
             row.extend(pixels.map(|i| (samples.value(i).unwrap_or(0) >> shift) as u8));
             pack(&row, &mut out);
@@ -41,7 +41,7 @@ pub fn encode_rle(samples: &Samples, format: &FrameFormat) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// The most bytes that a frame can take: rows without any run.
+/// Returns the maximum encoded size of a frame in bytes: rows without any run.
 pub fn longest_rle(format: &FrameFormat) -> u64 {
     let columns = u64::from(format.columns);
     let row = columns + columns.div_ceil(LONGEST as u64);
@@ -60,8 +60,9 @@ fn set(out: &mut [u8], field: usize, value: usize) -> Result<()> {
     Ok(())
 }
 
-/// Packs one row (PackBits): equal bytes as a count and one of them, others as they are behind their
-/// number. Two equal bytes among others stay with these, for breaking those up saves nothing.
+/// Packs one row (PackBits): a run of equal bytes becomes a count and one byte, other bytes a
+/// literal with its length. Two equal bytes next to other bytes stay in their literal, because
+/// splitting it saves nothing.
 fn pack(row: &[u8], out: &mut Vec<u8>) {
     let (mut rest, mut others) = (row, 0);
     let mut at = 0;
@@ -73,7 +74,7 @@ fn pack(row: &[u8], out: &mut Vec<u8>) {
         }
         literal(&rest[..others], out);
         for piece in run.chunks(LONGEST) {
-            // Of a single byte this is 0, which says that one byte follows as it is.
+            // For a single byte this is 0, which means a literal of one byte.
             out.push((2 * LONGEST + 1 - piece.len()) as u8);
             out.push(run[0]);
         }
@@ -82,7 +83,7 @@ fn pack(row: &[u8], out: &mut Vec<u8>) {
     literal(rest, out);
 }
 
-/// Bytes as they are.
+/// Writes bytes as literals.
 fn literal(bytes: &[u8], out: &mut Vec<u8>) {
     for piece in bytes.chunks(LONGEST) {
         out.push((piece.len() - 1) as u8);
@@ -113,7 +114,7 @@ mod tests {
         assert_eq!(packed(&[1, 7, 7, 2]), [3, 1, 7, 7, 2]);
         assert_eq!(packed(&[1, 7, 7, 7, 2, 2]), [0, 1, 254, 7, 255, 2]);
         assert_eq!(packed(&[5; 128]), [129, 5]);
-        // A single byte is left over of the run, and is one that stands by itself.
+        // The remaining single byte of the run becomes a literal.
         assert_eq!(packed(&[5; 129]), [129, 5, 0, 5]);
         let different: Vec<u8> = (0..200).collect();
         let out = packed(&different);

@@ -1,5 +1,5 @@
 //! Decoded pixels: conversions between stored bytes, decoder output and [`Samples`], and the
-//! figures that sources state of a frame (range, checksum).
+//! figures that sources state about a frame (range, checksum).
 
 use std::ops::{Shl, Shr};
 
@@ -20,16 +20,16 @@ impl Samples {
         }
     }
 
-    /// Whether there is no pixel.
+    /// Whether there are no pixels.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Leaves of each pixel its Bits Stored, sign-extended where they are two's complement (PS3.5
-    /// 8.1.1): bits above them are no part of the value, whatever the codestream's precision was.
-    /// Floating-point numbers are left as they are.
+    /// Reduces each pixel to its Bits Stored, sign-extended if two's complement (PS3.5 8.1.1): bits
+    /// above them are not part of the value, whatever the codestream's precision. Does not change
+    /// floating-point pixels.
     pub fn keep_stored_bits(&mut self, bits_stored: u16) {
-        /// Shifts the unused bits out, and back in as the sign or zero.
+        /// Shifts the unused bits out, then back in as copies of the sign bit or as zeros.
         fn keep<T: Copy + Shl<u32, Output = T> + Shr<u32, Output = T>>(
             values: &mut [T],
             bits_stored: u16,
@@ -49,8 +49,8 @@ impl Samples {
         }
     }
 
-    /// Smallest and largest pixel value, as stored (before rescale); `None` without pixels, and where a
-    /// floating-point pixel is not a finite number.
+    /// Returns the smallest and largest pixel value as stored (before rescale), or `None` if there
+    /// are no pixels or a floating-point pixel is not finite.
     pub fn min_max(&self) -> Option<(f64, f64)> {
         fn range<T: Copy + Ord + Into<f64>>(values: &[T]) -> Option<(f64, f64)> {
             let first = *values.first()?;
@@ -76,9 +76,9 @@ impl Samples {
         }
     }
 
-    /// The pixels as little-endian bytes of `bits_allocated` bits each (8 or 16; others as wide as they are
-    /// here), two's complement where signed: the native pixel data of this frame (PS3.5 section 8.1.1), with bits above
-    /// Bits Stored holding the sign or zero.
+    /// Returns the pixels as little-endian bytes of `bits_allocated` bits each (8 or 16; wider
+    /// pixels keep their width), two's complement if signed: the native pixel data of this frame
+    /// (PS3.5 section 8.1.1). Bits above Bits Stored hold the sign or zero.
     pub fn to_le_bytes(&self, bits_allocated: u16) -> Vec<u8> {
         match (self, bits_allocated) {
             (Self::I16(v), 8) => v.iter().map(|&x| x as u8).collect(),
@@ -92,10 +92,10 @@ impl Samples {
         }
     }
 
-    /// Writes [`to_le_bytes`](Samples::to_le_bytes) without holding them.
+    /// Writes the bytes of [`to_le_bytes`](Samples::to_le_bytes) without collecting them in memory.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// Propagates the errors of `out`.
     pub fn write_le_bytes(
         &self,
         bits_allocated: u16,
@@ -125,11 +125,11 @@ impl Samples {
         }
     }
 
-    /// CRC-32 (ISO-HDLC, as zip) of [`to_le_bytes`](Samples::to_le_bytes): the checksum that
-    /// AWS HealthImaging states of a frame at full resolution.
+    /// CRC-32 (ISO-HDLC, as in zip) of [`to_le_bytes`](Samples::to_le_bytes): the checksum that AWS
+    /// HealthImaging states for a frame at full resolution.
     pub fn crc32(&self, bits_allocated: u16) -> u32 {
         const PIECE: usize = 2048;
-        /// Hashes pixels piece by piece, as bytes on the stack.
+        /// Hashes pixels in pieces, converted to bytes on the stack.
         fn hash<T: Copy, const N: usize>(pixels: &[T], bytes: impl Fn(T) -> [u8; N]) -> u32 {
             let mut hasher = crc32fast::Hasher::new();
             let mut piece = [[0; N]; PIECE];
@@ -151,7 +151,8 @@ impl Samples {
         }
     }
 
-    /// Pixel `index` as an integer; `None` where there is none, or it may have more than 16 bits.
+    /// Returns pixel `index` as an integer, or `None` if there is no such pixel or samples are
+    /// wider than 16 bits.
     pub(super) fn value(&self, index: usize) -> Option<i32> {
         match self {
             Self::I16(v) => v.get(index).map(|&x| x.into()),
@@ -161,8 +162,8 @@ impl Samples {
     }
 }
 
-/// Samples of raw pixel words, one per pixel: bits above Bits Stored are dropped (they may hold
-/// overlays or leftovers, PS3.5 section 8.1.1), and signed pixels are extended from the highest
+/// Converts raw pixel words, one per pixel, to samples: drops bits above Bits Stored (they may hold
+/// overlays or leftovers, PS3.5 section 8.1.1), and sign-extends signed pixels from the highest
 /// stored bit.
 pub(super) fn from_words(
     words: impl ExactSizeIterator<Item = u16>,
@@ -176,7 +177,7 @@ pub(super) fn from_words(
     })
 }
 
-/// As [`from_words`], of pixels that are allocated 32 bits.
+/// Like [`from_words`], for pixels with 32 bits allocated.
 pub(super) fn from_long_words(
     words: impl ExactSizeIterator<Item = u32>,
     format: &FrameFormat,
@@ -189,18 +190,19 @@ pub(super) fn from_long_words(
     })
 }
 
-/// A list of values, in memory that is asked for first.
+/// Collects values into a list whose memory is reserved first.
 pub(super) fn collected<T>(values: impl ExactSizeIterator<Item = T>) -> Result<Vec<T>> {
     let mut list = room(values.len())?;
     list.extend(values);
     Ok(list)
 }
 
-/// Samples of a JPEG 2000 decoder's integers. `precision` and `signed` are the codestream's own.
+/// Converts the integers of a JPEG 2000 decoder to samples. `precision` and `signed` are the
+/// codestream's own.
 ///
-/// A value outside the codestream's range is an error. Where the codestream and Pixel
-/// Representation differ in sign (`codestream::check` allows it only where the width leaves no
-/// doubt) the same bits are read with the other sign.
+/// A value outside the codestream's range is an error. If the codestream and Pixel Representation
+/// differ in sign (`codestream::check` allows this only if the width leaves no doubt), the same
+/// bits are read with the other sign.
 pub(super) fn from_integers(
     values: &[i32],
     precision: u32,
@@ -215,12 +217,13 @@ pub(super) fn from_integers(
         )));
     }
     let (low, high) = range_of(precision, signed);
-    // A pass of its own, without branches: both passes then run on whole vectors.
+    // A separate pass without branches, so that both passes vectorise.
     let (min, max) = values.iter().fold((i32::MAX, i32::MIN), |(l, h), &v| (l.min(v), h.max(v)));
     if min < low || max > high {
         return Err(corrupt(format!("decoded to a value outside its {precision} bits")));
     }
-    // Within 16 bits, so the lower half of each integer is the value in two's complement.
+    // All values fit in 16 bits, so the lower half of each integer is the value in two's
+    // complement.
     let unused = 16 - precision.clamp(1, 16);
     let values = values.iter();
     Ok(match (format.signed, signed) {
@@ -235,8 +238,8 @@ pub(super) fn from_integers(
     })
 }
 
-/// Samples whose sign is that of the header, and whose values are those of a codestream of another sign, in
-/// their lowest bits: see [`from_integers`].
+/// Gives samples that have the header's sign, but hold a codestream's values of the other sign in
+/// their lowest bits, their proper values: see [`from_integers`].
 pub(super) fn reinterpreted(mut samples: Samples, precision: u32, signed: bool) -> Samples {
     if signed != matches!(samples, Samples::I16(_)) {
         samples.keep_stored_bits(precision as u16);
@@ -244,14 +247,14 @@ pub(super) fn reinterpreted(mut samples: Samples, precision: u32, signed: bool) 
     samples
 }
 
-/// Smallest and largest integer of `bits` (1 to 16) bits.
+/// Smallest and largest integer of `bits` bits, 1 to 16.
 fn range_of(bits: u32, signed: bool) -> (i32, i32) {
     let bits = bits.clamp(1, 16);
     if signed { (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) } else { (0, (1 << bits) - 1) }
 }
 
-/// Refuses samples that do not belong to `format`: their number, sign or a value beyond
-/// Bits Stored; and those of more than 16 bits, which no encoder here takes.
+/// Rejects samples that do not match `format` in number or sign, or exceed Bits Stored, and samples
+/// of more than 16 bits, which no encoder here supports.
 pub(super) fn check_fit(samples: &Samples, format: &FrameFormat) -> Result<()> {
     let invalid = |what: String| Error::new(ErrorKind::InvalidImage, what);
     if samples.len() != format.pixels() {

@@ -1,9 +1,9 @@
-//! Size and tiles of a codestream (ISO/IEC 15444-1 A.5.1 and B.3), beside the DICOM header's.
+//! Size and tiles of a codestream (ISO/IEC 15444-1 A.5.1 and B.3), compared with the DICOM header.
 
 use super::{FrameFormat, corrupt};
 use crate::error::Result;
 
-/// Tiles beyond this number do not occur in medical images, and cost a decoder kilobytes each.
+/// More tiles than this do not occur in medical images, and each costs a decoder kilobytes.
 const MAX_TILES: u64 = 4096;
 
 pub(super) fn be16(bytes: &[u8], at: usize) -> Option<u16> {
@@ -14,7 +14,7 @@ pub(super) fn be32(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at + 4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]))
 }
 
-/// The SIZ marker segment (A.5.1), of one component.
+/// The SIZ marker segment (A.5.1) of a codestream with one component.
 pub(super) struct Siz {
     pub size: (u32, u32),
     pub offset: (u32, u32),
@@ -65,8 +65,8 @@ impl Siz {
         }
         let same_sign = self.signed == format.signed;
         let allocated = u32::from(format.bits_allocated);
-        // Encoders that ignore Pixel Representation are common; the bits are then unambiguous only
-        // where they are all the stored or all the allocated ones.
+        // Encoders that ignore Pixel Representation are common. The bits are then unambiguous only
+        // if the precision equals Bits Stored or Bits Allocated.
         let reinterpretable =
             self.precision == u32::from(format.bits_stored) || self.precision == allocated;
         if self.precision > allocated || !(same_sign || reinterpretable) {
@@ -82,7 +82,7 @@ impl Siz {
         Ok(())
     }
 
-    /// Number of tiles of the grid (annex B.3).
+    /// Returns the number of tiles of the grid (annex B.3).
     pub fn tiles(&self) -> Result<u64> {
         let along = |size: u32, tile: u32, tile_offset: u32, offset: u32| -> Option<u64> {
             let first_end = u64::from(tile_offset) + u64::from(tile);

@@ -1,16 +1,16 @@
-//! The one table of transfer syntaxes and who decodes each.
+//! The table of transfer syntaxes and their decoders.
 
 use std::fmt;
 
-/// Something that decodes frames.
+/// A decoder of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Decoder {
-    /// Little-endian pixels as they are.
+    /// Uncompressed little-endian pixels.
     Native,
     /// RLE Lossless (PS3.5 annex G).
     Rle,
-    /// HTJ2K in the form that DICOM encoders write it, fast (ISO/IEC 15444-15).
+    /// HTJ2K in the form that DICOM encoders write (ISO/IEC 15444-15); fast.
     Ht,
     /// `openjp2`: all of JPEG 2000, with either block coder.
     OpenJp2,
@@ -43,13 +43,13 @@ pub struct TransferSyntaxEntry {
     pub uid: &'static str,
     /// Its name in PS3.6.
     pub name: &'static str,
-    /// Who decodes it, in order of preference: each takes what those before it cannot read.
+    /// Its decoders in order of preference: each is tried on what those before it cannot read.
     pub decoders: &'static [Decoder],
 }
 
 const HTJ2K: &[Decoder] = &[Decoder::Ht, Decoder::OpenJp2];
 
-/// Every transfer syntax that [`decode`](super::decode) takes.
+/// All transfer syntaxes that [`decode`](super::decode) supports.
 const TABLE: &[TransferSyntaxEntry] = &[
     entry("1.2.840.10008.1.2", "Implicit VR Little Endian", &[Decoder::Native]),
     entry("1.2.840.10008.1.2.1", "Explicit VR Little Endian", &[Decoder::Native]),
@@ -78,7 +78,7 @@ const fn entry(
     TransferSyntaxEntry { uid, name, decoders }
 }
 
-/// Every transfer syntax that can be decoded, and who decodes it.
+/// Returns all transfer syntaxes that can be decoded, with their decoders.
 pub fn transfer_syntaxes() -> &'static [TransferSyntaxEntry] {
     TABLE
 }

@@ -1,5 +1,5 @@
-//! Typed access to the attributes of a data set, tolerant of what real archives store (padding,
-//! empty values) and strict where a caller says that a value is required.
+//! Typed access to the attributes of a data set. Tolerates what real archives store (padding, empty
+//! values); strict only if the caller requires a value.
 
 use dicom_core::{DataDictionary, PrimitiveValue, Tag, VR};
 use dicom_dictionary_std::StandardDataDictionary;
@@ -10,22 +10,22 @@ use crate::error::{Error, ErrorKind, Result};
 /// Typed, padding-tolerant access to attributes.
 ///
 /// An absent element, an empty value and (for numbers) a value that is not a number all read as
-/// `None`; the `required_` forms turn that into an error that names the attribute by keyword.
+/// `None`; the `required_` variants turn that into an error that names the attribute by keyword.
 pub trait Attributes {
-    /// All values as text, each without its padding; empty where absent.
+    /// Returns all values as text, each without its padding; empty if absent.
     fn texts(&self, tag: Tag) -> Vec<String>;
 
-    /// The first value as text without padding; `None` where absent or empty.
+    /// Returns the first value as text without padding; `None` if absent or empty.
     fn text(&self, tag: Tag) -> Option<String> {
         self.texts(tag).into_iter().next().filter(|s| !s.is_empty())
     }
 
-    /// The first value as a number.
+    /// Returns the first value as a number.
     fn number(&self, tag: Tag) -> Option<f64> {
         self.text(tag)?.parse().ok()
     }
 
-    /// The first value as an integer.
+    /// Returns the first value as an integer.
     fn integer(&self, tag: Tag) -> Option<i64> {
         let text = self.text(tag)?;
         text.parse().ok().or_else(|| {
@@ -34,7 +34,7 @@ pub trait Attributes {
         })
     }
 
-    /// Exactly `N` numbers, or `None`.
+    /// Returns exactly `N` finite numbers, or `None`.
     fn numbers<const N: usize>(&self, tag: Tag) -> Option<[f64; N]> {
         let values: Vec<f64> =
             self.texts(tag).iter().map(|s| s.parse().ok()).collect::<Option<_>>()?;
@@ -42,17 +42,17 @@ pub trait Attributes {
         array.iter().all(|x| x.is_finite()).then_some(array)
     }
 
-    /// As [`text`](Attributes::text), or an error naming the attribute.
+    /// Like [`text`](Attributes::text), or an error naming the attribute.
     fn required_text(&self, tag: Tag) -> Result<String> {
         self.text(tag).ok_or_else(|| missing(tag))
     }
 
-    /// As [`integer`](Attributes::integer), or an error naming the attribute.
+    /// Like [`integer`](Attributes::integer), or an error naming the attribute.
     fn required_integer(&self, tag: Tag) -> Result<i64> {
         self.integer(tag).ok_or_else(|| missing(tag))
     }
 
-    /// As [`numbers`](Attributes::numbers), or an error naming the attribute.
+    /// Like [`numbers`](Attributes::numbers), or an error naming the attribute.
     fn required_numbers<const N: usize>(&self, tag: Tag) -> Result<[f64; N]> {
         self.numbers(tag).ok_or_else(|| missing(tag))
     }
@@ -60,12 +60,13 @@ pub trait Attributes {
 
 impl Attributes for Dataset {
     fn texts(&self, tag: Tag) -> Vec<String> {
-        // Not `element_opt`, which makes an error with a backtrace of what is absent, and drops it.
+        // Not `element_opt`: for an absent element it builds an error with a backtrace and drops
+        // it.
         let Some(element) = self.get(tag) else { return Vec::new() };
         let Some(value) = element.value().primitive() else { return Vec::new() };
         let trimmed = |s: &str| s.trim_matches(|c: char| c == '\0' || c.is_whitespace()).to_owned();
         match value {
-            // Bytes of a text that is none of a known character set (`charset`).
+            // Undecoded bytes of a text whose character set is not known (`charset`).
             PrimitiveValue::U8(bytes) if element.vr() == VR::CS => {
                 String::from_utf8_lossy(bytes).split('\\').map(trimmed).collect()
             }
@@ -74,7 +75,7 @@ impl Attributes for Dataset {
     }
 }
 
-/// The keyword of a standard attribute, or its tag as `(gggg,eeee)`.
+/// Returns the keyword of a standard attribute, or its tag as `(gggg,eeee)`.
 pub fn keyword(tag: Tag) -> String {
     StandardDataDictionary
         .by_tag(tag)

@@ -1,10 +1,11 @@
 //! Character sets of data sets (PS3.3 C.12.1.1.2, PS3.5 section 6.1).
 //!
-//! Texts are Unicode here, but for those of a file whose bytes were not decoded for certain: of a set that
-//! nothing here knows, with escape sequences between sets (ISO 2022), or of bytes that are not of the set
-//! stated. In such a data set each character of a text stands for the byte of its number, and Specific
-//! Character Set (0008,0005) holds bytes in place of text. What writes it writes both as they were read.
-//! One that states no character set and has other than ASCII is of that kind, too.
+//! Texts are Unicode, except those of a file whose bytes could not be decoded reliably: the
+//! character set is unknown here, there are escape sequences between sets (ISO 2022), or the bytes
+//! are not valid in the stated set. In such a data set, each character of a text stands for the
+//! byte with its code, and Specific Character Set (0008,0005) holds bytes instead of text. Writers
+//! write both exactly as they were read. A data set that states no character set but has non-ASCII
+//! texts is treated the same way.
 
 use std::borrow::Cow;
 
@@ -16,17 +17,17 @@ use dicom_object::mem::InMemElement;
 
 use super::{Attributes, Dataset};
 
-/// The set of all characters.
+/// The Unicode character set.
 const UNICODE: &str = "ISO_IR 192";
 
 const ESCAPE: char = '\u{1b}';
 
-/// Whether texts of a VR are in the character set stated.
+/// Whether texts of a VR use the stated character set.
 fn depends_on_set(vr: VR) -> bool {
     matches!(vr, VR::LO | VR::LT | VR::PN | VR::SH | VR::ST | VR::UC | VR::UT)
 }
 
-/// Every text that depends on the character set, at any depth.
+/// Whether `holds` is true for every text that depends on the character set, at any depth.
 fn all_texts(dataset: &Dataset, holds: &mut dyn FnMut(&str) -> bool) -> bool {
     dataset.iter().all(|element| element_texts(element, holds))
 }
@@ -43,25 +44,25 @@ fn element_texts(element: &InMemElement, holds: &mut dyn FnMut(&str) -> bool) ->
     }
 }
 
-/// ASCII without escape sequences is the same in every set.
+/// ASCII without escape sequences is the same in every character set.
 fn is_plain(text: &str) -> bool {
     text.is_ascii() && !text.contains(ESCAPE)
 }
 
-/// What decodes the bytes of one set for certain.
+/// A reliable decoder for the bytes of one character set.
 #[derive(Clone)]
 enum Set {
-    /// ISO 8859-1, whose bytes are the numbers of its characters.
+    /// ISO 8859-1, whose bytes equal the codes of its characters.
     Latin1,
-    /// ISO_IR 13: katakana in one byte each.
+    /// ISO_IR 13: single-byte katakana.
     Katakana(SpecificCharacterSet),
     Other(SpecificCharacterSet),
-    /// ASCII is all that is sure.
+    /// Only ASCII can be decoded reliably.
     Unsure,
 }
 
 impl Set {
-    /// That of texts without escape sequences, by the values of Specific Character Set: the first one.
+    /// The set for texts without escape sequences: the first value of Specific Character Set.
     fn of(names: &[String]) -> Self {
         let name = names.first().map_or("", |name| name.trim());
         let codec = || SpecificCharacterSet::from_code(name);
@@ -79,8 +80,7 @@ impl Set {
         }
     }
 
-    /// The characters of bytes, which come as the characters of their numbers; `None` where they are not
-    /// sure.
+    /// Decodes bytes, given as the characters with their codes; `None` if that is not reliable.
     fn decode<'t>(&self, text: &'t str) -> Option<Cow<'t, str>> {
         if is_plain(text) {
             return Some(Cow::Borrowed(text));
@@ -104,19 +104,19 @@ impl Set {
     }
 }
 
-/// Decodes bytes, if what comes out stands for these bytes again.
+/// Decodes bytes if the result encodes to the same bytes again.
 fn exactly(codec: &SpecificCharacterSet, bytes: &[u8]) -> Option<String> {
     let text = codec.decode(bytes).ok()?;
     (codec.encode(&text).ok()? == bytes).then_some(text)
 }
 
-/// The bytes that characters stand for.
+/// Returns the bytes that characters stand for.
 fn bytes_of(text: &str) -> Option<Vec<u8>> {
     text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect()
 }
 
-/// Takes a data set as the bytes of a file, each the character of its number, and decodes its texts where
-/// that is certain for all of them.
+/// Decodes the texts of a data set, given as the bytes of a file, one character per byte, if all of
+/// them can be decoded reliably.
 pub(super) fn decode(dataset: &mut Dataset) {
     if all_texts(dataset, &mut is_plain) {
         return;
@@ -128,7 +128,7 @@ pub(super) fn decode(dataset: &mut Dataset) {
     }
 }
 
-/// The set of a data set: its own, or that of what it is in (PS3.5 section 6.1.1).
+/// Returns the set of a data set: its own, or that of the enclosing data set (PS3.5 section 6.1.1).
 fn set_of(dataset: &Dataset, outer: &Set) -> Set {
     let names = dataset.texts(tags::SPECIFIC_CHARACTER_SET);
     if names.is_empty() { outer.clone() } else { Set::of(&names) }
@@ -145,7 +145,7 @@ fn is_sure(dataset: &Dataset, outer: &Set) -> bool {
     })
 }
 
-/// The whole of a text: a second byte of a character may look like the separator of values.
+/// Joins the values of a text: the second byte of a character may look like the value separator.
 fn joined(value: &PrimitiveValue) -> Cow<'_, str> {
     match value {
         PrimitiveValue::Str(text) => Cow::Borrowed(text),
@@ -177,7 +177,7 @@ fn replace(dataset: &mut Dataset, outer: &Set) {
     }
 }
 
-/// Has the character sets stated as bytes, which says that texts are bytes, too.
+/// Stores the stated character sets as bytes, which marks the texts as bytes, too.
 fn keep_bytes(dataset: &mut Dataset) {
     let names = dataset.get(tags::SPECIFIC_CHARACTER_SET).and_then(|e| e.value().primitive());
     if let Some(names) = names.and_then(|names| bytes_of(&joined(names))) {
@@ -191,7 +191,7 @@ fn keep_bytes(dataset: &mut Dataset) {
     }
 }
 
-/// Whether the texts of a data set are bytes that were not decoded.
+/// Whether the texts of a data set are undecoded bytes.
 pub fn has_bytes(dataset: &Dataset) -> bool {
     match dataset.get(tags::SPECIFIC_CHARACTER_SET).and_then(|e| e.value().primitive()) {
         Some(PrimitiveValue::U8(_)) => true,
@@ -200,8 +200,8 @@ pub fn has_bytes(dataset: &Dataset) -> bool {
     }
 }
 
-/// States that texts are Unicode where a data set states no character set and has other than ASCII: what
-/// came as JSON was decoded by who wrote that.
+/// States Unicode if a data set states no character set and has non-ASCII texts: whoever wrote the
+/// JSON has already decoded them.
 pub(super) fn state_unicode(dataset: &mut Dataset) {
     let stated = dataset.text(tags::SPECIFIC_CHARACTER_SET).is_some();
     if !stated && !all_texts(dataset, &mut is_plain) {
@@ -209,7 +209,7 @@ pub(super) fn state_unicode(dataset: &mut Dataset) {
     }
 }
 
-/// Removes the character set that an item states for itself, unless its texts are bytes in it.
+/// Removes an item's own character set, unless its texts are undecoded bytes in it.
 pub fn forget(item: &mut Dataset) {
     let value = item.get(tags::SPECIFIC_CHARACTER_SET).and_then(|e| e.value().primitive());
     if !matches!(value, Some(PrimitiveValue::U8(_))) {
@@ -217,7 +217,7 @@ pub fn forget(item: &mut Dataset) {
     }
 }
 
-/// As [`forget`], of all items of a data set.
+/// Applies [`forget`] to all items of a data set.
 fn forget_below(dataset: &mut Dataset) {
     for tag in dataset.tags().collect::<Vec<_>>() {
         dataset.update_value(tag, |value| {
@@ -229,11 +229,13 @@ fn forget_below(dataset: &mut Dataset) {
     }
 }
 
-/// Sets Specific Character Set of `dataset`, which is to be written: that of `source`, where texts taken
-/// from it are bytes that were not decoded or where it can carry every text; otherwise that of Unicode.
+/// Sets Specific Character Set of `dataset`, which is about to be written: that of `source` if
+/// texts taken from it are undecoded bytes, or if that set can encode every text; otherwise
+/// Unicode.
 ///
-/// `taken` says of an element of `dataset` whether it was taken from `source`. The other texts, where they
-/// stand beside bytes, keep their ASCII and have a question mark for each other character.
+/// `taken` tells whether an element of `dataset` was taken from `source`. Other texts, if they are
+/// written next to undecoded bytes, are reduced to ASCII, with a question mark for every other
+/// character.
 pub fn settle(source: &Dataset, dataset: &mut Dataset, taken: impl Fn(Tag) -> bool) {
     let names = source.texts(tags::SPECIFIC_CHARACTER_SET);
     let bytes_taken = has_bytes(source)
@@ -269,7 +271,7 @@ pub fn settle(source: &Dataset, dataset: &mut Dataset, taken: impl Fn(Tag) -> bo
     }
 }
 
-/// Whether a set has every character of a data set.
+/// Whether a set can encode every character of a data set.
 fn carries(codec: &SpecificCharacterSet, dataset: &Dataset) -> bool {
     all_texts(dataset, &mut |text| {
         is_plain(text) || {
@@ -308,7 +310,7 @@ fn to_ascii(value: &mut Value<Dataset, dicom_object::mem::InMemFragment>) {
 mod tests {
     use super::*;
 
-    /// A data set as it comes from a file, of these character sets and this PatientName.
+    /// A data set as read from a file, with these character sets and this PatientName.
     fn read(sets: &[&str], name: &[u8]) -> Dataset {
         let mut dataset = Dataset::new_empty();
         if !sets.is_empty() {
@@ -323,7 +325,7 @@ mod tests {
         dataset
     }
 
-    /// What is written of it beside a label.
+    /// Writes its name next to a label.
     fn written(source: &Dataset, label: &str) -> Dataset {
         let mut dataset = Dataset::new_empty();
         dataset.put(source.element(tags::PATIENT_NAME).unwrap().clone());
@@ -352,7 +354,7 @@ mod tests {
             (&["ISO_IR 144"], b"\xBB\xEE\xDA", "Люк"),
             (&["ISO_IR 13"], b"\xD4\xCF\xC0\xDE", "ﾔﾏﾀﾞ"),
             (&["GB18030"], b"Wang^XiaoDong=\xCD\xF5^\xD0\xA1\xB6\xAB", "Wang^XiaoDong=王^小东"),
-            // The second byte of a character is the separator's.
+            // The second byte of the character equals the separator.
             (&["GBK"], b"\x81\x5C", "乗"),
             (&["ISO 2022 IR 100", "ISO 2022 IR 149"], b"M\xFCller", "Müller"),
             (&["", "ISO 2022 IR 149"], b"Hong", "Hong"),
@@ -364,7 +366,7 @@ mod tests {
         }
     }
 
-    /// Source sets that are not decoded, and a name in each.
+    /// Source sets that are not decoded, with a name in each.
     const UNSURE: [(&[&str], &[u8]); 9] = [
         (&["ISO_IR 148"], b"\xDDnan\xFE"),
         (

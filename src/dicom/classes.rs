@@ -1,5 +1,5 @@
-//! SOP classes by what their objects are (PS3.4 annex B): which hold slices, which hold no image of a
-//! patient at all, and which are pictures of a screen.
+//! SOP classes by the kind of their objects (PS3.4 annex B): which hold slices, which hold no image
+//! of a patient, and which are screenshots.
 
 /// Media Storage Directory Storage: a DICOMDIR, whatever its name.
 pub const DIRECTORY: &str = "1.2.840.10008.1.3.10";
@@ -7,8 +7,8 @@ pub const DIRECTORY: &str = "1.2.840.10008.1.3.10";
 /// Storage classes below this root.
 const STORAGE: &str = "1.2.840.10008.5.1.4.1.1.";
 
-/// Classes whose objects have no image, by what comes after the root; those that end with a period stand
-/// for all below.
+/// Classes whose objects have no image, by the part after the root; an entry that ends with a
+/// period includes all classes below it.
 const WITHOUT_IMAGES: [(&str, &str); 16] = [
     ("88.", "structured report"),
     ("11.", "presentation state"),
@@ -28,7 +28,7 @@ const WITHOUT_IMAGES: [(&str, &str); 16] = [
     ("200.", "procedure protocol"),
 ];
 
-/// Radiotherapy objects that have no image, by what comes after the root and `481.`.
+/// Radiotherapy objects without an image, by the part after the root and `481.`.
 const RADIOTHERAPY: [(&str, &str); 7] = [
     ("3", "structure set"),
     ("4", "treatment record"),
@@ -39,7 +39,7 @@ const RADIOTHERAPY: [(&str, &str); 7] = [
     ("9", "treatment record"),
 ];
 
-/// Pixels that are no image of a patient but made from one: they are not what a model segments.
+/// Pixels derived from an image instead of acquired from a patient: not an input for a model.
 const DERIVED: [(&str, &str); 4] = [
     ("66.4", "segmentation"),
     ("66.7", "label map segmentation"),
@@ -47,13 +47,14 @@ const DERIVED: [(&str, &str); 4] = [
     ("481.2", "dose distribution"),
 ];
 
-/// Classes whose instances are slices of a body, one or many.
+/// Classes whose instances are one or more slices of a body.
 const SLICES: [&str; 15] = [
     "2", "2.1", "2.2", "4", "4.1", "4.3", "4.4", "20", "128", "128.1", "130", "13.1.1", "13.1.2",
     "13.1.3", "14.1",
 ];
 
-/// What an object without an image is, by its SOP class; `None` where the class may have one.
+/// Returns the kind of an object without an image, by its SOP class; `None` if the class may have
+/// one.
 pub fn without_image(class: &str) -> Option<&'static str> {
     if class == DIRECTORY {
         return Some("directory");
@@ -69,18 +70,18 @@ pub fn without_image(class: &str) -> Option<&'static str> {
     WITHOUT_IMAGES.iter().find(is).map(|(_, what)| *what)
 }
 
-/// What pixels that were made from an image are, by their SOP class.
+/// Returns the kind of an object with derived pixels, by its SOP class.
 pub fn derived(class: &str) -> Option<&'static str> {
     let name = class.strip_prefix(STORAGE)?;
     DERIVED.iter().find(|(number, _)| *number == name).map(|(_, what)| *what)
 }
 
-/// Whether every object of this class has slices: one without them is not whole.
+/// Whether every object of this class has slices: without them it is incomplete.
 pub fn has_slices(class: &str) -> bool {
     class.strip_prefix(STORAGE).is_some_and(|name| SLICES.contains(&name))
 }
 
-/// Whether objects of this class are Secondary Captures: pictures of a screen, scans of paper.
+/// Whether objects of this class are Secondary Captures: screenshots, scanned paper.
 pub fn is_secondary_capture(class: &str) -> bool {
     class.strip_prefix(STORAGE).is_some_and(|name| name == "7" || name.starts_with("7."))
 }

@@ -1,4 +1,4 @@
-//! How the frames of an object that is made are encoded.
+//! Encoding of the frames of objects that this program creates.
 
 use serde::Deserialize;
 

@@ -1,10 +1,10 @@
-//! Media types as the DICOM web services write them (PS3.18 section 8.7): `type/subtype` and parameters,
-//! of which `type`, `boundary` and `transfer-syntax` count.
+//! Media types as the DICOM web services write them (PS3.18 section 8.7): `type/subtype` and
+//! parameters, of which `type`, `boundary` and `transfer-syntax` matter.
 //!
-//! Values of parameters are read with or without quotes: clients and the documentation of archives write
-//! `type=application/octet-stream`, which RFC 9110 (section 5.6.2) would have in quotes.
+//! Parameter values are accepted with or without quotes: clients and the documentation of archives
+//! write `type=application/octet-stream`, which RFC 9110 (section 5.6.2) requires to be quoted.
 
-/// Most characters of one media type, and most parameters.
+/// Limits on the characters of one media type and on its parameters.
 const MOST_CHARACTERS: usize = 1024;
 const MOST_PARAMETERS: usize = 16;
 
@@ -13,12 +13,12 @@ const MOST_PARAMETERS: usize = 16;
 pub struct MediaType {
     /// `type/subtype` in lower case.
     pub essence: String,
-    /// Names in lower case, and values as they were written.
+    /// Names in lower case, and values as written.
     parameters: Vec<(String, String)>,
 }
 
 impl MediaType {
-    /// Reads one media type; `None` where `text` is none.
+    /// Parses one media type; `None` if `text` is not one.
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() > MOST_CHARACTERS {
             return None;
@@ -40,17 +40,17 @@ impl MediaType {
         Some(Self { essence, parameters })
     }
 
-    /// The media ranges of an `Accept` header, without those that are malformed.
+    /// Parses the media ranges of an `Accept` header, skipping malformed ones.
     pub fn parse_list(text: &str) -> Vec<Self> {
         outside_quotes(text, ',').into_iter().filter_map(Self::parse).collect()
     }
 
-    /// The value of a parameter, whose name is in lower case.
+    /// Returns the value of a parameter; `name` is in lower case.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
-    /// Whether an answer of the media type `essence` is in this range.
+    /// Whether a response of the media type `essence` is within this range.
     pub fn takes(&self, essence: &str) -> bool {
         match self.essence.strip_suffix("/*") {
             Some("*") => true,
@@ -60,13 +60,13 @@ impl MediaType {
     }
 }
 
-/// A token of RFC 9110 section 5.6.2, `*` among its characters.
+/// Whether `text` is a token of RFC 9110 section 5.6.2, which may include `*`.
 fn is_token(text: &str) -> bool {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     !text.is_empty() && text.bytes().all(fits)
 }
 
-/// `text` in pieces between those separators that are not in quotes.
+/// Splits `text` at the separators that are not in quotes.
 fn outside_quotes(text: &str, separator: char) -> Vec<&str> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(|c: char| {
@@ -82,7 +82,7 @@ fn outside_quotes(text: &str, separator: char) -> Vec<&str> {
     .collect()
 }
 
-/// The value of a parameter without its quotes.
+/// Returns the value of a parameter without its quotes.
 fn unquoted(value: &str) -> Option<String> {
     let Some(rest) = value.strip_prefix('"') else {
         let fits = |c: char| c.is_ascii_graphic() && c != '"';

@@ -1,5 +1,5 @@
-//! DICOM as the rest of the crate sees it: typed attributes, series of instances, AHI's metadata,
-//! Part 10 files and unique identifiers. Knows nothing of where the bytes came from.
+//! The crate's view of DICOM: typed attributes, series of instances, AHI's metadata, Part 10 files
+//! and unique identifiers. Independent of where the bytes come from.
 
 pub mod ahi_metadata;
 pub mod attributes;

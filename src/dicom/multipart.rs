@@ -1,9 +1,10 @@
-//! `multipart/related` as the DICOM web services use it (PS3.18 section 8.6.1.2, RFC 2387 in the form of
-//! RFC 2046 section 5.1): bytes to parts and parts to bytes, without anything of HTTP.
+//! `multipart/related` as the DICOM web services use it (PS3.18 section 8.6.1.2, RFC 2387 in the
+//! form of RFC 2046 section 5.1): splits bytes into parts and writes parts as bytes, independent of
+//! HTTP.
 //!
-//! A message that is read comes from outside: its parts share its memory, their number and the length of
-//! their headers are bounded, and one that ends before its last boundary is an error, since what is before
-//! it may be half an instance.
+//! A message is untrusted input: its parts share its memory, their number and the length of their
+//! headers are bounded, and a message that ends before its last boundary is an error, because its
+//! last part may be half an instance.
 
 use std::io::Write;
 
@@ -13,26 +14,26 @@ use uuid::Uuid;
 use super::media_type::MediaType;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Most bytes of the headers of one part.
+/// Maximum number of header bytes of one part.
 const MOST_HEADER_BYTES: usize = 8 << 10;
 
-/// Characters of a boundary (RFC 2046 section 5.1.1).
+/// Maximum number of characters of a boundary (RFC 2046 section 5.1.1).
 const MOST_BOUNDARY_CHARACTERS: usize = 70;
 
 /// A part of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
-    /// The value of `Content-Type`, where the part has one that can be read.
+    /// The value of `Content-Type`, if the part has a valid one.
     pub content_type: Option<MediaType>,
-    /// Its content: a part of the message's own memory.
+    /// Its content, a slice of the message's memory.
     pub data: Bytes,
 }
 
-/// The boundary that `Content-Type` states.
+/// Returns the boundary that `Content-Type` states.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidRequest`] where there is none, or it is not 1 to 70 of the characters that a
-/// boundary is made of.
+/// [`ErrorKind::InvalidRequest`] if there is none, or it is not 1 to 70 of the characters allowed
+/// in a boundary.
 pub fn boundary(content_type: &MediaType) -> Result<&str> {
     let invalid = |problem: &str| Error::new(ErrorKind::InvalidRequest, problem);
     let boundary = content_type
@@ -49,16 +50,17 @@ pub fn boundary(content_type: &MediaType) -> Result<&str> {
     Ok(boundary)
 }
 
-/// Splits a message at its boundary. What is before the first and behind the last is left out.
+/// Splits a message at its boundary. Ignores what precedes the first and follows the last boundary.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidRequest`] where there is no part, where a part has malformed or endless headers, or
-/// where the message ends without its last boundary; [`ErrorKind::PayloadTooLarge`] beyond `most_parts`.
+/// [`ErrorKind::InvalidRequest`] if there is no part, a part has malformed or endless headers, or
+/// the message ends without its last boundary; [`ErrorKind::PayloadTooLarge`] if there are more
+/// than `most_parts`.
 pub fn read(message: &Bytes, boundary: &str, most_parts: usize) -> Result<Vec<Part>> {
     let invalid = |problem: String| Error::new(ErrorKind::InvalidRequest, problem);
     let delimiter = format!("\r\n--{boundary}");
     let mut delimiters = memchr::memmem::find_iter(message, delimiter.as_bytes());
-    // The first may be at the very start, without a line before it.
+    // The first may be at the very start, without a preceding line end.
     let first = match message.strip_prefix(&delimiter.as_bytes()[2..]) {
         Some(_) => Some(delimiter.len() - 2),
         None => delimiters.next().map(|at| at + delimiter.len()),
@@ -85,7 +87,7 @@ pub fn read(message: &Bytes, boundary: &str, most_parts: usize) -> Result<Vec<Pa
         let (content_type, length) = headers(&message[next..])
             .ok_or_else(|| invalid(format!("the headers of part {number} are malformed")))?;
         let start = next + length;
-        // Content may be empty: then the line end of the headers is that of the delimiter, too.
+        // Content may be empty: the line end of the headers then also belongs to the delimiter.
         let end = loop {
             match delimiters.next() {
                 Some(at) if at + 2 >= start => break at,
@@ -104,9 +106,9 @@ pub fn read(message: &Bytes, boundary: &str, most_parts: usize) -> Result<Vec<Pa
 
 /// What follows a delimiter.
 enum Behind {
-    /// Nothing that counts.
+    /// The end of the message.
     End,
-    /// A part, so many bytes further on.
+    /// A part, which begins after this many bytes.
     Part(usize),
 }
 
@@ -114,12 +116,13 @@ fn behind_delimiter(rest: &[u8]) -> Option<Behind> {
     if rest.starts_with(b"--") {
         return Some(Behind::End);
     }
-    // Mail gateways may have added blanks.
+    // Mail gateways may have appended blanks.
     let blanks = rest.iter().take(80).take_while(|b| matches!(b, b' ' | b'\t')).count();
     rest[blanks..].starts_with(b"\r\n").then_some(Behind::Part(blanks + 2))
 }
 
-/// The content type among the headers at the start of a part, and their length with the empty line.
+/// Returns the content type from the headers at the start of a part, and the length of the headers
+/// including the empty line.
 fn headers(part: &[u8]) -> Option<(Option<MediaType>, usize)> {
     let head = &part[..part.len().min(MOST_HEADER_BYTES)];
     if head.starts_with(b"\r\n") {
@@ -129,7 +132,7 @@ fn headers(part: &[u8]) -> Option<(Option<MediaType>, usize)> {
     let text = std::str::from_utf8(&head[..length]).ok()?;
     let mut content_type = None;
     for line in text.split("\r\n").filter(|line| !line.is_empty()) {
-        // A folded line belongs to the one before; none of those that count is ever folded.
+        // A folded line continues the previous one; no header used here is ever folded.
         if line.starts_with([' ', '\t']) {
             continue;
         }
@@ -148,26 +151,26 @@ pub struct Writer<W> {
     is_first: bool,
 }
 
-/// A boundary that is in no content but by a chance of 1 in 2^122.
+/// Generates a boundary that occurs in the content with a probability of 1 in 2^122.
 pub fn new_boundary() -> String {
     format!("part-{}", Uuid::new_v4().simple())
 }
 
-/// The value of `Content-Type` of a message whose parts are of `media_type`.
+/// Returns the value of `Content-Type` for a message whose parts have the type `media_type`.
 pub fn content_type(media_type: &str, boundary: &str) -> String {
     format!("multipart/related; type=\"{media_type}\"; boundary={boundary}")
 }
 
 impl<W: Write> Writer<W> {
-    /// A message with this boundary, as [`new_boundary`] makes one.
+    /// Creates a message with this boundary, for example one of [`new_boundary`].
     pub fn new(out: W, boundary: &str) -> Self {
         Self { out, boundary: boundary.to_owned(), is_first: true }
     }
 
-    /// Begins a part of this `Content-Type`; its content is written to what is returned.
+    /// Begins a part with this `Content-Type`; write its content to the returned writer.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Propagates the errors of writing.
     pub fn part(&mut self, content_type: &str) -> std::io::Result<&mut W> {
         let line_end = if std::mem::take(&mut self.is_first) { "" } else { "\r\n" };
         let boundary = &self.boundary;
@@ -178,7 +181,7 @@ impl<W: Write> Writer<W> {
     /// Ends the message.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Propagates the errors of writing.
     pub fn finish(mut self) -> std::io::Result<W> {
         write!(self.out, "\r\n--{}--\r\n", self.boundary)?;
         Ok(self.out)
@@ -208,7 +211,7 @@ mod tests {
             ["x\r\n"]
         );
         assert_eq!(texts("--b\r\n\r\n--\r\n--b\r\nA: b\r\n c: d\r\n\r\n\r\n--b--"), ["--", ""]);
-        // Without content, one line end may do for both.
+        // If there is no content, one line end may serve both.
         assert_eq!(texts("--b\r\nA: b\r\n\r\n--b--"), [""]);
         let [part] =
             &split("--b\r\ncontent-TYPE: application/dicom\r\n\r\nx\r\n--b--").unwrap()[..]

@@ -1,43 +1,43 @@
-//! What lies beside images and was passed over: counted, for warnings and errors. No names of files and
-//! nothing of a patient.
+//! Counts the files and objects next to images that were skipped, for warnings and errors. Keeps no
+//! file names and no patient data.
 
 use std::collections::BTreeMap;
 
 use super::{classes, uid};
 
-/// Files or objects that are no images, by what they are.
+/// Skipped files or objects that are not images, by kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PassedOver {
     no_dicom: usize,
-    /// By what they are.
+    /// Counts by kind of object.
     without_image: BTreeMap<String, usize>,
     copies: usize,
 }
 
 impl PassedOver {
-    /// One that is no DICOM file.
+    /// Counts a file that is not DICOM.
     pub fn add_no_dicom(&mut self) {
         self.no_dicom += 1;
     }
 
-    /// One that has no image, of a SOP class.
+    /// Counts an object without an image, by its SOP class.
     pub fn add_without_image(&mut self, class: Option<&str>) {
         let what = match class.map(|class| (class, classes::without_image(class))) {
             None => "no SOP class".to_owned(),
             Some((_, Some(what))) => what.to_owned(),
-            // The class comes from outside; what is no UID is not repeated.
+            // The class comes from outside; a text that is not a UID is not repeated.
             Some((class, None)) if uid::is_written(class) => format!("SOP class {class}"),
             Some(_) => "no known SOP class".to_owned(),
         };
         *self.without_image.entry(what).or_default() += 1;
     }
 
-    /// One that holds the same as another.
+    /// Counts a copy of another file or object.
     pub fn add_copy(&mut self) {
         self.copies += 1;
     }
 
-    /// Those of others, too.
+    /// Adds the counts of `others`.
     pub fn append(&mut self, others: Self) {
         self.no_dicom += others.no_dicom;
         self.copies += others.copies;
@@ -46,18 +46,20 @@ impl PassedOver {
         }
     }
 
-    /// Whether there is none.
+    /// Whether nothing was skipped.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// A sentence for those without an image, one for those that are no DICOM, and one for copies.
+    /// Returns up to three sentences: for objects without an image, for files that are not DICOM,
+    /// and for copies.
     pub fn warnings(&self) -> Vec<String> {
         let parts = [self.images_wanting(), self.dicom_wanting(), self.repeated()];
         parts.into_iter().flatten().map(|part| format!("{part} passed over")).collect()
     }
 
-    /// What there was, for an error: `2 DICOM objects without an image (…) and 3 files that …`.
+    /// Describes what was found, for an error: `2 DICOM objects without an image (…) and 3 files
+    /// that …`.
     pub fn found(&self) -> String {
         let parts: Vec<String> =
             [self.images_wanting(), self.dicom_wanting()].into_iter().flatten().collect();

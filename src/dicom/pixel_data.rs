@@ -1,7 +1,8 @@
-//! Which element held the pixels: Pixel Data, Float Pixel Data or Double Float Pixel Data.
+//! Records which element held the pixels: Pixel Data, Float Pixel Data or Double Float Pixel Data.
 //!
-//! Datasets here are without their pixels, yet 32 bits of an integer and of a floating-point number
-//! look the same. An instance of floating-point pixels therefore keeps the element, empty.
+//! Data sets are kept without their pixels, and 32-bit integers look the same as 32-bit
+//! floating-point numbers. An instance with floating-point pixels therefore keeps the element,
+//! empty.
 
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom_dictionary_std::tags;
@@ -24,33 +25,35 @@ pub struct FloatPixels {
     pub bits: u16,
 }
 
-/// Whether an element is Pixel Data, of integers or of floating-point numbers (PS3.5 section 8.1).
+/// Whether a tag is that of pixel data, of integers or of floating-point numbers (PS3.5 section
+/// 8.1).
 pub fn is_pixel_data(tag: Tag) -> bool {
     tag == tags::PIXEL_DATA || float_element(tag).is_some()
 }
 
-/// The element of floating-point pixels with this tag, if it is one.
+/// Returns the floating-point pixel element with this tag, if it is one.
 pub fn float_element(tag: Tag) -> Option<FloatPixels> {
     let found = FLOATS.into_iter().find(|(float, _, _)| *float == tag);
     found.map(|(tag, vr, bits)| FloatPixels { tag, vr, bits })
 }
 
-/// Keeps in a data set that its pixels are of `tag`, where that is an element of floating-point pixels.
+/// Records in a data set that its pixels are those of element `tag`, if that is a floating-point
+/// pixel element.
 pub fn mark(dataset: &mut Dataset, tag: Tag) {
     if let Some(float) = float_element(tag) {
         dataset.put(DataElement::new(float.tag, float.vr, PrimitiveValue::Empty));
     }
 }
 
-/// The element that held the pixels, where they are floating-point numbers.
+/// Returns the element that held the pixels, if they are floating-point numbers.
 pub fn float_pixels(dataset: &Dataset) -> Option<FloatPixels> {
     let has = |tag| dataset.get(tag).is_some();
     FLOATS.into_iter().find(|(tag, _, _)| has(*tag)).and_then(|(tag, _, _)| float_element(tag))
 }
 
-/// Marks a data set whose source does not say which element held the pixels: those of integers have
-/// Bits Stored, High Bit and Pixel Representation (type 1 in PS3.3 C.7.6.3), those of floating-point
-/// numbers have none of the three.
+/// Marks a data set whose source does not say which element held the pixels: integer pixels have
+/// Bits Stored, High Bit and Pixel Representation (type 1 in PS3.3 C.7.6.3), floating-point pixels
+/// have none of the three.
 pub fn infer(dataset: &mut Dataset) {
     let has = |tag| dataset.get(tag).is_some();
     let integers = [tags::BITS_STORED, tags::HIGH_BIT, tags::PIXEL_REPRESENTATION];

@@ -1,7 +1,7 @@
-//! The words with which a segmentation is described, whoever says them: coded concepts, segments
-//! and the algorithm that made them. A model package provides them, the DICOM SEG writer encodes
-//! them; both call [`check`](SegmentDescription::check), so that a package whose texts cannot be
-//! encoded is refused when it is loaded and not when its first result is written.
+//! The terms that describe a segmentation, whatever their origin: coded concepts, segments and the
+//! algorithm that produced it. A model package provides them, the DICOM SEG writer encodes them;
+//! both call [`check`](SegmentDescription::check), so that a package with texts that cannot be
+//! encoded is rejected when it is loaded, not when its first result is written.
 
 use serde::Deserialize;
 
@@ -20,17 +20,17 @@ pub struct Code {
 }
 
 impl Code {
-    /// A code of its three parts.
+    /// Creates a code from its three parts.
     pub fn new(value: &str, scheme: &str, meaning: &str) -> Self {
         Self { value: value.to_owned(), scheme: scheme.to_owned(), meaning: meaning.to_owned() }
     }
 
-    /// A SNOMED CT code (PS3.16 section 8, scheme designator `SCT`).
+    /// Creates a SNOMED CT code (PS3.16 section 8, scheme designator `SCT`).
     pub fn sct(value: &str, meaning: &str) -> Self {
         Self::new(value, "SCT", meaning)
     }
 
-    /// A code of DICOM's own terminology (PS3.16 annex D).
+    /// Creates a code of DICOM's own terminology (PS3.16 annex D).
     pub fn dcm(value: &str, meaning: &str) -> Self {
         Self::new(value, "DCM", meaning)
     }
@@ -42,12 +42,11 @@ impl Code {
     }
 }
 
-/// What one foreground value of a label map stands for (Segment Description Macro, PS3.3
-/// C.8.20.4).
+/// The meaning of one foreground value of a label map (Segment Description Macro, PS3.3 C.8.20.4).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentDescription {
-    /// The value in the label map, 1 or more. Segment Numbers are counted separately, from 1 in the
-    /// order of the descriptions.
+    /// The value in the label map, 1 or more. Segment Numbers are independent of it: they count
+    /// from 1 in the order of the descriptions.
     pub value: u16,
     /// Segment Label (0062,0005), at most 64 characters.
     pub label: String,
@@ -57,14 +56,14 @@ pub struct SegmentDescription {
     pub property_type: Code,
     /// Segmented Property Type Modifier (0062,0011): left or right, CID 244.
     pub type_modifier: Option<Code>,
-    /// Anatomic Region (0008,2218), where the property is not anatomy itself.
+    /// Anatomic Region (0008,2218), if the property is not itself an anatomic structure.
     pub anatomic_region: Option<Code>,
-    /// Recommended display colour, sRGB; a distinct one is chosen where absent.
+    /// Recommended display colour, sRGB; if absent, a distinct colour is chosen.
     pub color: Option<[u8; 3]>,
 }
 
 impl SegmentDescription {
-    /// Whether every text can be encoded in DICOM; an error names the segment and the field.
+    /// Checks that every text can be encoded in DICOM; an error names the segment and the field.
     pub fn check(&self) -> Result<()> {
         let what = |field: &str| format!("segment of label value {}: {field}", self.value);
         if self.value == 0 {
@@ -88,7 +87,7 @@ impl SegmentDescription {
 
 #[cfg(test)]
 impl SegmentDescription {
-    /// A segment of this value and label of which nothing special is said, for tests.
+    /// A plain tissue segment with this value and label, for tests.
     pub(crate) fn tissue(value: u16, label: &str) -> Self {
         Self {
             value,
@@ -102,7 +101,7 @@ impl SegmentDescription {
     }
 }
 
-/// The algorithm that made a segmentation (Algorithm Identification Macro, PS3.3 10.16).
+/// The algorithm that produced a segmentation (Algorithm Identification Macro, PS3.3 10.16).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Algorithm {
@@ -110,18 +109,18 @@ pub struct Algorithm {
     pub name: String,
     /// Algorithm Version (0066,0031), at most 64 characters.
     pub version: String,
-    /// Algorithm Family (0066,002F), one of CID 7162; Artificial Intelligence where not said.
+    /// Algorithm Family (0066,002F), one of CID 7162; Artificial Intelligence by default.
     #[serde(default = "artificial_intelligence")]
     pub family: Code,
-    /// Algorithm Parameters (0066,0032), printable ASCII: what the program itself knows of what ran, as
-    /// NAME=VALUE with commas between them, which is how highdicom writes and reads it. No package
-    /// says it.
+    /// Algorithm Parameters (0066,0032), printable ASCII: what the program knows about the run, as
+    /// comma-separated NAME=VALUE pairs, the format that highdicom writes and reads. Not set by
+    /// model packages.
     #[serde(skip)]
     pub parameters: Option<String>,
 }
 
 impl Algorithm {
-    /// An algorithm of the family Artificial Intelligence.
+    /// Creates an algorithm of the family Artificial Intelligence.
     pub fn new(name: &str, version: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -131,7 +130,7 @@ impl Algorithm {
         }
     }
 
-    /// Whether every text can be encoded in DICOM; an error names the field.
+    /// Checks that every text can be encoded in DICOM; an error names the field.
     pub fn check(&self) -> Result<()> {
         check_text(&self.name, 64, "algorithm.name")?;
         check_text(&self.version, 64, "algorithm.version")?;
@@ -143,7 +142,7 @@ fn artificial_intelligence() -> Code {
     Code::dcm("123110", "Artificial Intelligence")
 }
 
-/// Whether `text` is a single, non-empty value of SH or LO of at most `limit` characters (PS3.5
+/// Checks that `text` is a single, non-empty value of SH or LO of at most `limit` characters (PS3.5
 /// 6.2): no backslash, no control characters, no leading or trailing spaces, which would be lost.
 pub fn check_text(text: &str, limit: usize, what: &str) -> Result<()> {
     let refuse = |why: String| Err(Error::new(ErrorKind::InvalidModel, format!("{what} {why}")));

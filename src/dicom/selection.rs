@@ -1,5 +1,5 @@
-//! Rules that say which series is meant, as MONAI Deploy's series selector has them: conditions on
-//! attributes by keyword, all of which must hold.
+//! Rules that select a series, as in MONAI Deploy's series selector: conditions on attributes by
+//! keyword, all of which must hold.
 //!
 //! | Condition | holds where |
 //! |---|---|
@@ -11,8 +11,8 @@
 //! | `"Axial"`, `"Coronal"`, `"Sagittal"` for `ImageOrientationPatient` | slices lie so, within 45° |
 //! | `""`, `[]`, `null` | always |
 //!
-//! A text for a number is a regular expression over the whole of it. An attribute that is missing
-//! matches nothing.
+//! A text for a number is a regular expression that must match the whole number. A missing
+//! attribute satisfies no condition.
 
 use dicom_core::dictionary::DataDictionary;
 use dicom_core::{Tag, VR};
@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 use super::{Attributes, Dataset};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Conditions that all must hold.
+/// Conditions, all of which must hold.
 #[derive(Debug, Clone)]
 pub struct Selection {
     conditions: Vec<(Tag, Condition)>,
@@ -42,15 +42,15 @@ enum Condition {
     Number(f64),
     Range(f64, f64),
     Compared(f64, fn(&f64, &f64) -> bool),
-    /// Over the whole number as text.
+    /// Matched against the whole number as text.
     Digits(Regex),
-    /// The axis along which slices lie: 0 sagittal, 1 coronal, 2 axial.
+    /// The patient axis normal to the slices: 0 sagittal, 1 coronal, 2 axial.
     Plane(usize),
 }
 
 impl Selection {
-    /// From conditions by keyword. A keyword that DICOM does not know, or a condition of another
-    /// form than those above, is [`ErrorKind::InvalidModel`] naming it.
+    /// Creates a selection from conditions by keyword. Returns [`ErrorKind::InvalidModel`], naming
+    /// the keyword, if DICOM does not define it or its condition has none of the forms above.
     pub fn new(conditions: &Map<String, Value>) -> Result<Self> {
         let mut read = Vec::new();
         for (keyword, value) in conditions {
@@ -169,12 +169,12 @@ impl Condition {
     }
 }
 
-/// A regular expression without case, of bounded size.
+/// Compiles a case-insensitive regular expression of bounded size.
 fn expression(pattern: &str) -> Option<Regex> {
     RegexBuilder::new(pattern).case_insensitive(true).size_limit(1 << 20).build().ok()
 }
 
-/// The patient's axis that is nearest to the normal of the slices.
+/// Returns the patient axis nearest to the normal of the slices.
 fn slice_axis(dataset: &Dataset, tag: Tag) -> Option<usize> {
     let [a, b, c, d, e, f] = dataset.numbers::<6>(tag)?;
     let normal = [b * f - c * e, c * d - a * f, a * e - b * d].map(f64::abs);

@@ -1,8 +1,8 @@
-//! The instances of a series that are slices, and the reasons why others are not.
+//! Separates the slices of a series from its other instances, with the reason for each of these.
 //!
-//! Scanners and workstations file more than slices under one SeriesInstanceUID: dose sheets, pictures of a
-//! screen, localizers, reports. What has the geometry of slices (PS3.3 C.7.6.2) is one; the rest is
-//! passed over and said.
+//! Scanners and workstations store more than slices under one SeriesInstanceUID: dose sheets,
+//! screenshots, localizers, reports. An instance with the geometry of slices (PS3.3 C.7.6.2) is
+//! one; the others are skipped and reported.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,12 @@ use dicom_dictionary_std::tags;
 
 use super::{Attributes, Dataset, Instance, Series, classes};
 
-/// Why an instance is no slice.
+/// Why an instance is not a slice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NoSlice {
     /// It has no frames.
     NoPixelData,
-    /// Its SOP class is that of something made from images: a segmentation, a dose distribution.
+    /// Its SOP class is that of an object derived from images: a segmentation, a dose distribution.
     Derived(&'static str),
     /// SamplesPerPixel is not 1.
     Colour,
@@ -29,7 +29,7 @@ pub enum NoSlice {
 }
 
 impl NoSlice {
-    /// Whether an instance may nevertheless be the slice wanted where a series has nothing better.
+    /// Whether an instance still counts as a slice if the series has nothing better.
     fn is_soft(self) -> bool {
         matches!(self, Self::SecondaryCapture | Self::Localizer)
     }
@@ -48,17 +48,17 @@ impl NoSlice {
     }
 }
 
-/// A series' instances, told apart.
+/// A series' instances, separated into slices and others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slices {
-    /// Indices into [`Series::instances`] of those that are slices, in their order.
+    /// Indices into [`Series::instances`] of the slices, in order.
     pub instances: Vec<usize>,
     /// Indices of the others, with the reason for each.
     pub passed_over: Vec<(usize, NoSlice)>,
 }
 
 impl Slices {
-    /// One sentence for each reason, with the number of instances; nothing of the patient.
+    /// Returns one sentence for each reason, with the number of instances; no patient data.
     pub fn warnings(&self) -> Vec<String> {
         self.reasons()
             .into_iter()
@@ -68,7 +68,7 @@ impl Slices {
             .collect()
     }
 
-    /// What there is instead of slices, for an error.
+    /// Describes what was found instead of slices, for an error.
     pub fn found(&self) -> String {
         let list: Vec<String> = self
             .reasons()
@@ -88,11 +88,11 @@ impl Slices {
 }
 
 impl Series {
-    /// Tells slices from what else is filed under the series.
+    /// Separates slices from everything else in the series.
     ///
-    /// Localizers and Secondary Captures that have pixels, one sample each and a geometry are slices where
-    /// there are no others. An instance that has one of position and orientation stays among the
-    /// slices: it is a broken one, to be refused and not to be left out.
+    /// Localizers and Secondary Captures with pixels, one sample per pixel and a geometry are
+    /// slices if there are no others. An instance with only one of position and orientation counts
+    /// as a slice: it is broken and must be rejected, not skipped.
     pub fn slices(&self) -> Slices {
         let reasons: Vec<Option<NoSlice>> = self.instances.iter().map(no_slice).collect();
         let better = reasons.iter().any(Option::is_none);
@@ -108,13 +108,13 @@ impl Series {
         slices
     }
 
-    /// Whether an instance is a slice beyond doubt, neither localizer nor Secondary Capture.
+    /// Whether any instance is a slice beyond doubt, neither localizer nor Secondary Capture.
     pub fn holds_slices(&self) -> bool {
         self.instances.iter().any(|instance| no_slice(instance).is_none())
     }
 
-    /// The instance that stands for the series where its attributes are asked for: the first slice, or
-    /// the first of all where there is none.
+    /// Returns the instance that represents the series when its attributes are needed: the first
+    /// slice, or else the first instance.
     pub fn representative(&self) -> Option<&Instance> {
         let first = self.slices().instances.first().copied().unwrap_or(0);
         self.instances.get(first)
@@ -146,8 +146,8 @@ fn no_slice(instance: &Instance) -> Option<NoSlice> {
     dataset.texts(tags::IMAGE_TYPE).iter().any(localizer).then_some(NoSlice::Localizer)
 }
 
-/// Whether an attribute has a value at the top level, or in its macro of the shared functional groups or
-/// of those of any frame (PS3.3 C.7.6.16).
+/// Whether an attribute has a value at the top level, or in its macro of the shared or any
+/// per-frame functional groups (PS3.3 C.7.6.16).
 fn has_somewhere(dataset: &Dataset, group: Tag, tag: Tag) -> bool {
     let items = |sequence| -> &[Dataset] {
         let element = dataset.get(sequence);

@@ -1,12 +1,13 @@
 //! Unique identifiers (PS3.5 section 9 and annex B).
 
-/// A new identifier below the UUID root `2.25` (PS3.5 B.2): unique without a registered prefix.
+/// Generates a new identifier below the UID root `2.25` (PS3.5 B.2): unique without a registered
+/// prefix.
 pub fn generate() -> String {
     format!("2.25.{}", uuid::Uuid::new_v4().as_u128())
 }
 
-/// An identifier below `2.25` made of a digest: a UUID of version 8 (RFC 9562 5.8), whose bits are the
-/// digest's first.
+/// Derives an identifier below `2.25` from a digest: a UUID of version 8 (RFC 9562 5.8) that starts
+/// with the digest's first bits.
 pub fn from_digest(digest: &[u8; 32]) -> String {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);
@@ -15,8 +16,8 @@ pub fn from_digest(digest: &[u8; 32]) -> String {
     format!("2.25.{}", u128::from_be_bytes(bytes))
 }
 
-/// Whether `uid` has the form of a UID (PS3.5 section 9.1): at most 64 characters, components of
-/// digits without leading zeros separated by single periods.
+/// Whether `uid` is a well-formed UID (PS3.5 section 9.1): at most 64 characters, components of
+/// digits without leading zeros, separated by single periods.
 pub fn is_valid(uid: &str) -> bool {
     uid.len() <= 64
         && !uid.is_empty()
@@ -27,8 +28,8 @@ pub fn is_valid(uid: &str) -> bool {
         })
 }
 
-/// Whether `uid` can be read as a UID: as [`is_valid`], but components may have leading zeros, as some
-/// archives write them.
+/// Whether `uid` can be read as a UID: like [`is_valid`], but components may have leading zeros, as
+/// some archives write them.
 pub fn is_written(uid: &str) -> bool {
     (1..=64).contains(&uid.len())
         && uid.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))

@@ -1,36 +1,37 @@
-//! Code-blocks of HTJ2K, in codestreams that are sound but for them: bytes at random would not get past a header.
+//! Fuzzes HTJ2K code-blocks in otherwise valid codestreams, because random bytes would not get past
+//! a header.
 
 use crate::codec::plain::{Plain, PlainBlock};
 use crate::codec::{Instructions, Samples, decode_htj2k, decode_reduced};
 use crate::error::{ErrorKind, Result};
 
-/// JPEG 2000 in general, which is `openjp2`'s alone.
+/// A transfer syntax of plain JPEG 2000, which only `openjp2` decodes.
 const JPEG_2000: &str = "1.2.840.10008.1.2.4.90";
 
-/// Bits of the fourth header byte: the packets are given as they are; the last bytes of a cleanup pass are
-/// made to hold a length that there is.
+/// Flags in the fourth header byte: packets are given literally; the last bytes of a cleanup pass
+/// are repaired to hold a valid length.
 const RAW: u8 = 0x80;
 const REPAIR: u8 = 0x40;
 
-/// Largest width and height.
+/// Maximum width and height.
 const MOST_SIDE: u8 = 128;
 
-/// Exponents of all code-blocks that there are.
+/// Returns the exponents of all valid code-block sizes.
 fn block_sizes() -> Vec<(u8, u8)> {
     (2..=10).flat_map(|x| (2..=10).map(move |y| (x, y))).filter(|(x, y)| x + y <= 12).collect()
 }
 
-/// Decodes what an input says, by every set of instructions and by `openjp2`.
+/// Decodes the codestream that an input describes, with every instruction set and with `openjp2`.
 pub(super) fn read(input: &[u8]) {
     let Some((stream, packets, reduced)) = parse(input) else { return };
     let data = packets.map_or_else(|| stream.write(), |packets| stream.write_around(packets));
     compare(&data, &stream, reduced);
 }
 
-/// Decodes a codestream; whether it was.
+/// Decodes a codestream; returns whether it could be decoded.
 ///
 /// # Panics
-/// Where two sets of instructions do not agree, or `openjp2` decodes to other pixels.
+/// Panics if two instruction sets disagree, or `openjp2` decodes to other pixels.
 pub fn compare(data: &[u8], stream: &Plain, reduced: u8) -> bool {
     let format = stream.format();
     let decoded = |instructions| match decode_htj2k(data, &format, reduced, instructions) {
@@ -46,8 +47,8 @@ pub fn compare(data: &[u8], stream: &Plain, reduced: u8) -> bool {
         assert!(decoded(other) == first, "{other:?} differs from {:?}", all[0]);
     }
     let Some(samples) = first else { return false };
-    // openjp2 knows no placeholder passes, and takes a length of nothing for a cleanup pass without bytes: it gets
-    // the same code-blocks in packets without them.
+    // openjp2 does not support placeholder passes and takes a length of zero for a cleanup pass
+    // without bytes, so it gets the same code-blocks in packets without placeholders.
     let Ok(Some(plain)) = Plain::read(data, &format) else { return true };
     let reference: Result<(_, Samples)> =
         decode_reduced(JPEG_2000, &plain.write(), &format, reduced);
@@ -57,7 +58,7 @@ pub fn compare(data: &[u8], stream: &Plain, reduced: u8) -> bool {
     true
 }
 
-/// The first pixel that differs.
+/// Describes the first pixel that differs.
 fn difference(own: &Samples, other: &Samples) -> String {
     let bytes = [own.to_le_bytes(16), other.to_le_bytes(16)];
     let pixels = |bytes: &[u8]| -> Vec<u16> {
@@ -70,7 +71,7 @@ fn difference(own: &Samples, other: &Samples) -> String {
     }
 }
 
-/// What an input stands for: a codestream, its packets where they are given as they are, and how often its
+/// Parses an input into a codestream, its packets if they are given literally, and how often its
 /// sides are halved.
 pub fn parse(input: &[u8]) -> Option<(Plain, Option<&[u8]>, u8)> {
     let (&[width, height, levels, flags, block, depth], rest) = input.split_first_chunk::<6>()?;
@@ -97,7 +98,8 @@ pub fn parse(input: &[u8]) -> Option<(Plain, Option<&[u8]>, u8)> {
     Some((stream, None, reduced))
 }
 
-/// The next code-block: passes and bit-planes, two lengths, bytes (of the last block, as many as there are).
+/// Takes the next code-block: passes and bit-planes, two lengths, bytes (for the last block, as
+/// many as there are).
 fn take_block(rest: &mut &[u8], repair: bool) -> Option<PlainBlock> {
     let (&[control, low, high, more], bytes) = rest.split_first_chunk::<4>()?;
     let passes = u32::from(control >> 5 & 3);
@@ -118,7 +120,7 @@ fn take_block(rest: &mut &[u8], repair: bool) -> Option<PlainBlock> {
     Some(PlainBlock { passes, skipped: u32::from(control & 31), cleanup, refinement })
 }
 
-/// Makes the length in the last 12 bits one that there is.
+/// Makes the length in the last 12 bits a valid one.
 fn repair_suffix(cleanup: &mut [u8]) {
     let most = cleanup.len().min(4079);
     let [.., low, high] = cleanup else { return };
@@ -128,7 +130,8 @@ fn repair_suffix(cleanup: &mut [u8]) {
     *high = (length >> 4) as u8;
 }
 
-/// The input that stands for a codestream; `None` where none does: an image that is too large.
+/// Returns the input that describes a codestream; `None` if no input can, because the image is too
+/// large.
 pub fn input(stream: &Plain, reduced: u8) -> Option<Vec<u8>> {
     let side = |side: u32| u8::try_from(side - 1).ok().filter(|&s| s < MOST_SIDE);
     let block = block_sizes().iter().position(|&size| size == stream.block)?;
@@ -152,12 +155,12 @@ pub fn input(stream: &Plain, reduced: u8) -> Option<Vec<u8>> {
         input.extend(&block.cleanup);
         input.extend(&block.refinement);
     }
-    // What is left of a header of a block that is absent.
+    // The rest of the header of an absent block.
     input.extend([0; 3]);
     Some(input)
 }
 
-/// As [`input`], with the packets as they are.
+/// Like [`input`], with literal packets.
 pub fn raw_input(stream: &Plain, packets: &[u8]) -> Option<Vec<u8>> {
     let mut raw = input(&Plain { blocks: Vec::new(), ..stream.clone() }, 0)?;
     raw.truncate(raw.len() - 3);

@@ -1,8 +1,8 @@
-//! Bytes that hold what they are charged to.
+//! Bytes that own their memory charge.
 
 use bytes::Bytes;
 
-/// The same bytes, which hold `charge` as long as any slice of them is there.
+/// Returns the same bytes, which own `charge` as long as any slice of them exists.
 pub fn charged(bytes: Bytes, charge: impl Send + Sync + 'static) -> Bytes {
     Bytes::from_owner(Charged { bytes, _charge: charge })
 }

@@ -1,9 +1,9 @@
-//! The voxels of a request, kept for the next one.
+//! Keeps the voxel buffer of a request for the next one.
 //!
-//! Memory that comes fresh from the system is mapped and cleared when it is first touched; a virtual machine that
-//! gives freed memory back to its host gets it from there again. Of a volume this can take longer than
-//! decoding it. One buffer of voxels is kept, no more than the account leaves aside for what is in no account,
-//! and only while requests follow each other: see [`release_voxels`].
+//! Memory newly obtained from the system is mapped and cleared on first touch; a virtual machine
+//! that returns freed memory to its host even has to get it back from there. For a volume this can
+//! take longer than decoding it. One voxel buffer is kept, no larger than a part of the memory
+//! outside the accounts, and only while requests follow each other: see [`release_voxels`].
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
@@ -12,19 +12,19 @@ use crate::error::Result;
 
 static KEPT: Kept = Kept(Mutex::new(Vec::new()));
 
-/// Bytes that are kept at most: a quarter of what is set aside of the memory.
+/// Maximum number of bytes kept: a quarter of the memory set aside.
 static MOST: LazyLock<u64> =
     LazyLock::new(|| super::limit().map_or(CEILING, |limit| CEILING.min(limit / 64)));
 const CEILING: u64 = 256 << 20;
 
-/// A kept buffer so many times as large as what is asked for is not used for it.
+/// A kept buffer more than this many times larger than requested is not reused.
 const TOO_LARGE: usize = 2;
 
-/// `count` voxels that hold anything: zeros, or those of an image before. Whoever takes them must write all of
-/// them before any is read. `what` names the buffer in the error.
+/// Returns `count` voxels with arbitrary content: zeros, or those of an earlier image. The caller
+/// must write all of them before reading any. `what` names the buffer in the error.
 ///
 /// # Errors
-/// [`OutOfMemory`](crate::error::ErrorKind::OutOfMemory) where the memory is not to be had.
+/// [`OutOfMemory`](crate::error::ErrorKind::OutOfMemory) if the memory cannot be allocated.
 pub fn take_voxels(count: usize, what: &str) -> Result<Vec<f32>> {
     match KEPT.take(count) {
         Some(buffer) => Ok(buffer),
@@ -32,17 +32,18 @@ pub fn take_voxels(count: usize, what: &str) -> Result<Vec<f32>> {
     }
 }
 
-/// Keeps the buffer of an image that is no longer needed, if it is the largest and not too large.
+/// Keeps the buffer of an image that is no longer needed, if it is the largest so far and within
+/// the limit.
 pub fn keep_voxels(buffer: Vec<f32>) {
     KEPT.put(buffer, *MOST);
 }
 
-/// Gives back what is kept: no request follows.
+/// Frees the kept buffer when no request follows.
 pub fn release_voxels() {
     drop(KEPT.take(0));
 }
 
-/// One buffer, or none.
+/// At most one buffer.
 struct Kept(Mutex<Vec<f32>>);
 
 impl Kept {
@@ -50,7 +51,8 @@ impl Kept {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `count` of what is kept. If it is of another size, it is given up before more memory is asked for.
+    /// Takes `count` voxels of the kept buffer. If it does not fit, it is freed before more memory
+    /// is requested.
     fn take(&self, count: usize) -> Option<Vec<f32>> {
         let mut kept = std::mem::take(&mut *self.buffer());
         let fits = (count..=count.saturating_mul(TOO_LARGE)).contains(&kept.len());
@@ -64,7 +66,7 @@ impl Kept {
         if bytes <= most && buffer.len() > kept.len() {
             std::mem::swap(&mut *kept, &mut buffer);
         }
-        // Memory goes back to the system without the lock.
+        // Frees the memory outside the lock.
         drop(kept);
         drop(buffer);
     }

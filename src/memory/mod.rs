@@ -1,5 +1,5 @@
-//! The memory of the process: how much it may use, the account that requests are charged in, and
-//! giving back what is not used.
+//! The memory of the process: how much it may use, the account that requests are charged to, and
+//! returning what is not used.
 
 mod charged;
 mod kept;
@@ -21,8 +21,8 @@ pub use shelf::Shelf;
 pub use trim::trim;
 pub use zeroed::{Zeroed, reserve, zeroed, zeros};
 
-/// Memory this process may use, in bytes: the lowest limit of its cgroup (version 1 or 2) and
-/// those above it, where one is set, and of its address space; else the memory of the machine.
+/// Returns the memory this process may use, in bytes: the lowest limit of its cgroup (version 1 or
+/// 2) and its ancestors, if any, and of its address space; else the memory of the machine.
 pub fn limit() -> Option<u64> {
     limit_in(Path::new("/"))
 }
@@ -32,10 +32,10 @@ fn limit_in(root: &Path) -> Option<u64> {
     let limits = cgroup_folders(root).into_iter().filter_map(|folder| {
         let text = fs::read_to_string(folder.join("memory.max"))
             .or_else(|_| fs::read_to_string(folder.join("memory.limit_in_bytes")));
-        // Version 2 writes `max` where there is no limit; version 1 a number beyond all memory.
+        // Version 2 writes `max` for no limit; version 1 a number larger than any memory.
         text.ok()?.trim().parse().ok()
     });
-    // What is mapped and not in memory (libraries, stacks) is taken from the address space, too.
+    // Mapped but not resident memory (libraries, stacks) counts against the address space, too.
     let mapped =
         |text: &str| Some(kibibytes(text, "VmSize:")?.saturating_sub(kibibytes(text, "VmRSS:")?));
     let idle =
@@ -44,15 +44,15 @@ fn limit_in(root: &Path) -> Option<u64> {
     limits.chain(total).chain(space).min()
 }
 
-/// The folders of this process's memory cgroup and of all above it.
+/// Returns the folders of this process's memory cgroup and all its ancestors.
 ///
-/// In a container the path of `/proc/self/cgroup` may be the host's, which is not to be seen inside;
+/// In a container, the path in `/proc/self/cgroup` may be the host's, which is not visible inside;
 /// the container's own cgroup is then at the root of the hierarchy.
 fn cgroup_folders(root: &Path) -> Vec<PathBuf> {
     let membership = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let mut folders = Vec::new();
     for line in membership.lines() {
-        // ID:CONTROLLERS:PATH, without controllers in version 2 (cgroups(7)).
+        // ID:CONTROLLERS:PATH, with empty controllers in version 2 (cgroups(7)).
         let mut fields = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
         let mount = match controllers {
@@ -66,8 +66,8 @@ fn cgroup_folders(root: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// Memory that could still be used without swapping, in bytes, by the machine's and the innermost
-/// cgroup's account. `None` where the system does not say.
+/// Returns the memory still usable without swapping, in bytes: the minimum over the machine, the
+/// cgroups and the address space. `None` if the system does not report it.
 pub fn available() -> Option<u64> {
     let root = Path::new("/");
     let machine = meminfo(root, "MemAvailable:");
@@ -82,26 +82,27 @@ pub fn available() -> Option<u64> {
     groups.chain(machine).chain(address_space()).min()
 }
 
-/// What is left of the limit on this process's address space, where it has one.
+/// Returns what is left of this process's address space limit, if it has one.
 fn address_space() -> Option<u64> {
     let limit = address_space_limit(Path::new("/"))?;
     let status = fs::read_to_string("/proc/self/status").ok()?;
     Some(limit.saturating_sub(kibibytes(&status, "VmSize:")?))
 }
 
-/// The limit on this process's address space (`ulimit -v`), where it has one.
+/// Returns this process's address space limit (`ulimit -v`), if it has one.
 fn address_space_limit(root: &Path) -> Option<u64> {
     let limits = fs::read_to_string(root.join("proc/self/limits")).ok()?;
     let line = limits.lines().find_map(|l| l.strip_prefix("Max address space"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Bytes of this process that are in memory now.
+/// Returns the resident memory of this process in bytes.
 pub fn resident() -> Option<u64> {
     kibibytes(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
-/// Bytes of this process in memory that no file backs: heaps and stacks.
+/// Returns the resident memory of this process that is not backed by files, in bytes: heaps and
+/// stacks.
 pub fn anonymous() -> Option<u64> {
     kibibytes(&fs::read_to_string("/proc/self/status").ok()?, "RssAnon:")
 }
@@ -110,7 +111,7 @@ fn meminfo(root: &Path, field: &str) -> Option<u64> {
     kibibytes(&fs::read_to_string(root.join("proc/meminfo")).ok()?, field)
 }
 
-/// A field such as `VmRSS:    1234 kB`, in bytes.
+/// Parses a field such as `VmRSS:    1234 kB` into bytes.
 fn kibibytes(text: &str, field: &str) -> Option<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix(field))?;
     let number: u64 = value.split_whitespace().next()?.parse().ok()?;
@@ -143,7 +144,7 @@ mod tests {
         write(root, "sys/fs/cgroup/a/b/memory.max", "400000\n");
         assert_eq!(limit_in(root), Some(400_000));
 
-        // A container that sees the host's path, and only its own group's files at the mount.
+        // A container that sees the host's path, but only its own group's files at the mount.
         write(root, "proc/self/cgroup", "5:cpu,cpuacct:/x\n4:memory:/docker/0123\n");
         write(root, "sys/fs/cgroup/memory/memory.limit_in_bytes", "300000\n");
         assert_eq!(limit_in(root), Some(300_000));

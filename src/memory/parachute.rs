@@ -1,11 +1,11 @@
-//! The allocator of the program: the system's, with a block in hand for when it has no more.
+//! The global allocator: the system's, with a reserve block for when memory runs out.
 //!
-//! Rust ends the process where a small allocation fails, and small ones are everywhere. Large buffers
-//! are reserved fallibly and charged beforehand; but what ONNX Runtime, threads and connections take is in
-//! nobody's hand, and where the address space is bounded it can end in the middle of a list that
-//! grows. Then a block kept for that is given back to the system, and the small allocation is tried
-//! again. What needs the memory fails soon after at a large one, by an error; the block is taken
-//! again once there is room for it.
+//! Rust aborts the process if a small allocation fails, and small allocations are everywhere. Large
+//! buffers are reserved fallibly and charged beforehand. But nothing controls what ONNX Runtime,
+//! threads and connections allocate, and if the address space is limited, it can run out in the
+//! middle of growing a list. Then the reserve block is returned to the system, and the small
+//! allocation is retried. Whatever uses up the memory fails soon afterwards at a large allocation,
+//! with an error; the block is allocated again once there is room for it.
 
 #![allow(unsafe_code)]
 
@@ -13,28 +13,30 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// The block: enough for the error of every request that runs.
+/// Size of the reserve block: enough for the errors of all running requests.
 const BLOCK: usize = 32 << 20;
 
-/// Alignment of a page.
+/// Page alignment.
 const PAGE: usize = 4096;
 
-/// Allocations up to this size may have the block; larger ones are made by code that expects errors.
+/// Allocations up to this size may use the reserve; larger ones are made by code that handles
+/// errors.
 const SMALL: usize = 1 << 20;
 
-/// The block, while it is in hand.
+/// The reserve block, while it is held.
 static RESERVE: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
 
-/// The system's allocator with a block in hand.
+/// The system's allocator with a reserve block.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Parachute;
 
-/// The layout of the block: its size is not zero, and its alignment a power of two.
+/// Returns the layout of the block: its size is not zero, and its alignment a power of two.
 fn block() -> Option<Layout> {
     Layout::from_size_align(BLOCK, PAGE).ok()
 }
 
-/// Takes the block in hand, where it is not there and the system has it. Cheap where it is there.
+/// Allocates the reserve block if it is missing and the system has the memory. Cheap if it is
+/// already held.
 pub fn arm() {
     if !RESERVE.load(Ordering::Acquire).is_null() {
         return;
@@ -47,29 +49,30 @@ pub fn arm() {
     }
     let null = ptr::null_mut();
     if RESERVE.compare_exchange(null, memory, Ordering::AcqRel, Ordering::Acquire).is_err() {
-        // SAFETY: allocated above with this layout, and nobody else has seen it.
+        // SAFETY: allocated above with this layout, and not visible to any other thread.
         unsafe { System.dealloc(memory, layout) };
     }
 }
 
-/// Whether the block is in hand.
+/// Whether the reserve block is held.
 pub fn is_armed() -> bool {
     !RESERVE.load(Ordering::Acquire).is_null()
 }
 
-/// Gives the block back to the system; false where it was gone.
+/// Returns the block to the system; false if it was not held.
 fn release() -> bool {
     let memory = RESERVE.swap(ptr::null_mut(), Ordering::AcqRel);
     let Some(layout) = block().filter(|_| !memory.is_null()) else { return false };
-    // SAFETY: what is stored in RESERVE was allocated with this layout, and the swap made it ours alone.
+    // SAFETY: RESERVE holds memory allocated with this layout, and the swap made this thread its
+    // only owner.
     unsafe { System.dealloc(memory, layout) };
     true
 }
 
-/// What `allocate` gives, tried once more without the block where it gives nothing.
+/// Returns the result of `allocate`, retried once without the block if it fails.
 fn with_reserve(size: usize, allocate: impl Fn() -> *mut u8) -> *mut u8 {
     let memory = allocate();
-    // Another thread may have given the block back a moment ago.
+    // Retries in any case: another thread may have just released the block.
     if memory.is_null() && size <= SMALL {
         release();
         return allocate();
@@ -77,17 +80,16 @@ fn with_reserve(size: usize, allocate: impl Fn() -> *mut u8) -> *mut u8 {
     memory
 }
 
-// SAFETY: every call is handed to the system's allocator with the layout it came with; what is
-// returned is what that returned. Nothing here allocates by way of the global allocator, panics or
-// unwinds.
+// SAFETY: every call is forwarded to the system's allocator with its layout, and its result is
+// returned. Nothing here allocates through the global allocator, panics or unwinds.
 unsafe impl GlobalAlloc for Parachute {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promises for this layout are passed on.
+        // SAFETY: the caller's guarantees for this layout are passed on.
         with_reserve(layout.size(), || unsafe { System.alloc(layout) })
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promises for this layout are passed on.
+        // SAFETY: the caller's guarantees for this layout are passed on.
         with_reserve(layout.size(), || unsafe { System.alloc_zeroed(layout) })
     }
 
@@ -97,7 +99,7 @@ unsafe impl GlobalAlloc for Parachute {
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: as above; where it fails, the old memory is untouched and may be tried again.
+        // SAFETY: as above; on failure, the old memory is untouched and the call may be repeated.
         with_reserve(size, || unsafe { System.realloc(memory, layout, size) })
     }
 }
@@ -110,7 +112,7 @@ mod tests {
 
     use super::*;
 
-    /// One test, for the block is the process's.
+    /// A single test, because the block belongs to the process.
     #[test]
     fn a_small_allocation_that_fails_has_the_block() {
         let tried = Cell::new(0);
@@ -134,7 +136,7 @@ mod tests {
     }
 
     proptest! {
-        /// Memory keeps what is in it through any growing and shrinking.
+        /// Memory keeps its content through any growing and shrinking.
         #[test]
         fn it_is_the_systems_allocator(sizes in proptest::collection::vec(1usize..100_000, 1..20)) {
             let mut layout = Layout::from_size_align(sizes[0], 8).unwrap();

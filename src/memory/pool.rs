@@ -1,8 +1,8 @@
-//! A bound on memory that is charged before it is used.
+//! A bound on memory, charged before it is used.
 //!
-//! A [`Pool`] is an account in bytes; a [`Grant`] is a share of it that is given back when it is
-//! dropped. Whoever holds memory holds the grant for it, so that the account is right whatever
-//! becomes of a request. Those that wait are served in the order they came.
+//! A [`Pool`] is an account in bytes; a [`Grant`] is a share of it that is released when dropped.
+//! The owner of memory also owns the grant for it, so that the account is right whatever happens to
+//! a request. Waiters are served in the order they came.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,27 +14,27 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::parachute;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Bytes of one permit: a grant is rounded up to so many.
+/// Bytes per permit; grants are rounded up to a multiple of it.
 const UNIT: u64 = 64 << 10;
 
-/// How long a grant that grows waits for others to be given back. Its holder keeps what it has, so
-/// two of them may wait for each other; the first one to give up lets the other go on.
+/// How long a growing grant waits for others to be released. Its owner keeps what it has, so two of
+/// them may wait for each other; the first to give up lets the other proceed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An account of memory.
 #[derive(Debug)]
 pub struct Pool {
-    /// What the memory is for, and the setting that bounds it, for errors.
+    /// What the memory is used for, and the setting that limits it, for errors.
     what: &'static str,
     setting: &'static str,
     limit: u64,
     permits: Arc<Semaphore>,
-    /// Bytes granted for as long as the process has a model, which no request can wait for.
+    /// Bytes held by loaded models, which no request can wait for.
     standing: AtomicU64,
 }
 
 impl Pool {
-    /// `limit` bytes for `what`, bounded by `setting`; `None` is without bound.
+    /// Creates a pool of `limit` bytes for `what`, limited by `setting`; `None` means unlimited.
     pub fn new(what: &'static str, setting: &'static str, limit: Option<u64>) -> Arc<Self> {
         let most = u64::from(u32::MAX).min(Semaphore::MAX_PERMITS as u64);
         let units = limit.map_or(most, |bytes| (bytes / UNIT).min(most));
@@ -47,40 +47,41 @@ impl Pool {
         })
     }
 
-    /// A pool that refuses nothing, for programs that serve nobody.
+    /// Creates a pool without a limit, for programs that do not serve requests.
     pub fn unbounded() -> Arc<Self> {
         Self::new("memory", "", None)
     }
 
-    /// Bytes there are.
+    /// Returns the size of the pool in bytes.
     pub fn limit(&self) -> u64 {
         self.limit
     }
 
-    /// Bytes granted now.
+    /// Returns the number of bytes currently granted.
     pub fn used(&self) -> u64 {
         self.limit - self.permits.available_permits() as u64 * UNIT
     }
 
-    /// Bytes that are not granted.
+    /// Returns the number of bytes not granted.
     pub fn free(&self) -> u64 {
         self.permits.available_permits() as u64 * UNIT
     }
 
-    /// Bytes that may ever be granted to one request: all but what stands.
+    /// Returns the maximum number of bytes that one request can be granted: all except standing
+    /// grants.
     pub fn largest(&self) -> u64 {
         self.limit.saturating_sub(self.standing.load(Ordering::Relaxed))
     }
 
-    /// A grant of nothing, to grow.
+    /// Returns an empty grant that can grow.
     pub fn open(self: &Arc<Self>) -> Grant {
         Grant { pool: Arc::clone(self), bytes: 0, permit: None, standing: false }
     }
 
-    /// Takes `bytes`, waiting until they are there.
+    /// Acquires `bytes`, waiting until they are available.
     ///
     /// # Errors
-    /// [`ErrorKind::PayloadTooLarge`] where there are never so many.
+    /// [`ErrorKind::PayloadTooLarge`] if the pool can never grant that many.
     pub async fn take(self: &Arc<Self>, bytes: u64) -> Result<Grant> {
         let mut grant = self.open();
         let units = self.units(bytes)?;
@@ -91,10 +92,10 @@ impl Pool {
         Ok(grant)
     }
 
-    /// Takes `bytes` for as long as a model is there.
+    /// Acquires `bytes` for the lifetime of a model.
     ///
     /// # Errors
-    /// [`ErrorKind::OutOfMemory`] where they are not there now.
+    /// [`ErrorKind::OutOfMemory`] if they are not available immediately.
     pub fn take_standing(self: &Arc<Self>, bytes: u64) -> Result<Grant> {
         let mut grant = self.open();
         grant.standing = true;
@@ -117,7 +118,7 @@ impl Pool {
         Ok(grant)
     }
 
-    /// Permits for `bytes`.
+    /// Returns the number of permits for `bytes`.
     fn units(&self, bytes: u64) -> Result<u32> {
         u32::try_from(bytes.div_ceil(UNIT)).ok().filter(|_| bytes <= self.largest()).ok_or_else(|| {
             let largest = self.largest();
@@ -152,7 +153,7 @@ fn closed() -> Error {
     Error::internal("an account of memory is closed")
 }
 
-/// A share of a [`Pool`], given back when it is dropped.
+/// A share of a [`Pool`], released when dropped.
 #[derive(Debug)]
 pub struct Grant {
     pool: Arc<Pool>,
@@ -162,16 +163,17 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// Its size.
+    /// Returns its size in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Takes `more` bytes on a thread that may block, waiting a while for others to be given back.
+    /// Acquires `more` bytes on a blocking thread, waiting a limited time for others to be
+    /// released.
     ///
     /// # Errors
-    /// [`ErrorKind::PayloadTooLarge`] where the grant would be larger than the pool,
-    /// [`ErrorKind::Overloaded`] where the bytes do not come free.
+    /// [`ErrorKind::PayloadTooLarge`] if the grant would exceed the pool, [`ErrorKind::Overloaded`]
+    /// if the bytes do not become available.
     pub fn grow(&mut self, more: u64) -> Result<()> {
         let bytes = self.bytes.saturating_add(more);
         let wanted = self.pool.units(bytes)?.saturating_sub(self.held());
@@ -198,10 +200,10 @@ impl Grant {
         Ok(())
     }
 
-    /// Takes over `other`, a grant of the same pool.
+    /// Merges `other`, a grant of the same pool, into this one.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] where it is another pool's.
+    /// [`ErrorKind::Internal`] if `other` belongs to another pool.
     pub fn join(&mut self, mut other: Self) -> Result<()> {
         if !Arc::ptr_eq(&self.pool, &other.pool) {
             return Err(Error::internal("grants of two accounts cannot be joined"));
@@ -216,20 +218,20 @@ impl Grant {
         Ok(())
     }
 
-    /// Makes it as large as `bytes`, without waiting.
+    /// Resizes the grant to `bytes`, without waiting.
     ///
     /// # Errors
-    /// [`ErrorKind::OutOfMemory`] where they are not there; then it stays as it was.
+    /// [`ErrorKind::OutOfMemory`] if they are not available; the grant then stays unchanged.
     pub fn settle(&mut self, bytes: u64) -> Result<()> {
         if bytes <= self.bytes {
             self.shrink_to(bytes);
             return Ok(());
         }
-        // Its permits become this one's, and stand as they did.
+        // The new permits are merged and remain standing.
         self.join(self.pool.take_standing(bytes - self.bytes)?)
     }
 
-    /// Gives back what is beyond `bytes`.
+    /// Releases everything beyond `bytes`.
     pub fn shrink_to(&mut self, bytes: u64) {
         if bytes >= self.bytes {
             return;

@@ -1,28 +1,28 @@
-//! How the memory of the process is shared out: one account in parts, so that what is received can
-//! never take the memory that is needed to work it off.
+//! Divides the memory of the process into separate accounts, so that received data can never use up
+//! the memory needed to process it.
 
 use std::sync::Arc;
 
 use super::pool::Pool;
 
-/// Part of the memory that is in no account: the program itself, its threads and connections, what
-/// ONNX Runtime takes beside its arenas, and what the allocator loses between buffers.
+/// Returns the memory outside the accounts: the program itself, its threads and connections, what
+/// ONNX Runtime allocates outside its arenas, and allocator fragmentation.
 fn own(limit: u64) -> u64 {
     (128 << 20) + limit / 16
 }
 
-/// The parts of the account. Who holds memory of one part waits for a later one only, never for an
-/// earlier one, so that no two requests wait for each other: bodies (the server's), inputs, work.
+/// The accounts. A holder of memory in one account waits only for later ones, never for earlier
+/// ones, so that no two requests deadlock: bodies (the server's), inputs, work.
 #[derive(Debug, Clone)]
 pub struct Account {
-    /// Images as they were received, from archives and S3, until their request has ended.
+    /// Received images, from archives and S3, until the end of their request.
     pub inputs: Arc<Pool>,
-    /// Models; and of each request its volumes, windows' sums, masks and results.
+    /// Models, and the volumes, window sums, masks and results of requests.
     pub work: Arc<Pool>,
 }
 
 impl Account {
-    /// Parts of `inputs` and `work` bytes; `None` is without bound.
+    /// Creates accounts of `inputs` and `work` bytes; `None` means unlimited.
     pub fn new(inputs: u64, work: Option<u64>) -> Self {
         Self {
             inputs: Pool::new("images in bodies, archives and S3", "MAX_INPUT_BYTES", Some(inputs)),
@@ -30,20 +30,20 @@ impl Account {
         }
     }
 
-    /// An account that refuses nothing.
+    /// Creates accounts without limits.
     pub fn unbounded() -> Self {
         Self { inputs: Pool::unbounded(), work: Pool::unbounded() }
     }
 }
 
-/// Bytes for inputs unless it is said: a tenth of the memory, and no more than 4 GiB.
+/// Returns the default size of the inputs account: a tenth of the memory, at most 4 GiB.
 pub fn usual_inputs(limit: Option<u64>) -> u64 {
     const MOST: u64 = 4 << 30;
     limit.map_or(MOST, |limit| (limit / 10).min(MOST))
 }
 
-/// Bytes for models and work unless it is said: what bodies, inputs and the program leave, and at
-/// least a quarter.
+/// Returns the default size of the work account: what bodies, inputs and the program leave, and at
+/// least a quarter of the memory.
 pub fn usual_work(limit: u64, bodies: u64, inputs: u64) -> u64 {
     let others = own(limit).saturating_add(bodies).saturating_add(inputs);
     limit.saturating_sub(others).max(limit / 4)

@@ -1,23 +1,23 @@
-//! Buffers that are used again.
+//! Reusable buffers.
 //!
-//! A fresh buffer of some hundred kilobytes comes from the system, which maps and clears it page by page
-//! at the first touch and takes it back when it is freed: for bodies of frames and for what is decoded
-//! of them that is a good part of the work. Buffers that were put on a shelf are handed out once more,
-//! the latest first, for it is the one that a cache may still hold. What lies there unused is bounded
-//! in bytes and number and belongs to nobody; a buffer is empty when it is handed out, so that nothing
-//! of one request reaches another.
+//! A new buffer of a few hundred kilobytes comes from the system, which maps and clears it page by
+//! page on first touch and unmaps it when freed. For frame bodies and decoded frames, that is a
+//! considerable part of the work. Buffers on a shelf are handed out again, the latest first,
+//! because it may still be in a cache. Unused buffers are bounded in bytes and number and belong to
+//! no request; a buffer is empty when handed out, so that no data passes from one request to
+//! another.
 
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 
-/// Unused buffers that are kept, so that many small ones are not searched through.
+/// Maximum number of unused buffers, which bounds the search.
 const KEPT: usize = 32;
 
-/// A buffer so many times as large as what is asked for is left to those that need it.
+/// A buffer more than this many times larger than requested is left for those that need it.
 const TOO_LARGE: usize = 2;
 
-/// A place for unused buffers of one kind, shared by threads.
+/// A thread-safe store for unused buffers of one kind.
 #[derive(Debug)]
 pub struct Shelf<T> {
     kept: Mutex<Kept<T>>,
@@ -32,45 +32,46 @@ struct Kept<T> {
 }
 
 impl<T> Shelf<T> {
-    /// Keeps at most `most` bytes.
+    /// Creates a shelf that keeps at most `most` bytes.
     pub const fn new(most: usize) -> Self {
         Self { kept: Mutex::new(Kept { buffers: Vec::new(), bytes: 0 }), most }
     }
 
-    /// An empty buffer with room for `count` elements, one that was used before if there is one. Where the
-    /// system has no memory it has less room: reserve before filling it (`try_reserve`), which costs
-    /// nothing where the room is there.
+    /// Returns an empty buffer with capacity for `count` elements, reused if possible. If memory is
+    /// short, the capacity is smaller: call `try_reserve` before filling it, which costs nothing if
+    /// the capacity suffices.
     pub fn take(&self, count: usize) -> Vec<T> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take(count);
         kept.unwrap_or_else(|| {
             let mut fresh = Vec::new();
-            // Whoever fills the buffer finds out by reserving.
+            // A failure shows when the caller reserves.
             let _ = fresh.try_reserve_exact(count);
             fresh
         })
     }
 
-    /// Keeps `buffer`, without what is in it, where there is room. Older ones make room for it, for what
-    /// is of their size may never come again.
+    /// Keeps `buffer`, cleared, if it fits the limits. Older buffers are freed to make room,
+    /// because their size may never be needed again.
     pub fn put(&self, mut buffer: Vec<T>) {
         buffer.clear();
         let freed = self.kept.lock().unwrap_or_else(PoisonError::into_inner).put(buffer, self.most);
-        // Memory goes back to the system without the lock.
+        // Frees the memory outside the lock.
         drop(freed);
     }
 }
 
-/// Rooms for bytes are multiples of so many, so that one has the memory of another of about its size.
+/// Byte capacities are multiples of this, so that buffers of similar size can replace each other.
 const ROUND: usize = 64 << 10;
 
 impl Shelf<u8> {
-    /// An empty buffer with room for `count` bytes and at most twice as many. Few bytes are none of the
-    /// shelf's business.
+    /// Returns an empty buffer with capacity for `count` bytes, and at most twice that. Small
+    /// buffers are not pooled.
     pub fn room(&self, count: usize) -> Vec<u8> {
         if count < ROUND { Vec::new() } else { self.take(count.next_multiple_of(ROUND)) }
     }
 
-    /// The bytes of `buffer`, whose memory is put on the shelf once nobody has a slice of them.
+    /// Returns the bytes of `buffer`, whose memory returns to the shelf when the last slice is
+    /// dropped.
     pub fn lend(&'static self, buffer: Vec<u8>) -> Bytes {
         if buffer.capacity() < ROUND {
             return buffer.into();
@@ -101,7 +102,7 @@ fn bytes_of<T>(buffer: &Vec<T>) -> usize {
 }
 
 impl<T> Kept<T> {
-    /// The latest buffer that has room for `count` and not far too much.
+    /// Returns the latest buffer with capacity for `count` that is not too large.
     fn take(&mut self, count: usize) -> Option<Vec<T>> {
         let most = count.saturating_mul(TOO_LARGE);
         let fits = |buffer: &Vec<T>| (count..=most).contains(&buffer.capacity());
@@ -111,7 +112,7 @@ impl<T> Kept<T> {
         Some(buffer)
     }
 
-    /// Returns what is to be freed.
+    /// Adds a buffer; returns the buffers to free.
     fn put(&mut self, buffer: Vec<T>, most: usize) -> Vec<Vec<T>> {
         let bytes = bytes_of(&buffer);
         if bytes == 0 || bytes > most {
@@ -136,7 +137,7 @@ mod tests {
     const MOST: usize = 8 << 20;
 
     impl<T> Shelf<T> {
-        /// Bytes and buffers that are kept.
+        /// Number of bytes and buffers kept.
         fn kept(&self) -> (usize, usize) {
             let kept = self.kept.lock().unwrap();
             (kept.bytes, kept.buffers.len())
@@ -191,7 +192,7 @@ mod tests {
         assert_eq!(SHELF.kept(), (2 * ROUND, 1));
         let again = SHELF.room(ROUND + 1);
         assert_eq!((again.len(), SHELF.kept()), (0, (0, 0)));
-        // Small ones are left alone.
+        // Small buffers are not pooled.
         assert_eq!(SHELF.room(ROUND - 1).capacity(), 0);
         drop(SHELF.lend(vec![1, 2, 3]));
         assert_eq!(SHELF.kept(), (0, 0));

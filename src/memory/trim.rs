@@ -1,9 +1,9 @@
-//! Giving back memory that the allocator keeps.
+//! Releases memory cached by the allocator to the system.
 
 #![allow(unsafe_code)]
 
-/// Returns memory that was freed, but that the allocator keeps for later, to the system. What a model
-/// leaves behind is scattered over the arenas of many threads, and nothing may ever ask for it again.
+/// Releases free memory cached by the allocator to the system. What a model leaves behind is
+/// scattered over the arenas of many threads, and may never be needed again.
 pub fn trim() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: `malloc_trim` takes no pointer and may be called from any thread at any time

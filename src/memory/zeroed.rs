@@ -1,7 +1,7 @@
 //! Large buffers, reserved fallibly.
 //!
-//! `vec![0; n]` ends the process where the memory is not there. These functions return an error
-//! instead, and leave the zeroing to the system, which does it page by page as they are touched.
+//! `vec![0; n]` aborts the process if the memory cannot be allocated. These functions return an
+//! error instead, and leave the zeroing to the system, which does it page by page on first touch.
 
 #![allow(unsafe_code)]
 
@@ -11,7 +11,7 @@ use ndarray::Array4;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Numbers for which all bits zero is the value zero.
+/// Number types whose value zero is all zero bits.
 pub trait Zeroed: Copy + private::Number {}
 
 mod private {
@@ -27,13 +27,13 @@ macro_rules! numbers {
 
 numbers!(u8, u16, i16, u32, f32, f64);
 
-/// Buffers from this size on are asked to be kept in large pages.
+/// Buffers of at least this size are advised to use large pages.
 const LARGE: usize = 8 << 20;
 
-/// `count` zeros. `what` names the buffer in the error.
+/// Allocates `count` zeros. `what` names the buffer in the error.
 ///
 /// # Errors
-/// [`ErrorKind::OutOfMemory`] where the memory is not to be had.
+/// [`ErrorKind::OutOfMemory`] if the memory cannot be allocated.
 pub fn zeroed<T: Zeroed>(count: usize, what: &str) -> Result<Vec<T>> {
     let refused = || refused(count as u64, size_of::<T>() as u64, what);
     let layout = Layout::array::<T>(count).map_err(|_| refused())?;
@@ -48,27 +48,27 @@ pub fn zeroed<T: Zeroed>(count: usize, what: &str) -> Result<Vec<T>> {
     if layout.size() >= LARGE {
         prefer_large_pages(memory, layout.size());
     }
-    // SAFETY: the global allocator gave the memory for exactly this layout, which is that of a
-    // vector of capacity `count`; all `count` elements are initialised, because zero bits are a value
-    // of every `Zeroed` type; nothing else owns the memory.
+    // SAFETY: the global allocator returned the memory for exactly this layout, which is that of a
+    // vector of capacity `count`; all `count` elements are initialised, because zero bits are a
+    // valid value of every `Zeroed` type; nothing else owns the memory.
     Ok(unsafe { Vec::from_raw_parts(memory.cast::<T>(), count, count) })
 }
 
-/// Asks the system to map the fresh memory in large pages: a volume of 512 × 512 × 160 is 40 000 pages of the
-/// usual size, each of them a trap when it is first written, and all of them together cost as much as
-/// decoding a quarter of its frames. It is a wish: where the system has none, or does not want to, nothing
-/// changes.
+/// Asks the system to map fresh memory in large pages: a volume of 512 × 512 × 160 has 40 000 pages
+/// of the usual size, each of which traps on its first write, and together they cost as much as
+/// decoding a quarter of its frames. Only a hint: if the system does not support or honour it,
+/// nothing changes.
 #[cfg(target_os = "linux")]
 fn prefer_large_pages(memory: *mut u8, bytes: usize) {
-    /// Of the large pages of x86-64, and of aarch64 with pages of 4 KiB.
+    /// Size of large pages on x86-64, and on aarch64 with 4 KiB pages.
     const PAGE: usize = 2 << 20;
-    // Whole ones within the block: what lies around it is somebody else's.
+    // Only whole large pages within the block: the memory around it has other owners.
     let skipped = memory.align_offset(PAGE);
     let length = bytes.saturating_sub(skipped) / PAGE * PAGE;
     if length > 0 {
-        // SAFETY: the range lies within the block that the caller has just allocated and nobody else
-        // knows of (`skipped + length <= bytes`), it begins at a page, and the advice changes how
-        // memory is mapped, never what is in it (madvise(2)).
+        // SAFETY: the range lies within the block that the caller has just allocated and that
+        // nothing else refers to (`skipped + length <= bytes`), it begins at a page boundary, and
+        // the advice changes how memory is mapped, never its content (madvise(2)).
         unsafe { libc::madvise(memory.wrapping_add(skipped).cast(), length, libc::MADV_HUGEPAGE) };
     }
 }
@@ -76,20 +76,20 @@ fn prefer_large_pages(memory: *mut u8, bytes: usize) {
 #[cfg(not(target_os = "linux"))]
 fn prefer_large_pages(_: *mut u8, _: usize) {}
 
-/// An array of zeros in standard layout. `what` names it in the error.
+/// Allocates an array of zeros in standard layout. `what` names it in the error.
 ///
 /// # Errors
-/// As [`zeroed`]; a size that overflows is one that no memory has.
+/// The errors of [`zeroed`]; a size that overflows fails like one that exceeds the memory.
 pub fn zeros<T: Zeroed>(shape: [usize; 4], what: &str) -> Result<Array4<T>> {
     let count = shape.iter().fold(1, |product: usize, &n| product.saturating_mul(n));
     Array4::from_shape_vec(shape, zeroed(count, what)?)
         .map_err(|e| Error::internal("an array has another shape").caused_by(e))
 }
 
-/// Room for `more` elements behind those there are. `what` names the buffer in the error.
+/// Reserves room for `more` elements after the existing ones. `what` names the buffer in the error.
 ///
 /// # Errors
-/// [`ErrorKind::OutOfMemory`] where the memory is not to be had.
+/// [`ErrorKind::OutOfMemory`] if the memory cannot be allocated.
 pub fn reserve<T>(buffer: &mut Vec<T>, more: usize, what: &str) -> Result<()> {
     buffer.try_reserve_exact(more).map_err(|_| refused(more as u64, size_of::<T>() as u64, what))
 }

@@ -1,16 +1,17 @@
-//! The anatomy of one phantom: which tissue is at a point of the patient.
+//! The anatomy of a phantom: the tissue at a point of the patient.
 //!
-//! Points are in DICOM's patient coordinates (PS3.3 C.7.6.2.1.1: x to the left, y to the back,
-//! z to the head), in millimetres, the origin in the middle of the trunk. The anatomy does not
-//! know of voxels: one seed is the same patient at every resolution.
+//! Points are in DICOM's patient coordinates (PS3.3 C.7.6.2.1.1: x to the left, y to the back, z to
+//! the head), in millimetres, with the origin in the middle of the trunk. The anatomy is
+//! independent of voxels: a seed is the same patient at every resolution.
 //!
-//! Organs are ellipsoids whose place, size, tilt and density the seed draws, all bent by one
-//! smooth displacement. Liver, spleen, kidneys, stomach and bowel share one range of densities, so
-//! that a network has to use place and shape to tell them apart, and left from right.
+//! Organs are ellipsoids whose position, size, tilt and density are drawn from the seed, all bent
+//! by one smooth displacement. Liver, spleen, kidneys, stomach and bowel share one range of
+//! densities, so that a network has to use position and shape to tell them apart, and left from
+//! right.
 
 use super::random::{Random, ValueNoise};
 
-/// The labels of the truth; 0 is everything else.
+/// The labels of the ground truth; 0 is everything else.
 pub const LABELS: [(u8, &str); 4] = [
     (1, "phantom spleen"),
     (2, "phantom liver"),
@@ -18,7 +19,7 @@ pub const LABELS: [(u8, &str); 4] = [
     (4, "phantom left kidney"),
 ];
 
-/// What is at a point.
+/// The tissue at a point.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Tissue {
     /// Density in Hounsfield units, before blur and noise.
@@ -43,8 +44,8 @@ impl Ellipsoid {
         Self { centre, radii, axes: [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]] }
     }
 
-    /// Turns the ellipsoid about the x, y and z axis. An angle is given as the tangent of its half,
-    /// from which cosine and sine follow without the mathematics library.
+    /// Rotates the ellipsoid about the x, y and z axis. Angles are given as the tangent of half the
+    /// angle, from which cosine and sine follow without a mathematics library.
     fn tilted(mut self, half_tangents: [f64; 3]) -> Self {
         for (about, t) in half_tangents.into_iter().enumerate() {
             let (cos, sin) = ((1.0 - t * t) / (1.0 + t * t), 2.0 * t / (1.0 + t * t));
@@ -56,8 +57,8 @@ impl Ellipsoid {
         self
     }
 
-    /// About how far outside the surface `p` is, in millimetres along the ray from the centre;
-    /// negative inside.
+    /// Returns the approximate distance of `p` from the surface, in millimetres along the ray from
+    /// the centre; negative inside.
     fn outside(&self, p: [f64; 3]) -> f64 {
         let d: [f64; 3] = std::array::from_fn(|i| p[i] - self.centre[i]);
         let scaled: [f64; 3] = std::array::from_fn(|i| {
@@ -80,7 +81,7 @@ fn norm(v: [f64; 3]) -> f64 {
 struct Organ {
     /// The organ is the union of these.
     parts: Vec<Ellipsoid>,
-    /// Not part of it though inside: the sinus of a kidney, the gas in the stomach.
+    /// A region inside that is not part of it: the sinus of a kidney, the gas in the stomach.
     hollow: Option<(Ellipsoid, f64)>,
     tissue: Tissue,
     capsule: f64,
@@ -107,11 +108,11 @@ impl Organ {
 pub(super) struct Anatomy {
     /// Half width and half depth of the trunk.
     trunk: [f64; 2],
-    /// Thickness of the fat under the skin and of the wall of muscle below it.
+    /// Thickness of the fat under the skin and of the muscle wall below it.
     fat_rim: f64,
     wall: f64,
     spine: Spine,
-    /// Painted in this order, later ones over earlier ones.
+    /// Painted in this order; later ones cover earlier ones.
     organs: Vec<Organ>,
     lungs: [Ellipsoid; 2],
     displacement: [[ValueNoise; 3]; 2],
@@ -127,7 +128,7 @@ struct Spine {
 }
 
 impl Anatomy {
-    /// The patient of a seed.
+    /// Creates the patient of a seed.
     pub(super) fn new(seed: u64) -> Self {
         let r = &mut Random::new(seed, 1);
         let size = r.between(0.90, 1.05);
@@ -168,7 +169,7 @@ impl Anatomy {
         }
     }
 
-    /// The tissue at a point in patient coordinates (millimetres).
+    /// Returns the tissue at a point in patient coordinates (millimetres).
     pub(super) fn at(&self, point: [f64; 3]) -> Tissue {
         let background = |hu| Tissue { hu, label: 0 };
         let depth = self.below_skin(point);
@@ -198,7 +199,8 @@ impl Anatomy {
         Tissue { hu: tissue.hu + texture, ..tissue }
     }
 
-    /// About how deep `p` is below the skin, in millimetres; negative outside the patient.
+    /// Returns the approximate depth of `p` below the skin, in millimetres; negative outside the
+    /// patient.
     fn below_skin(&self, p: [f64; 3]) -> f64 {
         let relative = norm([p[0] / self.trunk[0], p[1] / self.trunk[1], 0.0]);
         if relative < 1e-9 {
@@ -208,7 +210,7 @@ impl Anatomy {
         }
     }
 
-    /// The density of bone at `p`, where it is bone.
+    /// Returns the density of bone at `p`, if there is bone.
     fn bone(&self, p: [f64; 3], depth: f64) -> Option<f64> {
         let Spine { back, marrow, phase } = self.spine;
         let body = norm([p[0] / 23.0, (p[1] - back) / 18.0, 0.0]);
@@ -244,7 +246,7 @@ enum Side {
     Left,
 }
 
-/// A density of the range that the solid organs of one patient share.
+/// Draws a density from the range that the solid organs of one patient share.
 fn parenchyma(r: &mut Random, density: f64) -> f64 {
     density + r.between(-8.0, 8.0)
 }
@@ -329,7 +331,7 @@ fn aorta(r: &mut Random, size: f64) -> Organ {
     let centre = r.around([14.0 * size, 28.0 * size, 0.0], [3.0, 2.0, 0.0]);
     let radius = r.between(10.0, 13.0) * size;
     Organ {
-        // Far longer than the trunk: a tube.
+        // Far longer than the trunk, so effectively a tube.
         parts: vec![Ellipsoid::new(centre, [radius, radius, 4000.0])],
         hollow: None,
         tissue: Tissue { hu: r.between(110.0, 180.0), label: 0 },
@@ -351,7 +353,8 @@ mod tests {
 
     #[test]
     fn tilting_turns_the_long_axis() {
-        // Half a tangent of 1 is 90 degrees: about z, the axis along x comes to lie along y.
+        // A half-angle tangent of 1 is 90 degrees: rotated about z, the x axis comes to lie along
+        // y.
         let e = Ellipsoid::new([0.0; 3], [10.0, 1.0, 1.0]).tilted([0.0, 0.0, 1.0]);
         assert!(e.outside([0.0, 9.0, 0.0]) < 0.0);
         assert!(e.outside([9.0, 0.0, 0.0]) > 0.0);

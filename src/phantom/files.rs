@@ -1,4 +1,4 @@
-//! A phantom as files: CT images (PS3.3 A.3) in Part 10 format, and the true labels beside them.
+//! Writes a phantom as files: CT images (PS3.3 A.3) in Part 10 format, and the true labels.
 
 use std::fs;
 use std::io::{BufWriter, Write};
@@ -18,8 +18,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 const RESCALE_INTERCEPT: i16 = -1024;
 
-/// Unique identifiers that follow from what is in the files, so that the same phantom made twice
-/// is the same study.
+/// Unique identifiers derived from the content of the files, so that the same phantom generated
+/// twice is the same study.
 struct Identity {
     seed: u64,
     content: [u8; 32],
@@ -42,7 +42,7 @@ impl Identity {
         Self { seed, content: hash.finalize().into() }
     }
 
-    /// A UID below `2.25` (PS3.5 B.2) made of a name-based UUID (version 8 of RFC 9562).
+    /// Returns a UID below `2.25` (PS3.5 B.2), made from a name-based UUID (version 8 of RFC 9562).
     fn uid(&self, role: &str) -> String {
         let hash = Sha256::new().chain_update(self.content).chain_update(role).finalize();
         let bytes: [u8; 16] = std::array::from_fn(|i| hash[i]);
@@ -50,8 +50,8 @@ impl Identity {
     }
 }
 
-/// Writes one file per slice into `folder`. The names do not follow the order of the slices, as
-/// they do not in an archive.
+/// Writes one file per slice into `folder`. File names do not follow the order of the slices, as in
+/// a real archive.
 pub(super) fn write_images(folder: &Path, seed: u64, phantom: &Phantom) -> Result<()> {
     let identity = Identity::new(seed, phantom);
     let names = Random::new(seed, 3).permutation(phantom.grid.slices);
@@ -80,7 +80,7 @@ fn write_image(path: &Path, identity: &Identity, phantom: &Phantom, slice: usize
         .map_err(|e| cannot_write(path).caused_by(e))
 }
 
-/// Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1).
+/// Sets the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1).
 fn put_patient_and_study(image: &mut InMemDicomObject, identity: &Identity) {
     text(image, tags::PATIENT_NAME, VR::PN, "PHANTOM^SYNTHETIC");
     text(image, tags::PATIENT_ID, VR::LO, &format!("PHANTOM-{}", identity.seed));
@@ -95,8 +95,8 @@ fn put_patient_and_study(image: &mut InMemDicomObject, identity: &Identity) {
     text(image, tags::ACCESSION_NUMBER, VR::SH, "");
 }
 
-/// General Series, Frame of Reference and General Equipment modules (PS3.3 C.7.3.1, C.7.4.1,
-/// C.7.5.1).
+/// Sets the General Series, Frame of Reference and General Equipment modules (PS3.3 C.7.3.1,
+/// C.7.4.1, C.7.5.1).
 fn put_series(image: &mut InMemDicomObject, identity: &Identity) {
     text(image, tags::MODALITY, VR::CS, "CT");
     text(image, tags::SERIES_INSTANCE_UID, VR::UI, &identity.uid("series"));
@@ -111,13 +111,13 @@ fn put_series(image: &mut InMemDicomObject, identity: &Identity) {
     text(image, tags::SOFTWARE_VERSIONS, VR::LO, env!("CARGO_PKG_VERSION"));
 }
 
-/// General Image, Image Plane, Image Pixel, CT Image and SOP Common modules (PS3.3 C.7.6.1,
-/// C.7.6.2, C.7.6.3, C.8.2.1, C.12.1).
+/// Sets the General Image, Image Plane, Image Pixel, CT Image and SOP Common modules (PS3.3
+/// C.7.6.1, C.7.6.2, C.7.6.3, C.8.2.1, C.12.1).
 fn put_image(image: &mut InMemDicomObject, phantom: &Phantom, slice: usize, instance: &str) {
     let grid = phantom.grid;
     text(image, tags::SOP_CLASS_UID, VR::UI, uids::CT_IMAGE_STORAGE);
     text(image, tags::SOP_INSTANCE_UID, VR::UI, instance);
-    // From head to feet, as most scanners count: against the z axis.
+    // From head to feet, as most scanners count: opposite to the z axis.
     text(image, tags::INSTANCE_NUMBER, VR::IS, &(grid.slices - slice).to_string());
     put(image, tags::IMAGE_TYPE, VR::CS, dicom_value!(Strs, ["ORIGINAL", "PRIMARY", "AXIAL"]));
     text(image, tags::CONTENT_DATE, VR::DA, "20000101");
@@ -161,7 +161,7 @@ fn put_image(image: &mut InMemDicomObject, phantom: &Phantom, slice: usize, inst
     let per_slice = grid.size * grid.size;
     let stored: Vec<u16> = phantom.hu[slice * per_slice..(slice + 1) * per_slice]
         .iter()
-        // Two's complement: OW holds 16-bit words whatever they mean.
+        // OW holds 16-bit words, whether signed or not.
         .map(|&hu| (hu - RESCALE_INTERCEPT) as u16)
         .collect();
     put(image, tags::PIXEL_DATA, VR::OW, PrimitiveValue::U16(stored.into()));
@@ -176,7 +176,7 @@ fn text(image: &mut InMemDicomObject, tag: Tag, vr: VR, value: &str) {
     put(image, tag, vr, value);
 }
 
-/// A decimal string (VR DS, at most 16 characters) of a number of millimetres: exact to a
+/// Formats a number of millimetres as a decimal string (VR DS, at most 16 characters): exact to a
 /// nanometre, without trailing zeros.
 fn decimal(mm: f64) -> String {
     let fixed = format!("{mm:.6}");
@@ -184,8 +184,8 @@ fn decimal(mm: f64) -> String {
     if trimmed == "-0" { "0".to_owned() } else { trimmed.to_owned() }
 }
 
-/// What is known of a phantom besides its voxels. `affine` takes indices of `truth.npy` to
-/// millimetres in RAS (x to the right, y to the front, z to the head), as NIfTI and MONAI have it.
+/// Describes a phantom apart from its voxels. `affine` maps indices of `truth.npy` to millimetres
+/// in RAS (x to the right, y to the front, z to the head), as in NIfTI and MONAI.
 pub(super) fn description(seed: u64, phantom: &Phantom) -> Value {
     let grid = phantom.grid;
     let [x, y, z] = phantom.origin;
@@ -216,12 +216,12 @@ pub(super) fn description(seed: u64, phantom: &Phantom) -> Value {
 /// the columns, rows and slices of the images, slices from feet to head.
 pub(super) fn write_truth(path: &Path, phantom: &Phantom) -> Result<()> {
     let grid = phantom.grid;
-    // Columns vary fastest in memory, so it is in Fortran's order that X comes first.
+    // Columns vary fastest in memory, so X comes first in Fortran order.
     let mut header = format!(
         "{{'descr': '|u1', 'fortran_order': True, 'shape': ({0}, {0}, {1}), }}",
         grid.size, grid.slices
     );
-    // Magic, version and length take 10 bytes; all of it is padded to a multiple of 64.
+    // Magic, version and length take 10 bytes; the total is padded to a multiple of 64.
     let padding = 63 - (10 + header.len()) % 64;
     header.extend(std::iter::repeat_n(' ', padding));
     header.push('\n');

@@ -1,9 +1,9 @@
 //! Synthetic CT phantoms as DICOM files, for the demo and for training its model.
 //!
-//! `ahi-inference phantom` makes a CT of the trunk of a patient who does not exist: fat, muscle,
-//! bone, lungs, bowel, and four organs whose true labels are written beside the images. A seed
-//! gives the same files wherever they are made. The training script of `model/` calls the same
-//! command, so that there is one generator.
+//! `ahi-inference phantom` generates a CT of the trunk of a fictitious patient: fat, muscle, bone,
+//! lungs, bowel, and four organs whose true labels are written next to the images. A seed results
+//! in the same files on every machine. The training script in `model/` calls the same command, so
+//! that there is only one generator.
 
 mod anatomy;
 mod files;
@@ -52,10 +52,10 @@ pub struct PhantomArgs {
     pub slice_spacing: f64,
 }
 
-/// The patient of the demo, whom the demo's model has not seen.
+/// The seed of the demo's patient, which the demo's model has not been trained on.
 pub const DEMO_SEED: u64 = 2024;
 
-/// A distance between voxels; no more than six decimals, so that the files hold it exactly.
+/// Parses a distance between voxels, rounded to six decimals, so that the files hold it exactly.
 fn millimetres(text: &str) -> Result<f64, String> {
     let mm: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if !(0.1..=20.0).contains(&mm) {
@@ -65,10 +65,10 @@ fn millimetres(text: &str) -> Result<f64, String> {
 }
 
 impl PhantomArgs {
-    /// Makes the phantom and prints its description as one line of JSON.
+    /// Generates the phantom and prints its description as one line of JSON.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] where the folder cannot be written or already holds a phantom.
+    /// [`ErrorKind::Io`] if the folder cannot be written or already holds a phantom.
     pub async fn run(self) -> Result<()> {
         let made = tokio::task::spawn_blocking(move || self.write())
             .await
@@ -77,13 +77,14 @@ impl PhantomArgs {
         Ok(())
     }
 
-    /// Makes the phantom on this thread and rayon's pool; returns what `phantom.json` holds.
+    /// Generates the phantom on this thread and rayon's pool; returns the content of
+    /// `phantom.json`.
     ///
     /// # Errors
-    /// As [`run`](PhantomArgs::run).
+    /// The errors of [`run`](PhantomArgs::run).
     pub fn write(&self) -> Result<serde_json::Value> {
         let images = self.out.join("dicom");
-        // Two phantoms in one folder would be two series where one is expected.
+        // Two phantoms in one folder would be two series, but readers expect one.
         if images.exists() {
             let message =
                 format!("{} exists already: choose another folder or remove it", images.display());

@@ -1,53 +1,54 @@
-//! Pseudo-random numbers that are the same on every machine.
+//! Pseudo-random numbers that are identical on every machine.
 //!
 //! Everything here is integer arithmetic and IEEE 754 addition, multiplication and division, which
-//! are exactly specified; no function of the platform's mathematics library is used. So a seed
-//! gives the same phantom wherever and with however many threads it is made.
+//! are exactly specified; no function of the platform's mathematics library is used. A seed
+//! therefore results in the same phantom on any machine and with any number of threads.
 
 /// Increment of SplitMix64 (Steele, Lea and Flood, 2014): 2^64 divided by the golden ratio, odd.
 const GOLDEN_GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// The output function of SplitMix64: every bit of `x` reaches every bit of the result.
+/// The output function of SplitMix64: every bit of `x` affects every bit of the result.
 fn mix(x: u64) -> u64 {
     let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     x ^ (x >> 31)
 }
 
-/// The upper 53 bits of `x` as a number in `[0, 1)`.
+/// Returns the upper 53 bits of `x` as a number in `[0, 1)`.
 fn unit(x: u64) -> f64 {
     (x >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-/// SplitMix64: a sequence of draws, for the parameters of the anatomy.
+/// SplitMix64: a sequence of random numbers for the parameters of the anatomy.
 #[derive(Debug, Clone)]
 pub(super) struct Random {
     state: u64,
 }
 
 impl Random {
-    /// The sequence `stream` of `seed`; different streams of one seed do not resemble each other.
+    /// Creates sequence `stream` of `seed`; different streams of one seed are unrelated.
     pub(super) fn new(seed: u64, stream: u64) -> Self {
         Self { state: mix(seed ^ mix(stream.wrapping_add(GOLDEN_GAMMA))) }
     }
 
-    /// The next 64 bits.
+    /// Returns the next 64 bits.
     pub(super) fn bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(GOLDEN_GAMMA);
         mix(self.state)
     }
 
-    /// A number in `[low, high)`.
+    /// Returns a number in `[low, high)`.
     pub(super) fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * unit(self.bits())
     }
 
-    /// A point of the box around `centre` that reaches `spread` to either side.
+    /// Returns a point in the box around `centre` that extends by `spread` to either side.
     pub(super) fn around(&mut self, centre: [f64; 3], spread: [f64; 3]) -> [f64; 3] {
         std::array::from_fn(|i| centre[i] + self.between(-spread[i], spread[i]))
     }
 
-    /// A permutation of `0..n` (Fisher and Yates). The bias of the remainder is below n / 2^64.
+    /// Returns a permutation of `0..n` (Fisher and Yates). The bias of the remainder is below n /
+    /// 2^64.
     pub(super) fn permutation(&mut self, n: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..n).collect();
         for i in (1..n).rev() {
@@ -66,12 +67,12 @@ pub(super) struct ValueNoise {
 }
 
 impl ValueNoise {
-    /// Noise that varies over about `scale` millimetres.
+    /// Creates noise that varies over about `scale` millimetres.
     pub(super) fn new(random: &mut Random, scale: f64) -> Self {
         Self { key: random.bits(), per_mm: 1.0 / scale }
     }
 
-    /// The noise at a point given in millimetres: in `[-1, 1)`, continuous with its gradient.
+    /// Returns the noise at a point in millimetres: in `[-1, 1)`, with a continuous gradient.
     pub(super) fn at(&self, point: [f64; 3]) -> f64 {
         let scaled = point.map(|x| x * self.per_mm);
         let cell = scaled.map(f64::floor);
@@ -92,7 +93,7 @@ impl ValueNoise {
     }
 }
 
-/// Independent noise per voxel, addressed by index, so that voxels can be made in any order.
+/// Independent noise per voxel, addressed by index, so that voxels can be generated in any order.
 #[derive(Debug, Clone)]
 pub(super) struct VoxelNoise {
     key: u64,
@@ -103,8 +104,8 @@ impl VoxelNoise {
         Self { key: random.bits() }
     }
 
-    /// The noise of voxel `index`: mean 0, standard deviation 1, close to a normal distribution
-    /// (the sum of four uniform numbers of 16 bits each, so never beyond 3.5).
+    /// Returns the noise of voxel `index`: mean 0, standard deviation 1, close to a normal
+    /// distribution (the sum of four uniform 16-bit numbers, so never beyond 3.5).
     pub(super) fn at(&self, index: usize) -> f64 {
         let bits = mix(self.key ^ (index as u64).wrapping_mul(GOLDEN_GAMMA));
         let sum: u64 = (0..4).map(|i| (bits >> (16 * i)) & 0xFFFF).sum();

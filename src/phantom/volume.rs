@@ -1,23 +1,24 @@
-//! An anatomy sampled by a CT scanner: densities with blur and noise, and the true labels.
+//! Samples an anatomy like a CT scanner: densities with blur and noise, and the true labels.
 
 use rayon::prelude::*;
 
 use super::anatomy::Anatomy;
 use super::random::{Random, VoxelNoise};
 
-/// Where the voxels are. Rows and columns lie axially, as a scanner makes them.
+/// The voxel grid. Rows and columns are axial, as in a CT scanner.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Grid {
-    /// Rows, and as many columns.
+    /// Number of rows and of columns.
     pub(super) size: usize,
     pub(super) slices: usize,
-    /// Between rows and between columns, in millimetres.
+    /// Distance between rows and between columns, in millimetres.
     pub(super) spacing: f64,
-    /// Between slices, in millimetres.
+    /// Distance between slices, in millimetres.
     pub(super) slice_spacing: f64,
 }
 
-/// A phantom's voxels. Both arrays hold slices from feet to head, each row by row: column fastest.
+/// The voxels of a phantom. Both arrays hold slices from feet to head, each row by row: column
+/// fastest.
 #[derive(Debug, Clone)]
 pub(super) struct Phantom {
     pub(super) grid: Grid,
@@ -28,7 +29,8 @@ pub(super) struct Phantom {
     pub(super) labels: Vec<u8>,
 }
 
-/// Standard deviation of the noise before the blur, which leaves about a quarter of it, and after.
+/// Standard deviation of the noise added before the blur, which leaves about a quarter of it, and
+/// after the blur.
 const NOISE_BEFORE_BLUR: f64 = 55.0;
 const NOISE_AFTER_BLUR: f64 = 7.0;
 
@@ -41,7 +43,7 @@ impl Phantom {
         let anatomy = Anatomy::new(seed);
         let mut random = Random::new(seed, 2);
         let (coarse, fine) = (VoxelNoise::new(&mut random), VoxelNoise::new(&mut random));
-        // The patient does not lie exactly where the scanner counts from. Whole millimetres.
+        // Offset of the patient from the scanner's origin, in whole millimetres.
         let table = random.around([0.0, -60.0, -300.0], [20.0, 30.0, 200.0]).map(f64::round);
         let first = grid.first_voxel();
 
@@ -82,20 +84,20 @@ impl Phantom {
 }
 
 impl Grid {
-    /// The centre of the first voxel where the centre of the grid is the origin.
+    /// Returns the centre of the first voxel, with the centre of the grid at the origin.
     fn first_voxel(&self) -> [f64; 3] {
         let start = |n: usize, spacing: f64| -0.5 * (n as f64 - 1.0) * spacing;
         let across = start(self.size, self.spacing);
         [across, across, start(self.slices, self.slice_spacing)]
     }
 
-    /// Voxels along the axis whose neighbours are `stride` apart.
+    /// Returns the number of voxels along the axis whose neighbours are `stride` apart.
     fn extent(&self, stride: usize) -> usize {
         if stride == self.size * self.size { self.slices } else { self.size }
     }
 }
 
-/// The binomial filter (1 2 1)/4 along one axis; the outermost voxels count themselves twice.
+/// Applies the binomial filter (1 2 1)/4 along one axis; voxels at the edge count twice.
 fn blur(values: &[f32], stride: usize, grid: Grid) -> Vec<f32> {
     let last = grid.extent(stride) - 1;
     (0..values.len())

@@ -1,4 +1,4 @@
-//! Outputs as files of a folder. A file is either whole or not there.
+//! Writes outputs as files in a folder. A file is either complete or absent.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, ErrorKind, Result};
 use crate::request::Artifact;
 
-/// Writes an output into `folder`, which is made if it is not there, and returns the file's URI.
+/// Writes an output into `folder`, which is created if missing, and returns the file's URI.
 ///
 /// # Errors
-/// `Io`, naming file and folder.
+/// `Io`, naming the file and the folder.
 pub(super) async fn write(artifact: &Artifact, folder: PathBuf) -> Result<String> {
     let (name, bytes) = (artifact.file_name.clone(), artifact.bytes.clone());
     tokio::task::spawn_blocking(move || replace_file(&folder, &name, &bytes))
@@ -17,7 +17,7 @@ pub(super) async fn write(artifact: &Artifact, folder: PathBuf) -> Result<String
         .map_err(|e| Error::internal("writing an output was aborted").caused_by(e))?
 }
 
-/// Writes under another name, and renames once the bytes are on the disk.
+/// Writes to a temporary file and renames it once the bytes are on disk.
 fn replace_file(folder: &Path, name: &str, bytes: &[u8]) -> Result<String> {
     let failed = |what: &str, e: std::io::Error| {
         let message = format!("cannot {what} {name} in {}: {}", folder.display(), e.kind());
@@ -34,11 +34,11 @@ fn replace_file(folder: &Path, name: &str, bytes: &[u8]) -> Result<String> {
         })
         .and_then(|()| std::fs::rename(&part, &path));
     if let Err(e) = written {
-        // What is left of it is of no use; the error worth telling is the first.
+        // The partial file is useless, and the first error is the one to report.
         let _ = std::fs::remove_file(&part);
         return Err(failed("write", e));
     }
-    // The rename itself is on the disk only once the folder is.
+    // The rename is durable only once the folder is synced.
     std::fs::File::open(&folder_path)
         .and_then(|folder| folder.sync_all())
         .map_err(|e| failed("write", e))?;

@@ -1,13 +1,13 @@
-//! Finished outputs to where the caller wants them: an S3 prefix or a local folder here, archives of
-//! DICOM objects in [`dicomweb`].
+//! Writes finished outputs where the caller wants them: an S3 prefix or a local folder here,
+//! archives of DICOM objects in [`dicomweb`].
 //!
-//! The outputs of an input are written side by side. Where one cannot be written, the others are still
-//! finished and stay: the request fails and says which kinds are there. What is stored is whole and
-//! under a name of that request's own, so that sending the request again is safe, while a deletion
-//! might fail as well and needs a permission that nothing else does.
+//! The outputs of an input are written concurrently. If one cannot be written, the others are still
+//! finished and kept: the request fails and reports which kinds are stored. Stored outputs are
+//! complete and have names unique to the request, so that sending the request again is safe;
+//! deleting them could fail as well and would need a permission that nothing else needs.
 //!
-//! The caller's URI comes from outside, so only plain names pass: nothing in it or in the output's
-//! file name can climb out of the folder or prefix named.
+//! The caller's URI is untrusted input, so only plain names pass: neither the URI nor the output's
+//! file name can lead out of the given folder or prefix.
 
 pub mod dicomweb;
 mod folder;
@@ -20,26 +20,27 @@ use crate::config::AccessSettings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::request::Artifact;
 
-/// Where outputs go.
+/// Destination of outputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
-    /// Keys below a prefix (empty, or without slashes at its ends) of a bucket.
+    /// Keys below a prefix of a bucket; the prefix may be empty and has no leading or trailing
+    /// slash.
     S3 {
         /// The bucket.
         bucket: String,
-        /// What keys begin with.
+        /// The prefix of keys.
         prefix: String,
     },
-    /// Files in a folder, which is made if it is not there.
+    /// Files in a folder, which is created if missing.
     Folder(PathBuf),
 }
 
 impl Destination {
-    /// Reads `s3://bucket/prefix`, `file:///folder` or the path of a folder.
+    /// Parses `s3://bucket/prefix`, `file:///folder` or the path of a folder.
     ///
     /// # Errors
-    /// `InvalidRequest` for another scheme, a malformed bucket, or a name that is `.` or `..` or has
-    /// control characters.
+    /// `InvalidRequest` for another scheme, a malformed bucket, or a path component that is `.` or
+    /// `..` or has control characters.
     pub fn parse(uri: &str) -> Result<Self> {
         if let Some(rest) = uri.strip_prefix("s3://") {
             let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
@@ -63,10 +64,10 @@ impl Destination {
         Ok(Self::Folder(PathBuf::from(path)))
     }
 
-    /// The folder `name` below this place.
+    /// Returns the folder `name` below this destination.
     ///
     /// # Errors
-    /// `Internal` where that is no plain name.
+    /// `Internal` if `name` is not a plain name.
     pub fn below(self, name: &str) -> Result<Self> {
         check_plain(name)?;
         Ok(match self {
@@ -83,25 +84,25 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// One that writes to S3, too, as `settings` want it.
+    /// Creates a sink that also writes to S3, according to `settings`.
     pub fn new(s3: S3, settings: &AccessSettings) -> Self {
         Self { objects: Some(s3::Objects::new(s3, settings)) }
     }
 
-    /// One that writes to folders alone.
+    /// Creates a sink that writes only to folders.
     pub fn folders() -> Self {
         Self { objects: None }
     }
 
-    /// Writes outputs to `destination` under their file names, side by side, and notes in each where
-    /// it is. Attempts beyond the first of each are taken from `allowance`.
+    /// Writes outputs to `destination` under their file names, concurrently, and records the
+    /// location in each. Retries are taken from `allowance`.
     ///
     /// # Errors
-    /// That of the first output that cannot be written, once the others are; with more than one, it
-    /// names the kinds that are stored and those that are not. `InvalidRequest` for a bucket of another
-    /// region; `NotFound` for a bucket that is not
-    /// there; `AccessDenied`, `Credentials`, `Throttled`, `Upstream` from S3; `Io` from the file
-    /// system; `Configuration` if S3 is needed and missing.
+    /// The error of the first output that cannot be written, after the others are finished; if
+    /// there are several outputs, it names the kinds stored and not stored. `InvalidRequest` for a
+    /// bucket of another region; `NotFound` for a bucket that does not exist; `AccessDenied`,
+    /// `Credentials`, `Throttled`, `Upstream` from S3; `Io` from the file system; `Configuration`
+    /// if S3 is needed and not set up.
     pub async fn store(
         &self,
         artifacts: &mut [Artifact],
@@ -147,8 +148,8 @@ impl Sink {
     }
 }
 
-/// Says which outputs are stored and which are not, where there are several. Kinds and not keys: those
-/// are often made of names of patients.
+/// Adds to an error which outputs are stored and which are not, if there are several. Names kinds
+/// and not keys, because keys often contain patient names.
 fn tell(error: Error, artifacts: &[Artifact]) -> Error {
     if artifacts.len() < 2 {
         return error;
@@ -184,7 +185,7 @@ fn check_bucket(bucket: &str) -> Result<()> {
     Err(invalid("its bucket is not 3 to 63 lower-case letters, digits, hyphens and periods"))
 }
 
-/// No segment between slashes may be `.` or `..`, and nothing may be a control character.
+/// Checks that no path component is `.` or `..` and that there are no control characters.
 fn check_names(path: &str) -> Result<()> {
     if path.split(['/', '\\']).any(|s| matches!(s, "." | "..")) {
         return Err(invalid("its path has a segment . or .."));
@@ -195,7 +196,7 @@ fn check_names(path: &str) -> Result<()> {
     Ok(())
 }
 
-/// A name of our own making, which holds no path.
+/// Checks a name created by this program, which must not contain a path.
 fn check_plain(name: &str) -> Result<()> {
     if name.is_empty() || name.contains(['/', '\\']) || check_names(name).is_err() {
         return Err(Error::internal("the name of an output or its folder is not a plain name"));

@@ -1,4 +1,4 @@
-//! Outputs as objects in Amazon S3.
+//! Writes outputs as objects in Amazon S3.
 
 use std::time::Duration;
 
@@ -10,34 +10,35 @@ use crate::config::AccessSettings;
 use crate::error::Result;
 use crate::request::Artifact;
 
-/// Bytes that a usable connection sends in a second, at the least.
+/// Lowest throughput of a usable connection in bytes per second.
 const SLOWEST: usize = 1 << 20;
 
-/// An object that is sent and not acknowledged for that long is late.
+/// An object sent but not acknowledged for this long is late.
 const LATE: Duration = Duration::from_secs(2);
 
-/// Puts objects.
+/// Puts objects into S3.
 #[derive(Debug, Clone)]
 pub(super) struct Objects {
     s3: S3,
     /// Account that buckets must belong to.
     owner: Option<String>,
-    /// KMS key that objects are encrypted with; as the bucket says where absent.
+    /// KMS key to encrypt objects with; if absent, the bucket's default applies.
     kms_key: Option<String>,
 }
 
 impl Objects {
-    /// As `settings` want them.
+    /// Creates the writer according to `settings`.
     pub fn new(s3: S3, settings: &AccessSettings) -> Self {
         let (owner, kms_key) = (settings.output_owner.clone(), settings.output_kms_key.clone());
         Self { s3, owner, kms_key }
     }
 
-    /// Puts an object. It is in memory, and a second request with the same bytes changes nothing, so
-    /// one that is late gets another beside it.
+    /// Puts an object. A late request is hedged with a second one: the object is in memory, and
+    /// putting the same bytes twice changes nothing.
     ///
     /// # Errors
-    /// The service's, naming the bucket; keys are often made of names of patients.
+    /// The service's errors, naming the bucket but not the key, because keys often contain patient
+    /// names.
     pub async fn put(
         &self,
         artifact: &Artifact,

@@ -1,8 +1,8 @@
-//! One set-up for every AWS client of the process: credentials, region, endpoints, TLS, timeouts.
+//! Shared setup of all AWS clients of the process: credentials, region, endpoints, TLS, timeouts.
 //!
-//! Credentials come from the SDK's default chain (environment, profile, web identity, ECS container,
-//! IMDS), which covers SageMaker's execution role. All clients share one HTTP client, so that
-//! connections are pooled once; its TLS is rustls with ring and the system's root certificates.
+//! Credentials come from the SDK's default chain (environment, profile, web identity, ECS
+//! container, IMDS), which covers SageMaker's execution role. All clients share one HTTP client and
+//! so one connection pool; its TLS is rustls with ring and the system's root certificates.
 
 use std::time::Duration;
 
@@ -20,23 +20,24 @@ use aws_smithy_types::config_bag::ConfigBag;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// What may be set about AWS clients; everything else is the SDK's default.
+/// Configurable settings of AWS clients; everything else is the SDK's default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AwsSettings {
-    /// The region; `None` leaves it to the environment, the profile or the instance.
+    /// The region; if `None`, taken from the environment, the profile or the instance.
     pub region: Option<String>,
-    /// URL used for AWS HealthImaging as it is, without the `runtime-` that the service's own
-    /// endpoints have before the host name.
+    /// URL used for AWS HealthImaging as given, without the `runtime-` prefix that the service's
+    /// own host names have.
     pub ahi_endpoint: Option<String>,
     /// URL used for Amazon S3.
     pub s3_endpoint: Option<String>,
-    /// Buckets in the path instead of the host name, for S3 on an endpoint of one's own.
+    /// Whether buckets are in the path instead of the host name, for S3 at a custom endpoint.
     pub s3_path_style: bool,
-    /// Attempts of a call to STS and others that hand out credentials, the first included.
+    /// Maximum number of attempts of calls to STS and other credential providers, including the
+    /// first.
     pub max_attempts: u32,
-    /// Time to establish a connection.
+    /// Timeout for establishing a connection.
     pub connect_timeout: Duration,
-    /// Time from sending a request to the first byte of its response.
+    /// Timeout from sending a request to the first byte of its response.
     pub read_timeout: Duration,
 }
 
@@ -54,10 +55,10 @@ impl Default for AwsSettings {
     }
 }
 
-/// Resolves region and credential sources. No credentials are fetched before the first call.
+/// Resolves the region and the credential sources. Credentials are only fetched on the first call.
 ///
 /// # Errors
-/// `Configuration` if no region is to be found or an endpoint is not an `http` or `https` URL.
+/// `Configuration` if no region is found or an endpoint is not an `http` or `https` URL.
 pub async fn sdk_config(settings: &AwsSettings) -> Result<SdkConfig> {
     for (name, url) in [("ahi", &settings.ahi_endpoint), ("s3", &settings.s3_endpoint)] {
         if let Some(url) = url {
@@ -88,8 +89,8 @@ pub async fn sdk_config(settings: &AwsSettings) -> Result<SdkConfig> {
     Ok(config)
 }
 
-/// A client of AWS HealthImaging that attempts each call once: who calls it retries, because the
-/// SDK's own retries end where a response's body begins.
+/// Creates a client of AWS HealthImaging that attempts each call once. Callers retry, because the
+/// SDK's own retries do not cover the body of a response.
 pub fn ahi_client(config: &SdkConfig, settings: &AwsSettings) -> aws_sdk_medicalimaging::Client {
     let mut builder = aws_sdk_medicalimaging::config::Builder::from(config)
         .retry_config(RetryConfig::disabled())
@@ -100,7 +101,7 @@ pub fn ahi_client(config: &SdkConfig, settings: &AwsSettings) -> aws_sdk_medical
     aws_sdk_medicalimaging::Client::from_conf(builder.build())
 }
 
-/// A client of Amazon S3 that attempts each call once, as [`ahi_client`] does.
+/// Creates a client of Amazon S3 that attempts each call once, like [`ahi_client`].
 pub fn s3_client(config: &SdkConfig, settings: &AwsSettings) -> aws_sdk_s3::Client {
     let mut builder = aws_sdk_s3::config::Builder::from(config)
         .retry_config(RetryConfig::disabled())
@@ -122,12 +123,12 @@ fn check_endpoint(name: &str, url: &str) -> Result<()> {
     ))
 }
 
-/// Keeps the host of an endpoint of one's own as it is.
+/// Keeps the host of a custom endpoint unchanged.
 ///
-/// The service model puts `runtime-` before the host of every image set operation, also where the
-/// endpoint was overridden by a setting, the environment or a profile; `runtime-127.0.0.1` is
-/// nobody's name. The prefix is dropped before the endpoint is applied and the request is signed,
-/// so the signature covers the host that is really sent. The service's own names keep it.
+/// The service model puts `runtime-` before the host of every image set operation, even if the
+/// endpoint was overridden by a setting, the environment or a profile; `runtime-127.0.0.1` does not
+/// resolve. The prefix is removed before the endpoint is applied and the request is signed, so the
+/// signature covers the host that is actually sent. The service's own host names keep it.
 #[derive(Debug)]
 struct PlainHost;
 
@@ -155,7 +156,7 @@ impl Intercept for PlainHost {
     }
 }
 
-/// Whether a URL's host is one of HealthImaging's public names, to which `runtime-` belongs.
+/// Whether a URL's host is one of HealthImaging's public names, which take the `runtime-` prefix.
 pub fn is_service_name(url: &str) -> bool {
     let host = url.split_once("://").map_or(url, |(_, rest)| rest);
     host.starts_with("medical-imaging.") || host.starts_with("medical-imaging-fips.")

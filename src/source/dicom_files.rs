@@ -1,5 +1,5 @@
-//! DICOM Part 10 files in a folder as a source. Files are read and parsed on blocking threads, a
-//! bounded number at a time.
+//! An image source that reads DICOM Part 10 files in a folder. Files are read and parsed on
+//! blocking threads, a bounded number at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -14,8 +14,8 @@ use crate::dicom::p10::{self, Folder, SeriesFiles};
 use crate::dicom::{Attributes, FrameKey, Instance, PassedOver, Series};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Files read at a time where nothing else is said: enough to keep a disk busy while frames are
-/// decoded, few enough that little waits in memory.
+/// Default number of files read at a time: enough to keep a disk busy while frames are decoded, few
+/// enough that little waits in memory.
 const PARALLEL_FILES: usize = 4;
 
 /// One series of the DICOM files below a folder.
@@ -24,14 +24,15 @@ pub struct DicomFiles {
     folder: PathBuf,
     series_instance_uid: Option<String>,
     parallel_files: usize,
-    /// The chosen series' files, in the order of its instances, once the headers are read.
+    /// Files of the chosen series, in the order of its instances, once the headers are read.
     files: OnceLock<Vec<PathBuf>>,
-    /// What else there was.
+    /// Warnings about the other files.
     warnings: OnceLock<Vec<String>>,
 }
 
 impl DicomFiles {
-    /// The series below `folder`; where it holds several, `series_instance_uid` says which.
+    /// Creates a source for the series below `folder`; if there are several, `series_instance_uid`
+    /// selects one.
     pub fn new(folder: impl Into<PathBuf>, series_instance_uid: Option<String>) -> Self {
         Self {
             folder: folder.into(),
@@ -52,9 +53,9 @@ impl DicomFiles {
 
 #[async_trait]
 impl ImageSource for DicomFiles {
-    /// Fails with [`NotFound`](ErrorKind::NotFound) where the folder does not hold the series
-    /// named, or none at all, and with [`InvalidRequest`](ErrorKind::InvalidRequest), listing
-    /// them, where it holds several and none was named.
+    /// Fails with [`NotFound`](ErrorKind::NotFound) if the folder does not hold the requested
+    /// series, or none at all, and with [`InvalidRequest`](ErrorKind::InvalidRequest), listing
+    /// them, if it holds several and none was requested.
     async fn series(&self) -> Result<Series> {
         let folder = self.folder.clone();
         let wanted = self.series_instance_uid.clone();
@@ -87,8 +88,8 @@ impl ImageSource for DicomFiles {
             Ok(tasks) => tasks,
             Err(e) => return stream::iter([Err(e)]).boxed(),
         };
-        // Nothing starts before it is polled, so dropping the stream leaves only the files that
-        // are being read at that moment.
+        // Tasks start only when polled, so dropping the stream leaves only the files that are being
+        // read at that moment.
         stream::iter(tasks)
             .map(|task| blocking(move || task.run()))
             .buffer_unordered(self.parallel_files)
@@ -102,7 +103,7 @@ impl ImageSource for DicomFiles {
     }
 }
 
-/// Reading one file, for the frames wanted of it.
+/// Reads one file for its requested frames.
 struct ReadTask {
     path: PathBuf,
     sop_instance_uid: String,
@@ -111,7 +112,7 @@ struct ReadTask {
 }
 
 impl ReadTask {
-    /// Reads the file again in full; it must still be the instance whose header was read.
+    /// Reads the whole file again; it must still be the instance whose header was read.
     fn run(self) -> Result<Vec<EncodedFrame>> {
         let instance = p10::read(&self.path)?;
         if instance.sop_instance_uid != self.sop_instance_uid
@@ -137,7 +138,7 @@ impl ReadTask {
     }
 }
 
-/// One task per file that holds a wanted frame.
+/// Creates one task for each file that holds a requested frame.
 fn tasks(
     series: &Series,
     keys: Vec<FrameKey>,
@@ -162,7 +163,8 @@ fn tasks(
     by_instance.into_iter().map(task).collect()
 }
 
-/// The series wanted, or the only one that holds slices, and what was passed over beside it.
+/// Chooses the requested series, or the only one that holds slices. Also returns warnings about
+/// what was skipped.
 fn choose(folder: Folder, wanted: Option<&str>) -> Result<(SeriesFiles, Vec<String>)> {
     let Folder { series: all, passed_over } = folder;
     let list = all.iter().map(describe).collect::<Vec<_>>().join("; ");
@@ -200,7 +202,7 @@ fn choose(folder: Folder, wanted: Option<&str>) -> Result<(SeriesFiles, Vec<Stri
     }
 }
 
-/// UID, modality and number of instances: nothing of the patient.
+/// UID, modality and number of instances; no patient data.
 fn describe(files: &SeriesFiles) -> String {
     let instances = &files.series.instances;
     let modality = files.series.representative().and_then(|i| i.dataset.text(tags::MODALITY));
@@ -212,10 +214,10 @@ fn describe(files: &SeriesFiles) -> String {
     )
 }
 
-/// Takes an instance that is in several files once, where they hold the same.
+/// Removes duplicates of an instance that is in several identical files.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidImage`] where they do not: it would be two slices at one place.
+/// [`ErrorKind::InvalidImage`] if the files differ: there would be two slices at one position.
 fn leave_out_copies(files: &mut SeriesFiles) -> Result<PassedOver> {
     let mut passed_over = PassedOver::default();
     let mut first: BTreeMap<String, usize> = BTreeMap::new();
@@ -249,7 +251,7 @@ fn leave_out_copies(files: &mut SeriesFiles) -> Result<PassedOver> {
     Ok(passed_over)
 }
 
-/// Runs `work` on a thread that may block.
+/// Runs `work` on a blocking thread.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {

@@ -1,7 +1,8 @@
-//! DICOM Part 10 objects in memory as sources: what a request's body, an archive or S3 brought.
+//! DICOM Part 10 objects in memory as sources: from a request's body, an archive or S3.
 //!
-//! Each object is parsed as it comes and its bytes are given up, so that pixel data is held once.
-//! Errors count objects instead of naming them: names of files are often those of patients.
+//! Each object is parsed on arrival and its bytes are released, so that pixel data is held once.
+//! Errors number the objects instead of naming them, because file names often contain patient
+//! names.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -18,14 +19,14 @@ use crate::dicom::{Attributes, FrameKey, Instance, PassedOver, Series};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Grant;
 
-/// Objects by their series.
+/// Objects grouped by series.
 #[derive(Debug)]
 pub struct DicomObjects {
     series: BTreeMap<String, DicomSeries>,
-    /// The series of each instance, and where in it it is.
+    /// The series of each instance, and its index in that series.
     instances: BTreeMap<String, (String, usize)>,
     passed_over: PassedOver,
-    /// The memory that is charged, and what of it objects hold so far.
+    /// The memory charged, and how much of it the objects hold so far.
     grant: Grant,
     held: u64,
 }
@@ -34,18 +35,18 @@ pub struct DicomObjects {
 #[derive(Debug)]
 pub struct DicomSeries {
     series: Series,
-    /// Frames of each instance.
+    /// The frames of each instance.
     frames: Vec<Vec<Bytes>>,
-    /// ETag of the object in S3 that holds all of it.
+    /// ETag of the S3 object that holds the whole series.
     e_tag: Option<String>,
-    /// What lay beside it and is no image.
+    /// Warnings about skipped objects without an image.
     warnings: Vec<String>,
-    /// The memory of all series that came together.
+    /// Memory shared by all series of the same input.
     _memory: Option<Arc<Grant>>,
 }
 
 impl DicomObjects {
-    /// None yet, whose memory is charged to `grant`; it grows with them where it does not suffice.
+    /// Creates an empty collection charged to `grant`, which grows if it does not suffice.
     pub fn new(grant: Grant) -> Self {
         Self {
             series: BTreeMap::new(),
@@ -56,20 +57,20 @@ impl DicomObjects {
         }
     }
 
-    /// The same, whose memory is charged to `grant` as a whole.
+    /// Adds `grant` to the memory that the objects are charged to; all of it counts as held.
     ///
     /// # Errors
-    /// Those of [`Grant::join`].
+    /// Propagates the errors of [`Grant::join`].
     pub fn charged(mut self, grant: Grant) -> Result<Self> {
         self.held = self.held.saturating_add(grant.bytes());
         self.grant.join(grant)?;
         Ok(self)
     }
 
-    /// Charges `bytes` more, which are about to be held.
+    /// Charges `bytes` more before they are allocated.
     ///
     /// # Errors
-    /// Those of [`Grant::grow`].
+    /// Propagates the errors of [`Grant::grow`].
     pub fn hold(&mut self, bytes: u64) -> Result<()> {
         self.held = self.held.saturating_add(bytes);
         match self.held.checked_sub(self.grant.bytes()) {
@@ -78,10 +79,11 @@ impl DicomObjects {
         }
     }
 
-    /// Parses one object; what is no DICOM file, or has no image, is passed over and counted.
+    /// Parses one object. Skips and counts data that is not a DICOM file or has no image.
     ///
     /// # Errors
-    /// Those of [`p10::examine_from`], naming the object by `number`, counted from one.
+    /// Propagates the errors of [`p10::examine_from`], naming the object by `number`, counted from
+    /// one.
     pub fn add(&mut self, number: usize, data: &[u8]) -> Result<()> {
         if !p10::is_dicom(&data[..data.len().min(p10::HEAD)]) {
             self.passed_over.add_no_dicom();
@@ -90,7 +92,8 @@ impl DicomObjects {
         self.read(number, data, data.len() as u64)
     }
 
-    /// As [`add`](Self::add), of what is known to be a DICOM file of `length` bytes, which are charged.
+    /// Like [`add`](Self::add), for a known DICOM file of `length` bytes, which are already
+    /// charged.
     pub fn read(&mut self, number: usize, file: impl Read, length: u64) -> Result<()> {
         let named = |e: Error| e.context(format_args!("object {number}")).with("object", number);
         let mut hold = |bytes| self.hold(bytes);
@@ -111,8 +114,8 @@ impl DicomObjects {
         self.put((study, series), instance, frames)
     }
 
-    /// Adds an instance of a study and a series. One that is there already is taken once where both are
-    /// the same, and otherwise is an error: it would be two slices at one place.
+    /// Adds an instance of a study and a series. An identical duplicate is skipped; a different
+    /// instance with the same UID is an error, because there would be two slices at one position.
     fn put(
         &mut self,
         (study, series): (String, String),
@@ -153,10 +156,10 @@ impl DicomObjects {
         Ok(())
     }
 
-    /// Adds what others hold, behind what is there.
+    /// Adds the objects of `others` after the existing ones.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidImage`], of instances that both have and that differ.
+    /// [`ErrorKind::InvalidImage`] if an instance is in both with different content.
     pub fn append(&mut self, others: Self) -> Result<()> {
         self.passed_over.append(others.passed_over);
         self.held = self.held.saturating_add(others.held);
@@ -169,10 +172,10 @@ impl DicomObjects {
         Ok(())
     }
 
-    /// The series, by SeriesInstanceUID.
+    /// Returns the series, ordered by SeriesInstanceUID.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidImage`] where there is none.
+    /// [`ErrorKind::InvalidImage`] if there is none.
     pub fn into_series(self) -> Result<Vec<DicomSeries>> {
         if self.series.is_empty() {
             return Err(Error::new(
@@ -194,22 +197,22 @@ impl DicomObjects {
 }
 
 impl DicomSeries {
-    /// Its SeriesInstanceUID.
+    /// Returns its SeriesInstanceUID.
     pub fn uid(&self) -> &str {
         &self.series.series_instance_uid
     }
 
-    /// The same, read from the object in S3 of that ETag.
+    /// Records the ETag of the S3 object that it was read from.
     #[must_use]
     pub fn of_object(self, e_tag: Option<String>) -> Self {
         Self { e_tag, ..self }
     }
 }
 
-/// Those of `series` that have this SeriesInstanceUID, or all of them.
+/// Returns the `series` with this SeriesInstanceUID, or all of them if it is `None`.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] where there is none, with the UIDs there are.
+/// [`ErrorKind::NotFound`] if there is none, listing the available UIDs.
 pub fn of_uid(series: Vec<DicomSeries>, uid: Option<&str>) -> Result<Vec<DicomSeries>> {
     let meant = |one: &DicomSeries| uid.is_none_or(|uid| one.uid() == uid);
     let (chosen, others): (Vec<_>, Vec<_>) = series.into_iter().partition(meant);

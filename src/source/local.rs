@@ -1,4 +1,4 @@
-//! What a path on this machine means: a folder of DICOM files, one of them, or an archive of them.
+//! Interprets a local path: a folder of DICOM files, a single one, or an archive of them.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -12,12 +12,12 @@ use super::{ImageSource, packed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Pool;
 
-/// The series at `path`, all of them or that of `series`. An archive's files are held in memory, charged to
-/// `memory`; a folder's are read as they are needed.
+/// Returns the series at `path`, all of them or only `series`. An archive's files are held in
+/// memory, charged to `memory`; a folder's files are read when needed.
 ///
 /// # Errors
-/// [`ErrorKind::Io`] where there is nothing to read; [`ErrorKind::InvalidRequest`] where it is neither folder nor
-/// file; those of reading archives.
+/// [`ErrorKind::Io`] if the path cannot be read; [`ErrorKind::InvalidRequest`] if it is neither
+/// folder nor file; propagates the errors of reading archives.
 pub async fn find(
     path: &Path,
     series: Option<&str>,
@@ -37,13 +37,13 @@ pub async fn find(
     Ok(found.into_iter().map(|one| Box::new(one) as Box<dyn ImageSource>).collect())
 }
 
-/// An archive, its size and its format; `None` for a folder or any other file.
+/// Opens an archive and returns its size and format; `None` for a folder or any other file.
 fn open(path: &Path) -> Result<Option<(File, u64, Format)>> {
     let unreadable = |e: std::io::Error| {
         let message = format!("{} cannot be read: {}", path.display(), e.kind());
         Error::new(ErrorKind::Io, message).caused_by(e)
     };
-    // Before it is opened: opening a pipe waits for whoever writes to it.
+    // Checked before opening: opening a pipe blocks until it has a writer.
     let metadata = path.metadata().map_err(unreadable)?;
     if metadata.is_dir() {
         return Ok(None);

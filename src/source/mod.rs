@@ -1,5 +1,5 @@
-//! Where images come from. A source first delivers the headers of a series, then a stream of
-//! encoded frames in whatever order they arrive; it decodes nothing.
+//! Image sources. A source first delivers the headers of a series, then a stream of encoded frames
+//! in order of arrival; it does not decode.
 
 pub mod ahi;
 pub mod archive;
@@ -19,59 +19,61 @@ use futures::stream::BoxStream;
 use crate::dicom::{FrameKey, Series};
 use crate::error::Result;
 
-/// Bytes of frames that a source has in memory at once for one series, before they are decoded; or
-/// [`FRAMES_IN_FLIGHT`] frames, where that is more.
+/// Maximum number of bytes of encoded frames that a source holds in memory for one series, or
+/// [`FRAMES_IN_FLIGHT`] frames if those are more.
 pub const BYTES_IN_FLIGHT: u64 = 128 << 20;
 
-/// Frames that a source has in memory at once however large they are.
+/// Number of frames that a source may hold in memory, whatever their size.
 pub const FRAMES_IN_FLIGHT: usize = 2;
 
-/// One frame as its source stores it.
+/// One frame as stored by its source.
 #[derive(Debug, Clone)]
 pub struct EncodedFrame {
-    /// Which frame of the series this is.
+    /// The frame's position in the series.
     pub key: FrameKey,
     /// The encoded bytes, in the transfer syntax of the frame's instance.
     pub data: Bytes,
 }
 
-/// One series of images that can be fetched.
+/// A series of images that can be fetched.
 #[async_trait]
 pub trait ImageSource: Send + Sync {
-    /// The headers of the series. Called once, before [`frames`](ImageSource::frames).
+    /// Returns the headers of the series. Called once, before [`frames`](ImageSource::frames).
     async fn series(&self) -> Result<Series>;
 
-    /// The frames named by `keys`, in the order they arrive. After the first error the stream ends.
-    /// Dropping the stream cancels what is in flight.
+    /// Streams the frames named by `keys` in order of arrival. The stream ends after the first
+    /// error. Dropping the stream cancels everything in flight.
     fn frames(
         &self,
         series: &Series,
         keys: Vec<FrameKey>,
     ) -> BoxStream<'static, Result<EncodedFrame>>;
 
-    /// One frame once more, because what came the first time was broken; `None` where the source would
-    /// give the same bytes again, or may not be asked any more.
+    /// Fetches one frame again because the first copy was broken. Returns `None` if the source
+    /// would return the same bytes or may not be asked again.
     ///
     /// # Errors
-    /// Those of [`frames`](ImageSource::frames).
+    /// The errors of [`frames`](ImageSource::frames).
     async fn frame_again(&self, series: &Series, key: FrameKey) -> Result<Option<EncodedFrame>> {
         let _ = (series, key);
         Ok(None)
     }
 
-    /// What lay beside the series and was passed over, once [`series`](ImageSource::series) has found it:
-    /// for the answer's warnings. Nothing of a patient.
+    /// Returns warnings about skipped objects next to the series, once
+    /// [`series`](ImageSource::series) has found it, for the response. They contain no patient
+    /// data.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// What was read, once [`series`](ImageSource::series) has found it: for the audit.
+    /// Returns the origin of the images, once [`series`](ImageSource::series) has found it, for the
+    /// audit log.
     fn origin(&self) -> Option<Origin> {
         None
     }
 }
 
-/// Where images were read from: identifiers that are no patient's.
+/// Origin of images: identifiers without patient data.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {
     /// AHI data store.
@@ -80,6 +82,6 @@ pub struct Origin {
     pub image_set_id: Option<String>,
     /// The version of the image set that was read.
     pub version_id: Option<String>,
-    /// ETag of the object in S3 that was read, where it is a single one.
+    /// ETag of the S3 object that was read, if it is a single one.
     pub e_tag: Option<String>,
 }

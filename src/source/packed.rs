@@ -1,4 +1,5 @@
-//! A DICOM file or an archive of them, read once from wherever it is: S3, the body of a request, a disk.
+//! Reads a DICOM file or an archive of DICOM files once, from any source: S3, a request body, a
+//! disk.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -13,23 +14,25 @@ use crate::cpu;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Pool;
 
-/// How many times its size an archive is taken to expand to, until it is known.
+/// Expansion factor assumed for an archive until its content is known.
 const EXPANDED: u64 = 2;
 
-/// What reading is bound by.
+/// Resources and limits of reading.
 pub(super) struct Bounds {
-    /// How much is taken.
+    /// Limits on the amount of data.
     pub limits: Limits,
-    /// What the memory is charged to.
+    /// The pool that memory is charged to.
     pub memory: Arc<Pool>,
-    /// What the thread that reads holds until it has ended.
+    /// A value that the reading thread holds until it ends.
     pub held: Arc<dyn Any + Send + Sync>,
 }
 
-/// Reads a file of `size` bytes on a thread that may block, which is told once nobody waits any more.
+/// Reads a file of `size` bytes on a blocking thread, which is cancelled when the caller stops
+/// waiting.
 ///
 /// # Errors
-/// Those of reading archives and DICOM files; [`ErrorKind::PayloadTooLarge`] beyond the bounds.
+/// Propagates the errors of reading archives and DICOM files; [`ErrorKind::PayloadTooLarge`] beyond
+/// the limits.
 pub(super) async fn series(
     file: impl Read + Seek + Send + 'static,
     size: u64,
@@ -37,7 +40,7 @@ pub(super) async fn series(
     bounds: Bounds,
 ) -> Result<Vec<DicomSeries>> {
     let Bounds { limits, memory, held } = bounds;
-    // What most archives expand to is there before they are read, so that few wait in the middle.
+    // Acquires up front what most archives expand to, so that few have to wait halfway.
     let usual = if format == Format::Dicom { size } else { size.saturating_mul(EXPANDED) };
     let grant = memory.take(usual.min(memory.largest())).await?;
     let stopped = CancellationToken::new();
@@ -53,7 +56,7 @@ pub(super) async fn series(
         .map_err(|e| Error::internal("reading the input was aborted").caused_by(e))?
 }
 
-/// Parses a DICOM file or each file of an archive.
+/// Parses a DICOM file, or each file of an archive.
 fn read(
     file: impl Read + Seek,
     size: u64,

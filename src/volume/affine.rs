@@ -1,7 +1,7 @@
 //! 4×4 affine matrices between voxel indices and patient space, in f64.
 //!
 //! Matrices act on column vectors of homogeneous coordinates: `world = affine · (i, j, k, 1)`. The
-//! world is RAS+ in millimetres (as NIfTI and MONAI have it); DICOM's own is LPS+.
+//! world is RAS+ in millimetres (as in NIfTI and MONAI); DICOM uses LPS+.
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -10,11 +10,12 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct Affine(pub [[f64; 4]; 4]);
 
 impl Affine {
-    /// The identity.
+    /// The identity matrix.
     pub const IDENTITY: Self =
         Self([[1., 0., 0., 0.], [0., 1., 0., 0.], [0., 0., 1., 0.], [0., 0., 0., 1.]]);
 
-    /// From three columns (the steps in millimetres along each index) and an origin.
+    /// Creates a matrix from three columns (the steps in millimetres along each index) and an
+    /// origin.
     pub fn from_columns(columns: [[f64; 3]; 3], origin: [f64; 3]) -> Self {
         let mut m = Self::IDENTITY.0;
         for r in 0..3 {
@@ -26,12 +27,12 @@ impl Affine {
         Self(m)
     }
 
-    /// Column `c` of the linear part.
+    /// Returns column `c` of the linear part.
     pub fn column(&self, c: usize) -> [f64; 3] {
         [self.0[0][c], self.0[1][c], self.0[2][c]]
     }
 
-    /// The translation.
+    /// Returns the translation.
     pub fn origin(&self) -> [f64; 3] {
         self.column(3)
     }
@@ -43,7 +44,7 @@ impl Affine {
         }
     }
 
-    /// Matrix product `self · other`.
+    /// Returns the matrix product `self · other`.
     pub fn mul(&self, other: &Self) -> Self {
         let mut out = [[0.0; 4]; 4];
         for (r, row) in out.iter_mut().enumerate() {
@@ -54,14 +55,14 @@ impl Affine {
         Self(out)
     }
 
-    /// The point `self · (p, 1)`.
+    /// Returns the point `self · (p, 1)`.
     pub fn apply(&self, p: [f64; 3]) -> [f64; 3] {
         std::array::from_fn(|r| {
             self.0[r][0] * p[0] + self.0[r][1] * p[1] + self.0[r][2] * p[2] + self.0[r][3]
         })
     }
 
-    /// Voxel size along each index: the norms of the columns, 1 where a column is zero
+    /// Returns the voxel size along each index: the norms of the columns, or 1 for a zero column
     /// (`monai.data.utils.affine_to_spacing`).
     pub fn spacing(&self) -> [f64; 3] {
         std::array::from_fn(|c| match norm(self.column(c)) {
@@ -71,16 +72,17 @@ impl Affine {
     }
 
     /// Solves `self · x = other` by Gaussian elimination with partial pivoting
-    /// (`numpy.linalg.solve`); an error where `self` is singular.
+    /// (`numpy.linalg.solve`); fails if `self` is singular.
     ///
-    /// In the order of LAPACK's `dgesv` over OpenBLAS, with its fused multiply-adds and reciprocal
-    /// pivots: the last bit decides whether a resampled image that ends exactly between two voxels
-    /// has one more, and on which side a nearest-neighbour tie falls.
+    /// Follows the operation order of LAPACK's `dgesv` over OpenBLAS, including its fused
+    /// multiply-adds and reciprocal pivots: the last bit decides whether a resampled image that
+    /// ends exactly between two voxels gets one more, and on which side a nearest-neighbour tie
+    /// falls.
     pub fn solve(&self, other: &Self) -> Result<Self> {
         solve(self.0, other.0).map(Self)
     }
 
-    /// The inverse; an error where there is none.
+    /// Returns the inverse; fails if there is none.
     pub fn inverse(&self) -> Result<Self> {
         self.solve(&Self::IDENTITY)
     }
@@ -95,7 +97,7 @@ impl Affine {
     }
 }
 
-/// As [`Affine::solve`], for matrices of any size.
+/// Like [`Affine::solve`], for matrices of any size.
 fn solve<const N: usize>(mut a: [[f64; N]; N], mut b: [[f64; N]; N]) -> Result<[[f64; N]; N]> {
     for col in 0..N {
         let pivot =
@@ -133,12 +135,13 @@ fn fused_product<const N: usize>(a: &[[f64; N]; N], b: &[[f64; N]; N]) -> [[f64;
     })
 }
 
-/// The rotation in `affine`: the linear part without its voxel sizes and shear, by way of the
-/// Cholesky factor of `AᵀA` as `monai.data.utils.zoom_affine` has it, in LAPACK's order of operations.
+/// Returns the rotation in `affine`: the linear part without voxel sizes and shear, computed from
+/// the Cholesky factor of `AᵀA` as in `monai.data.utils.zoom_affine`, in LAPACK's order of
+/// operations.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidImage`] where the linear part is singular.
+/// [`ErrorKind::InvalidImage`] if the linear part is singular.
 pub fn rotation(affine: &Affine) -> Result<[[f64; 3]; 3]> {
     let linear: [[f64; 3]; 3] = std::array::from_fn(|r| std::array::from_fn(|c| affine.0[r][c]));
     let transposed = std::array::from_fn(|r| std::array::from_fn(|c| linear[c][r]));
@@ -161,7 +164,7 @@ pub fn rotation(affine: &Affine) -> Result<[[f64; 3]; 3]> {
     Ok(fused_product(&linear, &solve(upper, identity)?))
 }
 
-/// Between LPS+ (DICOM) and RAS+ (NIfTI, MONAI): the first two axes change sign.
+/// Converts between LPS+ (DICOM) and RAS+ (NIfTI, MONAI): the first two axes change sign.
 pub fn lps_ras(affine: &Affine) -> Affine {
     let mut m = affine.0;
     for row in &mut m[..2] {
@@ -172,17 +175,17 @@ pub fn lps_ras(affine: &Affine) -> Affine {
     Affine(m)
 }
 
-/// Scalar product.
+/// Returns the scalar product.
 pub fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
     a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 }
 
-/// Vector product.
+/// Returns the vector product.
 pub fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
     [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
 }
 
-/// Euclidean norm.
+/// Returns the Euclidean norm.
 pub fn norm(a: [f64; 3]) -> f64 {
     dot(a, a).sqrt()
 }

@@ -1,8 +1,9 @@
-//! Volumes of one series told apart by the attributes in which their frames differ.
+//! Separates the volumes of one series by the attributes in which their frames differ.
 //!
-//! A series may hold phases, echoes, b-values or time points of the same slices. Where several frames
-//! lie at one position, the first attribute of [`ATTRIBUTES`](super::traits::ATTRIBUTES) that differs between them splits the
-//! frames, and so on within each part until no position is taken twice.
+//! A series may hold phases, echoes, b-values or time points of the same slices. If several frames
+//! lie at one position, the first attribute of [`ATTRIBUTES`](super::traits::ATTRIBUTES) that
+//! differs between them splits the frames, and so on within each part, until every position has a
+//! single frame.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -13,25 +14,26 @@ use super::traits::{TIMES, name_of, values};
 use crate::dicom::Series;
 use crate::policy::Value;
 
-/// Keyword and value of an attribute that tells volumes apart.
+/// Keyword and value of an attribute that distinguishes volumes.
 pub(super) type Trait = (Cow<'static, str>, Value);
 
-/// Distances along the normal below this, in millimetres, or below this share of a pixel smaller than a
-/// millimetre, count as the same position.
+/// Tolerance along the normal within which positions count as equal, in millimetres; for pixels
+/// smaller than a millimetre, as a fraction of the pixel.
 const SAME_POSITION: f64 = 0.01;
 
-/// Parts of a split that are looked at; a value of its own for every frame tells no volumes apart.
+/// Maximum number of parts of a split; a different value for every frame does not distinguish
+/// volumes.
 const MOST_PARTS: usize = 10_000;
 
-/// Frames of one volume, and what tells it apart from the others.
+/// The frames of one volume, and the traits that distinguish it.
 #[derive(Debug, Clone)]
 pub(super) struct Part {
     pub frames: Vec<FrameGeometry>,
     pub traits: Vec<Trait>,
 }
 
-/// Splits frames on one grid, along `normal`, into volumes; a single one without traits where no
-/// position is taken twice. Where nothing tells frames at one position apart they stay together.
+/// Splits frames on one grid, along `normal`, into volumes. Returns a single one without traits if
+/// every position has one frame. Frames at one position that nothing distinguishes stay together.
 pub(super) fn split(series: &Series, frames: Vec<FrameGeometry>, normal: [f64; 3]) -> Vec<Part> {
     let slots = slots(&frames, normal);
     if most_in_a_slot(&slots, &(0..frames.len()).collect::<Vec<_>>()) < 2 {
@@ -49,8 +51,8 @@ pub(super) fn split(series: &Series, frames: Vec<FrameGeometry>, normal: [f64; 3
         .collect()
 }
 
-/// Parts by one attribute whose ranges along the normal overlap and each of which is a stack by
-/// itself, as `regular` tells: acquisitions that lie between each other's slices.
+/// Splits by one attribute into parts whose ranges along the normal overlap and each of which is a
+/// regular stack by itself, as decided by `regular`: acquisitions with interleaved slices.
 pub(super) fn interleaved(
     series: &Series,
     frames: &[FrameGeometry],
@@ -90,7 +92,7 @@ fn absent() -> Value {
     Value::Text("none".to_owned())
 }
 
-/// For each frame the number of its position along the normal.
+/// Returns for each frame the index of its position along the normal.
 fn slots(frames: &[FrameGeometry], normal: [f64; 3]) -> Vec<usize> {
     let heights: Vec<f64> = frames.iter().map(|f| dot(f.position, normal)).collect();
     let mut order: Vec<usize> = (0..frames.len()).collect();
@@ -107,7 +109,8 @@ fn slots(frames: &[FrameGeometry], normal: [f64; 3]) -> Vec<usize> {
     slots
 }
 
-/// Distance along the normal below which another frame lies at the position of this one.
+/// Returns the distance along the normal within which another frame has the same position as this
+/// one.
 pub(super) fn same_position(frame: &FrameGeometry) -> f64 {
     SAME_POSITION * frame.pixel_spacing[0].min(1.0)
 }
@@ -120,7 +123,7 @@ fn most_in_a_slot(slots: &[usize], members: &[usize]) -> usize {
     counts.into_values().max().unwrap_or(0)
 }
 
-/// Frames by index: what is known of them, and where they lie.
+/// The attributes of frames and their positions, by index.
 struct Table {
     known: Known,
     slots: Vec<usize>,
@@ -130,7 +133,8 @@ struct Table {
 type Members = (Vec<usize>, Vec<Trait>);
 
 impl Table {
-    /// Divides `members` by the attributes from `first` on. As deep as there are attributes.
+    /// Divides `members` by the attributes from `first` on. The recursion is as deep as there are
+    /// attributes.
     fn divide(&self, members: Vec<usize>, first: usize, traits: Vec<Trait>, to: &mut Vec<Members>) {
         let most = most_in_a_slot(&self.slots, &members);
         if most < 2 {
@@ -164,7 +168,8 @@ impl Table {
         })
     }
 
-    /// Whether groups are volumes: no more than frames lie at a position, or each of several slices.
+    /// Whether groups are volumes: there are no more groups than frames at a position, or each has
+    /// several slices.
     fn is_a_split(&self, members: &[usize], groups: &[Group], most: usize) -> bool {
         let one_slice = members.iter().all(|&m| self.slots[m] == self.slots[members[0]]);
         let stacks = || {
@@ -175,8 +180,8 @@ impl Table {
         groups.len() <= most || (groups.len() <= MOST_PARTS && (one_slice || stacks()))
     }
 
-    /// The frames at each position in the order of their times: the first of every position is the
-    /// first volume. Only where every position has as many.
+    /// Divides the frames at each position by the order of their times: the first frame of every
+    /// position forms the first volume. Only if every position has the same number of frames.
     fn divide_by_order(
         &self,
         members: Vec<usize>,
@@ -221,11 +226,12 @@ impl Table {
 /// Members that share a value.
 type Group = (Option<Value>, Vec<usize>);
 
-/// Values of frames. Each distinct one is kept once: frames of an enhanced instance share most of theirs.
+/// Values of frames. Each distinct value is stored once, because frames of an enhanced instance
+/// share most of them.
 struct Known {
-    /// Attributes in the order in which they are tried.
+    /// Attributes in the order they are tried.
     names: BTreeMap<usize, Cow<'static, str>>,
-    /// For each frame its values by key, the keys ascending.
+    /// For each frame its values by key, in ascending order of keys.
     frames: Vec<Vec<(u16, u32)>>,
     distinct: Vec<Value>,
 }
@@ -263,7 +269,7 @@ impl Known {
         self.id(index, key).map(|id| &self.distinct[id as usize])
     }
 
-    /// Members by value, in the order of the values; those without one first.
+    /// Groups members by value, in the order of the values; those without a value first.
     fn grouped(&self, members: &[usize], key: usize) -> Vec<Group> {
         let mut by_id: HashMap<Option<u32>, Vec<usize>> = HashMap::new();
         for &index in members {

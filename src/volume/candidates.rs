@@ -1,4 +1,4 @@
-//! The volumes that a series holds, and which of them is meant.
+//! Finds the volumes in a series and selects the requested ones.
 
 use std::borrow::Cow;
 
@@ -16,37 +16,36 @@ use crate::policy::{Policy, Value, VolumeChoice, Volumes, Wanted};
 /// Largest difference of orientation cosines and pixel spacings between slices of one volume.
 const SAME_GRID: f64 = 1e-4;
 
-/// Grids in a series; more are no volumes but slices that differ.
+/// Maximum number of grids in a series; with more, they are not volumes but unrelated slices.
 const MOST_GRIDS: usize = 64;
 
-/// Volumes that an error lists in its message, and in its details.
+/// Maximum number of volumes listed in an error's message, and in its details.
 const LISTED: (usize, usize) = (12, 100);
 
-/// Which of several volumes a plan is for.
+/// Identifies one of several volumes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VolumeId {
-    /// Its number in the list of them, from 1.
+    /// Its number in their list, counted from 1.
     pub number: usize,
-    /// How many there are.
+    /// Total number of volumes.
     pub of: usize,
-    /// What tells it apart: `KEYWORD=VALUE`, with commas between.
+    /// The attributes that distinguish it: comma-separated `KEYWORD=VALUE` pairs.
     pub name: String,
 }
 
-/// Frames of a volume in no particular order.
+/// The frames of one volume, in no particular order.
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub frames: Vec<FrameGeometry>,
     traits: Vec<Trait>,
-    /// `None` where it is the only one.
+    /// `None` if it is the only one.
     pub id: Option<VolumeId>,
 }
 
-/// Finds the volumes of frames, of which there is at least one.
+/// Groups frames, at least one, into volumes.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidImage`] where frames differ so much that they are no volumes at all, naming the
-/// instance.
+/// [`ErrorKind::InvalidImage`], naming the instance, if frames differ too much to be volumes.
 pub(super) fn find(series: &Series, frames: Vec<FrameGeometry>) -> Result<Vec<Candidate>> {
     let grids = by_grid(series, frames)?;
     let mut candidates = Vec::new();
@@ -84,8 +83,8 @@ fn named(traits: &[Trait]) -> String {
     parts.join(",")
 }
 
-/// Frames of the same size, spacing, orientation and frame of reference, in the order in which the
-/// first of each comes.
+/// Groups frames of the same size, spacing, orientation and frame of reference, in the order of
+/// each group's first frame.
 fn by_grid(series: &Series, frames: Vec<FrameGeometry>) -> Result<Vec<Vec<FrameGeometry>>> {
     let mut grids: Vec<Vec<FrameGeometry>> = Vec::new();
     for frame in frames {
@@ -102,7 +101,7 @@ fn by_grid(series: &Series, frames: Vec<FrameGeometry>) -> Result<Vec<Vec<FrameG
     Ok(grids)
 }
 
-/// What slices of one volume share.
+/// Attributes that the slices of one volume share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shared {
     Size,
@@ -154,19 +153,19 @@ impl Shared {
     }
 }
 
-/// To four decimals, as fine as grids are told apart.
+/// Rounds to four decimals, the tolerance within which grids are the same.
 fn round(value: f64) -> f64 {
     let rounded = (value / SAME_GRID).round() * SAME_GRID;
-    // Without the last digits of the product, and without a negative zero.
+    // Removes the product's trailing digits and a negative zero.
     format!("{rounded:.4}").parse::<f64>().map_or(rounded, |v| v + 0.0)
 }
 
-/// The first of what two frames do not share.
+/// Returns the first attribute in which two frames differ.
 fn difference(a: &FrameGeometry, b: &FrameGeometry) -> Option<Shared> {
     Shared::ALL.into_iter().find(|shared| !shared.is_same(a, b))
 }
 
-/// What the grids do not all share.
+/// Returns the attributes in which the grids differ.
 fn differing_attributes(grids: &[Vec<FrameGeometry>]) -> Vec<Shared> {
     let Some(first) = grids.first() else { return Vec::new() };
     let differs = |shared: &Shared| grids.iter().any(|grid| !shared.is_same(&first[0], &grid[0]));
@@ -194,11 +193,11 @@ fn odd_one(
     .with("attribute", differing)
 }
 
-/// The volumes that are meant: those of `choice`, else what `policy` says of several.
+/// Selects volumes: the requested one, or those that `policy` selects among several.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidRequest`] where the choice means none or several, [`ErrorKind::InvalidImage`]
-/// where there are several and nothing says which; both list the volumes.
+/// [`ErrorKind::InvalidRequest`] if the choice matches none or several, [`ErrorKind::InvalidImage`]
+/// if there are several and nothing selects one; both list the volumes.
 pub(super) fn chosen(
     series: &Series,
     mut candidates: Vec<Candidate>,
@@ -206,7 +205,7 @@ pub(super) fn chosen(
     policy: &Policy,
 ) -> Result<Vec<Candidate>> {
     if let ([only], Wanted::Asked(_)) = (&mut candidates[..], wanted) {
-        // What it would be called among others.
+        // The attributes that would identify it among others.
         only.traits = traits_of(series, &only.frames[0]);
     }
     let choice = match wanted {
@@ -243,7 +242,7 @@ pub(super) fn chosen(
             Ok(candidates)
         }
         Volumes::Largest => {
-            // The first of equal ones, which `max_by_key` would not give.
+            // The first among equals, which `max_by_key` would not return.
             let voxels = |c: &Candidate| {
                 c.frames.iter().map(|frame| frame.format.pixels() as u64).sum::<u64>()
             };
@@ -254,7 +253,7 @@ pub(super) fn chosen(
         Volumes::Refuse => {
             let why = format!("the series holds {} volumes", candidates.len());
             let error = listed(series, &candidates, ErrorKind::InvalidImage, &why);
-            // Where a slice is unlike the others, that is what is wrong with it.
+            // If a slice differs from the others, that is the likely cause.
             let (first, others) = (&candidates[0].frames[0], &candidates[1..]);
             let odd = others
                 .iter()
@@ -275,13 +274,13 @@ pub(super) fn chosen(
     }
 }
 
-/// Everything that may tell the volume of a frame apart.
+/// Returns all attributes that may distinguish the volume of a frame.
 fn traits_of(series: &Series, frame: &FrameGeometry) -> Vec<Trait> {
     values(series, frame).into_iter().map(|(key, value)| (name_of(key), value)).collect()
 }
 
 impl Candidate {
-    /// Whether a choice means this volume, the one of this number.
+    /// Whether a choice selects this volume, which has the given number.
     fn is(&self, choice: &VolumeChoice, number: usize) -> bool {
         match choice {
             VolumeChoice::Number(wanted) => usize::try_from(*wanted) == Ok(number),
@@ -303,7 +302,7 @@ impl Candidate {
     }
 }
 
-/// The attributes of a name, or of a part of one: `KEYWORD=VALUE`, with commas between.
+/// Parses a name, or part of one, into its attributes: comma-separated `KEYWORD=VALUE` pairs.
 fn parts(name: &str) -> Option<Vec<(String, Value)>> {
     let part = |part: &str| {
         let (keyword, value) = part.split_once('=')?;

@@ -1,7 +1,7 @@
-//! Slices to a volume: order, spacing, the affine into patient space, rescale.
+//! Assembles slices into a volume: order, spacing, the affine into patient space, rescale.
 //!
-//! [`plan()`] reads only headers, so that everything that can be wrong with a series is known before
-//! a frame is fetched; [`Volume`] then takes the decoded frames in any order.
+//! [`plan()`] reads only headers, so that all problems of a series are known before a frame is
+//! fetched; [`Volume`] then accepts the decoded frames in any order.
 
 pub mod affine;
 mod apart;
@@ -32,58 +32,59 @@ use crate::codec::{Samples, recycle};
 use crate::error::{Error, Result};
 use crate::memory::{take_voxels, zeroed};
 
-/// The grid of a volume: size and place in patient space.
+/// The grid of a volume: its size and position in patient space.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Geometry {
-    /// Voxels along X (columns of the image), Y (rows) and Z (slices).
+    /// Number of voxels along X (columns of the image), Y (rows) and Z (slices).
     pub dims: [usize; 3],
-    /// Voxel index (x, y, z) to RAS+ millimetres.
+    /// Maps a voxel index (x, y, z) to RAS+ millimetres.
     pub affine: Affine,
 }
 
 impl Geometry {
-    /// Number of voxels.
+    /// Returns the number of voxels.
     pub fn voxels(&self) -> usize {
         self.dims.iter().product()
     }
 
-    /// Volume of one voxel in cubic millimetres.
+    /// Returns the volume of one voxel in cubic millimetres.
     pub fn voxel_volume(&self) -> f64 {
         let a = &self.affine;
         affine::dot(affine::cross(a.column(0), a.column(1)), a.column(2)).abs()
     }
 }
 
-/// The voxels of a volume while its frames come. Where each slice of the source is one of the grid, they
-/// become physical values in their place at once; where the plan interpolates between slices, they are
-/// kept as stored until all are there.
+/// The voxels of a volume while its frames arrive. If each source slice is a grid slice, its pixels
+/// are converted to physical values in place on arrival; if the plan interpolates between slices,
+/// frames are kept as stored until all have arrived.
 #[derive(Debug)]
 pub struct Volume {
     plan: Arc<Plan>,
-    /// All voxels in physical units; none where the plan resamples.
+    /// All voxels in physical units; empty if the plan resamples.
     voxels: Vec<f32>,
     slots: Vec<Slot>,
 }
 
-/// What there is of a slice of the source.
+/// State of a source slice.
 #[derive(Debug, Default)]
 enum Slot {
     #[default]
     Missing,
-    /// It is in the volume.
+    /// It has been written to the volume.
     Placed,
-    /// It waits to be interpolated.
+    /// It is stored until interpolation.
     Stored(Samples),
 }
 
 impl Volume {
-    /// A volume that waits for the frames of `plan`. The system gives its memory page by page as they come.
+    /// Creates a volume for the frames of `plan`. The system commits its memory page by page as
+    /// frames arrive.
     ///
     /// # Errors
-    /// [`OutOfMemory`](crate::error::ErrorKind::OutOfMemory) where the memory is not to be had.
+    /// [`OutOfMemory`](crate::error::ErrorKind::OutOfMemory) if the memory cannot be allocated.
     pub fn new(plan: Arc<Plan>) -> Result<Self> {
         let voxels = match plan.resampling {
-            // All of them are written before they are read: a slice that never came is an error.
+            // All voxels are written before they are read: a missing slice is an error.
             None => take_voxels(voxels_of(&plan), "the volume")?,
             Some(_) => Vec::new(),
         };
@@ -91,7 +92,7 @@ impl Volume {
         Ok(Self { plan, voxels, slots })
     }
 
-    /// The places of the slices that are not there yet, for several threads to fill.
+    /// Returns the slots of the slices that are still missing, which several threads may fill.
     pub fn places(&mut self) -> Places<'_> {
         let [nx, ny, _] = self.plan.geometry.dims;
         let pixels = (nx * ny).max(1);
@@ -105,20 +106,20 @@ impl Volume {
         Places { slices: &self.plan.slices, pixels, places: places.collect() }
     }
 
-    /// Puts a decoded frame in its place. `index` is its position in [`Plan::slices`].
+    /// Writes a decoded frame to its slot. `index` is its position in [`Plan::slices`].
     ///
     /// # Errors
-    /// Those of [`Places::put`].
+    /// The errors of [`Places::put`].
     pub fn insert(&mut self, index: usize, samples: Samples) -> Result<()> {
         self.places().put(index, samples)
     }
 
-    /// The voxels in physical units (Hounsfield for CT): `stored · RescaleSlope + RescaleIntercept`
-    /// slice by slice, axes (X, Y, Z), X running fastest in memory. Where the plan resamples, a slice of
-    /// the grid is interpolated linearly between two of the source.
+    /// Returns the voxels in physical units (Hounsfield for CT): `stored · RescaleSlope +
+    /// RescaleIntercept` for each slice, axes (X, Y, Z), X fastest in memory. If the plan
+    /// resamples, each grid slice is interpolated linearly between two source slices.
     ///
     /// # Errors
-    /// `Internal` naming a slice that never came; `OutOfMemory`.
+    /// `Internal`, naming a slice that is missing; `OutOfMemory`.
     pub fn into_physical(self) -> Result<Array3<f32>> {
         let Self { plan, voxels, slots } = self;
         let missing = slots.iter().position(|slot| matches!(slot, Slot::Missing));
@@ -127,7 +128,7 @@ impl Volume {
         }
         let [nx, ny, nz] = plan.geometry.dims;
         let voxels = match &plan.resampling {
-            // Each slice was written, and there is nothing but slices.
+            // Every slice was written, and the grid has no other planes.
             None if slots.len() == nz => voxels,
             None => return Err(Error::internal("the volume has more planes than slices")),
             Some(resampling) => interpolated(&plan, resampling, &slots)?,
@@ -137,14 +138,15 @@ impl Volume {
     }
 }
 
-/// Voxels of the grid; more than any memory has where the product overflows.
+/// Returns the number of voxels of the grid, saturating if the product overflows, which no memory
+/// can hold.
 fn voxels_of(plan: &Plan) -> usize {
     let [nx, ny, nz] = plan.geometry.dims;
     nx.saturating_mul(ny).saturating_mul(nz)
 }
 
-/// Where the slices of a volume belong that are still to come. Each place is given away once, so that
-/// no voxel is written twice.
+/// The slots of a volume's missing slices. Each slot can be taken once, so that no voxel is written
+/// twice.
 #[derive(Debug)]
 pub struct Places<'v> {
     slices: &'v [Slice],
@@ -155,16 +157,17 @@ pub struct Places<'v> {
 #[derive(Debug)]
 struct Place<'v> {
     slot: &'v mut Slot,
-    /// The slice's voxels, where it is one of the grid.
+    /// The slice's voxels, if it is a grid slice.
     target: Option<&'v mut [f32]>,
 }
 
 impl Places<'_> {
-    /// Puts a decoded frame in its place. `index` is its position in [`Plan::slices`]. Its memory is used
-    /// for the next frame.
+    /// Writes a decoded frame to its slot. `index` is its position in [`Plan::slices`]. The frame's
+    /// memory is recycled for later frames.
     ///
     /// # Errors
-    /// `Internal` where it has another size than the slice, there is no such slice, or it was put before.
+    /// `Internal` if the frame's size differs from the slice's, there is no such slice, or it was
+    /// already put.
     pub fn put(&self, index: usize, samples: Samples) -> Result<()> {
         let (length, expected) = (samples.len(), self.pixels);
         if length != expected {
@@ -177,7 +180,8 @@ impl Places<'_> {
             .get(index)
             .zip(self.slices.get(index))
             .ok_or_else(|| Error::internal(format!("there is no slice {index}")))?;
-        // Nobody waits for the others' lock: it is held to take the place, not to fill it.
+        // The lock is held only to take the slot, not while filling it, so threads do not block
+        // each other.
         let place = place.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Place { slot, target } =
             place.ok_or_else(|| Error::internal(format!("slice {index} came twice")))?;
@@ -193,7 +197,7 @@ impl Places<'_> {
     }
 }
 
-/// The grid's voxels, each slice between two of the source.
+/// Computes the voxels of the grid, each slice interpolated between two source slices.
 fn interpolated(plan: &Plan, resampling: &Resampling, slots: &[Slot]) -> Result<Vec<f32>> {
     let [nx, ny, _] = plan.geometry.dims;
     let mut voxels = zeroed::<f32>(voxels_of(plan), "the volume")?;

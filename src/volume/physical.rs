@@ -1,4 +1,5 @@
-//! The values of an image, kept for what is measured on it once its own voxels have become the network's.
+//! The physical values of an image, kept for measurements after its own buffer has been reused for
+//! the network.
 
 use ndarray::{Array3, ArrayView3, ShapeBuilder, Zip};
 
@@ -9,22 +10,22 @@ use crate::memory::zeroed;
 /// The voxels of an image in physical units (Hounsfield for CT), axes (X, Y, Z), X fastest in memory.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Physical {
-    /// Whole numbers, as their distance from the lowest that may be: half the memory.
+    /// Whole numbers, stored as offsets from the lowest possible value: half the memory.
     Whole {
-        /// The distances.
+        /// The offsets.
         voxels: Array3<u16>,
-        /// The physical value of a distance of zero.
+        /// The physical value of offset zero.
         low: i32,
     },
-    /// Any numbers.
+    /// Arbitrary numbers.
     Real(Array3<f32>),
 }
 
 impl Physical {
-    /// A copy of `voxels`, axes (X, Y, Z), which `plan` made.
+    /// Copies `voxels`, axes (X, Y, Z), of the volume that `plan` describes.
     ///
     /// # Errors
-    /// [`OutOfMemory`](crate::error::ErrorKind::OutOfMemory) where the memory is not to be had.
+    /// [`OutOfMemory`](crate::error::ErrorKind::OutOfMemory) if the memory cannot be allocated.
     pub fn keep(voxels: ArrayView3<f32>, plan: &Plan) -> Result<Self> {
         if let Some(low) = whole(plan) {
             let mut kept = array::<u16>(voxels.dim())?;
@@ -38,12 +39,12 @@ impl Physical {
         Ok(Self::Real(kept))
     }
 
-    /// Bytes that the values of an image take for each voxel.
+    /// Returns the number of bytes per voxel that the kept values take.
     pub fn voxel_bytes(plan: &Plan) -> u64 {
         if whole(plan).is_some() { size_of::<u16>() as u64 } else { size_of::<f32>() as u64 }
     }
 
-    /// Voxels along X, Y and Z.
+    /// Returns the number of voxels along X, Y and Z.
     pub fn dim(&self) -> (usize, usize, usize) {
         match self {
             Self::Whole { voxels, .. } => voxels.dim(),
@@ -51,7 +52,7 @@ impl Physical {
         }
     }
 
-    /// The value of a voxel; `None` outside the image.
+    /// Returns the value of a voxel; `None` outside the image.
     pub fn at(&self, [x, y, z]: [usize; 3]) -> Option<f32> {
         match self {
             Self::Whole { voxels, low } => {
@@ -62,8 +63,9 @@ impl Physical {
     }
 }
 
-/// The lowest physical value that the pixels of `plan` may have, where all are whole numbers that 16 bits
-/// tell apart. It follows from the headers alone, so that the memory is known before there are pixels.
+/// Returns the lowest physical value that the pixels of `plan` can have, if all possible values are
+/// whole numbers within a range of 16 bits. Depends only on the headers, so that the memory is
+/// known before there are pixels.
 fn whole(plan: &Plan) -> Option<i32> {
     if plan.resampling.is_some() {
         return None;
@@ -76,7 +78,8 @@ fn whole(plan: &Plan) -> Option<i32> {
     (high - low <= i32::from(u16::MAX)).then_some(low)
 }
 
-/// The lowest and the highest physical value that the samples of a slice can have, where all are whole.
+/// Returns the lowest and highest physical value that the samples of a slice can have, if all are
+/// whole numbers.
 fn whole_range(slice: &Slice) -> Option<(i32, i32)> {
     let format = &slice.format;
     let stored = match (format.bits_allocated, format.signed, format.float) {

@@ -1,4 +1,4 @@
-//! Where a header keeps what it says of one frame (PS3.3 C.7.6.16).
+//! Locates the attributes of one frame in a header (PS3.3 C.7.6.16).
 
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
@@ -6,7 +6,7 @@ use dicom_dictionary_std::tags;
 use crate::dicom::{Attributes, Dataset};
 use crate::error::Result;
 
-/// Where an attribute of one frame may stand, in the order they are tried: the frame's own
+/// The data sets that may hold an attribute of one frame, in order of precedence: the frame's own
 /// functional group, the shared one, the top level.
 pub(super) struct Places<'a> {
     candidates: Vec<&'a Dataset>,
@@ -26,8 +26,8 @@ impl<'a> Places<'a> {
         Self { candidates: candidates.into_iter().flatten().collect() }
     }
 
-    /// The place that has the attribute at all; the top level where none has it, so that the error
-    /// of a missing attribute is the usual one.
+    /// Returns the first data set that has the attribute; the top level if none has it, so that the
+    /// error of a missing attribute is the usual one.
     fn holding(&self, tag: Tag) -> &'a Dataset {
         self.candidates
             .iter()
@@ -45,12 +45,12 @@ impl<'a> Places<'a> {
         self.holding(tag).number(tag)
     }
 
-    /// The first item of a sequence that stands there.
+    /// Returns the first item of a sequence.
     pub fn item(&self, sequence: Tag) -> Option<&'a Dataset> {
         self.holding(sequence).get(sequence)?.items()?.first()
     }
 
-    /// All values as text; empty where none has the attribute.
+    /// Returns all values as text; empty if no data set has the attribute.
     pub fn texts(&self, tag: Tag) -> Vec<String> {
         self.holding(tag).texts(tag)
     }

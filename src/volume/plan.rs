@@ -1,4 +1,4 @@
-//! Which frames make the volume and in which order: read from headers alone.
+//! Decides which frames form the volume, and in which order, from headers only.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -22,13 +22,13 @@ pub struct Plan {
     pub geometry: Geometry,
     /// The source's frames in the order of Z: the grid's own slices unless there is a `resampling`.
     pub slices: Vec<Slice>,
-    /// How the grid's slices are made where the source's are not evenly spaced.
+    /// How to interpolate the grid's slices if the source's are unevenly spaced.
     pub resampling: Option<Resampling>,
-    /// Which volume this is where the series holds several.
+    /// Which volume this is, if the series has several.
     pub volume: Option<VolumeId>,
-    /// What physical values are, such as `HU`, where the header says it.
+    /// Units of the physical values, such as `HU`, if the header states them.
     pub units: Option<String>,
-    /// What was tolerated by the policy, for the answer. No patient attributes.
+    /// Deviations tolerated by the policy, for the response. No patient attributes.
     pub warnings: Vec<String>,
 }
 
@@ -44,19 +44,20 @@ pub struct Slice {
 }
 
 impl Slice {
-    /// A stored value in physical units, computed in f64 and rounded once.
+    /// Converts a stored value to physical units, computed in f64 and rounded once.
     pub(crate) fn physical(&self, stored: f64) -> f32 {
         let (slope, intercept) = self.rescale;
         (stored * slope + intercept) as f32
     }
 }
 
-/// Orders the frames of a series into volumes: the one that is `wanted`, or those that the policy
-/// allows, at least one.
+/// Groups and orders the frames of a series into volumes: the `wanted` one, or those that the
+/// policy selects, at least one.
 ///
-/// Errors ([`ErrorKind::InvalidImage`]) name the instance whose orientation, size, spacing, position or
-/// pixel meaning is missing, wrong or differs from the others', or the two between which a slice is
-/// missing; where nothing says which of several volumes is meant, they list them.
+/// # Errors
+/// [`ErrorKind::InvalidImage`], naming the instance whose orientation, size, spacing, position or
+/// pixel meaning is missing, wrong or different from the others', or the two instances between
+/// which a slice is missing. If nothing selects one of several volumes, the error lists them.
 pub fn plan(series: &Series, policy: &Policy, wanted: Wanted) -> Result<Vec<Plan>> {
     let mut warnings = Vec::new();
     let frames = read_all(series, &mut warnings)?;
@@ -104,7 +105,7 @@ fn one(
     Ok(Plan { geometry, slices, resampling, volume: candidate.id, units, warnings })
 }
 
-/// Every frame of the series' slices. An instance that is there twice is taken once.
+/// Reads every frame of the series' slices. Duplicate instances are used once.
 fn read_all(series: &Series, warnings: &mut Vec<String>) -> Result<Vec<FrameGeometry>> {
     let slices = series.slices();
     if slices.instances.is_empty() {
@@ -141,7 +142,7 @@ fn read_all(series: &Series, warnings: &mut Vec<String>) -> Result<Vec<FrameGeom
     Ok(frames)
 }
 
-/// That two instances of one UID are the same.
+/// Checks that two instances with the same UID are identical.
 fn check_identical(
     instance: &crate::dicom::Instance,
     first: &[FrameGeometry],
@@ -163,11 +164,12 @@ fn check_identical(
     .with("sopInstanceUID", uid))
 }
 
-/// Longest side of a volume in millimetres, and the longest of the others: no patient is taller, no bore
-/// wider.
+/// Maximum length of a volume's longest side in millimetres, and of its second longest: no patient
+/// is taller, no bore wider.
 const LONGEST_SIDES: [f64; 2] = [2500.0, 1500.0];
 
-/// Refuses spacings that no scanner has: resampled to a model's spacing, they would fill any memory.
+/// Rejects implausible spacings: resampled to a model's spacing, the volume would exceed any
+/// memory.
 fn check_extent(geometry: &Geometry) -> Result<()> {
     let spacing = geometry.affine.spacing();
     let mut sides = [0, 1, 2].map(|a| (spacing[a] * (geometry.dims[a] - 1) as f64, a));
@@ -190,8 +192,9 @@ fn check_extent(geometry: &Geometry) -> Result<()> {
     Ok(())
 }
 
-/// The affine of PS3.3 C.7.6.2.1.1 extended to slices, taken to RAS+. The step from slice to slice
-/// is the mean one, from first to last, so a gantry tilt stays in it as a shear.
+/// Computes the affine of PS3.3 C.7.6.2.1.1, extended to slices and converted to RAS+. The step
+/// from slice to slice is the mean one, from first to last, so a gantry tilt remains in it as a
+/// shear.
 fn geometry(stack: &Stack, normal: [f64; 3], warnings: &mut Vec<String>) -> Geometry {
     let first = &stack.frames[0];
     let step = stack.step;

@@ -1,13 +1,14 @@
-//! Stored values to physical ones: `stored · RescaleSlope + RescaleIntercept`, computed in f64 and rounded
-//! once to f32.
+//! Converts stored values to physical ones: `stored · RescaleSlope + RescaleIntercept`, computed in
+//! f64 and rounded once to f32.
 
 use super::Slice;
 use crate::codec::Samples;
 
-/// Whole numbers up to this size are exact in f32, and so are sums and products of them that stay below.
+/// Whole numbers up to this magnitude are exact in f32, as are sums and products that stay below
+/// it.
 const EXACT: f64 = (1 << 24) as f64;
 
-/// The pixels in physical units.
+/// Writes the pixels in physical units to `target`.
 pub(super) fn fill(samples: &Samples, slice: &Slice, target: &mut [f32]) {
     match (samples, whole(slice)) {
         (Samples::I16(v), Some(by)) => fill_whole(v, by, target),
@@ -16,17 +17,18 @@ pub(super) fn fill(samples: &Samples, slice: &Slice, target: &mut [f32]) {
     }
 }
 
-/// Brings what is in `target` nearer to the pixels in physical units, by `weight` of the distance.
+/// Blends the pixels in physical units into `target` with the given `weight`.
 pub(super) fn mix(samples: &Samples, slice: &Slice, weight: f32, target: &mut [f32]) {
     each(samples, slice, |out, value| *out += (value - *out) * weight, target);
 }
 
-/// Slope and intercept, where they are whole numbers and so small that 16-bit pixels give whole numbers
-/// that f32 holds exactly: then 32-bit integers give the very same values, in a quarter of the time.
+/// Returns slope and intercept if they are whole numbers and so small that 16-bit pixels result in
+/// whole numbers that f32 holds exactly: 32-bit integer arithmetic then gives identical values in a
+/// quarter of the time.
 pub(super) fn whole(slice: &Slice) -> Option<(i32, i32)> {
     let (slope, intercept) = slice.rescale;
     let most = slope.abs() * f64::from(u16::MAX) + intercept.abs();
-    // An intercept of minus zero could leave a minus zero, which no integer has.
+    // An intercept of minus zero could result in minus zero, which integers cannot represent.
     let is_whole = slope.fract() == 0.0 && intercept.fract() == 0.0 && most < EXACT;
     (is_whole && slope != 0.0 && !(intercept == 0.0 && intercept.is_sign_negative()))
         .then_some((slope as i32, intercept as i32))
@@ -37,7 +39,7 @@ fn fill_whole<T: Copy + Into<i32>>(
     (slope, intercept): (i32, i32),
     target: &mut [f32],
 ) {
-    // CT's slope is one: without the product, which the baseline of x86-64 has no instruction for.
+    // CT's slope is 1: skips the product, for which baseline x86-64 has no vector instruction.
     if slope == 1 {
         for (out, &v) in target.iter_mut().zip(stored) {
             *out = (v.into() + intercept) as f32;
@@ -49,7 +51,7 @@ fn fill_whole<T: Copy + Into<i32>>(
     }
 }
 
-/// Puts each pixel in physical units into `target` by `put`.
+/// Calls `put` with each element of `target` and the pixel's physical value.
 fn each(samples: &Samples, slice: &Slice, put: impl Fn(&mut f32, f32) + Copy, target: &mut [f32]) {
     fn run<T: Copy + Into<f64>>(
         stored: &[T],
@@ -113,7 +115,7 @@ mod tests {
     }
 
     proptest! {
-        /// Integers give every bit of what f64 gives.
+        /// Integer arithmetic gives the same bits as f64.
         #[test]
         fn the_fast_way_is_the_exact_way(
             slope in prop_oneof![Just(1.0), Just(-1.0), (-300i32..300).prop_map(f64::from), -3.0..3.0f64],

@@ -1,5 +1,5 @@
-//! Geometry and rescale of one frame, wherever its header keeps them: at the top of a classic
-//! single-frame instance, or in the functional groups of an enhanced one (PS3.3 C.7.6.16).
+//! Geometry and rescale of one frame, from the top level of a classic single-frame instance or from
+//! the functional groups of an enhanced one (PS3.3 C.7.6.16).
 
 use dicom_dictionary_std::tags;
 
@@ -9,7 +9,7 @@ use crate::codec::{self, FrameFormat};
 use crate::dicom::{Attributes, FrameKey, Instance, Series};
 use crate::error::{Error, ErrorKind, Result};
 
-/// What the header says of one frame.
+/// What the header states about one frame.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct FrameGeometry {
     pub key: FrameKey,
@@ -18,7 +18,7 @@ pub(super) struct FrameGeometry {
     /// ImageOrientationPatient: direction of increasing column index, then of increasing row index.
     pub row_direction: [f64; 3],
     pub column_direction: [f64; 3],
-    /// PixelSpacing: between rows, between columns.
+    /// PixelSpacing: distance between rows, distance between columns.
     pub pixel_spacing: [f64; 2],
     pub slice_thickness: Option<f64>,
     pub rescale: (f64, f64),
@@ -27,12 +27,12 @@ pub(super) struct FrameGeometry {
     pub frame_of_reference: Option<String>,
 }
 
-/// UID of the instance that holds a frame.
+/// Returns the UID of the instance that holds a frame.
 pub(super) fn uid<'a>(series: &'a Series, frame: &FrameGeometry) -> &'a str {
     &series.instances[frame.key.instance].sop_instance_uid
 }
 
-/// Names the instance (and the frame of a multi-frame one) for a message.
+/// Names the instance (and, for a multi-frame instance, the frame) in a message.
 pub(super) fn name(series: &Series, frame: &FrameGeometry) -> String {
     let uid = uid(series, frame);
     if series.instances[frame.key.instance].frames.len() > 1 {
@@ -42,7 +42,7 @@ pub(super) fn name(series: &Series, frame: &FrameGeometry) -> String {
     }
 }
 
-/// Reads every frame of an instance; errors name the instance.
+/// Reads all frames of an instance; errors name the instance.
 pub(super) fn frames_of(index: usize, instance: &Instance) -> Result<Vec<FrameGeometry>> {
     if instance.frames.is_empty() {
         let error = Error::new(ErrorKind::InvalidImage, "the instance has no pixel data");
@@ -56,7 +56,7 @@ pub(super) fn frames_of(index: usize, instance: &Instance) -> Result<Vec<FrameGe
         .collect()
 }
 
-/// Adds the instance (and the frame, where there are several) to an error.
+/// Adds the instance (and, if there are several, the frame) to an error.
 fn at_instance(error: Error, instance: &Instance, frame: usize) -> Error {
     let uid = &instance.sop_instance_uid;
     let error = if instance.frames.len() > 1 {
@@ -101,7 +101,7 @@ fn read_frame(key: FrameKey, instance: &Instance) -> Result<FrameGeometry> {
     })
 }
 
-/// The two directions must be unit vectors at a right angle (PS3.3 C.7.6.2.1.1).
+/// Checks that the two directions are perpendicular unit vectors (PS3.3 C.7.6.2.1.1).
 fn check_orientation(row: [f64; 3], column: [f64; 3]) -> Result<()> {
     use super::affine::{dot, norm};
     let unit = |v| (norm(v) - 1.0).abs() < 1e-2;

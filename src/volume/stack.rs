@@ -1,4 +1,4 @@
-//! The slices of one volume in order, checked to be a stack: on a line, at one distance from each other.
+//! Orders the slices of one volume and checks that they form a stack: on a line, evenly spaced.
 
 use super::affine::{dot, norm};
 use super::apart::same_position;
@@ -7,51 +7,52 @@ use crate::dicom::Series;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{Duplicates, Gaps, Policy};
 
-/// Slices in the order of the normal, and the regular grid through them.
+/// Slices ordered along the normal, and the regular grid through them.
 #[derive(Debug)]
 pub(super) struct Stack {
     /// The frames, lowest position along the normal first.
     pub frames: Vec<FrameGeometry>,
-    /// From one slice of the grid to the next, LPS+ millimetres.
+    /// Step from one grid slice to the next, LPS+ millimetres.
     pub step: [f64; 3],
-    /// Slices of the grid.
+    /// Number of grid slices.
     pub count: usize,
-    /// How they are made where they are not the frames themselves.
+    /// How to interpolate the grid slices, if they are not the frames themselves.
     pub resampling: Option<Resampling>,
 }
 
 /// A grid whose slices lie between those of the source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resampling {
-    /// For each slice of the grid the source slice below it and the weight, from 0 to less than 1, of the
-    /// one after that.
+    /// For each grid slice, the source slice below it and the weight (0 to less than 1) of the next
+    /// source slice.
     pub mix: Vec<(usize, f32)>,
-    /// For each slice of the source the nearest one of the grid.
+    /// For each source slice, the nearest grid slice.
     pub nearest: Vec<usize>,
 }
 
-/// Largest distance of a slice from its place on the grid, as a share of the voxel's size along the
-/// stack or of the pixel's within the slice.
+/// Largest distance of a slice from its position on the grid, as a fraction of the voxel size along
+/// the stack or of the pixel size within the slice.
 const OFF_GRID: f64 = 0.2;
 
-/// Largest deviation of a distance between neighbours from the usual one, as a share of it.
+/// Largest deviation of a distance between neighbours from the usual one, as a fraction of it.
 const UNEVEN: f64 = 0.05;
 
-/// Deviations below this, in millimetres, are none.
+/// Deviations below this, in millimetres, are ignored.
 const NO_MATTER: f64 = 0.01;
 
-/// Largest angle between the direction of a stack and the slices' normal in degrees: gantries tilt by
-/// 30, and what leans more is no stack of slices.
+/// Largest angle between the direction of a stack and the slices' normal, in degrees: gantries tilt
+/// by up to 30; anything steeper is not a stack of slices.
 const STEEPEST: f64 = 40.0;
 
-/// Slices of an interpolated grid for each of the source.
+/// Maximum number of interpolated slices per source slice.
 const FINEST: usize = 16;
 
-/// Orders the frames of one volume, at least one, and finds their grid.
+/// Orders the frames of one volume, at least one, and determines their grid.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidImage`], naming the instances at fault, where slices share a position, lie beside
-/// the line of the others, lean too much, or have uneven distances that `policy` does not allow.
+/// [`ErrorKind::InvalidImage`], naming the instances at fault, if slices share a position, deviate
+/// from the line of the others, lean too far, or are unevenly spaced and `policy` does not allow
+/// that.
 pub(super) fn stack(
     series: &Series,
     mut frames: Vec<FrameGeometry>,
@@ -94,7 +95,7 @@ pub(super) fn stack(
     }
 }
 
-/// Whether frames are a stack as they are: no position taken twice, one distance, one line.
+/// Whether frames form a regular stack: no duplicate positions, even spacing, on one line.
 pub(super) fn is_regular(frames: &[FrameGeometry], normal: [f64; 3]) -> bool {
     let mut frames = frames.to_vec();
     order(&mut frames, normal);
@@ -167,11 +168,11 @@ struct Line {
     start: [f64; 3],
     along: [f64; 3],
     normal: [f64; 3],
-    /// Distance of its ends along the normal.
+    /// Distance between its ends along the normal.
     length: f64,
 }
 
-/// Two neighbours between which something is wrong.
+/// Two neighbours with an irregular distance between them.
 struct Jump {
     after: usize,
     distance: f64,
@@ -183,12 +184,12 @@ impl Line {
         Self { start: first.position, along, normal, length: dot(along, normal) }
     }
 
-    /// Distance of a frame from the first along the normal.
+    /// Returns the distance of a frame from the first one along the normal.
     fn height(&self, frame: &FrameGeometry) -> f64 {
         dot(frame.position, self.normal) - dot(self.start, self.normal)
     }
 
-    /// From slice to slice where there are `count`.
+    /// Returns the step from slice to slice if there are `count` slices.
     fn step(&self, count: usize) -> [f64; 3] {
         self.along.map(|v| v / (count - 1) as f64)
     }
@@ -217,13 +218,14 @@ impl Line {
         .with("sopInstanceUID", uid(series, last)))
     }
 
-    /// Where a frame lies beside the line, in millimetres within its plane.
+    /// Returns the offset of a frame from the line, in millimetres within its plane.
     fn beside(&self, frame: &FrameGeometry) -> [f64; 3] {
         let share = self.height(frame) / self.length;
         std::array::from_fn(|i| frame.position[i] - self.start[i] - self.along[i] * share)
     }
 
-    /// The neighbours between which slices jump sideways.
+    /// Returns the neighbours with the largest sideways shift, if any slice is too far from the
+    /// line.
     fn sideways(&self, frames: &[FrameGeometry], rounding: f64) -> Option<Jump> {
         let offsets: Vec<[f64; 3]> = frames.iter().map(|frame| self.beside(frame)).collect();
         let too_far = frames.iter().zip(&offsets).any(|(frame, offset)| {
@@ -260,11 +262,11 @@ impl Line {
     }
 }
 
-/// What makes distances uneven.
+/// Kinds of uneven spacing.
 enum Uneven {
-    /// Two neighbours are not as far apart as usual.
+    /// Two neighbours whose distance differs from the usual one.
     Step { after: usize, step: f64, usual: f64 },
-    /// Small deviations add up: a slice is far from its place on the regular grid.
+    /// Small deviations add up: a slice is far from its position on the regular grid.
     Drift { at: usize, off: f64, mean: f64 },
 }
 
@@ -302,11 +304,11 @@ impl Uneven {
     }
 }
 
-/// What is uneven about slices at these heights, in increasing order and at least two.
+/// Finds the unevenness in slices at these heights, at least two in increasing order.
 fn uneven(heights: &[f64], rounding: f64) -> Option<Uneven> {
     let steps: Vec<f64> = heights.windows(2).map(|pair| pair[1] - pair[0]).collect();
     let usual = median(&steps)?;
-    // Positions are written with few decimals: a step may be off by that much for no other reason.
+    // Positions are written with few decimals, which alone may change a step by this much.
     let rounding = rounding.min(OFF_GRID * usual);
     let tolerance = (UNEVEN * usual).max(NO_MATTER).max(rounding);
     let step = steps.iter().position(|step| (step - usual).abs() > tolerance);
@@ -319,8 +321,8 @@ fn uneven(heights: &[f64], rounding: f64) -> Option<Uneven> {
     (off > (OFF_GRID * mean).max(NO_MATTER)).then_some(Uneven::Drift { at, off, mean })
 }
 
-/// The place value of the last decimal that the positions use, where that is a tenth or a hundredth of
-/// a millimetre; 0 where they are finer.
+/// Returns the resolution of the positions' decimals if that is a tenth or a hundredth of a
+/// millimetre; 0 if they are finer.
 fn rounding(frames: &[FrameGeometry]) -> f64 {
     let multiples = |unit: f64| {
         frames.iter().flat_map(|frame| frame.position).all(|value| {
@@ -328,13 +330,13 @@ fn rounding(frames: &[FrameGeometry]) -> f64 {
             (places - places.round()).abs() < 1e-6 * places.abs().max(1.0)
         })
     };
-    // Both neighbours of a step may be off by half of it.
+    // Both ends of a step may be off by half of it.
     const SLACK: f64 = 1.001;
     [0.1, 0.01].into_iter().find(|unit| multiples(*unit)).map_or(0.0, |unit| unit * SLACK)
 }
 
-/// The finest regular grid, from the first slice to the last, with at least one slice for the smallest
-/// distance between two.
+/// Determines the regular grid from the first slice to the last whose spacing is, up to rounding,
+/// at most the smallest distance between two slices.
 fn interpolated(
     series: &Series,
     frames: &[FrameGeometry],
@@ -345,7 +347,7 @@ fn interpolated(
     let (at, smallest) = gaps
         .min_by(|a, b| a.1.total_cmp(&b.1))
         .ok_or_else(|| Error::internal("a stack of one slice is interpolated"))?;
-    // A distance that fits but for its rounding is the grid's own.
+    // A distance that fits within this tolerance counts as fitting exactly.
     const FITS: f64 = 0.02;
     let steps = (length / smallest - FITS).ceil().max(1.0);
     if steps >= (FINEST * frames.len()) as f64 {
@@ -369,9 +371,9 @@ fn interpolated(
     Ok((count, Resampling { mix, nearest }))
 }
 
-/// The source slice below a height, and the weight of the next.
+/// Returns the source slice below a height, and the weight of the next one.
 fn between(heights: &[f64], height: f64) -> (usize, f32) {
-    /// Share of a distance within which a slice of the grid is the source's.
+    /// Fraction of a distance within which a grid slice coincides with a source slice.
     const SAME: f64 = 0.02;
     let above = heights.partition_point(|h| *h <= height);
     let below = above.saturating_sub(1);

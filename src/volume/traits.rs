@@ -1,4 +1,4 @@
-//! The attributes that may tell volumes of one series apart, and what a frame has of them.
+//! The attributes that may distinguish volumes of one series, and their values in a frame.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,16 +13,16 @@ use crate::policy::Value;
 
 /// First key of the dimension indices, which follow the attributes.
 const DIMENSIONS: usize = ATTRIBUTES.len();
-/// Key of the instance, which comes last.
+/// Key of the instance's UID, which comes last.
 const INSTANCE: usize = DIMENSIONS + MOST_DIMENSIONS;
-/// Dimensions of a multi-frame instance that are looked at.
+/// Maximum number of dimensions of a multi-frame instance that are considered.
 const MOST_DIMENSIONS: usize = 32;
 
-/// Where an attribute stands in an enhanced instance.
+/// Location of an attribute in an enhanced instance.
 pub(super) struct Place {
     keyword: &'static str,
     tag: Tag,
-    /// Functional group macro; the top level alone where absent.
+    /// Functional group macro; if absent, only the top level.
     group: Option<Tag>,
     /// A sequence within the macro.
     within: Option<Tag>,
@@ -36,8 +36,8 @@ const fn grouped(keyword: &'static str, tag: Tag, group: Tag) -> Place {
     Place { keyword, tag, group: Some(group), within: None }
 }
 
-/// In the order in which they are tried: what somebody would name a volume by comes first, numbers that
-/// are merely counted and times last.
+/// The attributes in the order they are tried: those by which a person would name a volume first,
+/// mere counters and times last.
 pub(super) const ATTRIBUTES: [Place; 33] = [
     top("TemporalPositionIdentifier", tags::TEMPORAL_POSITION_IDENTIFIER),
     grouped("TemporalPositionIndex", tags::TEMPORAL_POSITION_INDEX, tags::FRAME_CONTENT_SEQUENCE),
@@ -103,8 +103,8 @@ pub(super) const ATTRIBUTES: [Place; 33] = [
     top("SeriesTime", tags::SERIES_TIME),
 ];
 
-/// Attributes by whose order frames at one position are told apart, where slices of one volume have
-/// different values too: a slice after the other is acquired, at every time point.
+/// Attributes whose order distinguishes frames at one position even if the slices of one volume
+/// have different values, because slices are acquired one after the other at every time point.
 pub(super) const TIMES: [&str; 6] = [
     "TriggerTime",
     "FrameReferenceTime",
@@ -114,10 +114,10 @@ pub(super) const TIMES: [&str; 6] = [
     "FrameAcquisitionDateTime",
 ];
 
-/// Longest value that is kept.
+/// Maximum length of a stored value.
 const LONGEST_VALUE: usize = 200;
 
-/// The keyword of a key.
+/// Returns the keyword of a key.
 pub(super) fn name_of(key: usize) -> Cow<'static, str> {
     match key {
         INSTANCE => Cow::Borrowed("SOPInstanceUID"),
@@ -128,8 +128,8 @@ pub(super) fn name_of(key: usize) -> Cow<'static, str> {
     }
 }
 
-/// What a frame has of [`ATTRIBUTES`], its dimension indices (PS3.3 C.7.6.17), and for a multi-frame
-/// instance its UID, by key.
+/// Returns a frame's values of [`ATTRIBUTES`], its dimension indices (PS3.3 C.7.6.17), and for a
+/// multi-frame instance its UID, by key.
 pub(super) fn values(series: &Series, frame: &FrameGeometry) -> BTreeMap<usize, Value> {
     let instance = &series.instances[frame.key.instance];
     let dataset = &*instance.dataset;
@@ -175,7 +175,7 @@ impl Place {
     }
 }
 
-/// A number where there is a single one, otherwise the texts with backslashes between them.
+/// Returns a number if there is a single one, otherwise the texts joined with backslashes.
 fn value_of(texts: &[String]) -> Option<Value> {
     match texts {
         [] => None,
@@ -188,7 +188,7 @@ fn value_of(texts: &[String]) -> Option<Value> {
     }
 }
 
-/// The b-value where manufacturers kept it before DICOM had an attribute for it: group, private
+/// Where manufacturers stored the b-value before DICOM had an attribute for it: group, private
 /// creator, element within its block.
 const B_VALUES: [(u16, &str, u8); 3] = [
     (0x0019, "SIEMENS MR HEADER", 0x0C),
@@ -197,7 +197,7 @@ const B_VALUES: [(u16, &str, u8); 3] = [
 ];
 
 fn private_b_value(dataset: &Dataset) -> Option<f64> {
-    // GE adds a thousand million where the direction is a vendor's.
+    // GE adds 10^9 if the direction is vendor-specific.
     const MARK: f64 = 1e7;
     let number = |&(group, creator, element): &(u16, &str, u8)| -> Option<f64> {
         private_value(dataset, group, creator, element)?.parse().ok()
@@ -205,7 +205,7 @@ fn private_b_value(dataset: &Dataset) -> Option<f64> {
     B_VALUES.iter().find_map(number).filter(|b| b.is_finite() && *b >= 0.0).map(|b| b % MARK)
 }
 
-/// GE's number for what ComplexImageComponent says.
+/// Maps GE's number to the value of ComplexImageComponent.
 fn private_component(dataset: &Dataset) -> Option<Value> {
     let component = match private_value(dataset, 0x0043, "GEMS_PARM_01", 0x2F)?.as_str() {
         "0" => "MAGNITUDE",
@@ -217,11 +217,11 @@ fn private_component(dataset: &Dataset) -> Option<Value> {
     Some(Value::Text(component.to_owned()))
 }
 
-/// The first value of a private attribute as text without padding.
+/// Returns the first value of a private attribute as text without padding.
 fn private_value(dataset: &Dataset, group: u16, creator: &str, element: u8) -> Option<String> {
     let element = dataset.private_element(group, creator, element).ok()?;
     let text = match element.value().primitive()? {
-        // Of implicit VR, where its representation is not known.
+        // From implicit VR, where the value representation is unknown.
         dicom_core::PrimitiveValue::U8(bytes) => String::from_utf8(bytes.to_vec()).ok()?,
         other => other.to_multi_str().first()?.clone(),
     };

@@ -1,7 +1,8 @@
-//! What stored pixel values mean: PhotometricInterpretation, the Modality LUT, the units.
+//! The meaning of stored pixel values: PhotometricInterpretation, the Modality LUT, the units.
 //!
-//! A value that is read wrongly is a segmentation of something else, so that nothing is guessed: what is
-//! malformed, and what a modality must have and lacks, is an error naming the attribute.
+//! A misread value results in a segmentation of something else, so nothing is guessed: a malformed
+//! attribute, or one that the modality requires and that is missing, is an error naming the
+//! attribute.
 
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
@@ -12,7 +13,8 @@ use crate::dicom::attributes::keyword;
 use crate::dicom::{Attributes, Dataset};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Stored values to physical ones: `stored · slope + intercept`.
+/// Returns the slope and intercept that convert stored values to physical ones: `stored · slope +
+/// intercept`.
 pub(super) fn rescale(dataset: &Dataset, frame: usize, format: &FrameFormat) -> Result<(f64, f64)> {
     if sequence_is_there(dataset, tags::MODALITY_LUT_SEQUENCE) {
         return Err(unsupported(
@@ -24,8 +26,8 @@ pub(super) fn rescale(dataset: &Dataset, frame: usize, format: &FrameFormat) -> 
     let (slope, intercept) = linear(dataset, frame)?;
     match dataset.text(tags::PHOTOMETRIC_INTERPRETATION).as_deref() {
         None | Some("MONOCHROME2") => Ok((slope, intercept)),
-        // As ITK reads it: the stored bits are inverted before the rescale, so that large values are
-        // bright in both forms.
+        // As in ITK: the stored bits are inverted before the rescale, so that large values are
+        // bright in both interpretations.
         Some("MONOCHROME1") if format.float => Err(unsupported(
             tags::PHOTOMETRIC_INTERPRETATION,
             "is MONOCHROME1, which floating-point pixels cannot be; theirs is MONOCHROME2",
@@ -44,16 +46,17 @@ pub(super) fn rescale(dataset: &Dataset, frame: usize, format: &FrameFormat) -> 
     }
 }
 
-/// Whether the rescale inverts what is stored.
+/// Whether the rescale inverts the stored values.
 pub(super) fn is_inverted(dataset: &Dataset) -> bool {
     dataset.text(tags::PHOTOMETRIC_INTERPRETATION).as_deref() == Some("MONOCHROME1")
 }
 
-/// Modalities whose values mean nothing without a rescale (type 1 in PS3.3 C.8.2.1, C.8.15.3.10 and
-/// C.8.9.1).
+/// Modalities whose values are meaningless without a rescale (type 1 in PS3.3 C.8.2.1, C.8.15.3.10
+/// and C.8.9.1).
 const RESCALED: [&str; 2] = ["CT", "PT"];
 
-/// RescaleSlope and RescaleIntercept (PS3.3 C.11.1 and C.7.6.16.2.9): both or neither.
+/// Returns RescaleSlope and RescaleIntercept (PS3.3 C.11.1 and C.7.6.16.2.9), which must be present
+/// together or absent together.
 fn linear(dataset: &Dataset, frame: usize) -> Result<(f64, f64)> {
     let places = Places::new(dataset, frame, tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE);
     let slope = one_number(&places, tags::RESCALE_SLOPE)?;
@@ -70,7 +73,7 @@ fn linear(dataset: &Dataset, frame: usize) -> Result<(f64, f64)> {
     }
 }
 
-/// A single finite number, `None` where there is no value.
+/// Returns a single finite number, or `None` if there is no value.
 fn one_number(places: &Places, tag: Tag) -> Result<Option<f64>> {
     let texts: Vec<String> =
         places.texts(tag).into_iter().filter(|text| !text.is_empty()).collect();
@@ -86,8 +89,8 @@ fn one_number(places: &Places, tag: Tag) -> Result<Option<f64>> {
     }
 }
 
-/// What the physical values are: RescaleType (0028,1054) or Units (0054,1001) as they stand in the
-/// header, Hounsfield units for a CT that does not say.
+/// Returns the units of the physical values: RescaleType (0028,1054) or Units (0054,1001) as in the
+/// header; Hounsfield units for a CT without them.
 pub(super) fn units(dataset: &Dataset, frame: usize) -> Option<String> {
     let places = Places::new(dataset, frame, tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE);
     let stated = dataset
@@ -100,8 +103,8 @@ pub(super) fn units(dataset: &Dataset, frame: usize) -> Option<String> {
     }
 }
 
-/// Refuses Siemens' mosaics: one image that shows all slices of a volume side by side, which as a slice
-/// would be a segmentation of nothing.
+/// Rejects Siemens mosaics: a single image that shows all slices of a volume side by side, whose
+/// segmentation as one slice would be meaningless.
 pub(super) fn refuse_mosaic(dataset: &Dataset) -> Result<()> {
     const SIEMENS: &str = "SIEMENS MR HEADER";
     let by_type =

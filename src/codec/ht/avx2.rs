@@ -72,8 +72,9 @@ pub(super) fn finish<T: Number, P: Pixel>(row: &[T], offset: u16, out: &mut Vec<
     wavelet::finish(row, offset, out);
 }
 
-/// Magnitudes and signs in 16 bits, four quads at a time: coefficients in rows of `stride`, a multiple of 8.
-/// `most` is 14 at most, so that eight samples and the bits before them fit in a vector.
+/// Decodes magnitudes and signs in 16 bits, four quads at a time, into rows of `stride`
+/// coefficients, a multiple of 8. `most` is 14 at most, so that eight samples and the bits before
+/// them fit in a vector.
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
 pub(super) fn narrow(
     coded: Coded<'_>,
@@ -84,8 +85,8 @@ pub(super) fn narrow(
     by_rows!(coded, bottoms, out, stride, below_narrow, 4, four_quads)
 }
 
-/// Writes the 16 samples of four quads, and those of the bottom row as the exponents of the next row need them; the
-/// position after them.
+/// Writes the 16 samples of four quads, and the bottom samples in the form that the exponents of
+/// the next row need. Returns the position after them.
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
 fn four_quads(
@@ -96,7 +97,7 @@ fn four_quads(
     [top, bottom]: [&mut [i16]; 2],
     bottoms: &mut [u16],
 ) -> usize {
-    // A word of each sample; two quads in each half.
+    // One word for each sample; two quads in each half.
     let spread = _mm256_setr_epi8(
         0, 1, 0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3, 2, 3, 4, 5, 4, 5, 4, 5, 4, 5, 6, 7, 6, 7, 6, 7,
         6, 7,
@@ -123,7 +124,7 @@ fn four_quads(
     let before = _mm256_set_m128i(before(middle), before(position));
     let offset = _mm256_add_epi16(_mm256_sub_epi16(sum, length), before);
     let value = extract(bits, offset);
-    // 2^length, of 0 to 15.
+    // 2^length, for lengths 0 to 15.
     let powers = _mm256_broadcastsi128_si256(_mm_setr_epi8(
         1, 2, 4, 8, 16, 32, 64, -128, 0, 0, 0, 0, 0, 0, 0, 0,
     ));
@@ -133,7 +134,7 @@ fn four_quads(
     let one = _mm256_set1_epi16(1);
     let value = _mm256_and_si256(value, _mm256_sub_epi16(power, one));
     let value = _mm256_or_si256(value, _mm256_and_si256(power, known_one));
-    // Bit 0 is the sign, the rest the magnitude less 1.
+    // Bit 0 is the sign; the rest is the magnitude minus 1.
     let magnitude = _mm256_add_epi16(_mm256_srli_epi16::<1>(value), one);
     let sign = _mm256_or_si256(_mm256_slli_epi16::<15>(value), one);
     let sample = _mm256_sign_epi16(magnitude, _mm256_and_si256(sign, significant));
@@ -152,7 +153,7 @@ fn four_quads(
     end
 }
 
-/// The 16 bits from each offset (0 to 127) in its half of `bits`, as far as there are.
+/// Extracts the 16 bits at each offset (0 to 127) in its half of `bits`, as far as there are bits.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn extract(bits: __m256i, offset: __m256i) -> __m256i {
@@ -161,7 +162,7 @@ fn extract(bits: __m256i, offset: __m256i) -> __m256i {
     let index = _mm256_add_epi16(index, _mm256_set1_epi16(0x0100));
     let first = _mm256_shuffle_epi8(bits, index);
     let next = _mm256_shuffle_epi8(bits, _mm256_add_epi16(index, _mm256_set1_epi16(0x0101)));
-    // There is no shift of words by different counts: 2^(7 - count) to multiply by.
+    // AVX2 has no shift of words by individual counts, so multiply by 2^(7 - count).
     let powers = _mm256_broadcastsi128_si256(_mm_setr_epi8(
         -128, 64, 32, 16, 8, 4, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0,
     ));
@@ -173,11 +174,12 @@ fn extract(bits: __m256i, offset: __m256i) -> __m256i {
     _mm256_or_si256(low, _mm256_and_si256(high, _mm256_set1_epi16(-0x100)))
 }
 
-/// Largest exponent of the kernels of 32 bits: what shifts by up to 7 bits leave of 32, and what
-/// [`below_wide`] takes.
+/// Largest exponent of the 32-bit kernels: what shifts by up to 7 bits leave of 32, and what
+/// [`below_wide`] accepts.
 pub(super) const WIDE_EXPONENT: u32 = 24;
 
-/// Magnitudes and signs in 32 bits, two quads at a time, as [`portable::decode`]; `stride` is a multiple of 4.
+/// Decodes magnitudes and signs in 32 bits, two quads at a time, like [`portable::decode`];
+/// `stride` is a multiple of 4.
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
 pub(super) fn wide(
     coded: Coded<'_>,
@@ -191,7 +193,7 @@ pub(super) fn wide(
     by_rows!(coded, bottoms, out, stride, below_wide, 2, two_quads)
 }
 
-/// As [`four_quads`], of two, with magnitudes and signs (bit 31).
+/// Like [`four_quads`], for two quads, with samples as magnitude and sign (bit 31).
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
 fn two_quads(
@@ -202,7 +204,7 @@ fn two_quads(
     [top, bottom]: [&mut [u32]; 2],
     bottoms: &mut [u32],
 ) -> usize {
-    // 32 bits of each sample; a quad in each half.
+    // 32 bits for each sample; one quad in each half.
     let of = |words: &[u16]| {
         let both = u32::from(words[quad]) | u32::from(words[quad + 1]) << 16;
         let both = _mm256_set1_epi32(both as i32);
@@ -227,7 +229,7 @@ fn two_quads(
     let before = |position: usize| _mm_set1_epi32((position & 7) as i32);
     let before = _mm256_set_m128i(before(middle), before(position));
     let offset = _mm256_add_epi32(_mm256_sub_epi32(sum, length), before);
-    // Four bytes from the one where each sample begins.
+    // Four bytes from the byte where each sample begins.
     let byte = _mm256_srli_epi32::<3>(offset);
     let index = _mm256_mullo_epi32(byte, _mm256_set1_epi32(0x0101_0101));
     let index = _mm256_add_epi32(index, _mm256_set1_epi32(0x0302_0100));
@@ -237,7 +239,7 @@ fn two_quads(
     let power = _mm256_sllv_epi32(one, length);
     let value = _mm256_and_si256(value, _mm256_sub_epi32(power, one));
     let value = _mm256_or_si256(value, _mm256_and_si256(power, known_one));
-    // Bit 0 is the sign, the rest the magnitude less 1.
+    // Bit 0 is the sign; the rest is the magnitude minus 1.
     let magnitude = _mm256_add_epi32(_mm256_srli_epi32::<1>(value), one);
     let sample = _mm256_or_si256(magnitude, _mm256_slli_epi32::<31>(value));
     let sample = _mm256_and_si256(sample, significant);

@@ -1,4 +1,4 @@
-//! Kernels for x86-64 with AVX-512 (F, BW, VL, DQ, CD and VBMI2).
+//! Kernels for x86-64 with AVX-512 (F, BW, VL and VBMI2).
 
 use std::arch::x86_64::*;
 
@@ -11,7 +11,7 @@ use super::simd::{
     load_4_words, load_8_words, load_64_bytes, store_8_values, store_16_samples, store_16_words,
 };
 
-/// As [`avx2::narrow`](super::avx2::narrow), eight quads at a time; `stride` is a multiple of 16.
+/// Like [`avx2::narrow`](super::avx2::narrow), eight quads at a time; `stride` is a multiple of 16.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,avx2,bmi1,bmi2,lzcnt,popcnt")]
 pub(super) fn narrow(
     coded: Coded<'_>,
@@ -22,13 +22,13 @@ pub(super) fn narrow(
     by_rows!(coded, bottoms, out, stride, below_narrow, 8, eight_quads)
 }
 
-/// A vector of 32 words, from the last.
+/// A vector of 32 words, listed from the last.
 macro_rules! words {
     ($($n:expr),* $(,)?) => { _mm512_set_epi16($($n),*) };
 }
 
-/// Writes the 32 samples of eight quads, and those of the bottom row as the exponents of the next row need them; the
-/// position after them.
+/// Writes the 32 samples of eight quads, and the bottom samples in the form that the exponents of
+/// the next row need. Returns the position after them.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,avx2,bmi1,bmi2,lzcnt,popcnt")]
 fn eight_quads(
@@ -60,7 +60,8 @@ fn eight_quads(
     let bits = load_64_bytes(&flat.bytes[..], at);
     let before = _mm512_set1_epi16((position & 7) as i16);
     let offset = _mm512_add_epi16(_mm512_sub_epi16(sum, length), before);
-    // 32 bits from the word where each sample begins, less what is before it: the count is taken modulo 16.
+    // The 32 bits from the word where each sample begins, shifted by the offset within it: the
+    // shift count is taken modulo 16.
     let index = _mm512_srli_epi16::<4>(offset);
     let first = _mm512_permutexvar_epi16(index, bits);
     let next = _mm512_permutexvar_epi16(_mm512_add_epi16(index, one), bits);
@@ -68,7 +69,7 @@ fn eight_quads(
     let power = _mm512_sllv_epi16(one, length);
     let value = _mm512_and_si512(value, _mm512_sub_epi16(power, one));
     let value = _mm512_or_si512(value, _mm512_maskz_mov_epi16(known_one, power));
-    // Bit 0 is the sign, the rest the magnitude less 1.
+    // Bit 0 is the sign; the rest is the magnitude minus 1.
     let magnitude = _mm512_add_epi16(_mm512_srli_epi16::<1>(value), one);
     let negative = _mm512_test_epi16_mask(value, one);
     let zero = _mm512_setzero_si512();
@@ -87,14 +88,14 @@ fn eight_quads(
     position + total
 }
 
-/// Of each word the sum of all up to it.
+/// Prefix sums: each word plus all words before it.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn sums(words: __m512i) -> __m512i {
     let sum = _mm512_add_epi16(words, _mm512_bslli_epi128::<2>(words));
     let sum = _mm512_add_epi16(sum, _mm512_bslli_epi128::<4>(sum));
     let sum = _mm512_add_epi16(sum, _mm512_bslli_epi128::<8>(sum));
-    // The last word of the quarter before, and of the one before that.
+    // The last word of the previous quarter, and of the quarter before that.
     let one = words!(
         23, 23, 23, 23, 23, 23, 23, 23, 15, 15, 15, 15, 15, 15, 15, 15, 7, 7, 7, 7, 7, 7, 7, 7, 0,
         0, 0, 0, 0, 0, 0, 0
@@ -107,7 +108,7 @@ fn sums(words: __m512i) -> __m512i {
     _mm512_add_epi16(sum, _mm512_maskz_permutexvar_epi16(0xFFFF_0000, two, sum))
 }
 
-/// As [`avx2::wide`], four quads at a time; `stride` is a multiple of 8.
+/// Like [`avx2::wide`], four quads at a time; `stride` is a multiple of 8.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,avx2,bmi1,bmi2,lzcnt,popcnt")]
 pub(super) fn wide(
     coded: Coded<'_>,
@@ -121,7 +122,7 @@ pub(super) fn wide(
     by_rows!(coded, bottoms, out, stride, below_wide, 4, four_quads)
 }
 
-/// As [`eight_quads`], of four, with magnitudes and signs (bit 31).
+/// Like [`eight_quads`], for four quads, with samples as magnitude and sign (bit 31).
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,avx2,bmi1,bmi2,lzcnt,popcnt")]
 fn four_quads(
@@ -151,7 +152,8 @@ fn four_quads(
     let bits = load_64_bytes(&flat.bytes[..], at);
     let before = _mm512_set1_epi32((position & 7) as i32);
     let offset = _mm512_add_epi32(_mm512_sub_epi32(sum, length), before);
-    // 64 bits from the 32 where each sample begins, less what is before it: the count is taken modulo 32.
+    // The 64 bits from the 32-bit word where each sample begins, shifted by the offset within it:
+    // the shift count is taken modulo 32.
     let index = _mm512_srli_epi32::<5>(offset);
     let first = _mm512_permutexvar_epi32(index, bits);
     let next = _mm512_permutexvar_epi32(_mm512_add_epi32(index, one), bits);
@@ -159,7 +161,7 @@ fn four_quads(
     let power = _mm512_sllv_epi32(one, length);
     let value = _mm512_and_si512(value, _mm512_sub_epi32(power, one));
     let value = _mm512_or_si512(value, _mm512_maskz_mov_epi32(known_one, power));
-    // Bit 0 is the sign, the rest the magnitude less 1.
+    // Bit 0 is the sign; the rest is the magnitude minus 1.
     let magnitude = _mm512_add_epi32(_mm512_srli_epi32::<1>(value), one);
     let sample = _mm512_or_si512(magnitude, _mm512_slli_epi32::<31>(value));
     let sample = _mm512_maskz_mov_epi32(significant, sample);
@@ -173,7 +175,7 @@ fn four_quads(
     position + total
 }
 
-/// As [`sums`], of 32 bits each.
+/// Like [`sums`], for 32-bit values.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn sums_of_32(values: __m512i) -> __m512i {

@@ -1,4 +1,5 @@
-//! One code-block, or several of one shape: from the bytes of its passes to coefficients.
+//! Decodes one code-block, or several of the same shape, from the bytes of their passes to
+//! coefficients.
 
 use super::fault::Fault;
 use super::instructions::Instructions;
@@ -7,30 +8,30 @@ use super::refine::refine;
 use super::segment::{self, Magnitudes};
 use super::vlc::{Lane, Shape};
 
-/// Blocks that are decoded in step, at most: of four, what each is at no longer fits into registers.
+/// Most blocks decoded in step: with four, their state no longer fits into registers.
 const TOGETHER: usize = 3;
 
-/// What rows of a block are rounded up to: samples that a kernel writes at once.
+/// Multiple that the rows of a block are rounded up to: the samples a kernel writes at once.
 pub(super) const WIDTH: usize = 32;
-/// Samples of all rows of a block, 1024 rows of one sample at most.
+/// Samples of a block with padded rows: at most 1024 rows of one sample.
 const MOST_SAMPLES: usize = 1024 * WIDTH;
 
-/// A code-block of a packet.
+/// A code-block as coded.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Coded<'a> {
     /// Bytes of the cleanup pass.
     pub cleanup: &'a [u8],
-    /// Bytes of the passes after it, where there are any.
+    /// Bytes of the passes after it, if any.
     pub refinement: &'a [u8],
     /// 1 to 3: the cleanup pass, significance propagation, magnitude refinement.
     pub passes: u32,
-    /// Bit-planes below the lowest of the cleanup pass.
+    /// Bit-planes below the one that the cleanup pass codes.
     pub plane: u32,
-    /// The largest exponent that a sample may have: the cleanup pass's bit-planes and one.
+    /// The largest exponent a sample may have: the bit-planes of the cleanup pass, plus one.
     pub most: u32,
 }
 
-/// Buffers that a thread keeps.
+/// Reusable buffers of one thread.
 pub(super) struct Workspace {
     lanes: [Lane; TOGETHER],
     magnitudes: Magnitudes,
@@ -38,23 +39,23 @@ pub(super) struct Workspace {
     narrow_bottoms: Bottoms<u16>,
     wide: Vec<u32>,
     narrow: Vec<i16>,
-    /// Blocks that are not tried in 16 bits: the one before needed more.
+    /// Blocks that are still decoded in 32 bits because a recent one did not fit into 16.
     untried: u32,
 }
 
-/// How many blocks are not tried in 16 bits after one that needed more.
+/// How many blocks skip the 16-bit attempt after one that did not fit.
 const UNTRIED: u32 = 8;
 
-/// A block's coefficients, in rows of so many.
+/// A block's coefficients and the stride of their rows.
 #[derive(Clone, Copy)]
 pub(super) enum Coefficients<'a> {
-    /// Magnitudes of at most 2^13: of exponents up to [`NARROW_EXPONENT`].
+    /// Magnitudes of at most 2^13, for exponents up to [`NARROW_EXPONENT`].
     Narrow(&'a [i16], usize),
     /// Magnitude and sign (bit 31).
     Wide(&'a [u32], usize),
 }
 
-/// Largest exponent of a block that is decoded in 16 bits.
+/// Largest exponent of a block that can be decoded in 16 bits.
 pub(super) const NARROW_EXPONENT: u32 = 14;
 
 impl Workspace {
@@ -70,7 +71,7 @@ impl Workspace {
         }
     }
 
-    /// Decodes blocks of one shape, and hands each to `take` with its number.
+    /// Decodes blocks of one shape and passes each to `take` with its index.
     #[inline(always)]
     pub fn decode<const N: usize>(
         &mut self,
@@ -99,7 +100,7 @@ impl Workspace {
         Ok(())
     }
 
-    /// Refuses samples outside a block whose sides are odd.
+    /// Rejects significant samples outside a block with an odd width or height.
     fn check_sides(&self, n: usize, shape: Shape) -> Result<(), Fault> {
         let quads = &self.lanes[n].quads;
         let (columns, rows) = (shape.quads(), shape.rows());
@@ -125,7 +126,7 @@ impl Workspace {
         let stride = shape.width.next_multiple_of(WIDTH);
         let (quads, flat) = (&self.lanes[n].quads, &self.magnitudes);
         let coded = magnitudes::Coded { quads, shape, flat, most: block.most };
-        // An encoder may have left out a last byte of ones.
+        // An encoder may omit a final byte of all ones.
         let enough = |taken: usize| if taken > flat.bits + 8 { Err(MISSING) } else { Ok(()) };
         self.untried = self.untried.saturating_sub(1);
         let is_narrow = block.most <= NARROW_EXPONENT || self.untried == 0;
@@ -156,7 +157,8 @@ impl Workspace {
 
 const MISSING: Fault = Fault("a code-block has fewer magnitudes than samples");
 
-/// Moves magnitudes up to their bit-plane, in the middle of what they may be.
+/// Shifts magnitudes up to their bit-plane and sets the bit below, to reconstruct at the middle of
+/// the interval.
 fn scale(samples: &mut [u32], shape: Shape, stride: usize, plane: u32) {
     for row in samples.chunks_mut(stride).take(shape.height) {
         for sample in row.iter_mut().filter(|s| **s != 0) {

@@ -1,10 +1,10 @@
-//! The context-adaptive variable-length codes of the HT cleanup pass (ISO/IEC 15444-15 annex C): the
-//! figures of its two tables, and nothing else.
+//! The context-adaptive variable-length codes of the HT cleanup pass (ISO/IEC 15444-15 annex C):
+//! nothing but the data of its two tables.
 //!
-//! One codeword a number, a hexadecimal digit a field: context c_q, significance pattern ρ, u_off,
-//! exponent patterns ε^k and ε^1, length in bits, and in two digits the codeword, whose first bit is
-//! the lowest. Patterns have a quad's samples from bit 0: top left, bottom left, top right, bottom
-//! right.
+//! One codeword per number, one hexadecimal digit per field: context c_q, significance pattern ρ,
+//! u_off, exponent patterns ε^k and ε^1, length in bits, and in two digits the codeword, whose
+//! first bit is the lowest. Patterns list a quad's samples from bit 0: top left, bottom left, top
+//! right, bottom right.
 
 /// Codewords of the first line-pair of a code-block (table C.1).
 #[rustfmt::skip]

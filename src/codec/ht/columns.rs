@@ -1,18 +1,19 @@
-//! One level of the wavelet, fed with the rows of its subbands from the top: horizontal transform of each row
-//! and vertical transform as far as rows are there (ISO/IEC 15444-1 annex F.3.2).
+//! One level of the wavelet, fed with the rows of its subbands from the top: the horizontal
+//! transform of each row, and the vertical transform as far as rows are available (ISO/IEC 15444-1
+//! annex F.3.2).
 
 use super::instructions::Instructions;
 use super::wavelet::{Bounds, Number};
 
-/// Rows that a level works on.
+/// Row buffers of a level.
 #[derive(Default)]
 pub(super) struct Rows<T> {
     scratch: Vec<T>,
     low: Vec<T>,
-    /// Rows of odd number before the vertical transform: this one and the one above.
+    /// Odd rows before the vertical transform: the current one and the one above.
     high: Vec<T>,
     high_above: Vec<T>,
-    /// Rows of even number after it.
+    /// Even rows after the vertical transform.
     even: Vec<T>,
     even_above: Vec<T>,
     odd: Vec<T>,
@@ -22,12 +23,12 @@ pub(super) struct Columns<'a, T> {
     rows: &'a mut Rows<T>,
     instructions: Instructions,
     width: usize,
-    /// Rows of each kind that were taken.
+    /// Number of rows taken of each kind.
     lows: usize,
     highs: usize,
-    /// Bounds of rows after the horizontal transform alone.
+    /// Bounds of the rows after the horizontal transform only.
     pub inner: Bounds<T>,
-    /// Bounds of the rows that were emitted.
+    /// Bounds of the emitted rows.
     pub outer: Bounds<T>,
 }
 
@@ -43,8 +44,8 @@ impl<'a, T: Number> Columns<'a, T> {
         Self { rows, instructions, width, lows: 0, highs: 0, inner, outer }
     }
 
-    /// Takes the next row of LL and HL and, unless the height is odd and this is the last, of LH and HH; emits
-    /// the rows that are then complete.
+    /// Takes the next row of LL and HL and, unless the height is odd and this is the last, of LH
+    /// and HH. Emits the rows that are then complete.
     #[inline(always)]
     pub fn take(&mut self, low: [&[T]; 2], high: Option<[&[T]; 2]>, emit: &mut impl FnMut(&[T])) {
         let (n, rows, with) = (self.width, &mut *self.rows, self.instructions);
@@ -61,7 +62,7 @@ impl<'a, T: Number> Columns<'a, T> {
             (true, true) => {
                 with.even_row(&rows.low, &rows.high_above, &rows.high, even, &mut self.outer);
             }
-            // Mirrored at the first row and at the last.
+            // Mirrored at the first and last row.
             (true, false) | (false, true) => {
                 with.even_row(&rows.low, &rows.high, &rows.high, even, &mut self.outer);
             }
@@ -71,7 +72,7 @@ impl<'a, T: Number> Columns<'a, T> {
             }
         }
         if self.lows > 0 {
-            // Between the two last even rows: the odd row whose high part came with the one above.
+            // The odd row between the last two even rows; its high part came with the upper one.
             let high = if high.is_some() { &rows.high_above } else { &rows.high };
             let odd = &mut rows.odd[..n];
             with.odd_row(high, &rows.even_above, &rows.even, odd, &mut self.outer);
@@ -81,7 +82,7 @@ impl<'a, T: Number> Columns<'a, T> {
         self.lows += 1;
     }
 
-    /// Emits the last row where the height is even.
+    /// Emits the last row if the height is even.
     pub fn end(&mut self, emit: &mut impl FnMut(&[T])) {
         if self.highs == self.lows && self.highs > 0 {
             let (rows, odd) = (&mut *self.rows, self.width);

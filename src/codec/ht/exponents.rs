@@ -1,4 +1,4 @@
-//! Exponents of a row of quads (ISO/IEC 15444-15 section 7.3.7) in 16 bits, for the kernels of x86-64.
+//! Exponents of a row of quads (ISO/IEC 15444-15 section 7.3.7) in 16 bits, for the x86-64 kernels.
 
 use std::arch::x86_64::*;
 
@@ -6,14 +6,14 @@ use super::magnitudes::BEFORE;
 use super::simd::{load_8_pairs, load_8_words, load_16_words, store_16_words};
 use super::vlc::{Quads, Shape};
 
-/// Quads of a row of the widest block, and what is written beyond them.
+/// Quads of a row of the widest block, plus what may be written past them.
 const MOST: usize = 512 + 16;
 
 /// A row of quads.
 pub(super) struct Row {
     /// ρ, ε^k and ε^1, as in [`Quads`]; zero beyond the last quad.
     pub patterns: [u16; MOST],
-    /// U, the exponent's bound of each quad; zero beyond the last.
+    /// U, the exponent bound of each quad; zero beyond the last.
     pub exponents: [u16; MOST],
 }
 
@@ -22,8 +22,9 @@ impl Row {
         Self { patterns: [0; MOST], exponents: [0; MOST] }
     }
 
-    /// Reads row `row`; what `most` becomes with its exponents. `below` gives of eight quads from the one it is
-    /// asked for, in 32 bits each, the largest exponent of the four samples above, less 1, or 0.
+    /// Reads row `row`. Returns `most`, raised to its exponents. `below` returns, for each of eight
+    /// quads from the given one, in 32 bits, the largest exponent of the four samples above minus
+    /// 1, or 0.
     #[inline]
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
     pub fn read(
@@ -46,7 +47,7 @@ impl Row {
             if row > 0 {
                 let bound = _mm256_packus_epi32(below(first), below(first + 8));
                 let bound = _mm256_permute4x64_epi64::<0b11_01_10_00>(bound);
-                // Only of quads with two significant samples or more.
+                // Only for quads with at least two significant samples.
                 let rho = _mm256_and_si256(pattern, _mm256_set1_epi16(0xF));
                 let others = _mm256_and_si256(rho, _mm256_sub_epi16(rho, one));
                 let few = _mm256_cmpeq_epi16(others, _mm256_setzero_si256());
@@ -61,37 +62,37 @@ impl Row {
     }
 }
 
-/// What [`Row::read`] asks for, of samples of 16 bits.
+/// The `below` function of [`Row::read`] for 16-bit samples.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn below_narrow(bottoms: &[u16], quad: usize) -> __m256i {
     const { assert!(BEFORE == 1) };
-    // The sample above at the left and that above, and the next two.
+    // The sample above left and the one above, and the next two.
     let (left, right) = (load_16_words(bottoms, 2 * quad), load_16_words(bottoms, 2 * quad + 2));
     let pairs = _mm256_or_si256(left, right);
     let any = _mm256_or_si256(pairs, _mm256_srli_epi32::<16>(pairs));
     exponents(_mm256_and_si256(any, _mm256_set1_epi32(0xFFFF)))
 }
 
-/// What [`Row::read`] asks for, of samples of up to 24 bits.
+/// The `below` function of [`Row::read`] for samples of up to 24 bits.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn below_wide(bottoms: &[u32], quad: usize) -> __m256i {
     let four = |at: usize| {
         let pairs = _mm256_or_si256(load_8_pairs(bottoms, at), load_8_pairs(bottoms, at + 2));
         let any = _mm256_or_si256(pairs, _mm256_srli_epi64::<32>(pairs));
-        // The lower halves of 64 bits to the lower 128.
+        // Moves the lower half of each 64 bits to the lower 128.
         let order = _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
         _mm256_permutevar8x32_epi32(any, order)
     };
     exponents(_mm256_blend_epi32::<0b1111_0000>(four(2 * quad), four(2 * quad + 8)))
 }
 
-/// The number of bits of each value of up to 24 bits, less 1, or 0.
+/// The bit length of each value of up to 24 bits minus 1, or 0.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn exponents(values: __m256i) -> __m256i {
-    // A floating-point number's exponent.
+    // Taken from the exponent of the value as a floating-point number.
     let float = _mm256_castps_si256(_mm256_cvtepi32_ps(values));
     let exponent = _mm256_sub_epi32(_mm256_srli_epi32::<23>(float), _mm256_set1_epi32(127));
     _mm256_max_epi32(exponent, _mm256_setzero_si256())
@@ -105,8 +106,8 @@ pub(super) fn are_within(exponents: __m256i, limit: u32) -> bool {
     _mm256_testz_si256(beyond, beyond) == 1
 }
 
-/// Decodes all rows of quads of a block, a group of `$quads` at a time, by `$group`: it writes the group's samples
-/// and what the row below needs of them, and returns the position after it.
+/// Decodes all rows of quads of a block, in groups of `$quads`, by `$group`, which writes the
+/// group's samples and what the row below needs, and returns the position after it.
 macro_rules! by_rows {
     ($coded:ident, $bottoms:ident, $out:ident, $stride:ident, $below:ident, $quads:literal, $group:ident) => {{
         let Coded { quads, shape, flat, most } = $coded;

@@ -1,4 +1,4 @@
-//! A frame: its code-blocks by stripes, the wavelet level by level, and pixels.
+//! Decodes a frame: its code-blocks stripe by stripe, the wavelet level by level, then the pixels.
 //!
 //! Each stripe of a level is transformed as soon as it is decoded, so that coefficients stay in the
 //! processor's cache and need no memory of their own.
@@ -13,18 +13,18 @@ use super::instructions::Instructions;
 use super::stripe::{Part, Source};
 use super::wavelet::{Bounds, Number, Pixel};
 
-/// What pixels are.
+/// Format of the pixels.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct Pixels {
     /// Bits of a pixel in the codestream, 1 to 16.
     pub precision: u32,
-    /// They are two's complement.
+    /// Pixels are two's complement.
     pub signed: bool,
-    /// Levels not to decode: each halves the sides, rounded up.
+    /// Levels not decoded: each halves both sides, rounded up.
     pub reduced: u8,
 }
 
-/// Samples of a level's buffer that a thread keeps when a frame is done.
+/// Largest buffer of a level, in samples, that a thread keeps after a frame.
 const MOST_KEPT: usize = 1 << 20;
 
 thread_local! {
@@ -47,7 +47,7 @@ struct Buffers {
 /// Buffers of the wavelet.
 #[derive(Default)]
 struct Levels<T> {
-    /// The image at the level before, and at this one.
+    /// The image at the previous level and at this one.
     low: Vec<T>,
     next: Vec<T>,
     /// A stripe of each subband: HL, LH, HH.
@@ -63,7 +63,7 @@ impl<T> Levels<T> {
 }
 
 impl Buffers {
-    /// Gives back what a large frame took.
+    /// Frees the buffers that a large frame has grown.
     fn trim(&mut self) {
         if self.narrow.is_large() {
             self.narrow = Levels::default();
@@ -77,8 +77,9 @@ impl Buffers {
     }
 }
 
-/// Decodes a frame whose subbands are `bands` (those of the resolutions asked for, at least) with their bytes
-/// in `data`. Pixels are appended to `out` row by row: the lowest 16 bits of each, all that it has.
+/// Decodes a frame whose subbands are `bands` (at least those of the requested resolutions), with
+/// their bytes in `data`. Appends pixels to `out` row by row: the lowest 16 bits of each, which
+/// hold the whole value.
 pub(in super::super) fn decode<P: Pixel>(
     tile: &Tile,
     bands: &[Band],
@@ -117,8 +118,9 @@ impl Frame<'_> {
         Ok(Part { band, bit_planes, rows })
     }
 
-    /// Decodes the lowest subband; about what it is on the average. What is added to it is added to every pixel
-    /// (the other subbands have no mean), so that coefficients about zero will do.
+    /// Decodes the lowest subband. Returns the middle of its range. A constant added to this
+    /// subband is added to every pixel (the other subbands have no mean), so subtracting the middle
+    /// keeps coefficients close to zero.
     fn lowest(&self, out: &mut Vec<i32>, workspace: &mut Workspace) -> Result<i32, Fault> {
         let Band { size: (width, height), block, .. } = *self.part::<i32>(0, &mut [])?.band;
         out.clear();
@@ -132,7 +134,7 @@ impl Frame<'_> {
         Ok(low.midpoint(high))
     }
 
-    /// The image, in arithmetic of `T`.
+    /// Decodes the image in arithmetic of `T`.
     fn image<T: Number, P: Pixel>(
         &self,
         lowest: &[i32],
@@ -175,21 +177,21 @@ impl Frame<'_> {
         Ok(())
     }
 
-    /// Appends a row of pixels, of values less `bias` and the level shift (annex G.1).
+    /// Appends a row of pixels, adding `bias` and the level shift (annex G.1) to the values.
     fn finish<T: Number, P: Pixel>(&self, row: &[T], bias: i32, out: &mut Vec<P>) {
         let offset = bias + self.pixels.level_shift();
         if self.pixels.reduced == 0 {
             self.source.instructions.finish(row, offset as u16, out);
         } else {
-            // A low resolution may overshoot.
+            // A reduced resolution may overshoot.
             let (least, most) = self.pixels.range();
             let pixel = |v: i32| P::from_bits(v.saturating_add(offset).clamp(least, most) as u16);
             out.extend(row.iter().map(|v| pixel(v.wide())));
         }
     }
 
-    /// One level of the wavelet, from the resolution below and the subbands of this one; rows in order to
-    /// `emit`. The bounds of their values.
+    /// Reconstructs one level of the wavelet from the resolution below and the subbands of this
+    /// one, and passes its rows in order to `emit`. Returns the bounds of their values.
     fn level<T: Number>(
         &self,
         resolution: u8,
@@ -234,13 +236,13 @@ impl Frame<'_> {
 }
 
 impl Pixels {
-    /// Smallest and largest pixel.
+    /// Smallest and largest possible pixel.
     fn range(&self) -> (i32, i32) {
         let half = 1 << (self.precision - 1);
         if self.signed { (-half, half - 1) } else { (0, 2 * half - 1) }
     }
 
-    /// What is added to values without a sign (annex G.1.2).
+    /// The offset added to unsigned values (annex G.1.2).
     fn level_shift(&self) -> i32 {
         if self.signed { 0 } else { 1 << (self.precision - 1) }
     }

@@ -1,4 +1,5 @@
-//! Which instructions the processor has, and the steps of the decoder made for each.
+//! Detects the processor's instruction sets and dispatches the steps of the decoder to the matching
+//! kernels.
 
 #![allow(unsafe_code)]
 
@@ -12,7 +13,8 @@ use super::wavelet::{self, Bounds, Number, Pixel};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 
-/// Instructions that the decoder has kernels for. One of these exists only where the processor has them.
+/// An instruction set that the decoder has kernels for. A value exists only if the processor
+/// supports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Instructions(Set);
 
@@ -37,7 +39,7 @@ impl std::fmt::Display for Instructions {
     }
 }
 
-/// Calls a step of the set at hand.
+/// Calls the implementation of a step for the instruction set.
 macro_rules! dispatch {
     ($self:ident, $portable:expr, $avx2:expr) => {
         dispatch!($self, $portable, $avx2, $avx2)
@@ -45,12 +47,12 @@ macro_rules! dispatch {
     ($self:ident, $portable:expr, $avx2:expr, $avx512:expr) => {
         match $self.0 {
             Set::Portable => $portable,
-            // SAFETY: `available` makes this value only where the processor has AVX2, BMI1, BMI2, LZCNT and
-            // POPCNT.
+            // SAFETY: `available` creates this value only if the processor has AVX2, BMI1, BMI2,
+            // LZCNT and POPCNT.
             #[cfg(target_arch = "x86_64")]
             Set::Avx2 => unsafe { $avx2 },
-            // SAFETY: `available` makes this value only where the processor has the former and AVX-512 F, BW, VL
-            // and VBMI2.
+            // SAFETY: `available` creates this value only if the processor has all of these and
+            // AVX-512 F, BW, VL and VBMI2.
             #[cfg(target_arch = "x86_64")]
             Set::Avx512 => unsafe { $avx512 },
         }
@@ -58,7 +60,7 @@ macro_rules! dispatch {
 }
 
 impl Instructions {
-    /// The best that this processor has.
+    /// Returns the best set that this processor supports.
     pub fn best() -> Self {
         static BEST: LazyLock<Instructions> = LazyLock::new(|| {
             Instructions::available().pop().unwrap_or(Instructions(Set::Portable))
@@ -66,7 +68,7 @@ impl Instructions {
         *BEST
     }
 
-    /// All that this processor has: the portable ones first, the best last.
+    /// Returns all sets that this processor supports: the portable one first, the best last.
     pub fn available() -> Vec<Self> {
         #[allow(unused_mut)]
         let mut sets = vec![Set::Portable];
@@ -122,7 +124,7 @@ impl Instructions {
         dispatch!(self, vlc::decode(lanes, suffixes, shape), avx2::quads(lanes, suffixes, shape))
     }
 
-    /// Magnitudes in 16 bits, of exponents up to `most`; `None` where there is no kernel.
+    /// Decodes magnitudes in 16 bits, for exponents up to `most`; `None` if there is no kernel.
     #[inline(always)]
     pub(super) fn narrow(
         self,

@@ -1,5 +1,5 @@
-//! Magnitudes and signs of the cleanup pass (ISO/IEC 15444-15 sections 7.3.7 and 7.3.8), portably: what the
-//! kernels for certain processors are compared with.
+//! Magnitudes and signs of the cleanup pass (ISO/IEC 15444-15 sections 7.3.7 and 7.3.8), portably:
+//! the reference for the kernels of specific processors.
 
 use super::fault::Fault;
 use super::segment::{MAGNITUDE_BYTES, Magnitudes};
@@ -7,15 +7,16 @@ use super::vlc::{Quads, Shape};
 
 pub(super) const EXPONENT: Fault = Fault("a code-block has an exponent out of range");
 
-/// Bottom samples of a row of quads, as the exponents of the row below need them: v | 1 where a sample
-/// is significant, else 0. There is one sample before the first and some after the last.
+/// Bottom samples of a row of quads, in the form that the exponents of the row below need: v | 1 if
+/// a sample is significant, else 0. One padding sample precedes the first, and several follow the
+/// last.
 pub(super) struct Bottoms<T> {
     values: Vec<T>,
 }
 
-/// Samples before the first of a row of bottom samples.
+/// Padding samples before the first of a row of bottom samples.
 pub(super) const BEFORE: usize = 1;
-/// Samples of the widest block, and what a kernel may write beyond them.
+/// Samples of the widest block, plus what a kernel may write past them.
 const MOST_BOTTOMS: usize = BEFORE + 1024 + 64;
 
 impl<T: Copy + Default> Bottoms<T> {
@@ -33,18 +34,19 @@ impl<T: Copy + Default> Bottoms<T> {
     }
 }
 
-/// What magnitudes and signs are read from.
+/// The inputs that magnitudes and signs are decoded from.
 #[derive(Clone, Copy)]
 pub(super) struct Coded<'a> {
     pub quads: &'a Quads,
     pub shape: Shape,
     pub flat: &'a Magnitudes,
-    /// The largest exponent there can be, 31 at most.
+    /// The largest possible exponent, 31 at most.
     pub most: u32,
 }
 
-/// Magnitudes in bits 0 to 30 and the sign in bit 31, row by row of `stride` (even) samples, whole quads also
-/// where the block's sides are odd. Returns the number of bits taken, which may be more than there are.
+/// Decodes magnitudes (bits 0 to 30) and signs (bit 31) in rows of `stride` samples (even), in
+/// whole quads even if the block's width or height is odd. Returns the number of bits consumed,
+/// which may exceed the number available.
 #[inline(always)]
 pub(super) fn decode(
     coded: Coded<'_>,
@@ -58,7 +60,7 @@ pub(super) fn decode(
     for row in 0..shape.rows() {
         let (patterns, residuals) = quads.row(row, &shape);
         let (top, bottom) = out[2 * row * stride..][..2 * stride].split_at_mut(stride);
-        // Bottom sample at the left, which the row has overwritten.
+        // The old bottom sample at the left, which this row has overwritten.
         let mut left = 0;
         for quad in 0..shape.quads() {
             let pattern = patterns[quad / 2] >> (16 * (quad & 1));
@@ -85,7 +87,7 @@ pub(super) fn decode(
                     *value = 1 | (bits as u32 | (pattern >> (8 + n) & 1) << length) << 1;
                 }
             }
-            // Bit 0: significant; bit 1: the sign; above: the magnitude less 1.
+            // Bit 0: significance; bit 1: the sign; above: the magnitude minus 1.
             let sample = |v: u32| if v == 0 { 0 } else { ((v >> 2) + 1) | ((v & 2) << 30) };
             let x = 2 * quad;
             (top[x], bottom[x]) = (sample(values[0]), sample(values[1]));

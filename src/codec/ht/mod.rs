@@ -1,5 +1,6 @@
-//! A decoder of high-throughput JPEG 2000 in the [plain form](super::codestream::Codestream::plain) that
-//! DICOM and AWS HealthImaging write, from the text of ISO/IEC 15444-15 (ITU-T T.814) and 15444-1 (T.800).
+//! A decoder of high-throughput JPEG 2000 in the [plain form](super::codestream::Codestream::plain)
+//! that DICOM and AWS HealthImaging write, implemented from the text of ISO/IEC 15444-15 (ITU-T
+//! T.814) and 15444-1 (T.800).
 //!
 //! ```text
 //! packets ─ block ─┬─ segment     stuffed bytes to flat streams
@@ -9,9 +10,10 @@
 //! frame ── stripes of blocks, wavelet by rows, pixels
 //! ```
 //!
-//! Coefficients and the wavelet have 16 bits as long as nothing overflows, which is watched; a frame that
-//! does is decoded again in 32 bits. Nothing is made up: what a segment lacks is an error of its frame, but for
-//! the ones after magnitudes and the zeros after refinement that the standard has encoders leave out.
+//! Coefficients and the wavelet use 16 bits and check for overflow; a frame that overflows is
+//! decoded again in 32 bits. Nothing is invented: a segment that is too short fails the frame,
+//! except that encoders may, by the standard, omit trailing ones of magnitudes and trailing zeros
+//! of refinement.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

@@ -1,5 +1,5 @@
 //! The significance propagation and magnitude refinement passes (ISO/IEC 15444-15 sections 7.4 and
-//! 7.5), portably: encoders of lossless images do not write them.
+//! 7.5). Portable code only, because encoders of lossless images do not write these passes.
 
 use super::fault::Fault;
 use super::segment::STUFFING;
@@ -8,8 +8,9 @@ use super::vlc::Shape;
 /// Rows of a stripe, and columns of a group within it.
 const STRIPE: usize = 4;
 
-/// Refines samples of magnitude and sign (bit 31), in rows of `stride`, by the bit-plane below `plane`, which
-/// is 1 or higher and the lowest of the cleanup pass: magnitudes count from bit 0 of the image.
+/// Refines samples of magnitude and sign (bit 31), in rows of `stride`, by the bit-plane below
+/// `plane`. `plane` is the lowest bit-plane of the cleanup pass, at least 1, counted from bit 0 of
+/// the image's magnitudes.
 pub(super) fn refine(
     samples: &mut [u32],
     shape: Shape,
@@ -23,7 +24,7 @@ pub(super) fn refine(
     if with_magnitudes {
         let mut bits = Backward::new(segment);
         let half = 1 << (plane - 1) >> 1;
-        // The middle of the interval gives way to the bit and a new middle.
+        // Clears the middle of the interval, to be replaced by the bit and a new middle.
         let keep = !(3 << (plane - 1) >> 1);
         for (x, y) in scan(shape) {
             if significant[place(x, y, shape)] {
@@ -36,12 +37,12 @@ pub(super) fn refine(
     if is_sound { Ok(()) } else { Err(STUFFING) }
 }
 
-/// Where a sample is in a list with a border of one.
+/// Index of a sample in a list with a border of one.
 fn place(x: usize, y: usize, shape: Shape) -> usize {
     (y + 1) * (shape.width + 2) + x + 1
 }
 
-/// Which samples are significant, with a border of one that is not.
+/// Which samples are significant, with a border of insignificant ones.
 fn padded(samples: &[u32], shape: Shape, stride: usize) -> Vec<bool> {
     let mut list = vec![false; (shape.width + 2) * (shape.height + 2)];
     for (x, y) in scan(shape) {
@@ -50,7 +51,7 @@ fn padded(samples: &[u32], shape: Shape, stride: usize) -> Vec<bool> {
     list
 }
 
-/// Samples by stripes of four rows, then columns.
+/// Coordinates of all samples, by stripes of four rows, then columns.
 fn scan(shape: Shape) -> impl Iterator<Item = (usize, usize)> {
     (0..shape.height).step_by(STRIPE).flat_map(move |top| {
         let bottom = (top + STRIPE).min(shape.height);
@@ -58,7 +59,7 @@ fn scan(shape: Shape) -> impl Iterator<Item = (usize, usize)> {
     })
 }
 
-/// Whether no stuffed bit is set in what is read.
+/// Runs the significance propagation pass. Returns whether no stuffing bit was set.
 fn propagate(
     samples: &mut [u32],
     significant: &[bool],
@@ -86,7 +87,7 @@ fn propagate(
                     found.push((x, y));
                 }
             }
-            // The signs of a group follow all its magnitudes.
+            // A group's signs follow all its significance bits.
             for (x, y) in found {
                 samples[y * stride + x] = value | bits.bit() << 31;
             }
@@ -95,13 +96,14 @@ fn propagate(
     bits.is_sound
 }
 
-/// Bits of the significance propagation pass, from the lowest of the first byte; zeros follow the last.
+/// Bits of the significance propagation pass, from the lowest bit of the first byte; zeros follow
+/// the last.
 struct Forward<'a> {
     bytes: std::slice::Iter<'a, u8>,
     window: u8,
     left: u32,
     full: bool,
-    /// No stuffed bit was set so far.
+    /// No stuffing bit has been set so far.
     is_sound: bool,
 }
 
@@ -120,13 +122,14 @@ impl Forward<'_> {
     }
 }
 
-/// Bits of the magnitude refinement pass, from the lowest of the last byte; zeros follow the first.
+/// Bits of the magnitude refinement pass, from the lowest bit of the last byte; zeros follow the
+/// first byte.
 struct Backward<'a> {
     bytes: std::iter::Rev<std::slice::Iter<'a, u8>>,
     window: u8,
     left: u32,
     above: bool,
-    /// No stuffed bit was set so far.
+    /// No stuffing bit has been set so far.
     is_sound: bool,
 }
 

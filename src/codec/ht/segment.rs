@@ -1,26 +1,27 @@
-//! The bytes of a code-block's cleanup pass (ISO/IEC 15444-15 section 7.1): three bit streams, two of
-//! which are copied to flat buffers without their stuffing, so that the bits at any position are one
-//! load away.
+//! The bytes of a code-block's cleanup pass (ISO/IEC 15444-15 section 7.1): three bit streams. Two
+//! of them are copied to flat buffers without their stuffing bits, so that the bits at any position
+//! are one load away.
 
 use super::fault::Fault;
 
-/// Bytes of the flat stream of codewords, a power of two; a suffix has at most 4079 bytes.
+/// Bytes of the flat codeword stream, a power of two; a suffix has at most 4079 bytes.
 pub(super) const CODE_BYTES: usize = 4096;
-/// Bytes of the flat stream of magnitudes and signs, a power of two: 4096 samples of 31 bits, and some.
+/// Bytes of the flat stream of magnitudes and signs, a power of two: 4096 samples of 31 bits, plus
+/// slack.
 pub(super) const MAGNITUDE_BYTES: usize = 16_384;
-/// Bytes that a load may reach beyond the last of a flat stream.
+/// Bytes that a load may read past the end of a flat stream.
 pub(super) const SLACK: usize = 64;
-/// The flat stream of codewords.
+/// The flat codeword stream.
 pub(super) type Codes = Flat<{ CODE_BYTES + SLACK }>;
 /// The flat stream of magnitudes and signs.
 pub(super) type Magnitudes = Flat<{ MAGNITUDE_BYTES + SLACK }>;
-/// Bytes of a prefix that holds 4096 samples of 31 bits, each seven bits with a stuffed one.
+/// Bytes of a prefix that holds 4096 samples of 31 bits, with a stuffing bit for every seven bits.
 const MOST_PREFIX: usize = 4096 * 31 / 7 + 2;
 
-/// Bits without stuffing, the first in the lowest bit of the first byte.
+/// A bit stream without stuffing; the first bit is the lowest of the first byte.
 pub(super) struct Flat<const BYTES: usize> {
     pub bytes: Box<[u8; BYTES]>,
-    /// How many bits there are.
+    /// Number of bits.
     pub bits: usize,
 }
 
@@ -30,7 +31,7 @@ impl<const BYTES: usize> Flat<BYTES> {
     }
 }
 
-/// Collects bits, 64 at a time.
+/// Collects bits and writes them 64 at a time.
 struct Sink<'a> {
     bytes: &'a mut [u8],
     at: usize,
@@ -53,14 +54,16 @@ impl<'a> Sink<'a> {
             let place = self.bytes.get_mut(self.at..self.at + 8).ok_or(LENGTH)?;
             place.copy_from_slice(&self.pending.to_le_bytes());
             self.at += 8;
-            // Shifted in two steps: by 64 bits where nothing was pending.
+            // Shifted in two steps, because a shift by 64 bits, with nothing pending, would
+            // overflow.
             self.pending = word >> 1 >> (63 - self.count);
         }
         self.count = sum & 63;
         Ok(())
     }
 
-    /// Writes what is pending and 64 bits of ones; the number of bits before those.
+    /// Writes the pending bits and then at least 64 ones. Returns the number of bits before the
+    /// ones.
     fn finish(mut self) -> Result<usize, Fault> {
         let bits = self.at * 8 + self.count as usize;
         self.push(u64::MAX, 64)?;
@@ -76,7 +79,7 @@ pub(super) const STUFFING: Fault = Fault("a code-block has a marker inside");
 const TOPS: u64 = 0x8080_8080_8080_8080;
 const ONES: u64 = 0x0101_0101_0101_0101;
 
-/// Where the suffix of a cleanup segment begins, from its last 12 bits.
+/// Returns where the suffix of a cleanup segment begins, from its last 12 bits.
 pub(super) fn suffix_start(cleanup: &[u8]) -> Result<usize, Fault> {
     let Some(&[.., low, high]) = cleanup.get(..) else { return Err(LENGTH) };
     let suffix = usize::from(high) << 4 | usize::from(low & 0x0F);
@@ -86,14 +89,14 @@ pub(super) fn suffix_start(cleanup: &[u8]) -> Result<usize, Fault> {
     Ok(cleanup.len() - suffix)
 }
 
-/// Words of eight bytes, the first in the lowest bits, and what is left at the end.
+/// Words of eight bytes, the first byte lowest, and the remaining bytes.
 fn words(bytes: &[u8]) -> (impl Iterator<Item = u64>, &[u8]) {
     let (words, rest) = bytes.as_chunks::<8>();
     (words.iter().map(|&w| u64::from_le_bytes(w)), rest)
 }
 
 /// Copies the magnitudes and signs: a byte after FF has seven bits (section 7.1.2). `without` is
-/// [`without`], or gives the same.
+/// the function [`without`] or an equivalent.
 #[inline(always)]
 pub(super) fn magnitudes(
     prefix: &[u8],
@@ -105,7 +108,7 @@ pub(super) fn magnitudes(
     }
     let mut sink = Sink::new(&mut flat.bytes[..]);
     let (words, rest) = words(prefix);
-    // 80 where the last byte was FF.
+    // 0x80 if the last byte was FF.
     let mut carried = 0;
     for word in words {
         let inverse = !word;
@@ -127,8 +130,8 @@ pub(super) fn magnitudes(
     Ok(())
 }
 
-/// Copies the codewords, which run backwards: a byte of seven ones after one above 8F has no
-/// eighth bit (section 7.1.4).
+/// Copies the codewords, which run backwards: a byte whose low seven bits are ones, after one above
+/// 8F, has no eighth bit (section 7.1.4).
 #[inline(always)]
 pub(super) fn codewords(
     suffix: &[u8],
@@ -137,7 +140,7 @@ pub(super) fn codewords(
 ) -> Result<(), Fault> {
     let Some(&[ref bytes @ .., low, _]) = suffix.get(..) else { return Err(LENGTH) };
     let mut sink = Sink::new(&mut flat.bytes[..]);
-    // The last 12 bits are the length; codewords begin in the upper half of the last byte but one.
+    // The last 12 bits are the length; codewords begin in the upper half of the second last byte.
     let first = u64::from(low >> 4);
     if first == 0xF {
         return Err(STUFFING);
@@ -166,7 +169,7 @@ pub(super) fn codewords(
     Ok(())
 }
 
-/// Appends a word without its stuffed bits, which are zero.
+/// Appends a word without its stuffing bits, which must be zero.
 #[inline(always)]
 fn append(
     sink: &mut Sink<'_>,
@@ -174,7 +177,8 @@ fn append(
     stuffed: u64,
     without: &impl Fn(u64, u64) -> u64,
 ) -> Result<(), Fault> {
-    // Most words have none, and positions that do not depend on what is read are known early.
+    // Most words have none, and the fast path lets the CPU compute positions early, independent of
+    // the data.
     if stuffed == 0 {
         return sink.push(word, 64);
     }
@@ -184,11 +188,11 @@ fn append(
     sink.push(without(word, stuffed), 64 - stuffed.count_ones())
 }
 
-/// A word without the bits that are set in `stuffed`: what is above each moves down.
+/// Removes the bits of a word that are set in `stuffed`; higher bits move down.
 pub(super) fn without(word: u64, stuffed: u64) -> u64 {
     let (mut word, mut left) = (word, stuffed);
     while left != 0 {
-        // From the top, so that the others stay in their places.
+        // From the top, so that the remaining positions stay valid.
         let bit = 63 - left.leading_zeros();
         let below = (1 << bit) - 1;
         word = word & below | (word >> 1) & !below;
@@ -197,7 +201,8 @@ pub(super) fn without(word: u64, stuffed: u64) -> u64 {
     word
 }
 
-/// The adaptive run-length code of which quads of an empty context are significant (section 7.3.3).
+/// Decoder of MEL, the adaptive run-length code that says which quads with an empty context are
+/// significant (section 7.3.3).
 pub(super) struct Mel<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -216,8 +221,8 @@ impl<'a> Mel<'a> {
         Self { bytes: suffix, at: 0, window: 0, count: 0, full: false, state: 0 }
     }
 
-    /// Ensures that there are `count` symbols, 32 at most: the next one in bit 0, and a bit that is set after
-    /// the last.
+    /// Ensures that `symbols` holds at least `count` symbols, 32 at most: the next one in bit 0,
+    /// and a marker bit above the last.
     #[inline(always)]
     pub fn ensure(&mut self, symbols: &mut u64, count: u32) {
         if *symbols >> count == 0 {
@@ -225,7 +230,7 @@ impl<'a> Mel<'a> {
         }
     }
 
-    /// Decodes until 32 symbols are there, 63 at most.
+    /// Decodes until there are at least 32 symbols, 63 at most.
     #[inline(never)]
     fn refill(&mut self, symbols: &mut u64) {
         let mut left = symbols.checked_ilog2().unwrap_or(0);
@@ -256,7 +261,8 @@ impl<'a> Mel<'a> {
         self.count -= count;
     }
 
-    /// The next byte; the last two hold a length in 12 bits that reads as ones, as does what follows.
+    /// Appends the next byte. The low 12 bits of the last two hold a length that reads as ones,
+    /// like everything after the end.
     fn byte(&mut self) {
         let byte = match self.bytes.len().wrapping_sub(self.at) {
             2 => self.bytes[self.at] | 0x0F,
@@ -278,7 +284,7 @@ mod tests {
 
     use super::*;
 
-    /// Bytes among which those that are stuffed, or cause it, are frequent.
+    /// Byte strings in which stuffed bytes and their triggers are frequent.
     fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
         let byte = prop_oneof![3 => any::<u8>(), 1 => Just(0xFF), 1 => Just(0x7F), 1 => Just(0x90)];
         prop::collection::vec(byte, 0..most)
@@ -289,7 +295,7 @@ mod tests {
     }
 
     proptest! {
-        /// As procedure importMagSgnBit reads them, one by one.
+        /// Compared with procedure importMagSgnBit, which reads bit by bit.
         #[test]
         fn magnitudes_are_what_is_read_bit_by_bit(bytes in bytes(300)) {
             let mut expected = Some(Vec::new());
@@ -310,12 +316,12 @@ mod tests {
             if let Some(expected) = expected {
                 prop_assert_eq!(flat.bits, expected.len());
                 prop_assert!(expected.iter().enumerate().all(|(n, &b)| bit(&flat.bytes[..], n) == b));
-                // An encoder may leave out a last byte of ones.
+                // An encoder may omit a final byte of all ones.
                 prop_assert!((0..64).all(|n| bit(&flat.bytes[..], flat.bits + n) == 1));
             }
         }
 
-        /// As procedure importVLCBit reads them, one by one from the end.
+        /// Compared with procedure importVLCBit, which reads bit by bit from the end.
         #[test]
         fn codewords_are_what_is_read_bit_by_bit(bytes in bytes(300), end: [u8; 2]) {
             let suffix = [&bytes[..], &end].concat();
@@ -343,7 +349,7 @@ mod tests {
             }
         }
 
-        /// As procedure decodeMELSym decodes them, one by one.
+        /// Compared with procedure decodeMELSym, which decodes symbol by symbol.
         #[test]
         fn runs_are_what_is_decoded_symbol_by_symbol(suffix in prop::collection::vec(any::<u8>(), 2..40)) {
             let mut bits = {

@@ -1,4 +1,4 @@
-//! Loads and stores of vectors, from and to slices: the only places where a kernel touches memory.
+//! Vector loads from slices and stores to slices: the only code in which a kernel touches memory.
 
 #![allow(unsafe_code)]
 
@@ -9,12 +9,12 @@ use std::arch::x86_64::{
 
 macro_rules! load {
     ($name:ident, $feature:literal, $t:ty, $count:literal, $vector:ty, $load:expr) => {
-        /// The values from `at`; panics where the slice has fewer.
+        /// Loads the values from index `at`; panics if the slice has fewer.
         #[inline]
         #[target_feature(enable = $feature)]
         pub(super) fn $name(from: &[$t], at: usize) -> $vector {
             let from: &[$t] = &from[at..at + $count];
-            // SAFETY: the slice has as many bytes as the load reads, which needs no alignment.
+            // SAFETY: the slice has as many bytes as the load reads; the load needs no alignment.
             unsafe { $load(from.as_ptr().cast()) }
         }
     };
@@ -22,12 +22,13 @@ macro_rules! load {
 
 macro_rules! store {
     ($name:ident, $feature:literal, $t:ty, $count:literal, $vector:ty, $store:expr) => {
-        /// Writes the values from `at`; panics where the slice has room for fewer.
+        /// Stores the values from index `at`; panics if the slice has room for fewer.
         #[inline]
         #[target_feature(enable = $feature)]
         pub(super) fn $name(to: &mut [$t], at: usize, values: $vector) {
             let to: &mut [$t] = &mut to[at..at + $count];
-            // SAFETY: the slice has as many bytes as the store writes, which needs no alignment.
+            // SAFETY: the slice has as many bytes as the store writes; the store needs no
+            // alignment.
             unsafe { $store(to.as_mut_ptr().cast(), values) }
         }
     };

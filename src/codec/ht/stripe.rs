@@ -1,4 +1,4 @@
-//! A stripe: one row of code-blocks, of one subband or of several.
+//! A stripe: one row of code-blocks, of one or several subbands.
 
 use super::super::contributions::Block;
 use super::super::packets::Band;
@@ -8,7 +8,7 @@ use super::instructions::Instructions;
 use super::vlc::Shape;
 use super::wavelet::Number;
 
-/// Where a stripe's subbands come from.
+/// The coded data of a stripe and how to decode it.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
     /// Bytes of the packets.
@@ -37,7 +37,8 @@ impl Source<'_> {
     /// Decodes row `number` of the code-blocks of each part.
     ///
     /// # Errors
-    /// [`OVERFLOW`] where a coefficient is beyond the limits of a [`Number`], and faults of the blocks.
+    /// [`OVERFLOW`] if a coefficient is beyond the limits of a [`Number`]; propagates the faults of
+    /// the blocks.
     pub fn decode<T: Number, const N: usize>(
         &self,
         number: usize,
@@ -48,7 +49,7 @@ impl Source<'_> {
         for (index, part) in parts.iter_mut().enumerate() {
             self.collect(number, index, part, &mut items)?;
         }
-        // Blocks of one shape next to each other: most of them are whole.
+        // Puts blocks of the same shape next to each other; most of them are full-size.
         items.sort_by_key(|item| std::cmp::Reverse((item.shape.width, item.shape.height)));
         let mut rest = &items[..];
         while let Some(first) = rest.first() {
@@ -71,7 +72,8 @@ impl Source<'_> {
         Ok(())
     }
 
-    /// The code-blocks of a part that have bytes; where the others are, there are zeros.
+    /// Collects the code-blocks of a part that have bytes and fills the area of the others with
+    /// zeros.
     fn collect<'a, T: Number>(
         &'a self,
         number: usize,
@@ -87,7 +89,7 @@ impl Source<'_> {
         let block_width = 1 << part.band.block.0;
         let block_height = 1 << part.band.block.1;
         let Some(blocks) = part.band.blocks.get(number * columns..(number + 1) * columns) else {
-            // This subband has fewer rows of code-blocks than the others.
+            // This subband has fewer rows of code-blocks than the other parts.
             return Ok(());
         };
         let rows = block_height.min(height - number * block_height);
@@ -108,7 +110,8 @@ impl Source<'_> {
         const PLANES: Fault = Fault("a code-block has more bit-planes than its subband");
         let bytes = self.data.get(block.start..block.start + block.cleanup + block.refinement);
         let (cleanup, refinement) = bytes.ok_or(PLANES)?.split_at(block.cleanup);
-        // Of the bit-planes of the subband, one more than is skipped and those below.
+        // Of the subband's bit-planes, those skipped and the one of the cleanup pass are above
+        // `plane`.
         let cleaned = block.skipped_bit_planes + 1;
         let plane = u32::from(bit_planes).checked_sub(cleaned).ok_or(PLANES)?;
         if block.passes > 1 && plane == 0 {

@@ -1,24 +1,24 @@
-//! Look-up tables of the cleanup pass, made from the figures of the standard at compile time.
+//! Lookup tables of the cleanup pass, built at compile time from the tables of the standard.
 
 use super::codewords::{FIRST, OTHERS};
 
-/// Bits of an entry that hold the length of its codeword. The three bits above are zero, so that a shift by an
-/// entry is one by its length, and the lengths of two add up.
+/// Bits of an entry that hold the length of its codeword. The three bits above are zero, so that a
+/// shift by an entry is a shift by its length, and the lengths of two entries can be added.
 pub(super) const LENGTH: u32 = 0x3F;
-/// Bits of an index that hold the context; an entry has there what its quad adds to the context of the
-/// next one.
+/// Bits of an index that hold the context. In an entry, the same bits hold what its quad
+/// contributes to the context of the next one.
 pub(super) const CONTEXT: u32 = 0x380;
 /// Bits of an index that hold the bits to decode.
 pub(super) const CODE: u64 = 0x7F;
-/// Bit of an entry: u_off, a residual of the exponent follows.
+/// Bit of an entry: u_off, which says that a residual of the exponent follows.
 pub(super) const U_OFF: u32 = 0x400;
 /// Shift of an entry to the quad's patterns: ρ in bits 0 to 3, ε^k in bits 4 to 7, ε^1 in bits 8 to 11.
 pub(super) const PATTERNS: u32 = 16;
 
-/// Codewords by context and the next seven bits, of the first line-pair: see the constants above for
-/// what an entry holds.
+/// Codewords of the first line-pair by context and the next seven bits; the constants above
+/// describe an entry.
 pub(super) static FIRST_LINES: [u32; 1024] = codewords(&FIRST, true);
-/// The same of all other line-pairs.
+/// The same for all other line-pairs.
 pub(super) static OTHER_LINES: [u32; 1024] = codewords(&OTHERS, false);
 
 const fn codewords<const N: usize>(list: &[u32; N], first: bool) -> [u32; 1024] {
@@ -30,7 +30,7 @@ const fn codewords<const N: usize>(list: &[u32; N], first: bool) -> [u32; 1024] 
         let (e_k, e_1) = (entry >> 16 & 0xF, entry >> 12 & 0xF);
         let (length, code) = (entry >> 8 & 0xF, entry & 0xFF);
         let (tl, bl, tr, br) = (rho & 1, rho >> 1 & 1, rho >> 2 & 1, rho >> 3 & 1);
-        // Equations 1 and 2 of section 7.3.5: what the quad at the left gives to the context.
+        // Equations 1 and 2 of section 7.3.5: what the quad at the left contributes to the context.
         let right = if first { tl | bl | tr << 1 | br << 2 } else { (tr | br) << 1 };
         let value = length | right << 7 | u_off << 10 | (rho | e_k << 4 | e_1 << 8) << PATTERNS;
         // Every index whose lowest bits are the codeword.
@@ -44,13 +44,14 @@ const fn codewords<const N: usize>(list: &[u32; N], first: bool) -> [u32; 1024] 
     table
 }
 
-/// Bits of an entry of [`RESIDUALS`] that hold how many bits both residuals take.
+/// Bits of an entry of [`RESIDUALS`] that hold the length of both residuals.
 pub(super) const RESIDUAL_LENGTH: u32 = 0x0F;
-/// Bit of an entry: a residual is longer than the table sees.
+/// Bit of an entry: a residual is too long for the table.
 pub(super) const RESIDUAL_LONG: u16 = 0x8000;
 
-/// Residuals u of a pair of quads by the next eight bits, the u_off of the first quad (bit 10, as it has it in
-/// its entry) and of the second (bit 11): that of the first in bits 4 to 6, of the second in bits 12 to 14.
+/// Residuals u of a pair of quads, indexed by the next eight bits, the u_off of the first quad (bit
+/// 10, as in its entry) and of the second (bit 11). The first residual is in bits 4 to 6, the
+/// second in bits 12 to 14.
 pub(super) static RESIDUALS: [u16; 4096] = residuals();
 
 const fn residuals() -> [u16; 4096] {
@@ -89,7 +90,7 @@ const fn residuals() -> [u16; 4096] {
     table
 }
 
-/// The prefix of a residual (table 3 of section 7.3.6) and its length.
+/// Decodes the prefix of a residual (table 3 of section 7.3.6). Returns it and its length.
 pub(super) const fn prefix(bits: u32) -> (u32, u32) {
     match bits.trailing_zeros() {
         0 => (1, 1),

@@ -1,6 +1,6 @@
-//! Codewords of the cleanup pass to patterns and residuals of each quad (ISO/IEC 15444-15 section
-//! 7.3), of several code-blocks of one shape at a time: each step waits for the one before it, and steps of
-//! other blocks fill the wait.
+//! Decodes the codewords of the cleanup pass to the patterns and residuals of each quad (ISO/IEC
+//! 15444-15 section 7.3), for several code-blocks of one shape at a time: each step depends on the
+//! one before it, and steps of the other blocks fill the latency.
 
 use super::segment::{CODE_BYTES, Codes, Mel};
 use super::tables::{self, CODE, CONTEXT, LENGTH, PATTERNS, U_OFF};
@@ -22,27 +22,27 @@ impl Shape {
         self.height.div_ceil(2)
     }
 
-    /// From a row of quads to the next: even, with two quads or more after the last that are empty.
+    /// Quads from one row to the next: even, with at least two empty quads after the last.
     pub fn stride(&self) -> usize {
         (self.quads() + 3) & !1
     }
 }
 
-/// Pairs of quads of the largest block, with an empty one before the first and those at the ends of rows: two
-/// pairs in each of 512 rows.
+/// Pairs of quads of the largest block, including an empty pair before the first and those at the
+/// ends of rows: two pairs in each of 512 rows.
 const PAIRS: usize = 2048 / 2;
-/// Pairs that a load may reach beyond the last.
+/// Pairs that a load may read past the last.
 const SLACK: usize = 16;
 const BEFORE: usize = 1;
 const ALL: usize = BEFORE + PAIRS + SLACK;
 
-/// What codewords say of each pair of quads, the first in the lower half.
+/// Decoded codewords of each pair of quads, the first quad in the lower half.
 pub(super) struct Quads {
     /// ρ, ε^k and ε^1 of a quad in bits 0 to 3, 4 to 7 and 8 to 11.
     patterns: Box<[u32; ALL]>,
     /// Residuals u.
     residuals: Box<[u16; ALL]>,
-    /// What the row above adds to the contexts of a row, in its place of an index.
+    /// What the row above contributes to the contexts of a row, at its bit position in an index.
     above: Box<[u32; 512 / 2 + SLACK]>,
 }
 
@@ -55,26 +55,26 @@ impl Quads {
         }
     }
 
-    /// Pairs of patterns and residuals of a row, and some after it.
+    /// Returns the pairs of patterns and residuals of a row, and some after it.
     pub fn row(&self, row: usize, shape: &Shape) -> (&[u32], &[u16]) {
         let start = BEFORE + row * shape.stride() / 2;
         (&self.patterns[start..], &self.residuals[start..])
     }
 
-    /// Patterns of one quad.
+    /// Returns the patterns of one quad.
     pub fn pattern(&self, row: usize, quad: usize, shape: &Shape) -> u32 {
         self.row(row, shape).0[quad / 2] >> (16 * (quad & 1)) & 0xFFFF
     }
 
-    /// Prepares the contexts of the row below that which begins with pair `start`.
+    /// Prepares the contexts of the row below the one that begins with pair `start`.
     #[inline(always)]
     fn look_below(&mut self, start: usize, pairs: usize) {
         let row = &self.patterns[start - 1..=start + pairs];
         let (before, this, after) = (&row[..pairs], &row[1..=pairs], &row[2..]);
         for (i, above) in self.above[..pairs].iter_mut().enumerate() {
-            // Bottom samples at the left and at the right of each quad.
+            // Bottom samples at the left and right of each quad.
             let (left, right) = (this[i] >> 1 & 0x0001_0001, this[i] >> 3 & 0x0001_0001);
-            // The two that meet where a quad begins, and where it ends.
+            // The two that meet at each quad's left edge and at its right edge.
             let begin = left | right << 16 | before[i] >> 19 & 1;
             let end = right | left >> 16 | (after[i] >> 1 & 1) << 16;
             *above = begin << 7 | end << 9;
@@ -82,7 +82,7 @@ impl Quads {
     }
 }
 
-/// Buffers of a code-block whose codewords are decoded.
+/// Buffers of one code-block while its codewords are decoded.
 pub(super) struct Lane {
     pub codes: Codes,
     pub quads: Quads,
@@ -94,21 +94,22 @@ impl Lane {
     }
 }
 
-/// Where a block is in its codewords.
+/// Decoding state of a block.
 #[derive(Clone, Copy)]
 struct Cursor {
     position: usize,
-    /// MEL symbols, the next one in bit 0, and a bit that is set after the last.
+    /// MEL symbols, the next one in bit 0, and a marker bit above the last.
     symbols: u64,
     /// Entry of the quad at the left.
     last: u32,
 }
 
-/// Pairs of quads that MEL symbols are decoded for at once: three symbols each at most.
+/// Pairs of quads that MEL symbols are decoded for at once; each pair uses at most three.
 const CHUNK: usize = 8;
 
-/// Decodes all quads, of blocks whose codewords are in `lanes` and whose suffixes hold their MEL symbols; the
-/// number of bits each block took, which may be more than there are.
+/// Decodes all quads of the blocks whose codewords are in `lanes` and whose `suffixes` hold their
+/// MEL symbols. Returns the number of bits each block consumed, which may exceed the number
+/// available.
 #[inline(always)]
 pub(super) fn decode<const N: usize>(
     lanes: &mut [Lane; N],
@@ -122,7 +123,7 @@ pub(super) fn decode<const N: usize>(
     for row in 0..shape.rows() {
         let start = BEFORE + row * shape.stride() / 2;
         for lane in lanes.iter_mut() {
-            // No quad is at the left of the first; those at the end of a row were cleared.
+            // The first quad has no left neighbour; the quads after the end of a row were cleared.
             lane.quads.patterns[start - 1] = 0;
             if row > 0 {
                 lane.quads.look_below(start - shape.stride() / 2, pairs);
@@ -164,7 +165,7 @@ pub(super) fn decode<const N: usize>(
     cursors.map(|c| c.position)
 }
 
-/// The 57 bits or more at a position; of positions beyond the buffer, others.
+/// Loads at least 57 bits from a position. Positions past the buffer wrap around.
 #[inline(always)]
 fn load(codes: &Codes, position: usize) -> u64 {
     let at = (position >> 3) & (CODE_BYTES - 1);
@@ -172,13 +173,14 @@ fn load(codes: &Codes, position: usize) -> u64 {
     u64::from_le_bytes(bytes) >> (position & 7)
 }
 
-/// The entry of one quad. A quad of an empty context has a codeword only where a MEL symbol says so.
+/// Returns the entry of one quad. A quad with an empty context has a codeword only if a MEL symbol
+/// says so.
 #[inline(always)]
 fn quad(table: &[u32; 1024], above: u32, window: &mut u64, cursor: &mut Cursor) -> u32 {
     let context = above | cursor.last & CONTEXT;
     let entry = table[(context | (*window & CODE) as u32) as usize];
     let empty = u32::from(context == 0);
-    // 1 where there is no codeword, which leaves nothing of the entry.
+    // 1 if there is no codeword; the entry then becomes zero.
     let absent = empty & !(cursor.symbols as u32);
     let entry = entry & absent.wrapping_sub(1);
     cursor.symbols >>= empty;
@@ -187,7 +189,7 @@ fn quad(table: &[u32; 1024], above: u32, window: &mut u64, cursor: &mut Cursor) 
     entry
 }
 
-/// Keeps a pair of quads, and moves past its codewords and the `length` bits of its residuals.
+/// Stores a pair of quads and advances past its codewords and the `length` bits of its residuals.
 #[inline(always)]
 fn store(
     quads: &mut Quads,
@@ -202,7 +204,7 @@ fn store(
     cursor.position += (((a + b) & LENGTH) + length) as usize;
 }
 
-/// A pair of quads of the first row; of a lone one, the second is empty.
+/// Decodes a pair of quads of the first row; if it is a lone quad, the second is empty.
 #[inline(always)]
 fn first<const LONE: bool>(lane: &mut Lane, cursor: &mut Cursor, pair: usize) {
     let mut window = load(&lane.codes, cursor.position);
@@ -211,7 +213,7 @@ fn first<const LONE: bool>(lane: &mut Lane, cursor: &mut Cursor, pair: usize) {
     let b = if LONE { 0 } else { quad(table, 0, &mut window, cursor) };
     let mut raised = false;
     if a & b & U_OFF != 0 {
-        // Both have residuals: a symbol says whether both are above 2 (section 7.3.6).
+        // Both have residuals: a MEL symbol says whether both are above 2 (section 7.3.6).
         raised = cursor.symbols & 1 == 1;
         cursor.symbols >>= 1;
     }
@@ -219,7 +221,7 @@ fn first<const LONE: bool>(lane: &mut Lane, cursor: &mut Cursor, pair: usize) {
     store(&mut lane.quads, cursor, BEFORE + pair, [a, b], residuals, length);
 }
 
-/// A pair of quads of another row, which begins with pair `start`.
+/// Decodes a pair of quads of another row, which begins with pair `start`.
 #[inline(always)]
 fn others<const LONE: bool>(lane: &mut Lane, cursor: &mut Cursor, start: usize, pair: usize) {
     let mut window = load(&lane.codes, cursor.position);
@@ -237,8 +239,9 @@ fn others<const LONE: bool>(lane: &mut Lane, cursor: &mut Cursor, start: usize, 
     store(&mut lane.quads, cursor, start + pair, [a, b], residuals, length);
 }
 
-/// Residuals of any length (section 7.3.6), that of the first quad in the lower byte, and the bits they
-/// take. `raised` is of the first row: whether two residuals are both above 2.
+/// Decodes residuals of any length (section 7.3.6). Returns them, the first quad's in the lower
+/// byte, and the number of bits they take. `raised` is for the first row only: whether both
+/// residuals are above 2.
 #[cold]
 #[inline(never)]
 fn long_residuals(a: bool, b: bool, window: u64, raised: Option<bool>) -> (u16, u32) {
@@ -248,7 +251,7 @@ fn long_residuals(a: bool, b: bool, window: u64, raised: Option<bool>) -> (u16, 
     if a {
         u = bits.prefix();
     }
-    // In the first row, where the first is above 2 and the second is not, one bit tells the second.
+    // In the first row, if only the first can be above 2, a single bit holds the second.
     if raised == Some(false) && b && u > 2 {
         v = 1 + bits.take(1);
     } else if b {

@@ -1,5 +1,5 @@
-//! The inverse of the reversible 5/3 wavelet (ISO/IEC 15444-1 annex F.3), row by row. All signals begin at
-//! an even place: the image and its only tile begin at the origin.
+//! The inverse of the reversible 5/3 wavelet (ISO/IEC 15444-1 annex F.3), row by row. All signals
+//! begin at an even coordinate, since the image and its only tile begin at the origin.
 
 /// Coefficients of 16 or 32 bits. Arithmetic wraps around; [`Bounds`] tells whether it did.
 pub(super) trait Number: Copy + Default + Ord + 'static {
@@ -11,15 +11,15 @@ pub(super) trait Number: Copy + Default + Ord + 'static {
     fn shifted(self, bits: u32) -> Self;
     fn two() -> Self;
     fn wide(self) -> i32;
-    /// The lowest bits.
+    /// Keeps the lowest bits.
     fn wrapped(value: i32) -> Self;
     /// Copies coefficients of 16 bits.
     fn copy_narrow(from: &[i16], to: &mut [Self]);
 
-    /// Values that two of, and 2, can be added without wrapping around.
+    /// Range in which two values plus 2 can be added without wrapping around.
     const LIMITS: (i32, i32);
 
-    /// The value, or `None` where it is not within [`LIMITS`](Self::LIMITS).
+    /// Returns the value, or `None` if it is not within [`LIMITS`](Self::LIMITS).
     fn within_limits(value: i32) -> Option<Self> {
         (Self::LIMITS.0..=Self::LIMITS.1).contains(&value).then(|| Self::wrapped(value))
     }
@@ -65,7 +65,7 @@ macro_rules! number {
 number!(i16);
 number!(i32);
 
-/// A pixel of 16 bits.
+/// A 16-bit pixel.
 pub(in super::super) trait Pixel: Copy {
     fn from_bits(bits: u16) -> Self;
 }
@@ -84,7 +84,7 @@ impl Pixel for i16 {
     }
 }
 
-/// Smallest and largest of the values that a transform gave.
+/// Smallest and largest value that a transform produced.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds<T> {
     pub low: T,
@@ -102,21 +102,22 @@ impl<T: Number> Bounds<T> {
         self.high = self.high.max(value);
     }
 
-    /// Takes note of values.
+    /// Includes all of `values`.
     pub fn see_all(&mut self, values: &[T]) {
         values.iter().for_each(|&value| self.see(value));
     }
 
-    /// Whether all values are right, where those that the transform began with are within
-    /// [`LIMITS`](Number::LIMITS). The first value beyond is right still, so that none goes unseen.
+    /// Whether all values are correct, given that the inputs of the transform are within
+    /// [`LIMITS`](Number::LIMITS). The first value beyond the limits is itself still correct, so
+    /// none goes unnoticed.
     pub fn hold(&self) -> bool {
         let (low, high) = T::LIMITS;
         self.low > self.high || (self.low.wide() >= low && self.high.wide() <= high)
     }
 }
 
-/// One row (equations F-5 and F-6) from its `low` and `high` halves; `even` is as long as `low` and is
-/// overwritten.
+/// Reconstructs one row (equations F-5 and F-6) from its `low` and `high` halves; `even` is scratch
+/// space as long as `low`.
 #[inline(always)]
 pub(super) fn row<T: Number>(
     low: &[T],
@@ -171,7 +172,7 @@ pub(super) fn row<T: Number>(
     *bounds = seen;
 }
 
-/// A row of even number: `low` less what its neighbours `above` and `below` of odd number give.
+/// Reconstructs an even row: `low` minus the update from its odd neighbours `above` and `below`.
 #[inline(always)]
 pub(super) fn even_row<T: Number>(
     low: &[T],
@@ -190,7 +191,8 @@ pub(super) fn even_row<T: Number>(
     *bounds = seen;
 }
 
-/// A row of odd number: `high` and what its neighbours `above` and `below` of even number give.
+/// Reconstructs an odd row: `high` plus the prediction from its even neighbours `above` and
+/// `below`.
 #[inline(always)]
 pub(super) fn odd_row<T: Number>(
     high: &[T],
@@ -209,13 +211,14 @@ pub(super) fn odd_row<T: Number>(
     *bounds = seen;
 }
 
-/// Appends the lowest 16 bits of values and `offset`.
+/// Appends the lowest 16 bits of each value plus `offset`.
 #[inline(always)]
 pub(super) fn finish<T: Number, P: Pixel>(row: &[T], offset: u16, out: &mut Vec<P>) {
     out.extend(row.iter().map(|v| P::from_bits((v.wide() as u16).wrapping_add(offset))));
 }
 
-/// Copies coefficients of magnitude and sign (bit 31); whether all of them are within the [limits](Number::LIMITS).
+/// Converts coefficients from sign (bit 31) and magnitude. Returns whether all of them are within
+/// the [limits](Number::LIMITS).
 #[inline(always)]
 pub(super) fn copy_wide<T: Number>(from: &[u32], to: &mut [T]) -> bool {
     let (mut least, mut most) = (0, 0);
@@ -234,7 +237,7 @@ mod tests {
 
     use super::*;
 
-    /// The forward transform of a signal (equations F-9 and F-10), as it is written there.
+    /// The forward transform of a signal, literally as in equations F-9 and F-10.
     fn halves(signal: &[i32]) -> (Vec<i32>, Vec<i32>) {
         let n = signal.len() as i64;
         let mirrored = |at: i64| {
@@ -243,7 +246,7 @@ mod tests {
         };
         let x = |at: i64| signal[mirrored(at)];
         let odd = |k: i64| x(2 * k + 1) - ((x(2 * k) + x(2 * k + 2)) >> 1);
-        // An odd place beyond an end is the mirror image of one that there is.
+        // An odd position beyond an end is the mirror image of one inside.
         let high = |k: i64| odd((mirrored(2 * k + 1) as i64 - 1) / 2);
         let low = |k: i64| x(2 * k) + ((high(k - 1) + high(k) + 2) >> 2);
         if n == 1 {
@@ -273,7 +276,7 @@ mod tests {
             prop_assert!(bounds.hold());
         }
 
-        /// What 16 bits give is right wherever the bounds hold.
+        /// The 16-bit result is correct whenever the bounds hold.
         #[test]
         fn bounds_show_what_wrapped_around(
             low in prop::collection::vec(i16::LIMITS.0..=i16::LIMITS.1, 1..60),

@@ -1,5 +1,5 @@
-//! A metadata document as its instances, each with all its attributes, and back: what is common to the
-//! instances stands at the level of patient, study or series, once.
+//! Converts a metadata document to its instances, each with all its attributes, and back:
+//! attributes common to the instances appear once, at the level of patient, study or series.
 
 use dicom_core::{DataDictionary, Tag};
 use dicom_dictionary_std::{StandardDataDictionary, tags};
@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Version of the document's schema.
+/// Schema version of the document.
 const SCHEMA_VERSION: &str = "1.1";
 
 /// Attributes of the patient (Patient Module, PS3.3 C.7.1.1).
@@ -41,7 +41,7 @@ const STUDY: [Tag; 13] = [
     tags::ADDITIONAL_PATIENT_HISTORY,
 ];
 
-/// Attributes of the series and what made it (PS3.3 C.7.3, C.7.4, C.7.5).
+/// Attributes of the series and its equipment (PS3.3 C.7.3, C.7.4, C.7.5).
 const SERIES: [Tag; 21] = [
     tags::MODALITY,
     tags::SERIES_INSTANCE_UID,
@@ -66,20 +66,20 @@ const SERIES: [Tag; 21] = [
     tags::OPERATORS_NAME,
 ];
 
-/// An instance of a document, with the attributes of the levels above.
+/// An instance of a document, including the attributes of the levels above.
 #[derive(Clone, PartialEq)]
 pub struct FlatInstance {
     /// SOP Instance UID (0008,0018).
     pub uid: String,
-    /// Values by keyword, or by tag where the attribute is private.
+    /// Values by keyword, or by tag for private attributes.
     pub dicom: Map<String, Value>,
     /// Value representations of private attributes by tag.
     pub vrs: Map<String, Value>,
-    /// What else the document says of the instance: `StoredTransferSyntaxUID`, `ImageFrames`.
+    /// The other entries of the instance in the document: `StoredTransferSyntaxUID`, `ImageFrames`.
     pub rest: Map<String, Value>,
 }
 
-/// The identifier only: the attributes are the patient's.
+/// Prints the identifier only, because the attributes are patient data.
 impl std::fmt::Debug for FlatInstance {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("FlatInstance").field("uid", &self.uid).finish_non_exhaustive()
@@ -87,7 +87,8 @@ impl std::fmt::Debug for FlatInstance {
 }
 
 impl FlatInstance {
-    /// An attribute's values as text without padding; empty where it is absent or no text and no number.
+    /// Returns an attribute's values as text without padding; empty if it is absent or neither text
+    /// nor a number.
     pub fn texts(&self, keyword: &str) -> Vec<String> {
         let values = match self.dicom.get(keyword) {
             Some(Value::Array(values)) => values.as_slice(),
@@ -104,23 +105,24 @@ impl FlatInstance {
         values.iter().filter_map(text).collect()
     }
 
-    /// The first of [`texts`](Self::texts); `None` where there is none, or it is empty.
+    /// Returns the first of [`texts`](Self::texts), or `None` if there is none or it is empty.
     pub fn text(&self, keyword: &str) -> Option<String> {
         self.texts(keyword).into_iter().next().filter(|text| !text.is_empty())
     }
 
-    /// Identifiers of its frames, in order.
+    /// Returns the identifiers of its frames, in order.
     pub fn frame_ids(&self) -> impl Iterator<Item = &str> {
         let frames = self.rest.get("ImageFrames").and_then(Value::as_array);
         frames.into_iter().flatten().filter_map(|frame| frame.get("ID")?.as_str())
     }
 
-    /// SHA-256 of all that is said of the instance, in hexadecimal: another one once anything is changed.
+    /// Returns the SHA-256 of everything in the instance, in hexadecimal: it changes with any
+    /// change.
     pub fn digest(&self) -> String {
         let mut hasher = Sha256::new();
         hasher.update(self.uid.as_bytes());
         for part in [&self.dicom, &self.vrs, &self.rest] {
-            // Where an attribute stood is no matter, nor the order.
+            // Neither the level of an attribute nor the order matters.
             let mut entries: Vec<(&String, &Value)> = part.iter().collect();
             entries.sort_by_key(|(key, _)| *key);
             hasher.update((entries.len() as u64).to_le_bytes());
@@ -135,7 +137,7 @@ impl FlatInstance {
     }
 }
 
-/// The document of an image set.
+/// Builds the document of an image set.
 ///
 /// # Errors
 ///
@@ -164,11 +166,11 @@ pub fn document(
     }))
 }
 
-/// The instances of a document.
+/// Returns the instances of a document.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidImage`] where the document is not of that structure.
+/// [`ErrorKind::InvalidImage`] if the document does not have the documented structure.
 pub fn instances(document: &Value) -> Result<Vec<FlatInstance>> {
     let invalid =
         || Error::new(ErrorKind::InvalidImage, "the metadata is not of the documented structure");
@@ -201,12 +203,12 @@ pub fn instances(document: &Value) -> Result<Vec<FlatInstance>> {
     Ok(all)
 }
 
-/// Whether two instances are the same in all that may stand above instances.
+/// Whether two instances agree in all attributes that belong above the instance level.
 pub fn agree_above_instances(one: &FlatInstance, other: &FlatInstance) -> bool {
     above_instances().all(|keyword| one.dicom.get(keyword) == other.dicom.get(keyword))
 }
 
-/// Gives an instance what stands above instances in another one.
+/// Replaces an instance's attributes of the levels above by those of another instance.
 pub fn take_levels_above(instance: &mut FlatInstance, from: &FlatInstance) {
     for keyword in above_instances() {
         match from.dicom.get(keyword) {
@@ -220,12 +222,12 @@ fn above_instances() -> impl Iterator<Item = &'static str> {
     PATIENT.iter().chain(&STUDY).chain(&SERIES).filter_map(|tag| keyword(*tag))
 }
 
-/// Whether an attribute is one of the patient, the study or the series.
+/// Whether an attribute belongs to the patient, the study or the series.
 pub fn stands_above_instances(key: &str) -> bool {
     above_instances().any(|keyword| keyword == key)
 }
 
-/// Whether `key` is one of a private attribute: a tag whose group is odd.
+/// Whether `key` is that of a private attribute: a tag with an odd group.
 pub fn is_private_key(key: &str) -> bool {
     let group = || key.get(..4).and_then(|group| u16::from_str_radix(group, 16).ok());
     key.len() == 8
@@ -233,12 +235,12 @@ pub fn is_private_key(key: &str) -> bool {
         && group().is_some_and(|group| group % 2 == 1)
 }
 
-/// Whether `key` is one of an attribute: a keyword, or the tag of a private one.
+/// Whether `key` is that of an attribute: a keyword, or the tag of a private attribute.
 pub fn is_key(key: &str) -> bool {
     is_private_key(key) || StandardDataDictionary.by_name(key).is_some()
 }
 
-/// Which attributes stand above the instances: those of each level that all instances share.
+/// The attributes at each level above the instances: those that all instances share.
 struct Levels {
     patient: Vec<&'static str>,
     study: Vec<&'static str>,

@@ -1,4 +1,4 @@
-//! The metadata document of an AHI image set (JSON) and data sets.
+//! AHI image set metadata documents (JSON): parsing and writing.
 
 pub mod flat;
 pub mod read;

@@ -1,11 +1,10 @@
-//! AHI's image set metadata document to a [`Series`].
+//! Parses AHI's image set metadata document into a [`Series`].
 //!
 //! The document (HealthImaging developer guide, "Understanding image sets", schema version 1.1)
-//! keeps each attribute once, at the level it belongs to: patient, study, series, instance. A
-//! consumer of DICOM expects all of them in every instance, so the levels are merged here. The
-//! document comes from outside: whatever is in it, reading it ends in a series or in an error.
-//! Errors and logs name keywords, tags, UIDs and positions and never a value, since the values are
-//! the patient's.
+//! stores each attribute once, at the level it belongs to: patient, study, series, instance. DICOM
+//! consumers expect all of them in every instance, so the levels are merged here. The document is
+//! untrusted input: parsing it yields a series or an error, whatever it contains. Errors and logs
+//! contain keywords, tags, UIDs and positions, but never a value, because values are patient data.
 
 mod elements;
 
@@ -21,34 +20,36 @@ use self::elements::{PrivateVrs, put_all};
 use crate::dicom::{Attributes, Dataset, FrameDescriptor, Instance, Series, charset, pixel_data};
 use crate::error::{Error, ErrorKind, Result};
 
-/// HTJ2K lossless with RPCL progression: how AHI stores frames unless an instance says otherwise.
+/// HTJ2K lossless with RPCL progression: the format in which AHI stores frames unless an instance
+/// says otherwise.
 pub const DEFAULT_TRANSFER_SYNTAX: &str = "1.2.840.10008.1.2.4.202";
 
-/// Values, keys and brackets of a document. A series of 20,000 instances has five million.
+/// Limit on values, keys and brackets of a document. A series of 20,000 instances has five million.
 const MAX_PARTS: usize = 8 << 20;
 
-/// Memory of all data sets, estimated: each instance has its own copy of what is common to all.
+/// Limit on the estimated memory of all data sets: each instance has its own copy of what is common
+/// to all.
 const MAX_MEMORY: u64 = 1 << 30;
 
-/// Sequences within sequences, as in files.
+/// Limit on nested sequences, the same as for files.
 const MAX_DEPTH: usize = 32;
 
-/// Lists and objects in each other: two for each sequence, and those of the levels. The parser itself ends
-/// at 128.
+/// Limit on nested lists and objects: two for each sequence, plus those of the levels. The parser's
+/// own limit is 128.
 const MAX_JSON_DEPTH: usize = 120;
 
-/// What an image set's metadata document says.
+/// The content of an image set's metadata document.
 #[derive(Clone)]
 pub struct ImageSetMetadata {
-    /// The data store that the image set is in.
+    /// The data store that contains the image set.
     pub datastore_id: String,
     /// The image set.
     pub image_set_id: String,
-    /// The one series it holds, complete data sets and frame descriptors, in the document's order.
+    /// Its only series, with complete data sets and frame descriptors, in the document's order.
     pub series: Series,
 }
 
-/// Identifiers only: the data sets are full of the patient's attributes.
+/// Prints identifiers only, because the data sets contain patient data.
 impl std::fmt::Debug for ImageSetMetadata {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ImageSetMetadata")
@@ -141,11 +142,12 @@ struct Checksum {
     crc32: Option<u32>,
 }
 
-/// Undoes the gzip compression of a metadata document as `GetImageSetMetadata` delivers it; bytes
-/// that do not begin as gzip does are returned as they are.
+/// Decompresses a gzipped metadata document as `GetImageSetMetadata` delivers it. Returns bytes
+/// that are not gzip unchanged.
 ///
 /// # Errors
-/// `PayloadTooLarge` if the document is longer than `limit` bytes, `Upstream` if it is not whole.
+/// `PayloadTooLarge` if the document is longer than `limit` bytes, `Upstream` if it is truncated or
+/// damaged.
 pub fn decompress(body: &[u8], limit: u64) -> Result<Vec<u8>> {
     let mut document = Vec::new();
     if body.starts_with(&[0x1f, 0x8b]) {
@@ -168,14 +170,14 @@ pub fn decompress(body: &[u8], limit: u64) -> Result<Vec<u8>> {
     Ok(document)
 }
 
-/// Reads a metadata document.
+/// Parses a metadata document.
 ///
 /// # Errors
-/// `Upstream` if it is not JSON of the documented structure; `InvalidImage` if it is but holds
-/// other than one series, lacks a UID, or has an attribute that does not fit its VR;
-/// `PayloadTooLarge` if its data sets would take more memory than those of any series.
+/// `Upstream` if it is not JSON of the documented structure; `InvalidImage` if it is but does not
+/// hold exactly one series, lacks a UID, or has an attribute that does not fit its VR;
+/// `PayloadTooLarge` if its data sets would take more memory than those of any real series.
 pub fn parse(json: &[u8]) -> Result<ImageSetMetadata> {
-    // Each takes many times its bytes once it is parsed.
+    // Each part takes many times its size once parsed.
     if json.iter().filter(|b| matches!(b, b',' | b':' | b'[' | b'{')).count() > MAX_PARTS {
         return Err(too_large());
     }
@@ -192,7 +194,7 @@ pub fn parse(json: &[u8]) -> Result<ImageSetMetadata> {
     })
 }
 
-/// How deep lists and objects lie in each other.
+/// Returns how deep lists and objects are nested.
 fn nesting(json: &[u8]) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     let (mut quoted, mut escaped) = (false, false);
@@ -286,7 +288,7 @@ fn read_frame(frame: Frame, is_crc32: bool) -> Result<FrameDescriptor> {
     if frame.id.is_empty() {
         return Err(invalid("an image frame has an empty ID"));
     }
-    // From base to full resolution: the widest, and of equals the last.
+    // The list goes from base to full resolution: take the widest, the last among equals.
     let full =
         frame.checksums.unwrap_or_default().into_iter().max_by_key(|c| c.width.unwrap_or_default());
     let dimensions = full.as_ref().and_then(|c| c.width.zip(c.height));
@@ -299,9 +301,9 @@ fn read_frame(frame: Frame, is_crc32: bool) -> Result<FrameDescriptor> {
     })
 }
 
-/// Memory that attributes take in a data set, about. Refuses sequences nested too deep.
+/// Estimates the memory that attributes take in a data set. Rejects sequences nested too deep.
 fn memory(attributes: &Map<String, Value>, depth: usize) -> Result<u64> {
-    /// An element, and the map of an item, which has room for some from the start.
+    /// An element, and the map of an item, which is allocated with spare capacity.
     const ELEMENT: u64 = 256;
     const ITEM: u64 = 1536;
     if depth > MAX_DEPTH {
@@ -339,7 +341,7 @@ fn merge(
     put_all(dataset, attributes.unwrap_or_default(), &vrs.unwrap_or_default())
 }
 
-/// Makes sure that the data set's UID is the one that the document files it under.
+/// Ensures that the data set's UID is the key under which the document lists it.
 fn put_uid(dataset: &mut Dataset, tag: Tag, key: &str) -> Result<()> {
     match dataset.text(tag) {
         None => {
@@ -354,8 +356,8 @@ fn put_uid(dataset: &mut Dataset, tag: Tag, key: &str) -> Result<()> {
     }
 }
 
-/// UIDs become file names and parts of messages: only what a UID is made of may pass. Components
-/// with leading zeros do, since archives are full of them.
+/// Checks a UID. UIDs become file names and parts of messages, so only digits and periods may pass.
+/// Leading zeros are allowed, because archives are full of them.
 fn check_uid(uid: &str, what: &str) -> Result<()> {
     if !uid.is_empty()
         && uid.len() <= 64
@@ -388,7 +390,7 @@ fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidImage, message)
 }
 
-/// serde_json's own message may quote a value: only the kind of fault and its position are kept.
+/// Keeps only the kind of error and its position: serde_json's own message may quote a value.
 fn malformed(what: &str, e: &serde_json::Error) -> Error {
     let fault = match e.classify() {
         serde_json::error::Category::Eof => "ends too early",

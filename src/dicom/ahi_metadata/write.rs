@@ -1,8 +1,9 @@
-//! Data sets to the instances of AHI's metadata documents.
+//! Converts data sets to the instances of AHI's metadata documents.
 //!
-//! The opposite of [`read`](super::read). Attributes stand under their keywords, private ones under their
-//! tag in eight hexadecimal digits, with their VR in `DICOMVRs`. Values keep the text of the file, padding
-//! included. What stands at which level is decided by [`document`](super::flat::document).
+//! The inverse of [`read`](super::read). Attributes are listed under their keywords, private ones
+//! under their tag in eight hexadecimal digits, with their VR in `DICOMVRs`. Values keep the text
+//! of the file, including padding. [`document`](super::flat::document) decides the level of each
+//! attribute.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,7 @@ use super::flat::FlatInstance;
 use crate::dicom::{Attributes, Dataset};
 use crate::error::Result;
 
-/// One instance to be described.
+/// One instance to describe.
 #[derive(Debug, Clone)]
 pub struct InstanceEntry {
     /// Its complete header.
@@ -36,13 +37,13 @@ pub struct FrameEntry {
     pub id: String,
     /// Width, height and CRC-32 of the decoded pixels at full resolution.
     pub full_resolution: (u32, u32, u32),
-    /// Smallest and largest pixel value, where both are numbers.
+    /// Smallest and largest pixel value, if both are numbers.
     pub pixel_range: Option<(f64, f64)>,
-    /// Bytes as stored.
+    /// Size in bytes as stored.
     pub bytes: u64,
 }
 
-/// An instance with all its attributes as they stand in a document.
+/// Converts an instance with all its attributes to the form of a document.
 ///
 /// # Errors
 ///
@@ -62,7 +63,7 @@ pub fn instance(entry: &InstanceEntry) -> Result<FlatInstance> {
     Ok(FlatInstance { uid, dicom, vrs, rest })
 }
 
-/// The value representations of private elements, those of items too.
+/// Collects the value representations of private elements, including those in items.
 fn private_vrs(element: &DataElement<InMemDicomObject>, vrs: &mut Map<String, Value>) {
     let tag = element.header().tag;
     if tag.group() % 2 == 1 {
@@ -93,20 +94,20 @@ fn frame(entry: &FrameEntry) -> Value {
     described
 }
 
-/// An integer as such.
+/// Writes an integral value as an integer.
 fn number(value: f64) -> Value {
     let whole = value as i64;
     if whole as f64 == value { json!(whole) } else { json!(value) }
 }
 
-/// The keyword of a standard attribute, the digits of a private one; `None` for what has neither
-/// and for group lengths.
+/// Returns the keyword of a standard attribute or the digits of a private one; `None` for tags with
+/// neither and for group lengths.
 fn key(tag: Tag) -> Option<String> {
     if tag.group() % 2 == 1 {
         return Some(digits(tag));
     }
     let entry = StandardDataDictionary.by_tag(tag)?;
-    // A keyword of a repeating group stands for the first of them alone.
+    // The keyword of a repeating group applies only to the first of its groups.
     let named = if entry.tag.inner() == tag { entry.alias.to_owned() } else { digits(tag) };
     (tag.element() != 0).then_some(named)
 }
@@ -131,7 +132,7 @@ fn primitive(vr: VR, value: &PrimitiveValue) -> Value {
         return Value::Null;
     }
     let list: Vec<Value> = match vr {
-        // A character set whose texts were not decoded.
+        // A text whose character set was not decoded.
         VR::CS if matches!(value, PrimitiveValue::U8(_)) => {
             let text = String::from_utf8_lossy(&value.to_bytes()).into_owned();
             text.split('\\').map(Value::from).collect()

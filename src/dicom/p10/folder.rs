@@ -1,4 +1,4 @@
-//! Folders of DICOM files: which files are, and which series they make.
+//! Folders of DICOM files: finds the files and groups them into series.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,9 +15,9 @@ use super::{Content, HEAD, P10Header, P10Instance, examine, io, is_dicom};
 use crate::dicom::{Attributes, FrameDescriptor, Instance, PassedOver, Series};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Folders below folders further down than this are refused.
+/// Deeper nested folders are rejected.
 const MAX_DEPTH: usize = 32;
-/// Folders with more entries than this are refused.
+/// Folders with more entries than this are rejected.
 const MAX_ENTRIES: usize = 1_000_000;
 
 /// A series and the files of its instances, in the same order.
@@ -29,26 +29,25 @@ pub struct SeriesFiles {
     pub paths: Vec<PathBuf>,
 }
 
-/// The series of images below a folder, and what else there is.
+/// The series of images below a folder, and a summary of the other files.
 #[derive(Debug, Clone, Default)]
 pub struct Folder {
     /// The series, by SeriesInstanceUID.
     pub series: Vec<SeriesFiles>,
-    /// Files that hold no image.
+    /// Files without an image.
     pub passed_over: PassedOver,
 }
 
-/// All DICOM files below `dir`, sorted by path, whatever they hold and are called; or `dir` itself where that is
-/// one.
+/// Lists all DICOM files below `dir`, sorted by path, whatever their content and name; or `dir`
+/// itself if it is such a file.
 ///
-/// Symbolic links below `dir` are not
-/// followed, so that no file outside it is read and no loop is entered; more than 32 levels or a
-/// million entries are an error.
+/// Does not follow symbolic links below `dir`, so that no file outside it is read and no loop is
+/// entered. More than 32 levels or a million entries are an error.
 pub fn list_files(dir: &Path) -> Result<Vec<PathBuf>> {
     list(dir, &mut PassedOver::default())
 }
 
-/// As [`list_files`], counting the others.
+/// Like [`list_files`], counting the other files.
 fn list(dir: &Path, passed_over: &mut PassedOver) -> Result<Vec<PathBuf>> {
     let named = |path: &Path, e| io(e).context(path.display());
     if dir.is_file() {
@@ -72,7 +71,7 @@ fn list(dir: &Path, passed_over: &mut PassedOver) -> Result<Vec<PathBuf>> {
                 ));
             }
             let path = entry.path();
-            // Of the entry itself: a link is neither folder nor file.
+            // The type of the entry itself: a link is neither folder nor file.
             let kind = entry.file_type().map_err(|e| named(&path, e))?;
             if kind.is_dir() {
                 folders.push((path, depth + 1));
@@ -97,16 +96,17 @@ fn begins_as_dicom(path: &Path) -> Result<bool> {
     Ok(is_dicom(&start))
 }
 
-/// The series of the files below `dir`, by SeriesInstanceUID; instances in the order of their
-/// paths. Reads every header, in parallel on rayon's threads; not for an asynchronous thread.
+/// Returns the series of the files below `dir`, by SeriesInstanceUID, with instances in the order
+/// of their paths. Reads every header, in parallel on rayon's threads; do not call it on an
+/// asynchronous thread.
 pub fn series_in(dir: &Path) -> Result<Vec<Series>> {
     Ok(files_by_series(dir)?.series.into_iter().map(|s| s.series).collect())
 }
 
-/// As [`series_in`], with the files, and what was passed over.
+/// Like [`series_in`], with the files and a summary of what was skipped.
 ///
 /// # Errors
-/// Those of [`list_files`] and [`examine`], naming the file.
+/// Propagates the errors of [`list_files`] and [`examine`], naming the file.
 pub fn files_by_series(dir: &Path) -> Result<Folder> {
     let mut passed_over = PassedOver::default();
     let contents: Vec<(PathBuf, Content<P10Header>)> = list(dir, &mut passed_over)?
@@ -140,7 +140,7 @@ pub fn files_by_series(dir: &Path) -> Result<Folder> {
     Ok(Folder { series: all.into_values().collect(), passed_over })
 }
 
-/// A whole instance as one of a series, and its frames.
+/// Converts a whole instance to an instance of a series and its frames.
 pub fn described(whole: P10Instance) -> (Instance, Vec<Bytes>) {
     let P10Instance { dataset, transfer_syntax, sop_instance_uid, sop_class_uid, frames } = whole;
     let number_of_frames = frames.len();
@@ -149,7 +149,8 @@ pub fn described(whole: P10Instance) -> (Instance, Vec<Bytes>) {
     (instance(header), frames)
 }
 
-/// Whether two instances, each with its frames, are the same: attributes, transfer syntax and pixels.
+/// Whether two instances, each with its frames, are identical: attributes, transfer syntax and
+/// pixels.
 pub fn identical(a: (&Instance, &[Bytes]), b: (&Instance, &[Bytes])) -> bool {
     let written = |instance: &Instance| {
         let mut bytes = Vec::new();

@@ -1,5 +1,5 @@
-//! Pixel Data (7FE0,0010) to frames: native by size, encapsulated (PS3.5 annex A.4) by offset
-//! tables, by fragments, or by the markers of the codestreams themselves.
+//! Splits Pixel Data (7FE0,0010) into frames: native by size, encapsulated (PS3.5 annex A.4) by
+//! offset tables, by fragments, or by the markers of the codestreams themselves.
 
 use bytes::Bytes;
 use dicom_dictionary_std::tags;
@@ -11,8 +11,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 const RLE: &str = "1.2.840.10008.1.2.5";
 
-/// Frames the header promises (NumberOfFrames, one where absent), refused where a file of
-/// `file_length` bytes could not hold them.
+/// Returns the number of frames that the header promises (NumberOfFrames, one if absent). Fails if
+/// a file of `file_length` bytes could not hold them.
 pub(super) fn promised(dataset: &Dataset, file_length: u64) -> Result<usize> {
     let frames = dataset.integer(tags::NUMBER_OF_FRAMES).unwrap_or(1);
     let most = (file_length / SMALLEST_ENCAPSULATED_FRAME).max(pixel_bound(dataset, file_length));
@@ -28,7 +28,7 @@ pub(super) fn promised(dataset: &Dataset, file_length: u64) -> Result<usize> {
     })
 }
 
-/// Native frames of the header's size that fit into the file.
+/// Returns the number of native frames of the header's size that fit into the file.
 fn pixel_bound(dataset: &Dataset, file_length: u64) -> u64 {
     match native_frame_bytes(dataset) {
         Some(bytes) if bytes > 0 => file_length / bytes as u64,
@@ -36,7 +36,8 @@ fn pixel_bound(dataset: &Dataset, file_length: u64) -> u64 {
     }
 }
 
-/// Bytes of a native frame; `None` where attributes are missing or pixels are not whole bytes.
+/// Returns the size of a native frame in bytes; `None` if attributes are missing or pixels are not
+/// whole bytes.
 fn native_frame_bytes(dataset: &Dataset) -> Option<usize> {
     let unsigned = |tag| dataset.integer(tag).and_then(|v| usize::try_from(v).ok());
     let bits = unsigned(tags::BITS_ALLOCATED)?;
@@ -57,7 +58,7 @@ pub(super) struct ExtendedOffsets {
 }
 
 impl ExtendedOffsets {
-    /// Takes the two attributes out of the data set: they say where frames were in the file.
+    /// Removes the two attributes from the data set: they describe positions in the file.
     pub(super) fn take(dataset: &mut Dataset) -> Option<Self> {
         let mut words = |tag| -> Vec<u64> {
             let element = dataset.take(tag);
@@ -69,7 +70,7 @@ impl ExtendedOffsets {
     }
 }
 
-/// Splits pixel data into the frames the header promises.
+/// Splits pixel data into the frames that the header promises.
 pub(super) fn split(
     header: &P10Header,
     pixels: Pixels,
@@ -121,7 +122,7 @@ fn split_encapsulated(
         if basic.len() == frames {
             return by_basic_offsets(fragments, basic);
         }
-        // An RLE frame is one fragment (PS3.5 A.4.2) and has no end marker.
+        // An RLE frame is a single fragment (PS3.5 A.4.2) and has no end marker.
         if header.transfer_syntax != RLE {
             return by_end_markers(frames, fragments);
         }
@@ -129,7 +130,7 @@ fn split_encapsulated(
     Err(corrupt(format!("{} fragments do not make {frames} frames", fragments.len())))
 }
 
-/// Offset of each fragment's item from the first one.
+/// Returns the offset of each fragment's item from the first item.
 fn item_offsets(fragments: &Fragments) -> Vec<u64> {
     let mut next = 0;
     let item = |fragment: Bytes| {
@@ -140,7 +141,7 @@ fn item_offsets(fragments: &Fragments) -> Vec<u64> {
     fragments.iter().map(item).collect()
 }
 
-/// Each frame is the one fragment at its offset, cut to its length.
+/// Each frame is the single fragment at its offset, cut to its length.
 fn by_extended_offsets(
     frames: usize,
     fragments: &Fragments,
@@ -173,7 +174,7 @@ fn by_extended_offsets(
         .collect()
 }
 
-/// Each frame is the fragments from its offset to the next frame's.
+/// Each frame consists of the fragments from its offset to the next frame's.
 fn by_basic_offsets(fragments: &Fragments, offsets: &[u64]) -> Result<Vec<Bytes>> {
     let items = item_offsets(fragments);
     let starts: Option<Vec<usize>> =
@@ -185,7 +186,7 @@ fn by_basic_offsets(fragments: &Fragments, offsets: &[u64]) -> Result<Vec<Bytes>
     Ok(bounds.windows(2).map(|b| fragments.join(b[0]..b[1])).collect())
 }
 
-/// Each frame ends with the fragment that ends with EOI or EOC (FFD9), but for padding.
+/// Each frame ends with the fragment that ends with EOI or EOC (FFD9), ignoring padding.
 fn by_end_markers(frames: usize, fragments: &Fragments) -> Result<Vec<Bytes>> {
     let ends = |fragment: &Bytes| {
         let padding = fragment.iter().rev().take_while(|&&b| b == 0).count();

@@ -1,5 +1,5 @@
-//! The file meta information (PS3.10 section 7.1): group 0002, of which the transfer syntax is what
-//! counts here. It is decided once how the data set is encoded, here and for every reader.
+//! The file meta information (PS3.10 section 7.1): group 0002, of which only the transfer syntax
+//! matters here. The encoding of the data set is decided here, once for all readers.
 
 use std::io::Read;
 
@@ -12,43 +12,43 @@ use super::malformed;
 use super::source::Source;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Bytes of the whole group; files have a few hundred.
+/// Maximum size of the whole group in bytes; files have a few hundred.
 const MOST: u64 = 1 << 20;
 
 const EXPLICIT: &str = "1.2.840.10008.1.2.1";
 const BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
 const DEFLATED: &str = "1.2.840.10008.1.2.1.99";
 
-/// Characters of a UID (PS3.5 section 9.1), and as much padding as it may have.
+/// Maximum length of a UID (PS3.5 section 9.1), and of a UID field with its padding.
 const UID: usize = 64;
 
-/// What the group says, and how the data set behind it is encoded.
+/// The content of the group, and how the data set after it is encoded.
 pub(super) struct Meta {
     /// The encoding of the data set.
     pub encoding: Encoding,
-    /// Media Storage SOP Class UID (0002,0002), where it is a UID.
+    /// Media Storage SOP Class UID (0002,0002), if it is a valid UID.
     pub sop_class: Option<String>,
 }
 
 /// How a data set is encoded.
 pub(super) struct Encoding {
-    /// The transfer syntax of the frames as they are given out. Native pixels are little endian and not
-    /// compressed, whatever they were in the file.
+    /// The transfer syntax of the frames as returned. Native pixels become little endian and
+    /// uncompressed, whatever the file's encoding.
     pub frames: &'static str,
-    /// How elements are written.
+    /// The encoding of the elements.
     pub elements: &'static TransferSyntax,
-    /// Whether all of it is compressed (PS3.5 annex A.5).
+    /// Whether the whole data set is compressed (PS3.5 annex A.5).
     pub deflated: bool,
-    /// Whether words have their most significant byte first (PS3.5 annex A.3).
+    /// Whether the most significant byte of a word comes first (PS3.5 annex A.3).
     pub big_endian: bool,
 }
 
-/// Reads the group and leaves the reader at the data set. The group ends where the next one begins: its
-/// length, the first element, may be missing, and programs get it wrong.
+/// Reads the group and leaves the reader at the data set. The group ends where the next one begins:
+/// its length, the first element, may be missing or wrong.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidImage`] where the group is malformed or does not name one transfer syntax;
-/// [`ErrorKind::UnsupportedPixelData`] where it is none whose data sets are read here.
+/// [`ErrorKind::InvalidImage`] if the group is malformed or does not name exactly one transfer
+/// syntax; [`ErrorKind::UnsupportedPixelData`] if data sets in that syntax are not supported.
 pub(super) fn read(file: &mut Source<'_, '_, impl Read>) -> Result<Meta> {
     let begin = file.left();
     let mut syntax = None;
@@ -83,13 +83,13 @@ fn tag([g0, g1, e0, e1]: [u8; 4]) -> Tag {
     Tag(u16::from_le_bytes([g0, g1]), u16::from_le_bytes([e0, e1]))
 }
 
-/// The length of an element whose tag was just read, in explicit VR (PS3.5 section 7.1.2).
+/// Reads the length of an element whose tag was just read, in explicit VR (PS3.5 section 7.1.2).
 fn length(file: &mut Source<'_, '_, impl Read>) -> Result<u64> {
     let vr = VR::from_binary(file.array()?).ok_or_else(|| malformed(()))?;
     let [l0, l1] = file.array()?;
     Ok(match vr {
         VR::OB | VR::UN | VR::OW | VR::UT => u32::from_le_bytes(file.array()?).into(),
-        // None of these is in this group; a sequence would not be one value.
+        // None of these occurs in this group; a sequence would not be a single value.
         VR::OD | VR::OF | VR::OL | VR::OV | VR::SQ | VR::SV | VR::UC | VR::UR | VR::UV => {
             return Err(malformed(()));
         }
@@ -97,8 +97,8 @@ fn length(file: &mut Source<'_, '_, impl Read>) -> Result<u64> {
     })
 }
 
-/// The value of TransferSyntaxUID without its padding, which is one NUL by the standard and
-/// several NULs or spaces in the field.
+/// Reads a UID value without its padding, which is one NUL by the standard and several NULs or
+/// spaces in the field.
 fn uid(file: &mut Source<'_, '_, impl Read>, length: u64) -> Result<String> {
     let wrong = || invalid("TransferSyntaxUID is not a UID of at most 64 digits and periods");
     if length > UID as u64 {
@@ -112,7 +112,7 @@ fn uid(file: &mut Source<'_, '_, impl Read>, length: u64) -> Result<String> {
     String::from_utf8(value).ok().filter(|_| is_uid).ok_or_else(wrong)
 }
 
-/// The one decision on how a data set of transfer syntax `uid` is read.
+/// Decides how a data set of transfer syntax `uid` is read.
 pub(super) fn known(uid: &str) -> Result<Encoding> {
     let unsupported = || {
         Error::new(

@@ -1,10 +1,10 @@
-//! DICOM Part 10 files (PS3.10 section 7), and those that lack some of what the standard puts before the
-//! data set: headers alone, or headers with the encoded frames split apart, and the series a folder
-//! holds.
+//! Reads DICOM Part 10 files (PS3.10 section 7), including those that lack some of what the
+//! standard puts before the data set: headers only, headers with the encoded frames split apart,
+//! and the series in a folder.
 //!
-//! Files are not trusted: sizes they state are compared with the bytes there are before anything
-//! is allocated for them, what a header takes when it is read is bounded, and errors name the file
-//! but nothing of its patient.
+//! Files are not trusted: stated sizes are compared with the available bytes before anything is
+//! allocated for them, the memory of a header is bounded, and errors name the file but contain no
+//! patient data.
 
 mod folder;
 mod frames;
@@ -43,17 +43,17 @@ pub use write::{MOST_BYTES, P10Writer, PixelForm};
 use super::{Attributes, Dataset, charset, classes, pixel_data};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Pixel data of fewer bytes a frame than this exists in no encapsulated transfer syntax: items
-/// and the shortest of headers take more.
+/// No encapsulated transfer syntax needs fewer bytes per frame than this: items and the shortest
+/// headers take more.
 const SMALLEST_ENCAPSULATED_FRAME: u64 = 16;
 
-/// Frames of one instance. Each costs memory of its own, beside its pixels.
+/// Maximum number of frames of one instance. Each takes memory in addition to its pixels.
 const MAX_FRAMES: u64 = 100_000;
 
 /// Header of one instance, without its frames.
 #[derive(Debug, Clone)]
 pub struct P10Header {
-    /// Every attribute of the data set but pixel data and offset tables.
+    /// All attributes of the data set except pixel data and offset tables.
     pub dataset: Dataset,
     /// Transfer syntax UID of the frames, see [`P10Instance::transfer_syntax`].
     pub transfer_syntax: String,
@@ -61,17 +61,18 @@ pub struct P10Header {
     pub sop_instance_uid: String,
     /// SOP Class UID (0008,0016).
     pub sop_class_uid: String,
-    /// Frames the header promises, at least one; bounded by what the file has room for.
+    /// Number of frames the header promises, at least one; limited by what the file has room for.
     pub number_of_frames: usize,
 }
 
 /// One instance with its encoded frames.
 #[derive(Debug, Clone)]
 pub struct P10Instance {
-    /// Every attribute of the data set but pixel data and offset tables.
+    /// All attributes of the data set except pixel data and offset tables.
     pub dataset: Dataset,
-    /// Transfer syntax UID of the frames: that of the file meta information (0002,0010), or Explicit VR
-    /// Little Endian where that is big endian or deflated, which the frames no longer are.
+    /// Transfer syntax UID of the frames: that of the file meta information (0002,0010), or
+    /// Explicit VR Little Endian if that is big endian or deflated, because the frames have been
+    /// converted.
     pub transfer_syntax: String,
     /// SOP Instance UID (0008,0018).
     pub sop_instance_uid: String,
@@ -81,23 +82,24 @@ pub struct P10Instance {
     pub frames: Vec<Bytes>,
 }
 
-/// What a DICOM file holds.
+/// The content of a DICOM file.
 #[derive(Debug, Clone)]
 pub enum Content<T> {
-    /// An image, or an error of one would have been returned.
+    /// An image. An incomplete image is returned as an error instead.
     Image(T),
-    /// Something without an image, with its SOP class where that is stated: a directory, a report, a plan.
+    /// An object without an image, such as a directory, report or plan, with its SOP class if
+    /// stated.
     NoImage(Option<String>),
 }
 
 /// Reads the header of a file up to its pixel data.
 ///
-/// Files without preamble, prefix, group length or all of the file meta information are read, too.
+/// Also reads files without a preamble, prefix, group length or any file meta information.
 ///
-/// Fails with [`InvalidImage`](ErrorKind::InvalidImage) where the file is no DICOM file or lacks
-/// its identifiers, [`UnsupportedPixelData`](ErrorKind::UnsupportedPixelData) where its transfer syntax
-/// is not known, [`PayloadTooLarge`](ErrorKind::PayloadTooLarge) where its header would
-/// take too much memory, and [`Io`](ErrorKind::Io) where it cannot be read.
+/// Fails with [`InvalidImage`](ErrorKind::InvalidImage) if the file is not a DICOM file or lacks
+/// its identifiers, [`UnsupportedPixelData`](ErrorKind::UnsupportedPixelData) if its transfer
+/// syntax is unknown, [`PayloadTooLarge`](ErrorKind::PayloadTooLarge) if its header would take too
+/// much memory, and [`Io`](ErrorKind::Io) if it cannot be read.
 pub fn read_header(path: &Path) -> Result<P10Header> {
     let run = || -> Result<P10Header> {
         let (file, length) = open(path)?;
@@ -107,8 +109,8 @@ pub fn read_header(path: &Path) -> Result<P10Header> {
     run().map_err(|e| e.context(path.display()))
 }
 
-/// As [`read_header`], of a file that may hold no image. An instance of a class that always has slices,
-/// or with Rows, that has no pixel data is an error: it was cut off.
+/// Like [`read_header`], for a file that may not hold an image. An instance without pixel data is
+/// an error if its class always has slices, or if it has Rows: it was truncated.
 pub fn examine(path: &Path) -> Result<Content<P10Header>> {
     let run = || -> Result<Content<P10Header>> {
         let (file, length) = open(path)?;
@@ -121,11 +123,11 @@ pub fn examine(path: &Path) -> Result<Content<P10Header>> {
     run().map_err(|e| e.context(path.display()))
 }
 
-/// As [`examine`], with the frames, of a file of `length` bytes wherever it is; `hold` is told of what is
-/// taken beyond these (of what was deflated).
+/// Like [`examine`], with the frames, for a file of `length` bytes from any reader. `hold` is
+/// called before memory beyond that length is allocated (for inflated data).
 ///
 /// # Errors
-/// Those of [`examine`] and [`read`], and what `hold` returns.
+/// Propagates the errors of [`examine`], [`read`] and `hold`.
 pub fn examine_from(file: impl Read, length: u64, hold: &mut Hold) -> Result<Content<P10Instance>> {
     let parsed = parse(file, length, true, Some(hold))?;
     if let Some(class) = parsed.without_image()? {
@@ -134,9 +136,9 @@ pub fn examine_from(file: impl Read, length: u64, hold: &mut Hold) -> Result<Con
     parsed.into_instance().map(Content::Image)
 }
 
-/// Reads a file with its frames; fails as [`read_header`], and with
-/// [`CorruptFrame`](ErrorKind::CorruptFrame) where the pixel data cannot be split into as many
-/// frames as the header promises.
+/// Reads a file with its frames. Fails like [`read_header`], and with
+/// [`CorruptFrame`](ErrorKind::CorruptFrame) if the pixel data cannot be split into as many frames
+/// as the header promises.
 pub fn read(path: &Path) -> Result<P10Instance> {
     open(path)
         .and_then(|(file, length)| read_from(file, length))
@@ -149,47 +151,48 @@ fn open(path: &Path) -> Result<(BufReader<File>, u64)> {
     Ok((BufReader::new(file), length))
 }
 
-/// As [`read_header`], of the bytes of a file.
+/// Like [`read_header`], for the bytes of a file.
 ///
 /// # Errors
-/// Those of [`read_header`].
+/// The errors of [`read_header`].
 pub fn header_of(data: &[u8]) -> Result<P10Header> {
     let Parsed { dataset, transfer_syntax, room, .. } =
         parse(data, data.len() as u64, false, None)?;
     header(dataset, transfer_syntax, room)
 }
 
-/// As [`read`], of the bytes of a file.
+/// Like [`read`], for the bytes of a file.
 pub fn read_bytes(data: &[u8]) -> Result<P10Instance> {
     read_from(data, data.len() as u64)
 }
 
-/// Whether a file with these first bytes ([`HEAD`] of them, where there are so many) is a DICOM file, with
-/// or without preamble and file meta information.
+/// Whether a file with these first bytes ([`HEAD`] of them, if it has that many) is a DICOM file,
+/// with or without preamble and file meta information.
 pub fn is_dicom(head: &[u8]) -> bool {
     start::start(head).is_some()
 }
 
-/// As [`read`], of a file of `length` bytes wherever it is. Many small reads are made.
+/// Like [`read`], for a file of `length` bytes from any reader. Makes many small reads, so use a
+/// buffered reader.
 pub fn read_from(file: impl Read, length: u64) -> Result<P10Instance> {
     parse(file, length, true, None)?.into_instance()
 }
 
-/// What a file holds, frames not yet told apart.
+/// The parsed content of a file, with frames not yet split.
 struct Parsed {
     dataset: Dataset,
     transfer_syntax: String,
     /// Media Storage SOP Class UID of the file meta information.
     stated_class: Option<String>,
-    /// Whether there is pixel data, read or not.
+    /// Whether the file has pixel data, even if it was not read.
     has_pixels: bool,
     pixels: Option<Pixels>,
-    /// Bytes that pixel data may have at most: those of the file, more where it is deflated.
+    /// Maximum number of bytes of pixel data: the file's length, or more if it is deflated.
     room: u64,
 }
 
 impl Parsed {
-    /// `Some` where this is no image, with its class, if it has one.
+    /// Returns `Some`, with its class if it has one, if this is not an image.
     fn without_image(&self) -> Result<Option<Option<String>>> {
         let class = self.dataset.text(tags::SOP_CLASS_UID).or_else(|| self.stated_class.clone());
         let known = class.as_deref().unwrap_or_default();
@@ -218,19 +221,19 @@ impl Parsed {
     }
 }
 
-/// What is said of an image that should have pixels and has none.
+/// Error message for an image that should have pixels but has none.
 pub const NO_PIXEL_DATA: &str = "the image has no pixel data";
 
 fn no_pixel_data() -> Error {
     Error::new(ErrorKind::CorruptFrame, NO_PIXEL_DATA)
 }
 
-/// What deflated data is believed to hold: so much, and so many times its bytes. Images are deflated to a
-/// third.
+/// Limits on inflated data: a constant, plus a multiple of its deflated size. Images typically
+/// deflate to a third.
 const INFLATED: (u64, u64) = (32 << 20, 200);
 
-/// Parses the file meta information and the data set, with or without pixel data. What follows
-/// pixel data (padding, signatures) is not read.
+/// Parses the file meta information and the data set, with or without pixel data. Elements after
+/// pixel data (padding, signatures) are not read.
 fn parse(
     mut file: impl Read,
     length: u64,
@@ -288,7 +291,7 @@ fn data_set(
             }
             Some(pixels::native(&mut file, length, width.filter(|_| encoding.big_endian))?)
         }
-        // Frames are compressed once.
+        // Frames must not be compressed twice.
         End::Encapsulated if encoding.deflated || encoding.big_endian => return Err(malformed(())),
         End::Encapsulated => Some(pixels::encapsulated(&mut file)?),
     };
@@ -296,9 +299,9 @@ fn data_set(
     Ok(Parsed { dataset, transfer_syntax, stated_class: None, has_pixels, pixels, room })
 }
 
-/// Refuses pixels of more than two bytes whose order in big endian their value representation leaves
-/// open. Those of integers are words of two bytes (OW), the least significant word first (PS3.5
-/// section 8.1.1 and annex D); those of floating-point numbers are turned round as a whole.
+/// Rejects pixels of more than two bytes whose byte order in big endian their value representation
+/// does not determine. Integer pixels are words of two bytes (OW), the least significant word first
+/// (PS3.5 section 8.1.1 and annex D); floating-point pixels are reversed as a whole.
 fn check_words(dataset: &Dataset, width: Option<usize>) -> Result<()> {
     let expected = match pixel_data::float_pixels(dataset) {
         Some(float) => usize::from(float.bits / 8),
@@ -329,11 +332,12 @@ fn header(mut dataset: Dataset, transfer_syntax: String, file_length: u64) -> Re
     })
 }
 
-/// Runs the parser; its panic becomes an error of the file. What it would log may quote the file.
+/// Runs the parser; its panic becomes an error of the file. Silences its logging, which may quote
+/// the file.
 fn contained<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
     let quiet = tracing::subscriber::NoSubscriber::default();
     let run = || tracing::subscriber::with_default(quiet, run);
-    // The parser's state dies with it.
+    // The parser's state is dropped with it.
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
         Err(Error::new(ErrorKind::InvalidImage, "the data set broke the DICOM parser"))
     })
@@ -343,12 +347,12 @@ fn not_dicom() -> Error {
     Error::new(ErrorKind::InvalidImage, "not a DICOM file")
 }
 
-/// The parser's own message may quote values, patients' among them: its source chain is dropped.
+/// Drops the source error: the parser's own message may quote values, including patient data.
 fn malformed<E>(_: E) -> Error {
     Error::new(ErrorKind::InvalidImage, "the DICOM header is malformed or truncated")
 }
 
-/// As [`malformed`], where reading may have failed for a reason of its own.
+/// Like [`malformed`], unless reading failed for another reason.
 fn malformed_at(e: std::io::Error) -> Error {
     if ended(&e) { malformed(()) } else { passed(e) }
 }
@@ -357,7 +361,8 @@ fn ended(e: &std::io::Error) -> bool {
     e.kind() == std::io::ErrorKind::UnexpectedEof
 }
 
-/// An error of reading: our own where a reader of ours passed it through.
+/// Converts an error of reading; returns the crate's own error if one of its readers passed it
+/// through.
 fn passed(e: std::io::Error) -> Error {
     match e.downcast::<Error>() {
         Ok(own) => own,

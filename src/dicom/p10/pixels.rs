@@ -1,5 +1,5 @@
-//! Pixel Data (7FE0,0010) as it stands in a file: native, or encapsulated in fragments (PS3.5
-//! annex A.4). It is read into one piece of memory, of which frames and fragments are parts.
+//! Reads Pixel Data (7FE0,0010) from a file: native, or encapsulated in fragments (PS3.5 annex
+//! A.4). It is read into a single buffer; frames and fragments are slices of it.
 
 use std::io::Read;
 use std::ops::Range;
@@ -14,43 +14,43 @@ use crate::error::Result;
 const ITEM: Tag = Tag(0xFFFE, 0xE000);
 const SEQUENCE_END: Tag = Tag(0xFFFE, 0xE0DD);
 
-/// Fragments of one object; each costs as much memory as a small frame.
+/// Maximum number of fragments of one object; each costs as much memory as a small frame.
 const MAX_FRAGMENTS: usize = 1 << 20;
 
 /// Pixel data.
 pub(super) enum Pixels {
-    /// Pixels as they are.
+    /// Uncompressed pixels.
     Native(Bytes),
-    /// Codestreams, whole or in parts, and the Basic Offset Table.
+    /// Codestreams, whole or in fragments, and the Basic Offset Table.
     Encapsulated(Fragments, Vec<u64>),
 }
 
-/// Fragments, one behind the other without what is between them in the file.
+/// Fragments stored contiguously, without the item headers of the file.
 #[derive(Debug, Default)]
 pub(super) struct Fragments {
     data: Bytes,
-    /// Where each ends.
+    /// End offset of each fragment.
     ends: Vec<usize>,
 }
 
 impl Fragments {
-    /// Their number.
+    /// Returns the number of fragments.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// One fragment.
+    /// Returns one fragment.
     pub fn get(&self, index: usize) -> Bytes {
         self.join(index..index + 1)
     }
 
-    /// Several fragments, which must be there, as one.
+    /// Returns several consecutive fragments, which must exist, as one.
     pub fn join(&self, range: Range<usize>) -> Bytes {
         let end = |count: usize| count.checked_sub(1).map_or(0, |last| self.ends[last]);
         self.data.slice(end(range.start)..end(range.end))
     }
 
-    /// Each of them.
+    /// Returns all fragments in order.
     pub fn iter(&self) -> impl Iterator<Item = Bytes> {
         (0..self.len()).map(|index| self.get(index))
     }
@@ -68,8 +68,8 @@ impl FromIterator<&'static [u8]> for Fragments {
     }
 }
 
-/// Reads the value of native pixel data; the bytes of each word of `big` bytes are turned round, which makes
-/// little endian of OW, OF and OD in big endian (PS3.5 section 7.3 and annex A.3).
+/// Reads the value of native pixel data. Reverses the bytes of each word of `big` bytes, which
+/// converts OW, OF and OD from big endian to little endian (PS3.5 section 7.3 and annex A.3).
 pub(super) fn native(
     file: &mut Source<'_, '_, impl Read>,
     length: u32,
@@ -83,7 +83,7 @@ pub(super) fn native(
     Ok(Pixels::Native(data.into()))
 }
 
-/// Reads the items of encapsulated pixel data. That its end is missing is forgiven.
+/// Reads the items of encapsulated pixel data. Tolerates a missing sequence end.
 pub(super) fn encapsulated(file: &mut Source<'_, '_, impl Read>) -> Result<Pixels> {
     let Some(table) = item(file)? else {
         return Ok(Pixels::Encapsulated(Fragments::default(), Vec::new()));
@@ -96,7 +96,7 @@ pub(super) fn encapsulated(file: &mut Source<'_, '_, impl Read>) -> Result<Pixel
     let words = bytes.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]]).into());
     let offsets = words.collect();
     let (mut data, mut ends) = (Vec::new(), Vec::new());
-    // Never less than there is to come, and never used beyond that.
+    // Reserves for all remaining bytes, the most that can follow.
     reserve(&mut data, file.left())?;
     while let Some(length) = item(file)? {
         if ends.len() == MAX_FRAGMENTS {
@@ -108,7 +108,7 @@ pub(super) fn encapsulated(file: &mut Source<'_, '_, impl Read>) -> Result<Pixel
     Ok(Pixels::Encapsulated(Fragments { data: data.into(), ends }, offsets))
 }
 
-/// Length of the next item; `None` where there is none any more.
+/// Reads the length of the next item; `None` after the last one.
 fn item(file: &mut Source<'_, '_, impl Read>) -> Result<Option<u64>> {
     if file.left() < 8 {
         return Ok(None);

@@ -1,8 +1,9 @@
-//! A decoder of elements that leaves text as it is.
+//! An element decoder that leaves text undecoded.
 //!
-//! The parser's own takes the first character set it knows for that of all texts, and so loses the bytes
-//! of those in others. Here every byte of a text becomes the character of its number; what characters they
-//! are is decided once the data set is whole ([`charset`](crate::dicom::charset)).
+//! The parser's own decoder applies the first character set it knows to all texts and so loses the
+//! bytes of texts in other sets. Here every byte of a text becomes the character with its code; the
+//! actual characters are decided once the data set is complete
+//! ([`charset`](crate::dicom::charset)).
 
 use std::io::{Seek, Write};
 
@@ -12,11 +13,11 @@ use dicom_dictionary_std::tags;
 use dicom_parser::StatefulDecode;
 use dicom_parser::stateful::decode::Result;
 
-/// Another decoder, but for character sets.
+/// Wraps a decoder and bypasses its handling of character sets.
 pub(super) struct Plain<D>(pub D);
 
 impl<D: StatefulDecode> Plain<D> {
-    /// The value of Specific Character Set, which the other decoder must not act on.
+    /// Reads the value of Specific Character Set, which the inner decoder must not act on.
     fn character_sets(&mut self, header: &DataElementHeader) -> Result<PrimitiveValue> {
         let value = self.0.read_value_bytes(header)?;
         let PrimitiveValue::U8(bytes) = &value else { return Ok(value) };

@@ -1,5 +1,5 @@
-//! Where a file is read from: a count of what is left of it, so that no length in it is believed
-//! beyond that, and bytes that are taken without a copy.
+//! The input of a file: counts the remaining bytes, so that no length in the file is trusted beyond
+//! them, and appends bytes without an intermediate copy.
 
 use std::cell::Cell;
 use std::io::{self, Read};
@@ -7,55 +7,55 @@ use std::io::{self, Read};
 use super::{malformed, malformed_at};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Is told of so many bytes before they are asked of the allocator.
+/// Called with a number of bytes before they are allocated.
 pub type Hold<'h> = dyn FnMut(u64) -> Result<()> + 'h;
 
-/// A file that is read once, from its start.
+/// A file that is read once, from start to end.
 pub(super) struct Source<'a, 'h, R> {
     file: R,
     left: &'a Cell<u64>,
-    /// Bytes of a tag that were given back, and how many of them are still to be read.
+    /// Bytes of a tag that were pushed back, and how many of them are still to be read.
     back: ([u8; 4], usize),
-    /// Asked before memory is taken, where it is not yet accounted for.
+    /// Called before memory is allocated that is not yet accounted for.
     hold: Option<&'a mut Hold<'h>>,
 }
 
 impl<'a, 'h, R: Read> Source<'a, 'h, R> {
-    /// `left` is what there is, and is kept up to date.
+    /// `left` is the number of available bytes and is kept up to date.
     pub fn new(file: R, left: &'a Cell<u64>) -> Self {
         Self { file, left, back: ([0; 4], 0), hold: None }
     }
 
-    /// The same, whose values are taken with the leave of `hold`.
+    /// Calls `hold` before memory for values is allocated.
     pub fn holding(self, hold: &'a mut Hold<'h>) -> Self {
         Self { hold: Some(hold), ..self }
     }
 
-    /// Gives back four bytes that were just read: the next to be read.
+    /// Pushes back the four bytes just read, which are then read next.
     pub fn give_back(&mut self, bytes: [u8; 4]) {
         self.back = (bytes, 4);
         self.left.set(self.left().saturating_add(4));
     }
 
-    /// Bytes that are left.
+    /// Returns the number of remaining bytes.
     pub fn left(&self) -> u64 {
         self.left.get()
     }
 
-    /// The next bytes.
+    /// Reads the next `N` bytes.
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let mut bytes = [0; N];
         self.read_exact(&mut bytes).map_err(malformed_at)?;
         Ok(bytes)
     }
 
-    /// Passes over `length` bytes.
+    /// Skips `length` bytes.
     pub fn skip(&mut self, length: u64) -> Result<()> {
         let passed = io::copy(&mut self.by_ref().take(length), &mut io::sink());
         if passed.map_err(malformed_at)? == length { Ok(()) } else { Err(malformed(())) }
     }
 
-    /// Appends the next `length` bytes.
+    /// Reads the next `length` bytes and appends them.
     pub fn append(&mut self, length: u64, to: &mut Vec<u8>) -> Result<()> {
         if length > self.left() {
             return Err(malformed(()));
@@ -69,7 +69,7 @@ impl<'a, 'h, R: Read> Source<'a, 'h, R> {
     }
 }
 
-/// Makes room for `length` more bytes, or says that there is none.
+/// Reserves room for `length` more bytes, or returns an error if memory is short.
 pub(super) fn reserve(to: &mut Vec<u8>, length: u64) -> Result<()> {
     let room = usize::try_from(length).ok().and_then(|n| to.try_reserve_exact(n).ok());
     room.ok_or_else(|| {

@@ -1,27 +1,27 @@
-//! How DICOM files begin: with preamble, prefix and file meta information as PS3.10 section 7 has it, or,
-//! as older and broken programs write them, without some or all of these.
+//! Recognises the start of DICOM files: with preamble, prefix and file meta information as in
+//! PS3.10 section 7, or, as older and broken programs write them, without some or all of these.
 //!
-//! A file without the prefix is taken for DICOM where it begins with a file meta element, or with a data
-//! set in the order of its tags up to SOPClassUID or SOPInstanceUID: no other file does by accident.
+//! A file without the prefix counts as DICOM if it begins with a file meta element, or with a data
+//! set in tag order up to SOPClassUID or SOPInstanceUID: no other file does so by accident.
 
 use dicom_core::VR;
 
 const PREAMBLE: usize = 128;
 const PREFIX: &[u8; 4] = b"DICM";
 
-/// Bytes that tell how a file begins, where it has so many.
+/// Number of bytes needed to recognise the start of a file, if it has that many.
 pub const HEAD: usize = 512;
 
-/// What a file begins with.
+/// How a file begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Start {
-    /// Group 0002, after so many bytes.
+    /// Group 0002, after this many bytes.
     Meta(usize),
-    /// The data set itself, after so many bytes, in the transfer syntax of that UID.
+    /// The data set itself, after this many bytes, in the transfer syntax with that UID.
     DataSet(usize, &'static str),
 }
 
-/// How a file with these first bytes begins; `None` where it is no DICOM file.
+/// Returns how a file with these first bytes begins; `None` if it is not a DICOM file.
 pub(super) fn start(head: &[u8]) -> Option<Start> {
     let at = [PREAMBLE, 0]
         .into_iter()
@@ -29,7 +29,8 @@ pub(super) fn start(head: &[u8]) -> Option<Start> {
     if let Some(at) = at {
         let offset = at + PREFIX.len();
         let rest = &head[offset..];
-        // What follows the prefix of a DICOM file and is neither is malformed, not another file.
+        // The prefix makes it a DICOM file: anything else after the prefix is malformed, not
+        // another format.
         return Some(match encoding(rest) {
             Some(uid) if !begins_with_meta(rest) => Start::DataSet(offset, uid),
             _ => Start::Meta(offset),
@@ -41,13 +42,13 @@ pub(super) fn start(head: &[u8]) -> Option<Start> {
     encoding(head).map(|uid| Start::DataSet(0, uid))
 }
 
-/// Whether bytes are an element of group 0002, which is in explicit VR little endian.
+/// Whether the bytes begin with an element of group 0002, which is in explicit VR little endian.
 fn begins_with_meta(bytes: &[u8]) -> bool {
     let Some(&[g0, g1, _, e1, v0, v1, ..]) = bytes.first_chunk::<8>() else { return false };
     (g0, g1) == (2, 0) && e1 <= 1 && VR::from_binary([v0, v1]).is_some()
 }
 
-/// The transfer syntax of a data set that begins here.
+/// Returns the transfer syntax of a data set that begins here.
 fn encoding(bytes: &[u8]) -> Option<&'static str> {
     [
         ("1.2.840.10008.1.2.1", Coding { big: false, explicit: true }),
@@ -65,8 +66,8 @@ struct Coding {
 }
 
 impl Coding {
-    /// Whether elements of group 0008 in ascending order lead to SOPClassUID or SOPInstanceUID with a
-    /// UID, as far as the bytes go.
+    /// Whether elements of group 0008 in ascending order lead to a SOPClassUID or SOPInstanceUID
+    /// with a UID as its value, as far as the bytes go.
     fn reaches_uid(&self, bytes: &[u8]) -> bool {
         let mut rest = bytes;
         let mut before = None;
@@ -90,7 +91,7 @@ impl Coding {
         }
     }
 
-    /// Element number and length of an element of group 0008, and the bytes from its value on.
+    /// Returns the number and length of an element of group 0008, and the bytes from its value on.
     fn element<'a>(&self, bytes: &'a [u8]) -> Option<(u16, usize, &'a [u8])> {
         let word = |at: usize| -> Option<u16> {
             let two = [*bytes.get(at)?, *bytes.get(at + 1)?];
@@ -160,9 +161,9 @@ mod tests {
         ] {
             assert_eq!(start(bytes), None, "{bytes:?}");
         }
-        // A UID cut off by the end of the bytes that are looked at is one.
+        // A UID truncated by the end of the examined bytes still counts.
         assert!(start(&EXPLICIT[..EXPLICIT.len() - 3]).is_some());
-        // Elements out of order are no data set.
+        // Elements out of order are not a data set.
         assert_eq!(start(&[&EXPLICIT[18..], EXPLICIT].concat()[4..]), None);
     }
 }

@@ -1,10 +1,10 @@
-//! The data set of a file, built from the tokens of the DICOM parser.
+//! Builds the data set of a file from the tokens of the DICOM parser.
 //!
-//! The parser tells of an element, a sequence or an item before it reads what is in it. That is
-//! where everything is decided: a length beyond the end of the file, nesting beyond reason and a
-//! header that would take more memory than headers do are refused before anything is allocated or
-//! entered. There is no second reading of the same bytes that could come to another result. (The
-//! parser's own builder calls itself for each nested sequence, as deep as a file likes.)
+//! The parser announces an element, a sequence or an item before it reads the content. All checks
+//! happen at that point: a length beyond the end of the file, excessive nesting and a header that
+//! would take too much memory are rejected before anything is allocated or entered. The bytes are
+//! not parsed twice, so no second pass can come to another result. (The parser's own builder
+//! recurses for each nested sequence, as deep as the file says.)
 
 use std::cell::Cell;
 use std::io::Read;
@@ -27,36 +27,37 @@ use crate::dicom::Dataset;
 use crate::dicom::pixel_data::{self, is_pixel_data};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Sequences within sequences deeper than this occur in no standard object.
+/// No standard object nests sequences deeper than this.
 const MAX_DEPTH: usize = 32;
 
-/// Memory of a parsed header: room for an enhanced multi-frame object of 20,000 frames with eight
-/// sequences for each. A data set of one element takes as much as one of eleven.
+/// Memory limit of a parsed header: enough for an enhanced multi-frame object of 20,000 frames with
+/// eight sequences each. A data set of one element takes as much memory as one of eleven.
 pub(super) const MAX_MEMORY: u64 = 288 << 20;
 
-/// An element in the map of a data set, and the node of such a map, which has room for eleven.
+/// Size of an element in the map of a data set, and of a node of that map, which has room for
+/// eleven.
 const SLOT: u64 = (size_of::<Tag>() + size_of::<InMemElement>()) as u64;
 const NODE: u64 = 11 * SLOT + 16;
-/// An item in the list of a sequence that grows by doubling.
+/// Size of an item in a sequence's list, which grows by doubling.
 const ITEM: u64 = 2 * size_of::<Dataset>() as u64;
 
-/// What ended the reading of a data set.
+/// Where the reading of a data set ended.
 pub(super) enum End {
-    /// The end of the file: there is no Pixel Data.
+    /// At the end of the file: there is no Pixel Data.
     Header,
-    /// Pixel Data, or an element beyond, where that is not wanted.
+    /// At Pixel Data or a later element, with pixel data not requested.
     Unwanted {
         /// Whether it is Pixel Data.
         pixels: bool,
     },
-    /// The header of Pixel Data of this length. The source stands at its value.
+    /// After the header of native Pixel Data. The source is at its value.
     Native {
-        /// Bytes of the value.
+        /// Length of the value in bytes.
         length: u32,
         /// Its value representation.
         vr: VR,
     },
-    /// The header of encapsulated Pixel Data. The source stands at its first item.
+    /// After the header of encapsulated Pixel Data. The source is at its first item.
     Encapsulated,
 }
 
@@ -104,11 +105,11 @@ pub(super) fn read<R: Read>(
 
 struct Tree<'a, 'f, 'h, R: Read> {
     tokens: DataSetReader<Plain<DynStatefulDecoder<&'a mut Source<'f, 'h, R>>>>,
-    /// Bytes of the file that are left.
+    /// Remaining bytes of the file.
     left: &'a Cell<u64>,
-    /// Memory taken so far, estimated.
+    /// Estimated memory allocated so far.
     memory: u64,
-    /// Sequences entered.
+    /// Current nesting depth of sequences.
     depth: usize,
 }
 
@@ -121,13 +122,13 @@ impl<R: Read> Tree<'_, '_, '_, R> {
         self.next()?.ok_or_else(|| malformed(()))
     }
 
-    /// Accounts for memory that is about to be taken.
+    /// Accounts for memory that is about to be allocated.
     fn take(&mut self, bytes: u64) -> Result<()> {
         self.memory = self.memory.saturating_add(bytes);
         self.fits(0)
     }
 
-    /// Whether so much more may be taken.
+    /// Checks that this many more bytes may be allocated.
     fn fits(&self, bytes: u64) -> Result<()> {
         if self.memory.saturating_add(bytes) <= MAX_MEMORY {
             return Ok(());
@@ -141,7 +142,7 @@ impl<R: Read> Tree<'_, '_, '_, R> {
         ))
     }
 
-    /// Refuses a length beyond the end of the file.
+    /// Rejects a length beyond the end of the file.
     fn is_there(&self, length: Length) -> Result<()> {
         match length.get() {
             Some(length) if u64::from(length) > self.left.get() => Err(malformed(())),
@@ -149,7 +150,8 @@ impl<R: Read> Tree<'_, '_, '_, R> {
         }
     }
 
-    /// Reads the element that begins with `token` into a data set of `elements` so far.
+    /// Reads the element that begins with `token` into a data set that has `elements` elements so
+    /// far.
     fn put(&mut self, to: &mut Dataset, elements: &mut u64, token: DataToken) -> Result<()> {
         self.take(match *elements {
             0 => NODE,
@@ -176,7 +178,7 @@ impl<R: Read> Tree<'_, '_, '_, R> {
                 }
                 let items = self.items()?;
                 self.depth -= 1;
-                // Lengths would have to be right again wherever this is written.
+                // Stated lengths would have to be recomputed whenever this is written.
                 let sequence = DataSetSequence::new(items, Length::UNDEFINED);
                 Ok(DataElement::new(tag, VR::SQ, sequence))
             }
@@ -193,7 +195,7 @@ impl<R: Read> Tree<'_, '_, '_, R> {
         Ok(DataElement::new_with_len(header.tag, header.vr, header.len, value))
     }
 
-    /// The items of the sequence just entered.
+    /// Reads the items of the sequence just entered.
     fn items(&mut self) -> Result<Vec<Dataset>> {
         let mut items = Vec::new();
         loop {
@@ -220,7 +222,7 @@ impl<R: Read> Tree<'_, '_, '_, R> {
         }
     }
 
-    /// The fragments of pixel data within an item: an icon, which nothing here looks at.
+    /// Reads the fragments of pixel data within an item: an icon, which is not used.
     fn fragments(&mut self) -> Result<InMemElement> {
         let mut offsets = None;
         let mut fragments = Vec::new();
@@ -245,8 +247,8 @@ impl<R: Read> Tree<'_, '_, '_, R> {
     }
 }
 
-/// Memory that reading a value of so many bytes may take at most: text has a string for each value,
-/// in a list that grows by doubling, and is read into a buffer before.
+/// Maximum memory that reading a value of `length` bytes may take: text takes a string for each
+/// value, in a list that grows by doubling, plus the buffer it is read into.
 fn most_memory(vr: VR, length: u64) -> u64 {
     use VR::{AE, AS, CS, DA, DS, DT, IS, LO, LT, PN, SH, ST, TM, UC, UI, UR, UT};
     match vr {
@@ -256,9 +258,9 @@ fn most_memory(vr: VR, length: u64) -> u64 {
     }
 }
 
-/// Memory of a value beside its element.
+/// Memory of a value in addition to its element.
 fn memory(value: &PrimitiveValue) -> u64 {
-    /// Of a string, and of the smallest piece of memory there is.
+    /// Size of a string object and the smallest allocation.
     const TEXT: u64 = size_of::<String>() as u64 + 32;
     match value {
         PrimitiveValue::Strs(texts) => {

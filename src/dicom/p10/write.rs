@@ -1,4 +1,4 @@
-//! DICOM Part 10 files written frame by frame, so that no more than one frame is in memory.
+//! Writes DICOM Part 10 files frame by frame, so that at most one frame is in memory.
 
 use std::io::{Seek, SeekFrom, Write};
 
@@ -11,18 +11,18 @@ use crate::dicom::pixel_data::{float_pixels, is_pixel_data};
 use crate::dicom::{Attributes, Dataset};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Bytes that the value of an element can have: its length is 32 bits, even, and not the one that means
-/// undefined (PS3.5 section 7.1.1).
+/// Maximum size of an element's value in bytes: its length is 32 bits, even, and not the value that
+/// means undefined (PS3.5 section 7.1.1).
 pub const MOST_BYTES: u64 = u32::MAX as u64 - 1;
 
-/// How pixel data is written.
+/// Form of the pixel data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PixelForm {
-    /// There is none.
+    /// No pixel data.
     None,
-    /// Native frames of so many bytes in all.
+    /// Native frames with this many bytes in total.
     Native(u64),
-    /// As many encoded frames, each a fragment behind a Basic Offset Table (PS3.5 annex A.4).
+    /// This many encoded frames, each a fragment after a Basic Offset Table (PS3.5 annex A.4).
     Encapsulated(usize),
 }
 
@@ -30,22 +30,22 @@ pub enum PixelForm {
 pub struct P10Writer<W> {
     out: W,
     form: PixelForm,
-    /// Attributes that stand behind the pixel data.
+    /// Attributes that follow the pixel data.
     rest: Dataset,
-    /// Where the Basic Offset Table is, and what belongs there.
+    /// Position of the Basic Offset Table, and its content.
     table: (u64, Vec<u32>),
     written: u64,
-    /// Element and value representation of native pixels.
+    /// Element and value representation of native pixel data.
     native: (Tag, VR),
 }
 
 impl<W: Write + Seek> P10Writer<W> {
-    /// Writes everything before the frames. `dataset` is a whole data set without pixel data, whose
-    /// elements are written in explicit VR little endian, as all transfer syntaxes have it in which `form`
-    /// may be.
+    /// Writes everything before the frames. `dataset` is a complete data set without pixel data.
+    /// Its elements are written in explicit VR little endian, which every transfer syntax that
+    /// `form` allows uses.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidImage`] where the data set lacks its identifiers, or has what cannot be written;
+    /// [`ErrorKind::InvalidImage`] if the data set lacks its identifiers or cannot be written;
     /// [`ErrorKind::PayloadTooLarge`] beyond 4 GiB of pixel data; [`ErrorKind::Io`].
     pub fn new(out: W, dataset: Dataset, transfer_syntax: &str, form: PixelForm) -> Result<Self> {
         if let PixelForm::Native(bytes) = form {
@@ -73,7 +73,7 @@ impl<W: Write + Seek> P10Writer<W> {
         let mut writer = Self { out, form, rest, table: (0, Vec::new()), written: 0, native };
         writer.out.write_all(&[0; 128]).map_err(io)?;
         writer.out.write_all(b"DICM").map_err(io)?;
-        // An error of the library may quote a value, so it is not passed on.
+        // The library's error may quote a value, so it is dropped.
         meta.write(&mut writer.out).map_err(|_| unwritable())?;
         let syntax = EXPLICIT_VR_LITTLE_ENDIAN.erased();
         before.write_dataset_with_ts(&mut writer.out, &syntax).map_err(|_| unwritable())?;
@@ -123,10 +123,10 @@ impl<W: Write + Seek> P10Writer<W> {
         self.frame_with(data.len() as u64, |out| out.write_all(data))
     }
 
-    /// As [`frame`](Self::frame), of `length` bytes that `write` writes.
+    /// Like [`frame`](Self::frame), for `length` bytes written by `write`.
     ///
     /// # Errors
-    /// Those of [`frame`](Self::frame).
+    /// The errors of [`frame`](Self::frame).
     pub fn frame_with(
         &mut self,
         length: u64,
@@ -151,10 +151,10 @@ impl<W: Write + Seek> P10Writer<W> {
         Ok(())
     }
 
-    /// Writes what follows the frames and returns what was written to.
+    /// Writes what follows the frames and returns the underlying writer.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] where frames are missing, [`ErrorKind::Io`].
+    /// [`ErrorKind::Internal`] if frames are missing, [`ErrorKind::Io`].
     pub fn finish(mut self) -> Result<W> {
         match self.form {
             PixelForm::None => {}

@@ -1,6 +1,6 @@
-//! The answer to a store: Referenced SOP, Failed SOP and Other Failures Sequence in DICOM JSON (PS3.18
-//! sections 10.5.3 and I.2, annex F). It comes from outside: what is not understood is an error, and
-//! nothing of it but codes and UIDs of our own instances is repeated.
+//! Parses the response to a store: Referenced SOP, Failed SOP and Other Failures Sequence in DICOM
+//! JSON (PS3.18 sections 10.5.3 and I.2, annex F). It is untrusted input: what cannot be parsed is
+//! an error, and only its codes and the UIDs of our own instances are repeated.
 
 use std::collections::HashMap;
 
@@ -9,10 +9,10 @@ use serde::{Deserialize, de};
 
 use super::outcome::{Instance, Outcome, Status};
 
-/// The media type of answers (PS3.18 section 8.7.3).
+/// The media type of responses (PS3.18 section 8.7.3).
 pub(super) const JSON: &str = "application/dicom+json";
 
-/// An answer as it was read.
+/// A parsed response.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Answer {
@@ -24,7 +24,7 @@ pub(super) struct Answer {
     other: Sequence,
 }
 
-/// A sequence, of which items may be missing or null.
+/// A sequence whose items may be missing or null.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Sequence {
@@ -89,7 +89,7 @@ impl Sequence {
     }
 }
 
-/// A data set by itself, or as the only member of a list.
+/// A data set on its own, or as the only element of a list.
 struct One(Answer);
 
 impl<'de> Deserialize<'de> for One {
@@ -121,18 +121,18 @@ impl<'de> Deserialize<'de> for One {
 }
 
 impl Answer {
-    /// Reads an answer; `None` where it is no data set in DICOM JSON.
+    /// Parses a response; `None` if it is not a data set in DICOM JSON.
     pub fn parse(json: &[u8]) -> Option<Self> {
         serde_json::from_slice::<One>(json).ok().map(|One(answer)| answer)
     }
 
-    /// Whether it says something of an instance.
+    /// Whether it mentions any instance.
     pub fn says_something(&self) -> bool {
         [&self.referenced, &self.failed, &self.other].iter().any(|s| !s.items().is_empty())
     }
 
-    /// What became of each of `instances`. One of which nothing is said was stored where all were
-    /// (`complete`: status 200) and no failure is told.
+    /// Returns the outcome of each of `instances`. An instance that is not mentioned counts as
+    /// stored if the status is 200 (`complete`) and no failure is reported.
     pub fn outcomes(&self, instances: &[&Instance], complete: bool) -> Vec<Outcome> {
         let referenced = by_uid(&self.referenced);
         let failed = by_uid(&self.failed);
@@ -142,7 +142,7 @@ impl Answer {
             .iter()
             .map(|instance| {
                 let uid = instance.sop_instance_uid.as_str();
-                // An instance in both was stored by halves at best.
+                // An instance in both sequences was partially stored at best.
                 if let Some(item) = failed.get(uid) {
                     return match item.failure.first() {
                         Some(code) => Outcome::refused(code),
@@ -167,8 +167,8 @@ fn by_uid(sequence: &Sequence) -> HashMap<&str, &Item> {
     sequence.items().iter().filter_map(|item| Some((item.uid.first()?, item))).collect()
 }
 
-/// SOP Instance UIDs (0008,0018) of the answer to a search (PS3.18 section 10.6.3); `None` where it is
-/// none.
+/// Returns the SOP Instance UIDs (0008,0018) in the response to a search (PS3.18 section 10.6.3);
+/// `None` if it is malformed.
 pub(super) fn found(json: &[u8]) -> Option<Vec<String>> {
     #[derive(Deserialize)]
     struct Instance {

@@ -1,15 +1,15 @@
-//! Instances divided over requests.
+//! Divides instances into requests.
 
 use super::outcome::Instance;
 
-/// Bytes of one request, at most, unless a single instance is larger: HealthImaging takes 1 GB of DICOM data
-/// in one, boundaries and headers included.
+/// Maximum size of a request in bytes, unless a single instance is larger: HealthImaging accepts 1
+/// GB of DICOM data, including boundaries and headers.
 pub(super) const LARGEST: usize = 1_000_000_000 - (1 << 20);
 
-/// Instances of one request, at most.
+/// Maximum number of instances per request.
 const MOST: usize = 500;
 
-/// Groups that may be sent together: of one study, within the bounds, in their order.
+/// Groups instances that may be sent together: of one study, within the limits, in order.
 pub(super) fn batches<I: Copy>(instances: Vec<(I, &Instance)>) -> Vec<Vec<(I, &Instance)>> {
     divide(instances, LARGEST, MOST)
 }

@@ -1,4 +1,4 @@
-//! The one client of archives that a process has.
+//! The process-wide client of archives.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,18 +14,18 @@ use crate::aws::{Allowance, Call, Fault, Hedge, Patience};
 use crate::config::Credentials;
 use crate::source::ahi::AhiClient;
 
-/// What an archive is reached by.
+/// Settings for reaching archives.
 #[derive(Debug)]
 pub struct DicomWebSettings {
-    /// Where HealthImaging answers DICOMweb: below it are `datastore/ID/studies`.
+    /// HealthImaging's DICOMweb endpoint, with `datastore/ID/studies` below it.
     pub healthimaging: ServiceUrl,
-    /// Signs what is sent there.
+    /// Signs requests to HealthImaging.
     pub signer: Signer,
-    /// What other archives are told of who asks, and the origin that it is for.
+    /// Credentials for another archive, with the origin they are for.
     pub credentials: Option<(ServiceUrl, Credentials)>,
-    /// Time in which an archive has to take more bytes or to answer.
+    /// Timeout for an archive to accept more bytes or to respond.
     pub timeout: Duration,
-    /// Time to establish a connection.
+    /// Timeout for establishing a connection.
     pub connect_timeout: Duration,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Shared {
 }
 
 impl DicomWeb {
-    /// A client; `ahi` is that of HealthImaging's own API.
+    /// Creates a client; `ahi` is the client of HealthImaging's own API.
     pub fn new(ahi: AhiClient, settings: DicomWebSettings) -> Self {
         let patience = Patience {
             silence: settings.timeout,
@@ -58,12 +58,12 @@ impl DicomWeb {
         Self { shared: Arc::new(Shared { http, ahi, settings, patience, stats }) }
     }
 
-    /// What this client has done so far.
+    /// Returns the counters of this client.
     pub fn stats(&self) -> &DicomWebStats {
         &self.shared.stats
     }
 
-    /// The URL below which an archive has its studies.
+    /// Returns the URL below which an archive has its studies.
     pub(super) fn base(&self, target: &Target) -> String {
         match target {
             Target::Datastore(id) => {
@@ -73,7 +73,7 @@ impl DicomWeb {
         }
     }
 
-    /// Where an instance can be retrieved from (PS3.18 section 10.4).
+    /// Returns the URL to retrieve an instance from (PS3.18 section 10.4).
     pub fn url_of(&self, target: &Target, instance: &Instance) -> String {
         let Instance { study_instance_uid, series_instance_uid, sop_instance_uid, .. } = instance;
         format!(
@@ -82,7 +82,7 @@ impl DicomWeb {
         )
     }
 
-    /// Adds credentials, if they are for that service.
+    /// Adds the credentials if they are for that service.
     pub(super) async fn authorize(&self, url: &ServiceUrl, head: &mut Head) -> Result<(), Fault> {
         if let Some((origin, credentials)) = &self.shared.settings.credentials
             && url.same_origin(origin)
@@ -93,8 +93,8 @@ impl DicomWeb {
         Ok(())
     }
 
-    /// How `operation` is called. Nothing is sent beside what is late: two stores of one instance at once
-    /// may make two of it.
+    /// Returns the call parameters of `operation`. Late calls are not hedged: two concurrent stores
+    /// of one instance may create it twice.
     pub(super) fn call<'a>(
         &'a self,
         operation: DicomWebOperation,

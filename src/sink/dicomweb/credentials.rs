@@ -1,4 +1,4 @@
-//! What services that are not AWS's are told of who asks.
+//! Credentials for services other than AWS.
 
 use std::io::Read;
 use std::path::Path;
@@ -9,13 +9,13 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use crate::config::{Credentials, SecretSource};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Longest secret in a file, in bytes.
+/// Maximum size of a secret's file in bytes.
 const LONGEST: u64 = 64 << 10;
 
-/// The value of the header `Authorization`.
+/// Returns the value of the `Authorization` header.
 ///
 /// # Errors
-/// `Configuration` where the file of a secret cannot be read or holds none.
+/// `Configuration` if the file of a secret cannot be read or is empty.
 pub(super) async fn header(credentials: &Credentials) -> Result<String> {
     Ok(match credentials {
         Credentials::Bearer(token) => format!("Bearer {}", reveal(token).await?),
@@ -38,7 +38,7 @@ async fn reveal(source: &SecretSource) -> Result<String> {
     }
 }
 
-/// The first line of a file; editors end it with a line feed.
+/// Reads the secret in a file, a single line; editors end it with a line feed.
 fn read(path: &Path) -> Result<String> {
     let unusable = |why: String| {
         let what = format!("the file of the archive's token or password cannot be used: {why}");

@@ -1,11 +1,11 @@
-//! Answers of an archive that say that a request was not carried out as a whole.
+//! Responses of an archive to a request that it did not carry out as a whole.
 
 use super::http::Response;
 use super::target::Target;
 use crate::aws::{Fault, Retry};
 use crate::error::{Error, ErrorKind};
 
-/// The fault of an answer with that status, by what it means for the whole request.
+/// Returns the fault of a response with that status, by its meaning for the whole request.
 pub(super) fn of(target: &Target, operation: &'static str, response: &Response) -> Fault {
     match target {
         Target::Datastore(_) => {
@@ -39,7 +39,7 @@ fn of_service(operation: &'static str, status: u16) -> Fault {
     Fault { retry, error: Error::new(kind, format!("{operation} {what} (http status {status})")) }
 }
 
-/// An answer that is none of the operation.
+/// Returns the fault of a response that does not belong to the operation.
 pub(super) fn not_understood(operation: &'static str, status: u16) -> Fault {
     let what = format!(
         "{operation} was answered with what is no DICOM JSON of a store (http status {status})"

@@ -1,4 +1,4 @@
-//! One request over HTTP: sent once, no redirect followed, its answer bounded.
+//! Sends one HTTP request: one attempt, no redirects, a bounded response.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::aws::body::{Length, whole};
 use crate::aws::call::Watch;
 use crate::error::{Error, ErrorKind, chain};
 
-/// Connections by TLS as the rest of the program makes them.
+/// TLS connections, set up as in the rest of the program.
 #[derive(Debug)]
 pub(super) struct Http {
     connector: SharedHttpConnector,
@@ -30,11 +30,11 @@ pub(super) struct Head {
     pub headers: Vec<(&'static str, String)>,
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub(super) struct Response {
     pub status: u16,
-    /// The error code of AWS, where there is one.
+    /// AWS's error code, if there is one.
     pub code: Option<String>,
     pub body: Bytes,
 }
@@ -49,11 +49,11 @@ impl Http {
         Self { connector: SharedHttpConnector::new(connector) }
     }
 
-    /// Sends a request and reads the answer, of at most `longest` bytes.
+    /// Sends a request and reads the response, of at most `longest` bytes.
     ///
     /// # Errors
-    /// A fault that may pass where nobody answers or the answer breaks off; one for good where the answer
-    /// is longer.
+    /// A transient fault if there is no response or it breaks off; a permanent one if it is too
+    /// long.
     pub async fn send(
         &self,
         operation: &'static str,

@@ -1,4 +1,4 @@
-//! Which instances an archive has already.
+//! Looks up which instances an archive already has.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::archive::ServiceUrl;
 use crate::aws::{Allowance, Fault};
 use crate::error::Result;
 
-/// Bytes of an answer about one instance.
+/// Maximum size of a response about one instance.
 const LONGEST: u64 = 256 << 10;
 
 impl DicomWeb {
-    /// SOP Instance UIDs of those `instances` that are in the archive.
+    /// Returns the SOP Instance UIDs of those `instances` that are in the archive.
     ///
     /// # Errors
-    /// Where it cannot be asked.
+    /// Fails if the archive cannot be queried.
     pub(super) async fn present(
         &self,
         target: &Target,
@@ -36,8 +36,8 @@ impl DicomWeb {
         }
     }
 
-    /// By all image sets of their series: also in those that are not primary, which HealthImaging's QIDO-RS
-    /// does not look at.
+    /// Checks all image sets of their series, including those that are not primary, which
+    /// HealthImaging's QIDO-RS ignores.
     async fn in_datastore(
         &self,
         datastore_id: &str,
@@ -77,7 +77,8 @@ impl DicomWeb {
         Ok(there)
     }
 
-    /// Whether a service says that it has an instance. One that does not search does not say it.
+    /// Whether a service reports that it has an instance; false if the service does not support
+    /// searching.
     async fn search(
         &self,
         url: &ServiceUrl,

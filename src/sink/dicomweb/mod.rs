@@ -1,19 +1,19 @@
-//! DICOM outputs into an archive by STOW-RS (PS3.18 section 10.5): a data store of AWS HealthImaging, or
-//! any DICOMweb service.
+//! Stores DICOM outputs in an archive by STOW-RS (PS3.18 section 10.5): a data store of AWS
+//! HealthImaging, or any DICOMweb service.
 //!
-//! **What an error is.** An archive that cannot be asked, or does not take the request as a whole, is an
-//! error: nothing is known to be wrong with the outputs, and the same request may be sent again. An
-//! instance that the archive refuses by name is no error but an outcome, [`Status::Failed`] with the
-//! archive's reason: sending it again would be refused again, and the caller must not lose what was computed
-//! for it.
+//! **Errors and outcomes.** An archive that cannot be reached, or rejects the request as a whole,
+//! is an error: nothing is known to be wrong with the outputs, and the same request may be sent
+//! again. An instance that the archive refuses individually is not an error but an outcome,
+//! [`Status::Failed`] with the archive's reason: it would be refused again, and the caller must not
+//! lose the results computed for it.
 //!
-//! **Nothing twice.** UIDs of results are derived, so the same request makes the same instances. HealthImaging
-//! does not tell duplicates ("import jobs do not deduplicate SOP Instance storage", developer guide,
-//! `understanding-image-sets`), so instances that are in the archive are looked up and left out, before the
-//! first attempt and before every further one: an attempt whose answer was lost may have succeeded. For
-//! HealthImaging all image sets of the series are looked at, also those that are not primary; other
-//! archives are asked by QIDO-RS, and where they do not answer it they keep one object of a UID by
-//! themselves.
+//! **No duplicates.** UIDs of results are derived, so the same request creates the same instances.
+//! HealthImaging does not detect duplicates ("import jobs do not deduplicate SOP Instance storage",
+//! developer guide, `understanding-image-sets`). Instances that are already in the archive are
+//! therefore looked up and skipped, before the first attempt and before every retry: an attempt
+//! whose response was lost may have succeeded. For HealthImaging, the lookup covers all image sets
+//! of the series, including those that are not primary. Other archives are queried by QIDO-RS;
+//! those that do not support it keep one object per UID themselves.
 
 mod answer;
 mod batch;

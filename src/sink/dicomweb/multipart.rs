@@ -1,5 +1,5 @@
-//! A body of `multipart/related; type="application/dicom"` (PS3.18 section 8.6.1.2), sent piece by piece
-//! from where the objects are: none of them is copied.
+//! A body of `multipart/related; type="application/dicom"` (PS3.18 section 8.6.1.2), sent in pieces
+//! directly from the objects' memory, without copying them.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -12,10 +12,10 @@ use sha2::{Digest, Sha256};
 
 use crate::aws::call::Watch;
 
-/// Bytes handed on at once, at most: progress is told by pieces.
+/// Maximum size of a piece in bytes: progress is reported per piece.
 const PIECE: usize = 256 << 10;
 
-/// A body, in pieces.
+/// A body in pieces.
 #[derive(Debug, Clone)]
 pub(super) struct Multipart {
     boundary: String,
@@ -23,9 +23,9 @@ pub(super) struct Multipart {
 }
 
 impl Multipart {
-    /// One part for each object.
+    /// Creates a body with one part for each object.
     pub fn new(objects: impl IntoIterator<Item = Bytes>) -> Self {
-        // No object holds 122 random bits by chance.
+        // An object does not contain 122 random bits by chance.
         let boundary = uuid::Uuid::new_v4().simple().to_string();
         let head = Bytes::from(format!("--{boundary}\r\nContent-Type: application/dicom\r\n\r\n"));
         let mut pieces = Vec::new();
@@ -36,31 +36,31 @@ impl Multipart {
         Self { boundary, pieces }
     }
 
-    /// Its media type.
+    /// Returns its media type.
     pub fn media_type(&self) -> String {
         format!("multipart/related; type=\"application/dicom\"; boundary={}", self.boundary)
     }
 
-    /// Bytes of all of it.
+    /// Returns its total size in bytes.
     pub fn len(&self) -> u64 {
         self.pieces.iter().map(|piece| piece.len() as u64).sum()
     }
 
-    /// SHA-256 of all of it, in hexadecimal. Takes processor time.
+    /// Returns the SHA-256 of the whole body, in hexadecimal. CPU-bound.
     pub fn sha256(&self) -> String {
         let mut digest = Sha256::new();
         self.pieces.iter().for_each(|piece| digest.update(piece));
         format!("{:x}", digest.finalize())
     }
 
-    /// The body to send; `watch` is told of every piece that is taken.
+    /// Returns the body to send, which notifies `watch` of every piece taken.
     pub fn body(self, watch: Watch) -> Sending {
         let left = self.len();
         Sending { pieces: self.pieces.into(), left, watch }
     }
 }
 
-/// A body on its way.
+/// A body being sent.
 #[derive(Debug)]
 pub(super) struct Sending {
     pieces: VecDeque<Bytes>,

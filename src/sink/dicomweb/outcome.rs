@@ -1,4 +1,4 @@
-//! What is stored, and what became of it.
+//! Instances to store, and their outcomes.
 
 use bytes::Bytes;
 
@@ -7,7 +7,7 @@ use super::reasons;
 /// A DICOM object to be stored.
 #[derive(Debug, Clone)]
 pub struct Instance {
-    /// The kind of output it is, as requests name it.
+    /// The kind of output, as named in requests.
     pub kind: &'static str,
     /// Study Instance UID (0020,000D).
     pub study_instance_uid: String,
@@ -19,24 +19,24 @@ pub struct Instance {
     pub bytes: Bytes,
 }
 
-/// What became of an instance.
+/// Result of storing an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Status {
     /// The archive stored it.
     Stored,
-    /// It was in the archive before.
+    /// It was already in the archive.
     Already,
-    /// The archive stored it and warns.
+    /// The archive stored it with a warning.
     Warning,
     /// The archive refused it.
     Failed,
 }
 
 impl Status {
-    /// All of them.
+    /// All statuses.
     pub const ALL: [Self; 4] = [Self::Stored, Self::Already, Self::Warning, Self::Failed];
 
-    /// Its name in answers and metrics.
+    /// Returns its name in responses and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Stored => "stored",
@@ -52,12 +52,12 @@ impl Status {
     }
 }
 
-/// What became of an instance, and why.
+/// The result of storing an instance, with a reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// What became of it.
+    /// The result.
     pub status: Status,
-    /// Why, where it failed or the archive warns: in our own words, never the archive's.
+    /// The reason for a failure or warning: in this program's words, never the archive's.
     pub reason: Option<String>,
 }
 
@@ -70,7 +70,7 @@ impl Outcome {
         Self { status: Status::Failed, reason: Some(reason.into()) }
     }
 
-    /// Failure Reason (0008,1197).
+    /// The outcome of a Failure Reason (0008,1197).
     pub(super) fn refused(code: u16) -> Self {
         match reasons::is_duplicate(code) {
             true => Self::of(Status::Already),
@@ -78,7 +78,7 @@ impl Outcome {
         }
     }
 
-    /// Warning Reason (0008,1196).
+    /// The outcome of a Warning Reason (0008,1196).
     pub(super) fn warned(code: u16) -> Self {
         match reasons::is_duplicate(code) {
             true => Self::of(Status::Already),
@@ -87,24 +87,24 @@ impl Outcome {
     }
 }
 
-/// An image set of HealthImaging that holds what was stored.
+/// An image set of HealthImaging that holds stored instances.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageSet {
     /// Its identifier.
     pub image_set_id: String,
-    /// Whether it is primary, where the service says it.
+    /// Whether it is primary, if the service states it.
     pub is_primary: Option<bool>,
     /// The series that it holds.
     pub series_instance_uid: String,
 }
 
-/// What became of all instances.
+/// The results of storing all instances.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stored {
-    /// One for each instance, in their order.
+    /// One outcome for each instance, in order.
     pub outcomes: Vec<Outcome>,
-    /// Where HealthImaging has them.
+    /// The image sets in HealthImaging that hold them.
     pub image_sets: Vec<ImageSet>,
-    /// What the caller should know beside it.
+    /// Warnings for the caller.
     pub warnings: Vec<String>,
 }

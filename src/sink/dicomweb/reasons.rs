@@ -1,13 +1,13 @@
-//! Failure Reason and Warning Reason of an answer to a store (PS3.18 annex I.2.2, with the codes of PS3.4
-//! table B.2-1 and PS3.7 annex C), in words.
+//! Descriptions of Failure Reason and Warning Reason in the response to a store (PS3.18 annex
+//! I.2.2, with the codes of PS3.4 table B.2-1 and PS3.7 annex C).
 
-/// Whether a code says that the archive has the instance already: Duplicate SOP Instance (PS3.7 C.5.4), and
-/// what Azure's DICOM service uses in its place.
+/// Whether a code means that the archive already has the instance: Duplicate SOP Instance (PS3.7
+/// C.5.4), or the code that Azure's DICOM service uses instead.
 pub(super) fn is_duplicate(code: u16) -> bool {
     matches!(code, 0x0111 | 0xB00E)
 }
 
-/// A failure in words, with its code.
+/// Describes a failure code.
 pub(super) fn failure(code: u16) -> String {
     let meaning = match code {
         0x0105 => "no such attribute",
@@ -32,7 +32,7 @@ pub(super) fn failure(code: u16) -> String {
     format!("{meaning} ({code:04X}H)")
 }
 
-/// A warning in words, with its code.
+/// Describes a warning code.
 pub(super) fn warning(code: u16) -> String {
     let meaning = match code {
         0xB000 => "the archive changed elements of it",

@@ -1,4 +1,4 @@
-//! One request of a store, as often as it has to be sent, and what its answer says.
+//! Sends one request of a store, with retries, and interprets the response.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::aws::call::Watch;
 use crate::aws::{Allowance, Fault, Patience};
 use crate::error::{Error, Result};
 
-/// Bytes that an archive takes and works on in a second, at the least: it is given that much more time.
+/// Lowest throughput of an archive in bytes per second: timeouts are extended accordingly.
 const SLOWEST: u64 = 4 << 20;
 
-/// What an archive's index lags behind a store by, as a rule.
+/// Returns the usual lag of an archive's index behind a store.
 fn settling(target: &Target) -> Duration {
     match target {
         Target::Datastore(_) => Duration::from_secs(2),
@@ -29,12 +29,12 @@ fn settling(target: &Target) -> Duration {
     }
 }
 
-/// Bytes of an answer to a store: some, and more for each instance.
+/// Maximum size of the response to a store: a constant, plus an amount for each instance.
 const ANSWER: u64 = 64 << 10;
 const ANSWER_OF_ONE: u64 = 4 << 10;
 
 impl DicomWeb {
-    /// Stores a batch of one study in one request, which is repeated without what has arrived.
+    /// Stores a batch of one study in one request. Retries omit instances that have arrived.
     pub(super) async fn store_batch(
         &self,
         target: &Target,
@@ -53,7 +53,7 @@ impl DicomWeb {
             ..usual.clone()
         };
         allowance.expect(1);
-        // Whether an attempt may have stored all or some although it failed.
+        // Whether a failed attempt may have stored some or all instances.
         let doubt = AtomicBool::new(false);
         self.call(target.store_operation(), &patience, allowance)
             .run(async |watch| {
@@ -70,7 +70,7 @@ impl DicomWeb {
                     false => {
                         doubt.store(true, Ordering::Relaxed);
                         let response = self.attempt(target, &url, &missing, &watch).await?;
-                        // Who refuses a request has stored nothing of it; who fails may have.
+                        // A refused request has stored nothing; a failed one may have.
                         doubt.store(response.status >= 500, Ordering::Relaxed);
                         read(target, target.store_operation().name(), &response, &missing)?
                     }
@@ -85,8 +85,8 @@ impl DicomWeb {
             .await
     }
 
-    /// Those that are in the archive after an attempt that failed. HealthImaging's index is given a moment
-    /// to follow the store.
+    /// Returns the instances that are in the archive after a failed attempt, after a pause that
+    /// lets HealthImaging's index catch up.
     async fn arrived(
         &self,
         target: &Target,
@@ -134,8 +134,8 @@ impl DicomWeb {
     }
 }
 
-/// What an answer says of the instances of a request. 200 is for all, 202 for some, 409 for none of them;
-/// there are archives that answer 400 where one of several cannot be read.
+/// Interprets the response for the instances of a request. 200 means all were stored, 202 some, 409
+/// none; some archives respond with 400 if one of several instances cannot be read.
 fn read(
     target: &Target,
     operation: &'static str,
@@ -144,7 +144,7 @@ fn read(
 ) -> Result<Vec<Outcome>, Fault> {
     let answer = Answer::parse(&response.body);
     match response.status {
-        // Whoever has nothing to say besides has stored all.
+        // An empty response means that everything was stored.
         200 | 204 if response.body.is_empty() => Ok(Answer::default().outcomes(batch, true)),
         status @ 200..=299 => match answer {
             Some(answer) => Ok(answer.outcomes(batch, status == 200)),
@@ -152,7 +152,8 @@ fn read(
         },
         status @ (400 | 409) => match answer {
             Some(answer) if answer.says_something() => Ok(answer.outcomes(batch, false)),
-            // In HealthImaging a conflict is with an image set that is being changed, and passes.
+            // In HealthImaging, a conflict is with an image set that is being changed, and is
+            // transient.
             _ if status == 409 && matches!(target, Target::Service(_)) => Ok(batch
                 .iter()
                 .map(|_| {

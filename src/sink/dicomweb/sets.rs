@@ -1,4 +1,4 @@
-//! The image sets that HealthImaging made of what was stored.
+//! Finds the image sets that HealthImaging created from stored instances.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,15 +12,15 @@ use crate::aws::Allowance;
 use crate::error::Result;
 use crate::source::ahi::FoundSet;
 
-/// How long image sets are waited for: the index follows the store by seconds.
+/// Maximum time to wait for image sets: the index lags behind the store by seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The first pause between looks; each is twice the one before it.
+/// The first pause between lookups; each later one doubles.
 const PAUSE: Duration = Duration::from_millis(200);
 
 impl DicomWeb {
-    /// The image sets of the series that were stored, and what is to be told of them. That they cannot be
-    /// found is a warning: the instances are stored.
+    /// Returns the image sets of the stored series, and warnings about them. Not finding them is
+    /// only a warning, because the instances are stored.
     pub(super) async fn image_sets(
         &self,
         target: &Target,
@@ -61,7 +61,7 @@ impl DicomWeb {
         (sets, warnings)
     }
 
-    /// Those of one series, once there is one, or none at `ends`.
+    /// Returns the image sets of one series as soon as there are any, or none at `ends`.
     async fn sets_of(
         &self,
         datastore_id: &str,

@@ -1,4 +1,4 @@
-//! AWS Signature Version 4, for what HealthImaging's SDK does not call.
+//! AWS Signature Version 4, for requests that HealthImaging's SDK does not cover.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, chain};
 /// The service's name in signatures.
 const SERVICE: &str = "medical-imaging";
 
-/// Credentials are fetched anew that long before they expire.
+/// How long before their expiry credentials are refreshed.
 const EARLY: Duration = Duration::from_secs(300);
 
 /// Signs requests to HealthImaging.
@@ -25,17 +25,17 @@ const EARLY: Duration = Duration::from_secs(300);
 pub struct Signer {
     provider: Option<SharedCredentialsProvider>,
     region: String,
-    /// Those that expire cost a call to be had.
+    /// Cached credentials that expire; fetching them costs a call.
     kept: Mutex<Option<Credentials>>,
 }
 
 impl Signer {
-    /// One with the credentials of `provider`.
+    /// Creates a signer with the credentials of `provider`.
     pub fn new(provider: Option<SharedCredentialsProvider>, region: String) -> Self {
         Self { provider, region, kept: Mutex::default() }
     }
 
-    /// Adds the signature to a request whose body has that SHA-256.
+    /// Adds the signature to a request whose body has the given SHA-256.
     pub(super) async fn sign(
         &self,
         operation: &'static str,
@@ -82,7 +82,7 @@ impl Signer {
             let what = "no AWS credentials are to be had; give the process a role or credentials";
             let error = Error::new(ErrorKind::Credentials, what);
             match cause {
-                // Where they come from may fail for now.
+                // Their source may be temporarily unavailable.
                 Some(cause) => Fault::passing(error.caused_by(cause)),
                 None => Fault::last(error),
             }
@@ -99,8 +99,8 @@ impl Signer {
     }
 }
 
-/// Whether credentials that expire will not do so soon. Others may be replaced at any time, and cost
-/// nothing to be read again.
+/// Whether credentials expire, and not soon. Credentials without expiry may be replaced at any time
+/// and are cheap to read again.
 fn lasts(credentials: &Credentials, now: SystemTime) -> bool {
     credentials.expiry().is_some_and(|expiry| expiry > now + EARLY)
 }

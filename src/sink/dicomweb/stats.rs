@@ -1,4 +1,4 @@
-//! What the client of archives has done so far.
+//! Counters of the archive client.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,10 +17,10 @@ pub enum DicomWebOperation {
 }
 
 impl DicomWebOperation {
-    /// All of them.
+    /// All operations.
     pub const ALL: [Self; 3] = [Self::StoreDicomStudy, Self::Store, Self::Search];
 
-    /// Its name in metrics and errors.
+    /// Returns its name in metrics and errors.
     pub fn name(self) -> &'static str {
         match self {
             Self::StoreDicomStudy => "StoreDICOMStudy",
@@ -30,7 +30,7 @@ impl DicomWebOperation {
     }
 }
 
-/// Counters from the start of the process.
+/// Counters since the start of the process.
 #[derive(Debug)]
 pub struct DicomWebStats {
     calls: [Counters; DicomWebOperation::ALL.len()],
@@ -47,12 +47,12 @@ impl Default for DicomWebStats {
 }
 
 impl DicomWebStats {
-    /// The counters of one operation as they stand.
+    /// Returns a snapshot of one operation's counters.
     pub fn operation(&self, operation: DicomWebOperation) -> CallStats {
         self.counters(operation).snapshot()
     }
 
-    /// Instances by what became of them.
+    /// Returns the number of instances by status.
     pub fn instances(&self) -> [(&'static str, u64); Status::ALL.len()] {
         Status::ALL
             .map(|status| (status.name(), self.instances[status as usize].load(Ordering::Relaxed)))
@@ -62,7 +62,7 @@ impl DicomWebStats {
         &self.calls[operation as usize]
     }
 
-    /// Counts instances; one that was not told of failed.
+    /// Counts instances; one without an outcome counts as failed.
     pub(super) fn count(&self, outcomes: &[Option<Outcome>]) {
         for outcome in outcomes {
             let status = outcome.as_ref().map_or(Status::Failed, |outcome| outcome.status);

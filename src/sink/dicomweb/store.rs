@@ -1,4 +1,4 @@
-//! A store of any number of instances: what is missing, in requests that may be sent.
+//! Stores any number of instances: sends those that are missing in requests of allowed size.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use crate::aws::Allowance;
 use crate::error::{Error, Result};
 
 impl DicomWeb {
-    /// Stores instances, but for those that are there already. The outcomes are in the order of
-    /// `instances`. Attempts beyond the first of each call are taken from `allowance`.
+    /// Stores instances, except those that are already there. The outcomes are in the order of
+    /// `instances`. Retries are taken from `allowance`.
     ///
     /// # Errors
-    /// Where the archive cannot be asked or does not take the request, naming it and, with more than one
-    /// instance, what is stored: `NotFound` for one that is not there; `AccessDenied`, `Credentials`,
-    /// `Throttled`, `Upstream`.
+    /// Fails if the archive cannot be reached or rejects the request; the error names the archive
+    /// and, if there are several instances, what is stored. `NotFound` if the archive does not
+    /// exist; `AccessDenied`, `Credentials`, `Throttled`, `Upstream`.
     pub async fn store(
         &self,
         target: &Target,
@@ -38,7 +38,7 @@ impl DicomWeb {
         Ok(Stored { outcomes, image_sets, warnings })
     }
 
-    /// Fills `outcomes` as far as it comes.
+    /// Fills in `outcomes` until the first error.
     async fn store_each(
         &self,
         target: &Target,
@@ -76,7 +76,7 @@ impl DicomWeb {
     }
 }
 
-/// Says which instances are in the archive where others are not.
+/// Adds to an error which instances are in the archive and which are not.
 fn tell(error: Error, instances: &[Instance], outcomes: &[Option<Outcome>]) -> Error {
     let mut kinds: HashMap<bool, Vec<&str>> = HashMap::new();
     for (instance, outcome) in instances.iter().zip(outcomes) {

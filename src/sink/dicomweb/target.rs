@@ -18,7 +18,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// As reports name it.
+    /// Describes it for reports.
     pub fn describe(&self) -> Value {
         match self {
             Self::Datastore(id) => json!({ "datastoreId": id }),
@@ -26,7 +26,7 @@ impl Target {
         }
     }
 
-    /// As the audit names it: one word.
+    /// Returns its name in the audit log: one word.
     pub fn name(&self) -> String {
         match self {
             Self::Datastore(id) => format!("datastore/{id}"),
@@ -45,7 +45,7 @@ impl Target {
         }
     }
 
-    /// Whether an instance does not fit into a request.
+    /// Whether an instance is too large for a request.
     pub(super) fn is_too_large(&self, instance: &Instance) -> bool {
         matches!(self, Self::Datastore(_)) && instance.bytes.len() > LARGEST
     }

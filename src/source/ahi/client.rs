@@ -1,4 +1,4 @@
-//! The one client of AHI that a process has: what may be in flight, how often, and retries.
+//! The process-wide client of AHI: limits on concurrency and rate, and retries.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::dicom::ahi_metadata::ImageSetMetadata;
 use crate::dicom::ahi_metadata::read;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Answers of a few hundred bytes that take longer are late.
+/// Responses of a few hundred bytes that take longer than this are late.
 const LATE: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// Identifiers of an image set, checked for their form.
+/// Identifiers of an image set, validated.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ImageSetId {
     datastore_id: String,
@@ -28,10 +28,10 @@ pub struct ImageSetId {
 }
 
 impl ImageSetId {
-    /// Both are 32 characters of `[0-9a-z]`.
+    /// Creates the identifiers; both must be 32 characters of `[0-9a-z]`.
     ///
     /// # Errors
-    /// `InvalidRequest` naming the one that is not.
+    /// `InvalidRequest`, naming the malformed identifier.
     pub fn new(datastore_id: &str, image_set_id: &str) -> Result<Self> {
         for (name, id) in [("datastoreId", datastore_id), ("imageSetId", image_set_id)] {
             if id.len() != 32 || !id.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase()) {
@@ -45,17 +45,17 @@ impl ImageSetId {
         Ok(Self { datastore_id: datastore_id.to_owned(), image_set_id: image_set_id.to_owned() })
     }
 
-    /// The data store.
+    /// Returns the identifier of the data store.
     pub fn datastore_id(&self) -> &str {
         &self.datastore_id
     }
 
-    /// The image set in it.
+    /// Returns the identifier of the image set.
     pub fn image_set_id(&self) -> &str {
         &self.image_set_id
     }
 
-    /// Names this image set in an error.
+    /// Adds this image set to an error.
     pub(super) fn name_in(&self, error: Error) -> Error {
         error
             .context(self)
@@ -70,8 +70,8 @@ impl fmt::Display for ImageSetId {
     }
 }
 
-/// A client of AHI within the bounds of its [`AhiSettings`]. Clones share the bounds, and what their
-/// calls may spend on being repeated.
+/// A client of AHI within the limits of its [`AhiSettings`]. Clones share the limits and the retry
+/// allowance.
 #[derive(Debug, Clone)]
 pub struct AhiClient {
     shared: Arc<Shared>,
@@ -90,7 +90,7 @@ struct Shared {
 }
 
 impl AhiClient {
-    /// A client over the SDK's, which must attempt each call once
+    /// Wraps the SDK's client, which must attempt each call only once
     /// ([`aws::ahi_client`](crate::source::aws::ahi_client)).
     pub fn new(sdk: aws_sdk_medicalimaging::Client, settings: AhiSettings) -> Self {
         let permits = settings.max_in_flight.clamp(1, Semaphore::MAX_PERMITS);
@@ -106,18 +106,18 @@ impl AhiClient {
         Self { shared: Arc::new(shared), allowance: Arc::default() }
     }
 
-    /// The same client for one request, whose calls together may spend `allowance`.
+    /// Returns the same client for one request, whose calls share `allowance`.
     #[must_use]
     pub fn within(&self, allowance: Arc<Allowance>) -> Self {
         Self { shared: Arc::clone(&self.shared), allowance }
     }
 
-    /// What this client has done so far.
+    /// Returns the counters of this client.
     pub fn stats(&self) -> &AhiStats {
         &self.shared.stats
     }
 
-    /// Frames being fetched now, those waiting between two attempts included.
+    /// Number of frames being fetched, including those waiting between two attempts.
     pub fn frames_in_flight(&self) -> usize {
         self.max_in_flight().saturating_sub(self.shared.in_flight.available_permits())
     }
@@ -138,12 +138,12 @@ impl AhiClient {
         &self.shared.sdk
     }
 
-    /// How `operation` is called.
+    /// Returns the call parameters of `operation`.
     pub(super) fn call(&self, operation: Operation) -> Call<'_> {
         let shared = &*self.shared;
         let (limiter, hedge) = match operation {
-            // A search shares its rate with `GetImageSet`, as the service's does; a list of data stores is asked
-            // for by hand alone.
+            // A search shares its rate with `GetImageSet`, as in the service; data stores are only
+            // listed interactively.
             Operation::ListDatastores | Operation::SearchImageSets | Operation::GetImageSet => {
                 (&shared.image_set_limiter, Hedge::After(LATE))
             }
@@ -160,8 +160,8 @@ impl AhiClient {
         }
     }
 
-    /// Checks with `GetImageSet` that an image set may be read, and returns the version that is
-    /// there to read: `version` itself if given, else the latest.
+    /// Checks with `GetImageSet` that an image set may be read, and returns the version to read:
+    /// `version` if given, else the latest.
     ///
     /// # Errors
     /// `NotFound`, `AccessDenied`; `ImageSetNotReady` if it is locked, deleted, or not primary.
@@ -189,11 +189,11 @@ impl AhiClient {
             .map_err(|e| id.name_in(e))
     }
 
-    /// Fetches and reads the metadata of one version of an image set.
+    /// Fetches and parses the metadata of one version of an image set.
     ///
     /// # Errors
-    /// Besides the service's: `PayloadTooLarge`, and all that
-    /// [`parse`](crate::dicom::ahi_metadata::parse) says.
+    /// The service's errors, `PayloadTooLarge`, and the errors of
+    /// [`parse`](crate::dicom::ahi_metadata::parse).
     pub async fn metadata(&self, id: &ImageSetId, version: &str) -> Result<ImageSetMetadata> {
         let operation = Operation::GetImageSetMetadata;
         let limit = self.shared.settings.max_metadata_bytes;
@@ -219,11 +219,12 @@ impl AhiClient {
             .map_err(|e| id.name_in(e))
     }
 
-    /// Fetches one encoded frame, once there is room in flight. `most` is how many bytes its pixels can
-    /// need, where that is known.
+    /// Fetches one encoded frame, after acquiring a permit. `most` is the maximum number of bytes
+    /// that its pixels can need, if known.
     ///
     /// # Errors
-    /// The service's, naming the image set and the frame; `CorruptFrame` beyond `most` bytes.
+    /// The service's errors, naming the image set and the frame; `CorruptFrame` beyond `most`
+    /// bytes.
     pub async fn frame(&self, id: &ImageSetId, frame_id: &str, most: Option<u64>) -> Result<Bytes> {
         let operation = Operation::GetImageFrame;
         let limit = self.shared.settings.max_frame_bytes;
@@ -271,7 +272,8 @@ impl AhiClient {
     }
 }
 
-/// Whether an answer can be the one asked for: a transfer may break within it and leave it JSON.
+/// Checks that a response can be the requested one: a transfer may break and still leave valid
+/// JSON.
 fn check_plausible(image_set: &GetImageSetOutput, id: &ImageSetId) -> Result<(), Fault> {
     let broken = |what: &str| Err(Fault::passing(Error::new(ErrorKind::Upstream, what)));
     if image_set.datastore_id() != id.datastore_id || image_set.image_set_id() != id.image_set_id {
@@ -289,9 +291,9 @@ fn check_plausible(image_set: &GetImageSetOutput, id: &ImageSetId) -> Result<(),
     Ok(())
 }
 
-/// Reads a metadata document: megabytes of JSON, not on a thread that others wait for.
+/// Parses a metadata document on a blocking thread, because it may be megabytes of JSON.
 ///
-/// What is wrong with the document itself stays so; a transfer that broke is told by gzip's checksum.
+/// Faults of the document itself are permanent; gzip's checksum detects a broken transfer.
 async fn read_metadata(
     body: Bytes,
     limit: u64,
@@ -316,7 +318,7 @@ async fn read_metadata(
     Ok(metadata)
 }
 
-/// Whether an image set is as it will stay while it is read, and is the one to read.
+/// Checks that an image set will not change while it is read, and is the one to read.
 fn check_readable(image_set: &GetImageSetOutput, allow_non_primary: bool) -> Result<()> {
     let not_ready = |message: String| {
         let state = image_set.image_set_state().as_str();
@@ -337,7 +339,7 @@ fn check_readable(image_set: &GetImageSetOutput, allow_non_primary: bool) -> Res
             ));
         }
     }
-    // Image sets made before the service told them apart say nothing.
+    // Image sets created before the service introduced the flag do not have it.
     if image_set.is_primary() == Some(false) && !allow_non_primary {
         return not_ready(
             "it is not primary: it conflicts with another image set of its series; resolve the \

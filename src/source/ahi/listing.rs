@@ -1,4 +1,4 @@
-//! What there is in AHI, for people to choose from.
+//! Lists the content of AHI for people to choose from.
 
 use aws_sdk_medicalimaging::types::{DatastoreStatus, ImageSetsMetadataSummary};
 use serde::Serialize;
@@ -8,16 +8,16 @@ use super::stats::Operation;
 use crate::aws::Fault;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Data stores beyond which a list is no longer for people.
+/// Limit on listed data stores: a longer list is of no use to people.
 const MOST_DATASTORES: usize = 1000;
 
-/// Pages of data stores that are asked for.
+/// Limit on requested pages of data stores.
 const MOST_PAGES: usize = 100;
 
-/// Characters of a text that are shown.
+/// Limit on displayed characters of a text.
 const LONGEST_TEXT: usize = 200;
 
-/// Longest token of a page that is sent on.
+/// Maximum length of a page token that is passed on.
 const LONGEST_TOKEN: usize = 8192;
 
 /// A data store.
@@ -26,12 +26,12 @@ const LONGEST_TOKEN: usize = 8192;
 pub struct Datastore {
     /// 32 characters of `[0-9a-z]`.
     pub datastore_id: String,
-    /// What its owner calls it.
+    /// The name its owner gave it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
 
-/// An image set without what identifies the patient.
+/// An image set without patient identifiers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ListedImageSet {
@@ -39,7 +39,8 @@ pub struct ListedImageSet {
     pub image_set_id: String,
     /// Its latest version.
     pub version: Option<i32>,
-    /// Whether it is the one of its series to read; image sets that are older than the distinction say nothing.
+    /// Whether it is the one of its series to read; absent for image sets older than the
+    /// distinction.
     pub is_primary: Option<bool>,
     /// Study Description.
     pub study_description: Option<String>,
@@ -51,9 +52,9 @@ pub struct ListedImageSet {
     pub body_part: Option<String>,
     /// Series Number.
     pub series_number: Option<i32>,
-    /// Instances of the study.
+    /// Number of instances of the study.
     pub study_instances: i32,
-    /// Series of the study.
+    /// Number of series of the study.
     pub study_series: i32,
     /// Study Instance UID.
     pub study_instance_uid: Option<String>,
@@ -61,19 +62,19 @@ pub struct ListedImageSet {
     pub series_instance_uid: Option<String>,
 }
 
-/// Some of the image sets of a data store.
+/// A page of the image sets of a data store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageSetPage {
-    /// In the service's order.
+    /// The image sets in the service's order.
     pub image_sets: Vec<ListedImageSet>,
-    /// What to ask for the next ones with; absent at the end.
+    /// Token for the next page; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }
 
 impl AhiClient {
-    /// The active data stores of the account in this region, 1000 at most.
+    /// Returns the active data stores of the account in this region, 1000 at most.
     ///
     /// # Errors
     /// `AccessDenied`, `Throttled`, `Upstream`.
@@ -81,7 +82,7 @@ impl AhiClient {
         let operation = Operation::ListDatastores;
         let mut found = Vec::new();
         let mut next: Option<String> = None;
-        // A service that answers without end must not be asked without end.
+        // Bounds the calls, in case the service never ends the list.
         for _ in 0..MOST_PAGES {
             self.allowance().expect(1);
             let page = self
@@ -98,7 +99,7 @@ impl AhiClient {
                 .await
                 .map_err(|e| e.context("the data stores cannot be listed"))?;
             let listed = page.datastore_summaries.unwrap_or_default().into_iter();
-            // What is no identifier could not be asked for.
+            // Skips malformed identifiers, which could not be requested.
             found.extend(listed.filter(|d| is_id(&d.datastore_id)).map(|d| Datastore {
                 datastore_id: d.datastore_id,
                 name: Some(text(&d.datastore_name)).filter(|name| !name.is_empty()),
@@ -112,7 +113,8 @@ impl AhiClient {
         Ok(found)
     }
 
-    /// The image sets of a data store, from where `next` of the page before says, or from the first.
+    /// Returns a page of the image sets of a data store: the first one, or the one that `next` of
+    /// the previous page points to.
     ///
     /// # Errors
     /// `InvalidRequest` for a malformed data store or token, `NotFound`, `AccessDenied`, `Throttled`,
@@ -170,7 +172,7 @@ fn is_token(token: &str) -> bool {
     (1..=LONGEST_TOKEN).contains(&token.len()) && token.bytes().all(|b| b.is_ascii_graphic())
 }
 
-/// A text as it is shown: bounded, in one line.
+/// Prepares a text for display: bounded, in a single line.
 fn text(text: &str) -> String {
     text.chars()
         .filter(|c| !c.is_control())

@@ -1,9 +1,9 @@
 //! AWS HealthImaging as a source: one client per process, one source per image set.
 //!
-//! A source first makes sure that its image set may be read, pins the version it found and reads
-//! that version's metadata; frames are then fetched many at a time. Frames are immutable in AHI and
-//! named by the pinned metadata, so a change of the image set meanwhile cannot mix two versions.
-//! Checksums and dimensions are not looked at here: they speak of decoded pixels.
+//! A source first checks that its image set may be read, pins the version it found and reads that
+//! version's metadata; it then fetches frames, many at a time. Frames are immutable in AHI and
+//! named by the pinned metadata, so a concurrent change of the image set cannot mix two versions.
+//! Checksums and dimensions are not checked here, because they describe decoded pixels.
 
 mod client;
 mod listing;
@@ -41,7 +41,7 @@ pub struct AhiSource {
 }
 
 impl AhiSource {
-    /// The image set `id` at `version`, or at the latest one.
+    /// Creates a source for the image set `id` at `version`, or at the latest version.
     ///
     /// # Errors
     /// `InvalidRequest` if the version is not a number.
@@ -57,7 +57,7 @@ impl AhiSource {
         Ok(Self { client, id, wanted_version, version: OnceLock::new() })
     }
 
-    /// The version that is read, once [`series`](ImageSource::series) has found it.
+    /// Returns the version that is read, once [`series`](ImageSource::series) has determined it.
     pub fn version(&self) -> Option<&str> {
         self.version.get().map(String::as_str)
     }
@@ -69,8 +69,8 @@ impl ImageSource for AhiSource {
         let wanted = self.wanted_version.as_deref();
         let mut version = self.client.readable_version(&self.id, wanted).await?;
         let metadata = match self.client.metadata(&self.id, &version).await {
-            // A version that was just found is there. Where it is not, the answer that named it was
-            // broken: a digit has no checksum.
+            // A version that was just found must exist. If it does not, the response that named it
+            // was corrupted: its digits have no checksum.
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::InvalidRequest) => {
                 let again = self.client.readable_version(&self.id, wanted).await?;
                 if again == version {
@@ -96,8 +96,8 @@ impl ImageSource for AhiSource {
         })
     }
 
-    /// The stream must be polled within a Tokio runtime: each frame is fetched by a task of its own,
-    /// so that transfers go on while the reader of the stream decodes.
+    /// The stream must be polled within a Tokio runtime: a separate task fetches each frame, so
+    /// that transfers continue while the consumer of the stream decodes.
     fn frames(
         &self,
         series: &Series,
@@ -115,7 +115,7 @@ impl ImageSource for AhiSource {
     }
 
     async fn frame_again(&self, series: &Series, key: FrameKey) -> Result<Option<EncodedFrame>> {
-        // It counts as a retry: what is broken for good must not be fetched over and over.
+        // Counts as a retry: a permanently broken frame must not be fetched over and over.
         if !self.client.allowance().retry(Retry::Soon) {
             return Ok(None);
         }
@@ -127,8 +127,8 @@ impl ImageSource for AhiSource {
     }
 }
 
-/// Frames to fetch at once: as many as may be, and fewer where they are so large that they would fill
-/// the memory before they are decoded.
+/// Number of frames to fetch at once: the maximum, or fewer if they are so large that they would
+/// fill the memory before they are decoded.
 fn at_once(wanted: &[Result<Wanted>], most: usize) -> usize {
     let largest = wanted.iter().flatten().filter_map(|frame| frame.most).max().unwrap_or(0);
     let fitting = BYTES_IN_FLIGHT.checked_div(largest).unwrap_or(u64::MAX);
@@ -140,7 +140,7 @@ fn at_once(wanted: &[Result<Wanted>], most: usize) -> usize {
 struct Wanted {
     key: FrameKey,
     id: String,
-    /// Bytes that its pixels can need.
+    /// Maximum number of bytes that its pixels can need.
     most: Option<u64>,
 }
 
@@ -156,7 +156,8 @@ impl Wanted {
     }
 }
 
-/// Bytes that a frame can need however badly it was compressed: twice its pixels, and its headers.
+/// Maximum number of bytes that a frame can need, however badly it is compressed: twice its pixels,
+/// plus its headers.
 fn most_bytes(instance: &Instance, frame: &FrameDescriptor) -> Option<u64> {
     const HEADERS: u64 = 64 << 10;
     let number = |tag| instance.dataset.number(tag).map(|n| n as u64);
@@ -170,7 +171,7 @@ fn most_bytes(instance: &Instance, frame: &FrameDescriptor) -> Option<u64> {
     Some(raw.saturating_mul(2).saturating_add(HEADERS))
 }
 
-/// Fetches one frame in a task that ends with this future.
+/// Fetches one frame in a task that is aborted when this future is dropped.
 async fn fetch(
     client: AhiClient,
     image_set: ImageSetId,
@@ -185,7 +186,7 @@ async fn fetch(
     Ok(EncodedFrame { key, data })
 }
 
-/// Ends `frames` after the first error, dropping it and with it all that is in flight.
+/// Ends `frames` after the first error and drops the stream, and with it everything in flight.
 fn until_error(
     frames: BoxStream<'static, Result<EncodedFrame>>,
 ) -> BoxStream<'static, Result<EncodedFrame>> {

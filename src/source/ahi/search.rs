@@ -1,4 +1,4 @@
-//! The image sets of a study.
+//! Finds the image sets of a study.
 
 use aws_sdk_medicalimaging::types::{
     ImageSetsMetadataSummary, Operator, SearchByAttributeValue, SearchCriteria, SearchFilter,
@@ -9,15 +9,15 @@ use super::stats::Operation;
 use crate::aws::Fault;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Image sets of one study beyond which it is no study of a patient.
+/// Maximum number of image sets of one study; no patient's study has more.
 const MOST: usize = 1000;
 
 impl AhiClient {
-    /// The primary image sets of a study, or of one of its series, in the service's order;
-    /// image sets that are not primary too where the settings allow them.
+    /// Returns the primary image sets of a study, or of one of its series, in the service's order.
+    /// Includes image sets that are not primary if the settings allow them.
     ///
     /// # Errors
-    /// `InvalidRequest` for a malformed data store, `NotFound` where there is none,
+    /// `InvalidRequest` for a malformed data store, `NotFound` if there is no image set,
     /// `AccessDenied`, `Throttled`, `Upstream`.
     pub async fn study(
         &self,
@@ -66,7 +66,8 @@ impl AhiClient {
         Ok(ids)
     }
 
-    /// One page of the image sets that have a value, or of all, and where the next begins.
+    /// Returns one page of the image sets that have a value, or of all, and the token of the next
+    /// page.
     pub(super) async fn page(
         &self,
         datastore_id: &str,

@@ -1,28 +1,28 @@
-//! Bounds that the AHI client keeps to.
+//! Limits of the AHI client.
 
 use crate::aws::{Patience, Rate};
 
-/// Bounds of one [`AhiClient`](super::AhiClient).
+/// Limits of one [`AhiClient`](super::AhiClient).
 ///
 /// The rates default to the service's own quotas (HealthImaging developer guide, "Throttling
-/// limits"); lower them where several processes share an account.
+/// limits"); lower them if several processes share an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AhiSettings {
-    /// Frames fetched at the same time, over all image sets.
+    /// Maximum number of frames fetched at the same time, over all image sets.
     pub max_in_flight: usize,
-    /// How long and how often calls are attempted.
+    /// Timeouts and retries of calls.
     pub patience: Patience,
-    /// `GetImageFrame`.
+    /// Rate of `GetImageFrame`.
     pub frame_rate: Rate,
-    /// `GetImageSetMetadata`.
+    /// Rate of `GetImageSetMetadata`.
     pub metadata_rate: Rate,
-    /// `GetImageSet`.
+    /// Rate of `GetImageSet`.
     pub image_set_rate: Rate,
-    /// Whether image sets that conflict with others of their series may be read too.
+    /// Whether image sets that conflict with others of their series may be read, too.
     pub allow_non_primary: bool,
-    /// Largest metadata document, decompressed, in bytes.
+    /// Maximum size of a metadata document, decompressed, in bytes.
     pub max_metadata_bytes: u64,
-    /// Largest encoded frame in bytes.
+    /// Maximum size of an encoded frame in bytes.
     pub max_frame_bytes: u64,
 }
 

@@ -1,11 +1,11 @@
-//! What the AHI client has done so far, by operation.
+//! Counters of the AHI client, by operation.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::aws::{CallStats, Counters};
 
-/// The operations of AHI in use.
+/// The AHI operations in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// `ListDatastores`.
@@ -21,7 +21,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// All of them.
+    /// All operations.
     pub const ALL: [Self; 5] = [
         Self::ListDatastores,
         Self::SearchImageSets,
@@ -30,7 +30,7 @@ impl Operation {
         Self::GetImageFrame,
     ];
 
-    /// The service's own name of the operation.
+    /// Returns the service's name of the operation.
     pub fn name(self) -> &'static str {
         match self {
             Self::ListDatastores => "ListDatastores",
@@ -42,7 +42,7 @@ impl Operation {
     }
 }
 
-/// Counters of every operation, from the start of the process.
+/// Counters of every operation since the start of the process.
 #[derive(Debug, Default)]
 pub struct AhiStats {
     datastores: Counters,
@@ -53,7 +53,7 @@ pub struct AhiStats {
     frame_times: FrameTimes,
 }
 
-/// Nanoseconds, summed over the frames that came.
+/// Nanoseconds, summed over the frames received.
 #[derive(Debug, Default)]
 struct FrameTimes {
     slot: AtomicU64,
@@ -61,27 +61,27 @@ struct FrameTimes {
     body: AtomicU64,
 }
 
-/// What the fetching of one frame consisted of.
+/// The phases of fetching one frame.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct FrameTime {
-    /// Waiting for one of the places in flight, for a token of the rate, and for attempts that failed.
+    /// Waiting for a permit, for a rate limiter token, and for failed attempts.
     pub slot: Duration,
-    /// From the request that succeeded to the head of its response.
+    /// From the successful request to the head of its response.
     pub first_byte: Duration,
-    /// From there to the end of the body.
+    /// From the head of the response to the end of the body.
     pub body: Duration,
 }
 
 impl AhiStats {
-    /// Where the time of fetching frames went so far, by the names that it has in the metrics, summed
-    /// over frames, which are fetched many at a time.
+    /// Returns the time spent fetching frames so far, by phase as named in the metrics, summed over
+    /// frames, many of which are fetched concurrently.
     pub fn frame_steps(&self) -> [(&'static str, Duration); 3] {
         let FrameTimes { slot, first_byte, body } = &self.frame_times;
         let read = |sum: &AtomicU64| Duration::from_nanos(sum.load(Ordering::Relaxed));
         [("slot", read(slot)), ("first_byte", read(first_byte)), ("body", read(body))]
     }
 
-    /// A frame came.
+    /// Records a received frame.
     pub(super) fn frame_came(&self, time: FrameTime) {
         let FrameTimes { slot, first_byte, body } = &self.frame_times;
         let add = |sum: &AtomicU64, time: Duration| {
@@ -93,8 +93,8 @@ impl AhiStats {
         add(body, time.body);
     }
 
-    /// The counters of one operation as they stand. Bytes are counted for `GetImageSetMetadata` and
-    /// `GetImageFrame` alone.
+    /// Returns a snapshot of one operation's counters. Bytes are counted only for
+    /// `GetImageSetMetadata` and `GetImageFrame`.
     pub fn operation(&self, operation: Operation) -> CallStats {
         self.counters(operation).snapshot()
     }

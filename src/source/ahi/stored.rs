@@ -1,4 +1,4 @@
-//! What a data store has of a series, for those who are about to store more of it.
+//! Looks up what a data store already has of a series, before more of it is stored.
 
 use std::collections::HashSet;
 
@@ -7,26 +7,26 @@ use aws_sdk_medicalimaging::types::SearchByAttributeValue;
 use super::client::{AhiClient, ImageSetId};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Image sets of one series: one, and those that conflict with it.
+/// Maximum number of image sets of one series: one, and those that conflict with it.
 const MOST: usize = 100;
 
-/// An image set that a search found.
+/// An image set found by a search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundSet {
-    /// Which one.
+    /// Its identifiers.
     pub id: ImageSetId,
     /// Its latest version.
     pub version: Option<i32>,
-    /// Whether it is primary, where the service says it.
+    /// Whether it is primary, if the service states it.
     pub is_primary: Option<bool>,
 }
 
 impl AhiClient {
-    /// The image sets of a series, primary or not.
+    /// Returns the image sets of a series, primary or not.
     ///
     /// # Errors
-    /// Those of [`study`](Self::study), but that there may be none; `Upstream` where there are more than a
-    /// hundred.
+    /// The errors of [`study`](Self::study), except that an empty result is not an error;
+    /// `Upstream` if there are more than a hundred.
     pub async fn of_series(
         &self,
         datastore_id: &str,
@@ -63,10 +63,10 @@ impl AhiClient {
         }
     }
 
-    /// SOP Instance UIDs in an image set.
+    /// Returns the SOP Instance UIDs in an image set.
     ///
     /// # Errors
-    /// Those of [`metadata`](Self::metadata).
+    /// The errors of [`metadata`](Self::metadata).
     pub async fn instances_of(&self, set: &FoundSet) -> Result<HashSet<String>> {
         let version = match set.version {
             Some(version) => version.to_string(),

@@ -1,9 +1,9 @@
 //! The central directory of a zip archive (APPNOTE.TXT sections 4.3.12 to 4.3.16).
 //!
-//! It is read here and not by a library, since libraries ask for the memory of as many entries as
-//! the archive says it has before they have seen one. Here nothing is believed that there are no
-//! bytes for, and what is not an archive as usual programs write it is refused: archives that can
-//! be read in two ways are made to deceive.
+//! Parsed here and not by a library, because libraries allocate memory for as many entries as the
+//! archive claims before they have seen one. Here nothing is trusted that is not backed by bytes,
+//! and archives that deviate from what common programs write are rejected: an archive that can be
+//! read in two ways is likely malicious.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -14,34 +14,34 @@ const ENTRY: [u8; 4] = *b"PK\x01\x02";
 const END: [u8; 4] = *b"PK\x05\x06";
 const END64: [u8; 4] = *b"PK\x06\x06";
 const LOCATOR64: [u8; 4] = *b"PK\x06\x07";
-/// Bytes of the end record without its comment, and of the locator before it.
+/// Sizes of the end record without its comment, and of the locator before it.
 const END_SIZE: usize = 22;
 const LOCATOR_SIZE: usize = 20;
 const MAX_COMMENT: usize = 65_535;
 
-/// Bytes an entry of the directory may have on average: names, times and owners.
+/// Maximum average size of a directory entry: names, times and owners.
 const ENTRY_BYTES: u64 = 1024;
 
-/// Type bits of a Unix mode.
+/// File type bits of a Unix mode.
 const TYPE: u32 = 0o170_000;
 const REGULAR: u32 = 0o100_000;
 const FOLDER: u32 = 0o040_000;
 
-/// What an entry is.
+/// Kind of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     File,
     Folder,
-    /// A link, a device.
+    /// A link or a device.
     Other,
 }
 
-/// How an entry is kept.
+/// How an entry is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Method {
     Stored,
     Deflated,
-    /// Encrypted, or by another method.
+    /// Encrypted, or compressed by another method.
     Unknown,
 }
 
@@ -54,11 +54,11 @@ pub(super) struct Entry {
     pub crc32: u32,
     pub compressed: u64,
     pub size: u64,
-    /// Where its local header is.
+    /// Offset of its local header.
     pub offset: u64,
 }
 
-/// Where the directory is.
+/// Position and size of the directory.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Directory {
     pub offset: u64,
@@ -75,7 +75,7 @@ pub(super) fn find(
     let tail = size.min((LOCATOR_SIZE + END_SIZE + MAX_COMMENT) as u64);
     let start = size - tail;
     let tail = at(archive, start, tail as usize)?;
-    // The last one whose comment reaches to the end of the archive.
+    // The last one whose comment extends exactly to the end of the archive.
     let end = (0..=tail.len().saturating_sub(END_SIZE)).rev().find(|&at| {
         tail[at..].starts_with(&END)
             && u16_at(&tail, at + 20).is_some_and(|n| at + END_SIZE + usize::from(n) == tail.len())
@@ -110,7 +110,7 @@ pub(super) fn find(
     Ok(directory)
 }
 
-/// The end record of large archives, and whether all of it is in one file.
+/// Parses the zip64 end record; also returns whether the archive is a single file.
 fn end64(archive: &mut (impl Read + Seek), position: u64) -> Result<(Directory, bool)> {
     let record = at(archive, position, 56)?;
     let word = |at| u64_at(&record, at).ok_or_else(broken);
@@ -122,7 +122,7 @@ fn end64(archive: &mut (impl Read + Seek), position: u64) -> Result<(Directory, 
     Ok((directory, disks))
 }
 
-/// The bytes at a position, which must all be there.
+/// Reads `count` bytes at a position; fails if any are missing.
 pub(super) fn at(archive: &mut (impl Read + Seek), position: u64, count: usize) -> Result<Vec<u8>> {
     let damaged = |e: io::Error| failed(e, "it is truncated or damaged");
     archive.seek(SeekFrom::Start(position)).map_err(damaged)?;
@@ -132,7 +132,7 @@ pub(super) fn at(archive: &mut (impl Read + Seek), position: u64, count: usize) 
 }
 
 impl Entry {
-    /// Reads the entry that `rest` begins with, and moves on.
+    /// Parses the entry at the start of `rest` and advances past it.
     pub fn parse(rest: &mut &[u8]) -> Result<Self> {
         let (fixed, after) = rest.split_at_checked(46).ok_or_else(broken)?;
         let word = |at| u16_at(fixed, at).ok_or_else(broken);
@@ -153,7 +153,7 @@ impl Entry {
             (0, 8) => Method::Deflated,
             _ => Method::Unknown,
         };
-        // Unix, and OS X.
+        // Unix and OS X.
         let mode = if matches!(system, 3 | 19) { double(38)? >> 16 } else { 0 };
         let kind = match mode & TYPE {
             FOLDER => Kind::Folder,
@@ -166,7 +166,7 @@ impl Entry {
     }
 }
 
-/// The numbers of the extra field of large archives (4.5.3): those that do not fit elsewhere.
+/// The zip64 extra field (4.5.3), which holds the numbers that do not fit elsewhere.
 struct Large<'a>(&'a [u8]);
 
 impl<'a> Large<'a> {
@@ -204,7 +204,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..)?.first_chunk().map(|b| u64::from_le_bytes(*b))
 }
 
-/// The error for what is in no form that is read here.
+/// The error for an unsupported form of entry.
 pub(super) fn unreadable() -> Error {
     Error::new(
         ErrorKind::InvalidRequest,

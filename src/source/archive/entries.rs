@@ -1,4 +1,4 @@
-//! Where the entries of an archive go.
+//! Handles the entries of an archive.
 
 use std::io::Read;
 
@@ -7,13 +7,13 @@ use super::{Hold, Take, failed};
 use crate::dicom::p10;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Bytes that tell whether a file is a DICOM file.
+/// Bytes needed to recognise a DICOM file.
 const BEGINNING: u64 = p10::HEAD as u64;
 
-/// Memory is asked for in steps of half of what there is, from the least to the most of these.
+/// Memory is reserved in steps of half the current size, between this minimum and maximum.
 const STEPS: (u64, u64) = (64 << 10, 16 << 20);
 
-/// Where entries go, and what they take.
+/// Receives entries, checks them and accounts for their memory.
 pub(super) struct Entries<'a, 'h, 't> {
     meter: &'a Meter,
     hold: &'a mut Hold<'h>,
@@ -25,12 +25,12 @@ impl<'a, 'h, 't> Entries<'a, 'h, 't> {
         Self { meter, hold, take }
     }
 
-    /// The counts.
+    /// Returns the meter.
     pub fn meter(&self) -> &'a Meter {
         self.meter
     }
 
-    /// Counts an entry of `name`, which must lie inside.
+    /// Counts an entry named `name`, which must not lead out of the archive.
     pub fn begin(&mut self, name: &[u8]) -> Result<()> {
         let number = self.meter.number.get() + 1;
         self.meter.number.set(number);
@@ -40,7 +40,7 @@ impl<'a, 'h, 't> Entries<'a, 'h, 't> {
         self.check_name(name)
     }
 
-    /// Refuses a name of the entry begun that leads out of the archive.
+    /// Rejects a name of the current entry that leads out of the archive.
     pub fn check_name(&self, name: &[u8]) -> Result<()> {
         if leads_outside(name) {
             return Err(self.meter.hostile("has a path that leads out of the archive"));
@@ -48,8 +48,8 @@ impl<'a, 'h, 't> Entries<'a, 'h, 't> {
         Ok(())
     }
 
-    /// Reads the entry begun, which says that it has `size` bytes, and hands it on. `check` has the
-    /// last word on what was read.
+    /// Reads the current entry, which claims `size` bytes, and passes it on if `check` accepts its
+    /// content.
     pub fn file(
         &mut self,
         mut data: impl Read,
@@ -76,7 +76,7 @@ impl<'a, 'h, 't> Entries<'a, 'h, 't> {
                 break;
             }
         }
-        // To the end, which is where a decompressor finds what is wrong.
+        // Reads to the end, where a decompressor detects damage.
         let more = data.read(&mut [0]).map_err(damaged)?;
         if bytes.len() as u64 != size || more != 0 || !check(&bytes) {
             return Err(self.meter.hostile("is not what the archive says of it"));
@@ -89,7 +89,7 @@ fn no_memory(bytes: u64) -> Error {
     Error::new(ErrorKind::OutOfMemory, format!("there is no memory for a file of {bytes} bytes"))
 }
 
-/// Whether a path is absolute, has a drive, or has a step upwards, by the rules of any system.
+/// Whether a path is absolute, has a drive, or has a `..` component, by the rules of any system.
 fn leads_outside(name: &[u8]) -> bool {
     let separator = |b: &u8| matches!(b, b'/' | b'\\');
     let drive = matches!(name, [letter, b':', ..] if letter.is_ascii_alphabetic());

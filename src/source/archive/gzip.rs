@@ -1,14 +1,14 @@
-//! Gzip: members one behind the other, which are one stream (RFC 1952 section 2.2).
+//! Gzip with several members, concatenated to one stream (RFC 1952 section 2.2).
 
 use std::io::{self, BufRead, BufReader, Read};
 
 use flate2::bufread::GzDecoder;
 
-/// Members of any file, and of each kibibyte of it: a decompressor is made anew for each, whether it
-/// holds anything or not. Programs that compress in blocks write 20 KiB and more at a time.
+/// Members allowed for any file, and for each kibibyte read: each member costs a new decompressor,
+/// even if it is empty. Programs that compress in blocks write at least 20 KiB at a time.
 const MEMBERS: (u64, u64) = (64, 1);
 
-/// All members.
+/// Reads all members as one stream.
 pub(super) struct Members<R> {
     decoder: Option<GzDecoder<Counted<R>>>,
     members: u64,
@@ -20,7 +20,7 @@ impl<R: Read> Members<R> {
         Self { decoder: Some(GzDecoder::new(file)), members: 1 }
     }
 
-    /// Goes on to the next member, if there is one.
+    /// Advances to the next member, if there is one.
     fn next(&mut self) -> io::Result<bool> {
         let Some(decoder) = self.decoder.take() else { return Ok(false) };
         let mut file = decoder.into_inner();
@@ -51,7 +51,7 @@ impl<R: Read> Read for Members<R> {
     }
 }
 
-/// Counts what was used.
+/// Counts the bytes consumed.
 struct Counted<R> {
     file: BufReader<R>,
     bytes: u64,

@@ -1,4 +1,4 @@
-//! What was read of an archive, and what has come out of it.
+//! Counts the bytes read of an archive and the bytes that come out of it.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -6,19 +6,19 @@ use std::io::{self, Read, Seek, SeekFrom};
 use super::Limits;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Bytes that may come out of any archive, whatever its size.
+/// Bytes that any archive may expand to, whatever its size.
 const FREE: u64 = 32 << 20;
 
-/// Bytes that may come out for each that was read: CT and MR slices are compressed to a half or a
-/// third, segmentations and masks to a hundredth. Deflate goes as far as 1032.
+/// Bytes that may come out for each byte read: CT and MR slices compress to a half or a third,
+/// segmentations and masks to a hundredth. Deflate can reach 1032.
 const RATIO: u64 = 200;
 
-/// Both counts, and the limits on them.
+/// Both counts and their limits.
 pub(super) struct Meter {
-    /// Bytes of the whole archive. What is read twice is paid for once.
+    /// Size of the whole archive. Bytes read twice count only once.
     size: u64,
     pub limits: Limits,
-    /// The entry that is read, counted from one.
+    /// Number of the current entry, counted from one.
     pub number: Cell<usize>,
     read: Cell<u64>,
     given: Cell<u64>,
@@ -37,7 +37,7 @@ impl Meter {
         }
     }
 
-    /// Counts bytes that came out.
+    /// Counts bytes that come out.
     fn give(&self, bytes: u64) -> Result<()> {
         let given = self.given.get().saturating_add(bytes);
         self.given.set(given);
@@ -51,27 +51,27 @@ impl Meter {
         Ok(())
     }
 
-    /// An error about the entry that is read, which is not named: names are often those of patients.
+    /// Creates an error about the current entry, by number: names often contain patient names.
     pub fn hostile(&self, why: &str) -> Error {
         let number = self.number.get();
         Error::new(ErrorKind::InvalidRequest, format!("the archive's entry {number} {why}"))
             .with("entry", number)
     }
 
-    /// Keeps an error for the end, as an error of reading.
+    /// Keeps an error for the end and returns it as an I/O error.
     fn refuse(&self, error: Error) -> io::Error {
         let message = error.to_string();
         self.refusal.borrow_mut().get_or_insert(error);
         io::Error::other(message)
     }
 
-    /// The first error that was kept.
+    /// Returns the first error kept.
     pub fn refusal(&self) -> Option<Error> {
         self.refusal.borrow_mut().take()
     }
 }
 
-/// The archive itself.
+/// Reader of the archive, counting its bytes.
 pub(super) struct In<'a, R> {
     archive: R,
     meter: &'a Meter,
@@ -87,7 +87,7 @@ impl<R: Read> Read for In<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = match self.archive.read(buffer) {
             Ok(count) => count,
-            // An error of our own, such as S3's.
+            // One of this crate's errors, for example from S3.
             Err(e) if e.get_ref().is_some_and(|inner| inner.is::<Error>()) => {
                 return Err(e.downcast().map_or_else(|e| e, |own| self.meter.refuse(own)));
             }
@@ -104,7 +104,7 @@ impl<R: Seek> Seek for In<'_, R> {
     }
 }
 
-/// What comes out.
+/// Reader of decompressed data, counting its bytes.
 pub(super) struct Out<'a, R> {
     data: R,
     meter: &'a Meter,

@@ -1,11 +1,11 @@
-//! Archives of DICOM files: zip, tar and tar.gz, read from wherever they are without unpacking them to a disk.
+//! Archives of DICOM files: zip, tar and tar.gz, read from any source without unpacking to disk.
 //!
-//! Archives come from outside. An entry that would lie outside the folder it was unpacked to, a
-//! link or a device refuses the whole archive: who made it meant something else than a series of
-//! images. What counts is what the decompressor gives out, whatever entries say of themselves and
-//! whether it is kept or passed over (`meter`): it is bounded by the settings and, at every moment,
-//! by what was read of the archive until then, so that a bomb is refused soon. Memory is asked for
-//! step by step, each step announced to whoever keeps account of it.
+//! Archives are untrusted input. An entry that would be unpacked outside the target folder, a link
+//! or a device causes the whole archive to be rejected: it is not a plain series of images. The
+//! bytes that count are those that the decompressor outputs, whatever entries claim and whether
+//! they are kept or skipped (`meter`): they are bounded by the settings and, at any time, by how
+//! much of the archive has been read, so that a bomb is rejected early. Memory is allocated in
+//! steps, and each step is announced to the caller's accounting.
 
 mod directory;
 mod entries;
@@ -20,10 +20,11 @@ use self::entries::Entries;
 use self::meter::{In, Meter, Out};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Bytes that tell the forms apart: to the end of tar's magic number, and what tells DICOM files.
+/// Number of bytes needed to recognise the formats: the end of tar's magic number, and what DICOM
+/// files need.
 pub const HEAD: usize = crate::dicom::p10::HEAD;
 
-/// What bytes are, by how they begin.
+/// Format of an input, recognised by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// A DICOM file.
@@ -32,13 +33,14 @@ pub enum Format {
     Zip,
     /// A tar archive.
     Tar,
-    /// Something compressed with gzip: a tar archive.
+    /// Gzip-compressed data: a tar archive.
     Gzip,
-    /// An object in JSON.
+    /// A JSON object.
     Json,
 }
 
-/// What bytes that begin with `head` (at least [`HEAD`] of them, where there are so many) are.
+/// Recognises the format of data that begins with `head` (at least [`HEAD`] bytes, if there are
+/// that many).
 pub fn format(head: &[u8]) -> Option<Format> {
     let starts = |magic: &[u8]| head.starts_with(magic);
     if crate::dicom::p10::is_dicom(&head[..head.len().min(HEAD)]) {
@@ -56,22 +58,22 @@ pub fn format(head: &[u8]) -> Option<Format> {
     }
 }
 
-/// How much is taken from outside.
+/// Limits on an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes, as they are after decompression.
+    /// Maximum number of bytes after decompression.
     pub bytes: u64,
-    /// Files, objects or entries.
+    /// Maximum number of files, objects or entries.
     pub entries: usize,
 }
 
 impl Limits {
-    /// So many bytes, and more files than any study has.
+    /// Limits the bytes to `bytes`, and the number of files to more than any study has.
     pub fn of_bytes(bytes: u64) -> Self {
         Self { bytes, entries: 20_000 }
     }
 
-    /// The error beyond the bytes.
+    /// Returns the error for too many bytes.
     pub fn too_large(&self) -> Error {
         Error::new(
             ErrorKind::PayloadTooLarge,
@@ -83,7 +85,7 @@ impl Limits {
         .with("limit", self.bytes)
     }
 
-    /// The error beyond the entries.
+    /// Returns the error for too many entries.
     pub fn too_many(&self) -> Error {
         Error::new(
             ErrorKind::PayloadTooLarge,
@@ -93,20 +95,21 @@ impl Limits {
     }
 }
 
-/// Takes one file of an archive: its number, counted from one, and its bytes. Of a file that is no
-/// DICOM file by its beginning, that beginning is all there is.
+/// Receives one file of an archive: its number, counted from one, and its bytes. If the file does
+/// not begin like a DICOM file, only the beginning is passed.
 pub type Take<'a> = dyn FnMut(usize, Vec<u8>) -> Result<()> + 'a;
 
-/// Is told of so many bytes before they are asked of the allocator. The bytes of a file are its
-/// taker's once it has been handed on.
+/// Called with a number of bytes before they are allocated. A file's bytes belong to the receiver
+/// once passed on.
 pub type Hold<'a> = dyn FnMut(u64) -> Result<()> + 'a;
 
-/// Hands every file of an archive of `size` bytes to `take`, in the archive's order. Reads and
-/// decompresses; not for an asynchronous thread.
+/// Passes every file of an archive of `size` bytes to `take`, in the archive's order. Reads and
+/// decompresses; do not call it on an asynchronous thread.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidRequest`] where it is no such archive, is damaged or encrypted, or holds
-/// what it must not; [`ErrorKind::PayloadTooLarge`] beyond `limits`; and what `take` returns.
+/// [`ErrorKind::InvalidRequest`] if it is not such an archive, is damaged or encrypted, or has
+/// forbidden entries; [`ErrorKind::PayloadTooLarge`] beyond `limits`; propagates the errors of
+/// `take`.
 pub fn read(
     archive: impl Read + Seek,
     size: u64,
@@ -117,10 +120,10 @@ pub fn read(
     read_held(archive, size, format, limits, &mut |_| Ok(()), take)
 }
 
-/// As [`read`], with an account of the memory that files take.
+/// Like [`read`], accounting for the memory of files.
 ///
 /// # Errors
-/// Those of [`read`], and what `hold` returns.
+/// Propagates the errors of [`read`] and `hold`.
 pub fn read_held(
     archive: impl Read + Seek,
     size: u64,
@@ -138,11 +141,11 @@ pub fn read_held(
         Format::Gzip => tar::read(Out::new(gzip::Members::new(archive), &meter), &mut entries),
         Format::Dicom | Format::Json => Err(Error::internal("this is no archive")),
     };
-    // Libraries wrap the errors of what they read from, and some lose them.
+    // Libraries wrap the errors of their readers, and some lose them.
     meter.refusal().map_or(read, Err)
 }
 
-/// A failure to read: that of a damaged archive. (Errors of our own are kept by the meter.)
+/// Creates the error of a damaged archive. (The meter keeps this crate's own errors.)
 fn failed(error: std::io::Error, what: &str) -> Error {
     Error::new(ErrorKind::InvalidRequest, format!("the archive cannot be read: {what}"))
         .caused_by(error)

@@ -8,10 +8,11 @@ use super::entries::Entries;
 use super::failed;
 use crate::error::Result;
 
-/// Extension headers before one entry: a name, a link's name, and records for it and for all.
+/// Maximum number of extension headers before one entry: a name, a link's name, and records for it
+/// and for all.
 const MAX_EXTENSIONS: usize = 8;
 
-/// Bytes of one of them, which the library would read whole, however many there are.
+/// Maximum size of an extension header, which the library would read whole.
 const MAX_EXTENSION: u64 = 1 << 20;
 
 pub(super) fn read(archive: impl Read, entries: &mut Entries) -> Result<()> {
@@ -39,21 +40,21 @@ pub(super) fn read(archive: impl Read, entries: &mut Entries) -> Result<()> {
         for name in &said.names {
             entries.check_name(name)?;
         }
-        // Readers do not agree on which of two sizes counts.
+        // Tar readers disagree on which of two sizes counts.
         if said.size.is_some_and(|stated| stated != size) {
             return Err(entries.meter().hostile("has two sizes"));
         }
         match kind {
             EntryType::Regular | EntryType::Continuous => entries.file(entry, size, |_| true)?,
             EntryType::Directory => {}
-            // Sparse files are what tar makes of holes, not of images.
+            // Sparse files result from files with holes, which images are not.
             _ => return Err(entries.meter().hostile("is a link, a device or a sparse file")),
         }
     }
     Ok(())
 }
 
-/// What extension headers say of the entry after them.
+/// Content of the extension headers of the next entry.
 #[derive(Default)]
 struct Extensions {
     count: usize,
@@ -62,7 +63,7 @@ struct Extensions {
 }
 
 impl Extensions {
-    /// Reads one; false where there are too many or it is too large.
+    /// Reads an extension header; returns false if there are too many or it is too large.
     fn add(&mut self, kind: EntryType, data: &mut impl Read, size: u64) -> std::io::Result<bool> {
         self.count += 1;
         if self.count > MAX_EXTENSIONS || size > MAX_EXTENSION {

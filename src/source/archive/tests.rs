@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A file that begins as DICOM does.
+/// A file that begins like a DICOM file.
 fn dicom(rest: &[u8]) -> Vec<u8> {
     [&[0; 128][..], b"DICM", rest].concat()
 }
@@ -24,7 +24,7 @@ fn zip_of(entries: &[(&str, &[u8], Option<u32>)]) -> Vec<u8> {
     zip.finish().unwrap().into_inner()
 }
 
-/// Names are written into the header as they are, which the library itself refuses for some.
+/// Names are written into the header unchanged; the library itself would refuse some of them.
 fn tar_of(entries: &[(&str, &[u8], ::tar::EntryType)]) -> Vec<u8> {
     let mut tar = ::tar::Builder::new(Vec::new());
     for (name, data, kind) in entries {
@@ -105,8 +105,8 @@ fn bombs_are_refused() {
     assert_eq!(error.kind(), ErrorKind::PayloadTooLarge);
 }
 
-/// What is passed over counts as what is kept: entries that are no images, extension headers,
-/// the data of a folder.
+/// Skipped data counts like kept data: entries without images, extension headers, the data of a
+/// folder.
 #[test]
 fn what_comes_out_counts_whatever_it_is() {
     use ::tar::EntryType::{GNULongName, XGlobalHeader, XHeader};
@@ -149,7 +149,7 @@ fn gzip_members_are_one_stream_but_not_a_flood() {
     assert!(files(&flood, LIMITS).unwrap_err().message().contains("cannot be read"));
 }
 
-/// Of what is no DICOM file by its beginning, no more than that is kept.
+/// Only the beginning of files that do not begin like DICOM files is kept.
 #[test]
 fn other_files_are_handed_on_by_their_beginning() {
     let (image, other) = (dicom(&[7; 1000]), vec![7; 1000]);
@@ -208,10 +208,10 @@ fn zip_directories_are_believed_as_far_as_there_are_bytes() {
         changed[at..at + bytes.len()].copy_from_slice(bytes);
         files(&changed, LIMITS).unwrap_err()
     };
-    // Many entries, all at the bytes of the first one.
+    // Two entries that share the bytes of the first one.
     let overlap = with(entry + 42, &[0; 4]);
     assert!(overlap.message().contains("shares its bytes"), "{overlap}");
-    // More entries than there are, by either count, and a directory larger than there is.
+    // Wrong counts of entries, and a directory larger than the archive.
     for error in [
         with(end + 8, &[0xFF, 0xFE, 0xFF, 0xFE]),
         with(end + 10, &[0xFF, 0xFF]),
@@ -221,7 +221,7 @@ fn zip_directories_are_believed_as_far_as_there_are_bytes() {
     ] {
         assert!(matches!(error.kind(), ErrorKind::InvalidRequest | ErrorKind::PayloadTooLarge));
     }
-    // Sizes and checksums that are not those of the data.
+    // Sizes and checksums that do not match the data.
     for at in [16, 20, 24] {
         let error = with(entry + at, &[9, 0, 0, 0]);
         assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{error}");
@@ -239,7 +239,7 @@ fn large_zip_archives_are_read_by_their_own_records() {
     let mut whole = zip.finish().unwrap().into_inner();
     assert_eq!(files(&whole, LIMITS).unwrap(), [(1, dicom(b"1"))]);
 
-    // The same with an end record for large archives, and with a count that would take terabytes.
+    // The same archive with a zip64 end record, and with counts that would take terabytes.
     let end = last(&whole, b"PK\x05\x06");
     let directory = last(&whole, b"PK\x01\x02") as u64;
     let small = whole.split_off(end);
@@ -279,8 +279,8 @@ fn formats_are_told_by_their_beginning() {
 }
 
 proptest! {
-    /// Whatever is cut off or changed is an error or a file, never a panic, and no more is handed
-    /// on than the limit.
+    /// Any truncation or change results in an error or files, never a panic, and no more data is
+    /// passed on than the limit.
     #[test]
     fn damage_is_an_error(cut in 0usize..2000, at in 0usize..2000, value: u8, which in 0usize..3) {
         let tar = tar_of(&[("a/1", &[7; 700], Regular), ("2", &[9; 300], Regular)]);

@@ -11,12 +11,12 @@ use super::meter::Out;
 use super::{broken, failed};
 use crate::error::Result;
 
-/// Bytes of a local header without name and extra field.
+/// Size of a local header without name and extra field.
 const LOCAL: usize = 30;
 
 pub(super) fn read(mut archive: impl Read + Seek, size: u64, entries: &mut Entries) -> Result<()> {
     let found = directory::find(&mut archive, size, entries.meter().limits)?;
-    // No more than a kibibyte for each entry there may be.
+    // Bounded by a kibibyte for each allowed entry.
     let bytes = directory::at(&mut archive, found.offset, found.bytes as usize)?;
     let mut rest = &bytes[..];
     let mut taken = Taken::default();
@@ -39,7 +39,7 @@ pub(super) fn read(mut archive: impl Read + Seek, size: u64, entries: &mut Entri
     Ok(())
 }
 
-/// Where an entry's bytes start: after its local header, which must be one.
+/// Returns where an entry's data starts: after its local header, which is checked.
 fn data_start(archive: &mut (impl Read + Seek), entry: &Entry) -> Result<u64> {
     let header = directory::at(archive, entry.offset, LOCAL)?;
     let word = |at| directory::u16_at(&header, at).map(u64::from).ok_or_else(broken);
@@ -69,12 +69,12 @@ fn file(
     }
 }
 
-/// The parts of the archive that entries occupy, by where they start.
+/// The byte ranges of the archive that entries occupy, by start.
 #[derive(Default)]
 struct Taken(BTreeMap<u64, u64>);
 
 impl Taken {
-    /// Whether a part shares nothing with those there are.
+    /// Adds a range; returns whether it overlaps no other.
     fn add(&mut self, start: u64, end: u64) -> bool {
         let before = self.0.range(..=start).next_back().is_none_or(|(_, end)| *end <= start);
         let after = self.0.range(start..).next().is_none_or(|(next, _)| *next >= end);

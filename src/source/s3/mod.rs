@@ -1,12 +1,14 @@
-//! Series in Amazon S3: DICOM objects below a prefix, a single object, or an archive of them.
+//! Series in Amazon S3: DICOM objects below a prefix, a single object, or an archive.
 //!
-//! Objects are read in ranges, several at once, and parsed as they come, so that what they hold is
-//! in memory once. Each read names the object's ETag: one that is replaced meanwhile is an error and
-//! never a mixture of two. Keys of objects below a prefix are not repeated in errors.
+//! Objects are read in ranges, several at once, and parsed on arrival, so that their content is in
+//! memory only once. Each read names the object's ETag: an object that is replaced meanwhile is an
+//! error and never a mixture of two versions. Errors do not contain the keys of objects below a
+//! prefix.
 //!
-//! A transfer that broke is found where the object has a checksum and is read whole, as objects of up
-//! to a block are. In a range, or without a checksum, a flipped bit is found only where what it hit
-//! cannot be parsed; the input is then read a second time before it is called broken.
+//! A corrupted transfer is detected if the object has a checksum and is read whole, as objects of
+//! up to one block are. In a range, or without a checksum, a flipped bit is only detected if it
+//! makes the data unparseable; the input is then read a second time before it is reported as
+//! broken.
 
 mod object;
 mod reader;
@@ -28,10 +30,10 @@ use object::BLOCK;
 use object::Object;
 use reader::ObjectReader;
 
-/// Objects, or parts of them, read at the same time.
+/// Objects or ranges read concurrently.
 const PARALLEL: usize = 16;
 
-/// S3 as a place that inputs come from.
+/// S3 as a source of inputs.
 #[derive(Debug, Clone)]
 pub struct S3Input {
     client: S3,
@@ -39,13 +41,13 @@ pub struct S3Input {
     /// Account that buckets must belong to.
     owner: Option<Arc<str>>,
     allowance: Arc<Allowance>,
-    /// What the memory of inputs is charged to.
+    /// The pool that the memory of inputs is charged to.
     memory: Arc<Pool>,
-    /// What is held by threads that read an archive, until they have ended.
+    /// A value that threads reading an archive hold until they end.
     held: Arc<dyn Any + Send + Sync>,
 }
 
-/// Where something is in S3.
+/// A location in S3.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location {
     bucket: Arc<str>,
@@ -53,10 +55,10 @@ pub struct Location {
 }
 
 impl Location {
-    /// Reads `s3://BUCKET/KEY`.
+    /// Parses `s3://BUCKET/KEY`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidRequest`].
+    /// [`ErrorKind::InvalidRequest`] if the URI is malformed.
     pub fn parse(uri: &str) -> Result<Self> {
         if !crate::request::is_s3_uri(uri) {
             return Err(Error::new(
@@ -71,8 +73,8 @@ impl Location {
 }
 
 impl S3Input {
-    /// Inputs through `client`, within the limits of `memory`, from buckets of the account `owner`
-    /// where one is given.
+    /// Creates a source of inputs that reads through `client`, within the limits of `memory`, and
+    /// from buckets of the account `owner` if one is given.
     pub fn new(client: S3, memory: Arc<Pool>, owner: Option<&str>) -> Self {
         Self {
             client,
@@ -84,25 +86,25 @@ impl S3Input {
         }
     }
 
-    /// The same for one request, whose calls together may spend `allowance`. Threads that read for
-    /// it hold `held` until they have ended, also where nobody waits for them any more.
+    /// Returns the same source for one request, whose calls share `allowance`. Threads that read
+    /// for it hold `held` until they end, even if no caller waits for them any more.
     #[must_use]
     pub fn within(&self, allowance: Arc<Allowance>, held: Arc<dyn Any + Send + Sync>) -> Self {
         Self { allowance, held, ..self.clone() }
     }
 
-    /// How much is taken.
+    /// Returns the limits on an input.
     pub fn limits(&self) -> Limits {
         self.limits
     }
 
-    /// The series that an object, an archive or a prefix holds.
+    /// Returns the series in an object, an archive or below a prefix.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] where there is nothing, [`ErrorKind::AccessDenied`],
-    /// [`ErrorKind::PayloadTooLarge`] beyond the limits, [`ErrorKind::InvalidRequest`] where it is
-    /// neither DICOM nor an archive, those of reading archives and DICOM files, and
-    /// [`ErrorKind::Upstream`] where S3 fails.
+    /// [`ErrorKind::NotFound`] if there is no object, [`ErrorKind::AccessDenied`],
+    /// [`ErrorKind::PayloadTooLarge`] beyond the limits, [`ErrorKind::InvalidRequest`] if it is
+    /// neither DICOM nor an archive, the errors of reading archives and DICOM files, and
+    /// [`ErrorKind::Upstream`] if S3 fails.
     pub async fn series(&self, location: &Location) -> Result<Vec<DicomSeries>> {
         match self.read(location).await {
             Err(e) if may_be_the_transfers(&e) => {
@@ -125,10 +127,10 @@ impl S3Input {
         self.prefix(location).await
     }
 
-    /// An object of at most `limit` bytes, whole: a request.
+    /// Reads a whole object of at most `limit` bytes, a request.
     ///
     /// # Errors
-    /// As [`series`](Self::series).
+    /// The errors of [`series`](Self::series).
     pub async fn small_object(&self, location: &Location, limit: usize) -> Result<Bytes> {
         let object =
             self.find(location).await?.ok_or_else(|| nothing("there is no such object"))?;
@@ -143,7 +145,7 @@ impl S3Input {
         Ok(charged(bytes, grant))
     }
 
-    /// Series of a single object.
+    /// Returns the series in a single object.
     async fn object(&self, object: Object) -> Result<Vec<DicomSeries>> {
         if object.size > self.limits.bytes {
             return Err(self.limits.too_large());
@@ -170,10 +172,10 @@ impl S3Input {
         packed::series(reader, size, format, self.bounds()).await
     }
 
-    /// The series in the bytes of a request: a DICOM file or an archive.
+    /// Returns the series in the body of a request: a DICOM file or an archive.
     ///
     /// # Errors
-    /// Those of [`series`](Self::series) but for S3's own.
+    /// The errors of [`series`](Self::series), except those of S3.
     pub async fn series_in(&self, bytes: Bytes) -> Result<Vec<DicomSeries>> {
         let format = match archive::format(&bytes) {
             Some(format) if format != Format::Json => format,
@@ -188,7 +190,7 @@ impl S3Input {
         packed::series(std::io::Cursor::new(bytes), size, format, self.bounds()).await
     }
 
-    /// What reading a file or an archive is bound by.
+    /// Returns the limits for reading a file or an archive.
     fn bounds(&self) -> packed::Bounds {
         packed::Bounds {
             limits: self.limits,
@@ -197,11 +199,12 @@ impl S3Input {
         }
     }
 
-    /// Series of all objects below a prefix.
+    /// Returns the series of all objects below a prefix.
     async fn prefix(&self, location: &Location) -> Result<Vec<DicomSeries>> {
         let objects = self.list(location).await?;
         match self.objects(objects.clone()).await {
-            // What was just listed is there: the list may have broken on its way.
+            // An object that was just listed must exist: the list may have been corrupted in
+            // transit.
             Err(e) if e.kind() == ErrorKind::NotFound => match self.list(location).await? {
                 again if again == objects => Err(e),
                 again => self.objects(again).await,
@@ -223,7 +226,7 @@ impl S3Input {
                 let data = self.whole(&object).await?;
                 let none = memory.open();
                 cpu::run(move || {
-                    // All of them were charged together.
+                    // All objects are charged together.
                     let mut one = DicomObjects::new(none);
                     one.add(index + 1, &data)?;
                     Ok(one)
@@ -244,7 +247,7 @@ fn nothing(what: &str) -> Error {
     Error::new(ErrorKind::NotFound, what)
 }
 
-/// Whether an error can come of a transfer that broke where nothing else would tell.
+/// Whether an error can result from a corrupted transfer that no other check would detect.
 fn may_be_the_transfers(error: &Error) -> bool {
     use ErrorKind::{CorruptFrame, InvalidImage, InvalidRequest};
     matches!(error.kind(), InvalidRequest | InvalidImage | CorruptFrame)

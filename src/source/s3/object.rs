@@ -1,4 +1,4 @@
-//! Objects of S3: found, listed, and read whole or in ranges.
+//! S3 objects: finds, lists and reads them, whole or in ranges.
 
 use std::time::Duration;
 
@@ -17,16 +17,16 @@ use crate::aws::call::Watch;
 use crate::aws::{Counters, Fault, Hedge, S3Operation};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Answers of a few hundred bytes that take longer are late.
+/// Responses of a few hundred bytes that take longer than this are late.
 const LATE: Duration = Duration::from_secs(1);
 
-/// Bytes fetched at once.
+/// Size of a fetched block in bytes.
 pub(super) const BLOCK: u64 = 8 << 20;
 
 /// Objects up to this size are read whole, larger ones in blocks.
 const SMALL: u64 = BLOCK;
 
-/// An object as it was found.
+/// An object as found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Object {
     pub location: Location,
@@ -43,7 +43,7 @@ impl S3Input {
         self.owner.as_deref().map(str::to_owned)
     }
 
-    /// Size and ETag of an object, if there is one.
+    /// Returns the size and ETag of an object, if it exists.
     pub(super) async fn find(&self, location: &Location) -> Result<Option<Object>> {
         let operation = S3Operation::HeadObject;
         self.allowance.expect(1);
@@ -70,8 +70,8 @@ impl S3Input {
         found.map_err(explain)
     }
 
-    /// Why a `HEAD` was refused: its answer has no body and so no error code, and says the same of
-    /// expired credentials and of a permission that is missing. That of a `GET` does.
+    /// Determines why a `HEAD` was refused. Its response has no body and so no error code, and is
+    /// the same for expired credentials and for a missing permission; a `GET` returns the code.
     async fn why(
         &self,
         location: &Location,
@@ -87,7 +87,7 @@ impl S3Input {
         }
     }
 
-    /// The objects below a prefix, which is a folder's name: `a/b` does not mean `a/bc`.
+    /// Lists the objects below a prefix, which is treated as a folder: `a/b` does not match `a/bc`.
     pub(super) async fn list(&self, location: &Location) -> Result<Vec<Object>> {
         let Location { bucket, key } = location;
         let prefix = match key.as_str() {
@@ -115,7 +115,8 @@ impl S3Input {
                     return Err(self.limits.too_large());
                 }
             }
-            // A page may be empty and yet not the last; one that leads to itself never ends.
+            // A page may be empty without being the last; a page whose token repeats would loop
+            // forever.
             let following =
                 page.next_continuation_token.filter(|_| page.is_truncated == Some(true));
             if following.is_some() && following == next {
@@ -129,7 +130,7 @@ impl S3Input {
         }
     }
 
-    /// One page of a list.
+    /// Requests one page of a listing.
     async fn page(
         &self,
         bucket: &str,
@@ -147,7 +148,7 @@ impl S3Input {
                 .send()
                 .await
                 .map_err(|e| Fault::from_sdk(operation.name(), &e))?;
-            // The list has no checksum; a broken tag would leave an object out without a word.
+            // The list has no checksum; a corrupted tag would silently drop an object.
             let listed = page.contents().len();
             match page.key_count().map(usize::try_from) {
                 Some(count) if count != Ok(listed) => {
@@ -160,7 +161,7 @@ impl S3Input {
         .await
     }
 
-    /// A whole object, large ones in several ranges at once.
+    /// Reads a whole object; large ones in several concurrent ranges.
     pub(super) async fn whole(&self, object: &Object) -> Result<Bytes> {
         if object.size <= SMALL {
             return self.range(object, 0, object.size).await;
@@ -178,7 +179,7 @@ impl S3Input {
         Ok(bytes.into())
     }
 
-    /// `length` bytes of an object from `begins` on.
+    /// Reads `length` bytes of an object starting at `begins`.
     pub(super) async fn range(&self, object: &Object, begins: u64, length: u64) -> Result<Bytes> {
         if length == 0 {
             return Ok(Bytes::new());
@@ -201,7 +202,7 @@ impl S3Input {
     ) -> Result<Bytes, Fault> {
         let operation = S3Operation::GetObject.name();
         let end = begins + length - 1;
-        // S3 sends an object's checksum, which the SDK compares, only with all of it.
+        // S3 sends an object's checksum, which the SDK verifies, only with the whole object.
         let part = (length < object.size).then(|| format!("bytes={begins}-{end}"));
         let response: GetObjectOutput = self
             .client
@@ -225,7 +226,7 @@ fn status<E>(e: &SdkError<E, HttpResponse>) -> u16 {
     e.raw_response().map_or(0, |r| r.status().as_u16())
 }
 
-/// Says of a refusal by S3 what else it may mean.
+/// Adds to S3's refusal what else it may mean.
 fn explain(error: Error) -> Error {
     match error.kind() {
         ErrorKind::AccessDenied => error.context(

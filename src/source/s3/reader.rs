@@ -1,4 +1,5 @@
-//! One object of S3 as a seekable file: blocks by ranged reads, some of them ahead of the reader.
+//! Reads one S3 object as a seekable file: blocks by ranged reads, some of them ahead of the
+//! reader.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -11,14 +12,14 @@ use super::S3Input;
 use super::object::{BLOCK, Object};
 use crate::error::{Error, Result};
 
-/// Blocks fetched ahead of the one that is read.
+/// Blocks fetched ahead of the current one.
 const AHEAD: u64 = 3;
 
-/// Blocks kept: those ahead, the one that is read, and the end of the object, where zip archives
-/// have their directory.
+/// Blocks kept: those ahead, the current one, and the end of the object, which holds the directory
+/// of a zip archive.
 const KEPT: usize = AHEAD as usize + 3;
 
-/// Reads an object from a thread that may block.
+/// Reads an object from a blocking thread.
 pub(super) struct ObjectReader {
     input: S3Input,
     object: Object,
@@ -34,7 +35,7 @@ enum Block {
 }
 
 impl ObjectReader {
-    /// Made on a thread of `runtime`, read elsewhere.
+    /// Created on a thread of `runtime`, used on another one.
     pub fn new(input: S3Input, object: Object, runtime: Handle) -> Self {
         Self { input, object, runtime, position: 0, blocks: VecDeque::new(), last: None }
     }
@@ -50,10 +51,10 @@ impl ObjectReader {
         self.blocks.push_back((index, Block::Coming(AbortOnDropHandle::new(task))));
     }
 
-    /// The block `index`, once it is there.
+    /// Returns block `index`, waiting for it if necessary.
     fn block(&mut self, index: u64) -> Result<Bytes> {
         self.start(index);
-        // Only who reads on gets more: a zip archive is read from its end first.
+        // Fetches ahead only for sequential reads: a zip archive is read from its end first.
         if self.last.is_some_and(|last| last == index || last + 1 == index) {
             (index + 1..=index + AHEAD).for_each(|next| self.start(next));
         }

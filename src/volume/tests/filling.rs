@@ -1,9 +1,9 @@
-//! Slices that come in any order, from several threads, twice or not at all.
+//! Tests of slices that arrive in any order, from several threads, twice or never.
 
 use super::*;
 
 fn three(policy: &Policy) -> Arc<Plan> {
-    // With a gap between the second and the third, where it is asked to be filled.
+    // With a gap between the second and the third slice if gaps are to be interpolated.
     let heights = if policy.gaps == Gaps::Interpolate { [0., 1., 3.] } else { [0., 1., 2.] };
     Arc::new(planned(&stack(&heights), policy).unwrap())
 }
@@ -24,14 +24,14 @@ fn a_slice_comes_once() {
         assert!(places.put(1, Samples::I16(vec![4; 12])).is_err());
         places.put(0, Samples::I16(vec![1; 12])).unwrap();
         assert!(places.put(0, Samples::I16(vec![1; 12])).is_err());
-        // What does not fit takes nothing of its place.
+        // Samples that do not fit leave the slot free.
         for (index, length) in [(2, 11), (2, 13), (3, 12), (usize::MAX, 12)] {
             assert!(places.put(index, Samples::I16(vec![1; length])).is_err(), "{index}");
         }
         places.put(2, Samples::I16(vec![5; 12])).unwrap();
         drop(places);
         let voxels = volume.into_physical().unwrap();
-        // Twice what is stored, and ten for each slice.
+        // Twice the stored value, plus ten for each slice.
         assert_eq!((voxels[[0, 0, 0]], voxels[[3, 2, 1]]), (2.0, 16.0));
         assert_eq!(voxels[[0, 0, voxels.dim().2 - 1]], 30.0);
     }
@@ -59,7 +59,7 @@ fn threads_fill_it_together() {
     let stored = |index: usize| Samples::I16((0..12).map(|i| (index * 12 + i) as i16).collect());
     let mut volume = Volume::new(plan.clone()).unwrap();
     let places = volume.places();
-    // Each slice by one of two threads that both try.
+    // Two threads try to put every slice; one of them succeeds.
     let put: usize = std::thread::scope(|scope| {
         let fill = || (0..64).filter(|&index| places.put(index, stored(index)).is_ok()).count();
         let threads = [scope.spawn(fill), scope.spawn(fill)];

@@ -1,4 +1,4 @@
-//! Series that are clean stacks, and series that are not.
+//! Tests of series that are regular stacks, and of series that are not.
 
 mod filling;
 mod physical;
@@ -24,7 +24,7 @@ fn texts(values: &[f64]) -> PrimitiveValue {
     PrimitiveValue::Strs(values.iter().map(f64::to_string).collect())
 }
 
-/// A slice of 4 columns and 3 rows.
+/// A slice with 4 columns and 3 rows.
 fn slice(number: usize, position: [f64; 3], orientation: [f64; 6]) -> Dataset {
     Dataset::from_element_iter([
         DataElement::new(tags::INSTANCE_NUMBER, VR::IS, number.to_string()),
@@ -57,13 +57,13 @@ fn series(datasets: Vec<Dataset>) -> Series {
     }
 }
 
-/// A stack along z at these heights, in this order.
+/// A stack along z with slices at these heights, in this order.
 fn stack(heights: &[f64]) -> Series {
     let at = |(i, &z): (usize, &f64)| slice(i, [10., 20., z], AXIAL);
     series(heights.iter().enumerate().map(at).collect())
 }
 
-/// The only volume of a series.
+/// Plans the only volume of a series.
 fn planned(series: &Series, policy: &Policy) -> Result<Plan> {
     super::plan(series, policy, Wanted::Any).map(|mut plans| {
         assert_eq!(plans.len(), 1);
@@ -71,7 +71,7 @@ fn planned(series: &Series, policy: &Policy) -> Result<Plan> {
     })
 }
 
-/// As [`planned`], with the strict policies.
+/// Like [`planned`], with the strict default policies.
 fn plan(series: &Series) -> Result<Plan> {
     planned(series, &Policy::default())
 }
@@ -103,7 +103,7 @@ fn slices_are_ordered_by_position_and_placed_in_ras() {
     assert_eq!(order(&plan), [1, 3, 0, 2]);
     assert_eq!(plan.geometry.dims, [4, 3, 4]);
     let a = plan.geometry.affine;
-    // Columns run to the patient's left, rows to the back: negative in RAS.
+    // Columns run to the patient's left, rows to the back: both negative in RAS.
     assert_eq!(a.column(0), [-0.25, 0.0, 0.0]);
     assert_eq!(a.column(1), [0.0, -0.5, 0.0]);
     assert_eq!(a.column(2), [0.0, 0.0, 2.5]);
@@ -120,11 +120,11 @@ fn wide_samples_are_rescaled_and_rounded_once() {
         volume.insert(0, samples).unwrap();
         volume.into_physical().unwrap()[[0, 0, 0]]
     };
-    // Twice what is stored.
+    // Twice the stored value.
     assert_eq!(physical(Samples::I32(vec![i32::MIN; 12])), -4_294_967_296.0);
     assert_eq!(physical(Samples::U32(vec![u32::MAX; 12])), 8_589_934_590_f64 as f32);
     assert_eq!(physical(Samples::F32(vec![0.3; 12])), 0.6);
-    // Just above the middle of two numbers of 32 bits.
+    // Just above the midpoint of two 32-bit floating-point numbers.
     assert_eq!(physical(Samples::F64(vec![16_777_217.000_1; 12])), 33_554_436.0);
     assert!(
         Volume::new(Arc::new(plan(&stack(&[0.])).unwrap()))
@@ -141,7 +141,7 @@ fn rescale_is_each_slices_own() {
     volume.insert(1, Samples::I16(vec![-3; 12])).unwrap();
     volume.insert(0, Samples::I16((0..12).collect())).unwrap();
     let voxels: Array3<f32> = volume.into_physical().unwrap();
-    // The lower slice is instance 1 with intercept 10, the upper one instance 0 with 0.
+    // The lower slice is instance 1 with intercept 10, the upper one instance 0 with intercept 0.
     assert_eq!(voxels[[1, 2, 0]], 9.0 * 2.0 + 10.0);
     assert_eq!(voxels[[3, 1, 1]], -6.0);
     assert_eq!(voxels.strides(), [1, 4, 12]);

@@ -1,9 +1,9 @@
-//! Values kept for measurements.
+//! Tests of the values kept for measurements.
 
 use super::*;
 use crate::volume::Physical;
 
-/// A stack of two slices whose slope and intercept are these.
+/// A stack of two slices with this slope and intercept.
 fn rescaled(slope: &str, intercept: &str) -> Plan {
     let mut series = stack(&[0.0, 2.5]);
     for instance in &mut series.instances {
@@ -15,7 +15,7 @@ fn rescaled(slope: &str, intercept: &str) -> Plan {
     plan(&series).unwrap()
 }
 
-/// Extreme and other stored values of 16 bits as `plan` makes them physical.
+/// Extreme and other 16-bit stored values, converted to physical values by `plan`.
 fn voxels(plan: &Plan) -> Array3<f32> {
     let stored = [i16::MIN, -1024, -1, 0, 1, 40, 3071, i16::MAX];
     let value = |(x, y, z): (usize, usize, usize)| {

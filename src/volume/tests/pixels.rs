@@ -1,8 +1,8 @@
-//! What stored values mean.
+//! Tests of the meaning of stored values.
 
 use super::*;
 
-/// Three slices, the second changed.
+/// Three slices, the second one changed.
 fn changed(change: impl Fn(&mut Dataset)) -> Series {
     let mut slices: Vec<Dataset> = (0..3).map(|i| slice(i, [0., 0., i as f64], AXIAL)).collect();
     change(&mut slices[1]);
@@ -38,7 +38,7 @@ fn a_value_that_would_be_read_wrongly_is_refused_by_name() {
             "PixelRepresentation",
         ),
         (
-            // One of the two is as bad as a wrong one, whatever the modality.
+            // Having only one of the two is as bad as a wrong value, for any modality.
             Box::new(|dataset: &mut Dataset| {
                 dataset.remove_element(tags::RESCALE_INTERCEPT);
             }),
@@ -84,7 +84,8 @@ fn an_mr_without_a_rescale_is_taken_as_it_is() {
 
 #[test]
 fn monochrome1_is_inverted_before_the_rescale_as_itk_does() {
-    // ITK reads stored 0, 1, 100 and 4095 of 12 unsigned bits at slope 2 and intercept -10 as this.
+    // What ITK reads for stored 0, 1, 100 and 4095, 12 bits unsigned, with slope 2 and intercept
+    // -10.
     let itk = [(0.0, 8180.0), (1.0, 8178.0), (100.0, 7980.0), (4095.0, -10.0)];
     let mut one = slice(1, [0.; 3], AXIAL);
     one.put(DataElement::new(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "MONOCHROME1"));
@@ -97,7 +98,7 @@ fn monochrome1_is_inverted_before_the_rescale_as_itk_does() {
         assert_eq!(stored * slope + intercept, expected);
     }
     assert!(unsigned.warnings.iter().any(|w| w.contains("MONOCHROME1")), "{:?}", unsigned.warnings);
-    // Signed of 16 bits: -1713 for 1712, -1 for 0.
+    // Signed 16 bits: 1712 becomes -1713, 0 becomes -1.
     one.put(DataElement::new(tags::BITS_STORED, VR::US, PrimitiveValue::from(16_u16)));
     one.put(DataElement::new(tags::PIXEL_REPRESENTATION, VR::US, PrimitiveValue::from(1_u16)));
     one.put(DataElement::new(tags::RESCALE_SLOPE, VR::DS, "1"));

@@ -1,4 +1,4 @@
-//! Series that hold several volumes.
+//! Tests of series with several volumes.
 
 use super::*;
 use crate::policy::{Value, VolumeChoice, Volumes};
@@ -7,7 +7,7 @@ fn number(tag: dicom_core::Tag, value: f64) -> DataElement<dicom_object::InMemDi
     DataElement::new(tag, VR::DS, value.to_string())
 }
 
-/// Slices at three heights for each of these values of an attribute.
+/// Slices at three heights for each of the given values of an attribute.
 fn by(tag: dicom_core::Tag, values: &[f64]) -> Series {
     let slices = values.iter().enumerate().flat_map(|(v, value)| {
         (0..3).map(move |z| {
@@ -74,7 +74,7 @@ fn a_series_of_one_volume_is_taken_by_its_attributes_or_as_it_is() {
         let e = choose(&one, choice).unwrap_err();
         assert!(e.message().contains("1: the only one (3 slices"), "{e}");
     }
-    // A model package says what to take of several; here there is nothing to choose.
+    // A model package states its choice among several volumes; here there is only one.
     let usual = attribute(20.);
     let plans = super::super::plan(&one, &Policy::default(), Wanted::Usual(&usual)).unwrap();
     assert_eq!(plans.len(), 1);
@@ -86,7 +86,7 @@ fn a_series_of_one_volume_is_taken_by_its_attributes_or_as_it_is() {
 #[test]
 fn policies_choose_without_a_request() {
     let mut two = by(tags::ECHO_TIME, &[5., 20.]);
-    // The second has a slice more.
+    // The second volume has one more slice.
     let mut more = slice(9, [0., 0., 6.], AXIAL);
     more.put(number(tags::ECHO_TIME, 20.));
     two.instances.extend(series(vec![more]).instances);
@@ -101,7 +101,7 @@ fn policies_choose_without_a_request() {
 
 #[test]
 fn attributes_that_differ_from_slice_to_slice_tell_no_volumes_apart() {
-    // A volume of which every slice has its own time, number and echo.
+    // A single volume in which every slice has its own time, number and echo.
     let one = series(
         (0..4)
             .map(|z| {
@@ -206,7 +206,7 @@ fn phase_and_magnitude_of_a_private_attribute_are_told_apart() {
     assert!(e.message().contains("2: ComplexImageComponent=PHASE (3"), "{e}");
 }
 
-/// An enhanced instance: a frame for each of these heights and dimension indices.
+/// An enhanced instance with a frame for each of these heights and dimension indices.
 fn enhanced(frames: &[(f64, [u32; 2])]) -> Series {
     let sequence = |tag, items: Vec<Dataset>| {
         DataElement::new(tag, VR::SQ, dicom_core::value::DataSetSequence::from(items))

@@ -1,8 +1,8 @@
-//! Stacks that are not regular, and those that only look so.
+//! Tests of irregular stacks, and of those that only look irregular.
 
 use super::*;
 
-/// A stack at these positions, in this order.
+/// A stack with slices at these positions, in this order.
 fn at(positions: &[[f64; 3]]) -> Series {
     series(positions.iter().enumerate().map(|(i, p)| slice(i, *p, AXIAL)).collect())
 }
@@ -13,7 +13,7 @@ fn interpolating() -> Policy {
 
 #[test]
 fn slices_that_jump_sideways_are_refused() {
-    // Regular along the normal; from the fourth slice on 5 mm to the left.
+    // Regular along the normal; shifted by 5 mm to the left from the fourth slice on.
     let positions: Vec<[f64; 3]> =
         (0..8).map(|i| [if i < 3 { 0. } else { 5. }, 0., 2.5 * f64::from(i)]).collect();
     for policy in [Policy::default(), interpolating()] {
@@ -23,18 +23,19 @@ fn slices_that_jump_sideways_are_refused() {
         assert_eq!(e.details()["nextSopInstanceUID"], "1.2.3", "{e}");
         assert!(e.message().contains("within their plane"), "{e}");
     }
-    // A single one beside the others.
+    // A single shifted slice.
     let mut one: Vec<[f64; 3]> = (0..8).map(|i| [0., 0., 2.5 * f64::from(i)]).collect();
     one[5][1] = 0.4;
     assert!(plan(&at(&one)).unwrap_err().message().contains("1.2.5"));
-    // A fraction of a pixel is rounding.
+    // A fraction of a pixel counts as rounding.
     one[5][1] = 0.04;
     assert!(plan(&at(&one)).is_ok());
 }
 
 #[test]
 fn small_deviations_that_add_up_are_refused() {
-    // Each step within 5 % of the median, the middle 13 mm from where a regular stack has it.
+    // Each step is within 5 % of the median, but the middle is 13 mm off its position in a regular
+    // stack.
     let mut z = 0.0;
     let positions: Vec<[f64; 3]> = (0..201)
         .map(|i| {
@@ -63,7 +64,7 @@ fn positions_of_one_decimal_are_even() {
     let positions: Vec<[f64; 3]> = (0..40).map(|i| [0.1, 0., rounded(i)]).collect();
     let plan = plan(&at(&positions)).unwrap();
     assert!((plan.geometry.affine.spacing()[2] - 0.625).abs() < 0.002);
-    // A missing slice is no rounding.
+    // A missing slice is not rounding.
     let mut missing = positions;
     missing.remove(20);
     assert!(super::plan(&at(&missing)).is_err());
@@ -85,7 +86,7 @@ fn a_stack_that_leans_beyond_any_gantry_is_refused() {
 
 #[test]
 fn what_lies_between_is_interpolated_linearly() {
-    // Slices at 0, 2, 3 and 7 mm: the finest distance is 1.
+    // Slices at 0, 2, 3 and 7 mm: the smallest distance is 1.
     let heights = [0., 2., 3., 7.];
     let plan = planned(&stack(&heights), &interpolating()).unwrap();
     assert_eq!(plan.geometry.dims, [4, 3, 8]);
@@ -93,7 +94,7 @@ fn what_lies_between_is_interpolated_linearly() {
     let plan = Arc::new(plan);
     let mut volume = Volume::new(plan.clone()).unwrap();
     for index in 0..4 {
-        // Stored values that the slices' own rescale makes into their height.
+        // Stored values that each slice's own rescale converts to ten times its height.
         let intercept = 10 * index as i16;
         let stored = (10 * heights[index] as i16 - intercept) / 2;
         volume.insert(index, Samples::I16(vec![stored; 12])).unwrap();
@@ -119,7 +120,7 @@ fn an_instance_that_is_there_twice_is_taken_once() {
     let plan = plan(&twice).unwrap();
     assert_eq!(order(&plan), [0, 1, 2]);
     assert!(plan.warnings[0].contains("there twice"), "{:?}", plan.warnings);
-    // Another one of its UID is not the same.
+    // A different instance with the same UID is not a duplicate.
     let mut other = slice(1, [10., 20., 7.5], AXIAL);
     other.put(DataElement::new(tags::RESCALE_SLOPE, VR::DS, "3"));
     twice.instances[3].dataset = Arc::new(other);

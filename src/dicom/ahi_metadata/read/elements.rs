@@ -1,9 +1,10 @@
-//! Attributes as AHI's JSON writes them to data elements.
+//! Converts attributes of AHI's JSON to data elements.
 //!
-//! A key is a keyword or, for private attributes, a tag in hexadecimal whose VR stands in
-//! `DICOMVRs`. Text keeps every character, padding included, because positions and orientations
-//! are copied verbatim into derived objects. A standard attribute whose value does not fit its VR is
-//! an error (an unread PixelRepresentation would flip signs unnoticed); a private one is left out.
+//! A key is a keyword or, for private attributes, a tag in hexadecimal whose VR is listed in
+//! `DICOMVRs`. Text keeps every character, including padding, because positions and orientations
+//! are copied verbatim into derived objects. A standard attribute whose value does not fit its VR
+//! is an error (an unreadable PixelRepresentation would flip signs unnoticed); such a private
+//! attribute is skipped.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -19,10 +20,10 @@ use crate::dicom::pixel_data::{self, is_pixel_data};
 use crate::dicom::{Attributes, Dataset};
 use crate::error::{Error, ErrorKind, Result};
 
-/// VRs of private attributes by key, as `DICOMVRs` gives them.
+/// VRs of private attributes by key, as listed in `DICOMVRs`.
 pub(super) type PrivateVrs = Map<String, Value>;
 
-/// Puts every attribute of `level` into `dataset`; those already there are replaced.
+/// Adds every attribute of `level` to `dataset`, replacing existing ones.
 pub(super) fn put_all(
     dataset: &mut Dataset,
     level: Map<String, Value>,
@@ -71,12 +72,12 @@ fn put_items(
     Ok(())
 }
 
-/// File meta information, group lengths and pixel data have no place in a header.
+/// File meta information, group lengths and pixel data do not belong in a header.
 fn belongs_in_header(tag: Tag) -> bool {
     tag.group() > 0x0002 && tag.element() != 0 && !is_pixel_data(tag)
 }
 
-/// Tag and VR of a key.
+/// Returns the tag and VR of a key.
 fn resolve(key: &str, value: &Value, vrs: &PrivateVrs, signed: bool) -> Option<(Tag, VR)> {
     let stated = || vrs.get(key).and_then(Value::as_str).and_then(|s| s.trim().parse::<VR>().ok());
     if let Some(entry) = StandardDataDictionary.by_name(key) {
@@ -84,7 +85,7 @@ fn resolve(key: &str, value: &Value, vrs: &PrivateVrs, signed: bool) -> Option<(
     }
     let tag = tag(key)?;
     if tag.group() % 2 == 1 {
-        // A private creator's VR is known whether it is stated or not (PS3.5 section 7.8.1).
+        // A private creator's VR is known even if it is not stated (PS3.5 section 7.8.1).
         let creator = (0x0010..=0x00FF).contains(&tag.element());
         return stated().or(creator.then_some(VR::LO)).map(|vr| (tag, vr));
     }
@@ -92,13 +93,13 @@ fn resolve(key: &str, value: &Value, vrs: &PrivateVrs, signed: bool) -> Option<(
     known.or_else(stated).map(|vr| (tag, vr))
 }
 
-/// A tag as text. Only ASCII is given to the library, whose parser panics where a character of several
-/// bytes lies across the middle of eight.
+/// Parses a tag. Only ASCII reaches the library, whose parser panics if a multi-byte character
+/// crosses the middle of eight bytes.
 fn tag(text: &str) -> Option<Tag> {
     if text.is_ascii() { text.parse().ok() } else { None }
 }
 
-/// The VR of an element whose VR depends on others (PS3.6, "US or SS", "OB or OW").
+/// Decides the VR of an element whose VR depends on others (PS3.6, "US or SS", "OB or OW").
 fn exact(vr: VirtualVr, value: &Value, signed: bool) -> VR {
     match vr {
         VirtualVr::Exact(vr) => vr,
@@ -107,7 +108,7 @@ fn exact(vr: VirtualVr, value: &Value, signed: bool) -> VR {
                 as_list(value).iter().all(|v| as_integer(v).is_none_or(|x| (lo..=hi).contains(&x)))
             };
             let (ss, us) = (fits(i16::MIN.into(), i16::MAX.into()), fits(0, u16::MAX.into()));
-            // Some writers get it wrong; a value outside the one range says that it is the other.
+            // Some writers get it wrong; a value outside one range reveals the other.
             match (signed, ss, us) {
                 (true, true, _) | (true, _, false) | (false, true, false) => VR::SS,
                 _ => VR::US,
@@ -120,7 +121,7 @@ fn exact(vr: VirtualVr, value: &Value, signed: bool) -> VR {
 
 type InMemValue = DicomValue<Dataset, dicom_object::mem::InMemFragment>;
 
-/// The value in its VR, or `None` if it does not fit.
+/// Converts the value to its VR; `None` if it does not fit.
 fn convert(vr: VR, value: Value, vrs: &PrivateVrs, signed: bool) -> Result<Option<InMemValue>> {
     if vr == VR::SQ {
         return sequence(value, vrs, signed);
@@ -159,7 +160,8 @@ fn convert(vr: VR, value: Value, vrs: &PrivateVrs, signed: bool) -> Result<Optio
     Ok(primitive.map(|p| if p.length().0 == 0 { PrimitiveValue::Empty } else { p }.into()))
 }
 
-/// Items of a sequence; a lone object counts as one item. Depth is bounded by the JSON parser.
+/// Converts the items of a sequence; a single object counts as one item. The JSON parser bounds the
+/// depth.
 fn sequence(value: Value, vrs: &PrivateVrs, signed: bool) -> Result<Option<InMemValue>> {
     let items = match value {
         Value::Null => Vec::new(),
@@ -187,7 +189,7 @@ fn as_list(value: &Value) -> &[Value] {
     }
 }
 
-/// One value as text; a number keeps its shortest form, null is an empty value.
+/// Returns one value as text; a number in its shortest form, null as an empty value.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::Null => Some(String::new()),
@@ -204,7 +206,7 @@ fn texts(value: &Value) -> Option<PrimitiveValue> {
         if value.is_array() {
             return None;
         }
-        // A backslash separates values (PS3.5 section 6.4), also where they came in one string.
+        // A backslash separates values (PS3.5 section 6.4), even within one string.
         all.extend(text(value)?.split('\\').map(str::to_owned));
     }
     Some(PrimitiveValue::Strs(all))
@@ -261,7 +263,7 @@ fn binary(value: &Value) -> Option<PrimitiveValue> {
     Some(PrimitiveValue::U8(bytes))
 }
 
-/// Keys come from outside too: only what looks like a keyword or a tag goes into the log.
+/// Keys are untrusted input: only what looks like a keyword or a tag is logged.
 fn printable(key: &str) -> &str {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'(' | b')' | b',');
     if key.len() <= 64 && key.bytes().all(plain) { key } else { "(not a keyword)" }

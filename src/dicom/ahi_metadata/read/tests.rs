@@ -10,7 +10,7 @@ use super::*;
 const SERIES: &str = "1.2.3.4";
 const INSTANCE: &str = "1.2.3.4.5";
 
-/// A document with what real ones have: padding, nulls, private attributes, sequences.
+/// A document with the features of real ones: padding, nulls, private attributes, sequences.
 fn document() -> Value {
     let instance = json!({
         "DICOM": {
@@ -224,7 +224,7 @@ fn decompression_is_bounded() {
     assert_eq!(decompress(b"{}", 2).unwrap(), b"{}");
 }
 
-/// Every place in the document, as JSON pointers.
+/// Every position in the document, as JSON pointers.
 fn pointers(value: &Value, at: String, all: &mut Vec<String>) {
     all.push(at.clone());
     match value {
@@ -285,7 +285,7 @@ proptest! {
     }
 }
 
-/// A document of one series whose instances are `count` and whose attributes are these.
+/// A document of one series with `count` instances and these attributes.
 fn flooded(series: &str, count: usize, instance: &str) -> Vec<u8> {
     let instances: Vec<String> = (0..count)
         .map(|n| format!(r#""1.2.3.{n}":{{"DICOM":{{"SOPClassUID":"1.2"{instance}}}}}"#))
