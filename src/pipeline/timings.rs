@@ -1,4 +1,4 @@
-//! How long each stage took.
+//! Measures the duration of each stage.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::progress::{Progress, Stage};
 
-/// Seconds by stage, in the order they were taken.
+/// Seconds per stage, in order of measurement.
 #[derive(Debug, Clone)]
 pub struct Timings {
     started: Instant,
@@ -22,45 +22,45 @@ impl Default for Timings {
 }
 
 impl Timings {
-    /// Ends a stage that began where the last one ended.
+    /// Ends a stage that began when the previous one ended.
     pub fn end(&mut self, stage: Stage) {
         let now = Instant::now();
         self.add(stage.name(), (now - self.last).as_secs_f64());
         self.last = now;
     }
 
-    /// The next stage begins now; what passed since the last one is already accounted for.
+    /// Starts the next stage now; the time since the last one is already accounted for.
     pub fn skip(&mut self) {
         self.last = Instant::now();
     }
 
-    /// Adds a part of a stage measured elsewhere.
+    /// Adds a part of a stage that was measured elsewhere.
     pub fn add(&mut self, name: &'static str, seconds: f64) {
         self.stages.push((name, seconds));
     }
 
-    /// Tells `progress` of every stage so far.
+    /// Reports every stage so far to `progress`.
     pub fn tell(&self, progress: &dyn Progress) {
         for &(name, seconds) in &self.stages {
             progress.took(name, seconds);
         }
     }
 
-    /// Seconds of the stage that ended last.
+    /// Returns the seconds of the last finished stage.
     pub fn latest(&self) -> f64 {
         self.stages.last().map_or(0.0, |&(_, seconds)| seconds)
     }
 
-    /// Seconds since the beginning.
+    /// Returns the seconds since the start.
     pub fn total(&self) -> f64 {
         self.started.elapsed().as_secs_f64()
     }
 
-    /// As a JSON object of seconds, with a `total`.
+    /// Returns a JSON object of seconds, with a `total`.
     pub fn to_json(&self) -> Value {
         let mut map = Map::new();
         for (name, seconds) in self.stages.iter().copied().chain([("total", self.total())]) {
-            // Microseconds are enough, and keep the answer readable.
+            // Microseconds are precise enough and keep the response readable.
             map.insert(name.to_owned(), Value::from((seconds * 1e6).round() / 1e6));
         }
         Value::Object(map)
