@@ -57,7 +57,8 @@ impl Grid<'_> {
         steps
     }
 
-    /// Upper bound on the rows along Z of the padded image whose sums are held at the same time.
+    /// Returns an upper bound on the rows along Z of the padded image whose sums are held at the same
+    /// time.
     pub fn held_rows(&self) -> u64 {
         let steps = self.steps();
         let mut most = 0;

@@ -168,8 +168,9 @@ impl Health {
         Verdict::Sessions
     }
 
-    /// If the network is broken, recreates its sessions and probes one of each pool. The network works
-    /// again if all probes succeed. Does nothing while another thread probes.
+    /// Recreates the sessions of a broken network and probes one of each pool. The network works again
+    /// if all probes succeed. Does nothing if the network is not broken, or while another thread
+    /// probes.
     pub fn mend<L>(&self, pools: &[&Sessions<L>], probe: Probe<L>) {
         let _one_at_a_time = match self.probing.try_lock() {
             Ok(guard) => guard,

@@ -9,7 +9,7 @@ use crate::request::{InferenceRequest, Input};
 /// store needs no separate check: the request names it as an input.
 ///
 /// # Errors
-/// [`ErrorKind::AccessDenied`](crate::error::ErrorKind::AccessDenied), naming the field and the setting.
+/// [`ErrorKind::AccessDenied`](crate::error::ErrorKind::AccessDenied), with the field and the setting.
 pub(super) fn check(access: &AccessSettings, request: &InferenceRequest) -> Result<()> {
     if let Some(uri) = &request.output_uri {
         access.check_output(uri)?;

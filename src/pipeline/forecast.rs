@@ -21,7 +21,7 @@ use crate::writers::{mesh, nifti, preview, rtstruct, seg, statistics};
 /// Bytes per voxel.
 const F32: u64 = size_of::<f32>() as u64;
 
-/// Number of segments whose label map frames are counted: segments do not overlap, and most are small.
+/// Limit on the segments whose SEG frames are counted: they do not overlap, and most are small.
 const SEGMENTS: u64 = 16;
 
 /// Bytes per segment of a structured report, as items and in the file.

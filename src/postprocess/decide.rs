@@ -108,7 +108,8 @@ impl Decision {
         }
     }
 
-    /// A softmax keeps the order of classes, so it can be skipped; a sigmoid in f32 creates ties.
+    /// Applies a sigmoid, which creates ties in f32. A softmax keeps the order of classes and is
+    /// skipped.
     fn activated(&self, value: f32) -> f32 {
         if self.activation == Activation::Sigmoid { sigmoid(value) } else { value }
     }

@@ -109,7 +109,7 @@ fn nothing_to_do(target: &str, args: &mut Args) -> Result<bool> {
     Ok(true)
 }
 
-/// There is only one image, so there is nothing to concatenate.
+/// Reads arguments for concatenation, which has nothing to do: there is only one image.
 fn only_one_item(args: &mut Args) -> Result<()> {
     args.ignore(&["name"]);
     if args.number("dim")?.is_some_and(|dim| dim != 0.0) {
@@ -121,7 +121,7 @@ fn only_one_item(args: &mut Args) -> Result<()> {
     }
 }
 
-/// A function in a configuration must be the identity.
+/// Checks that a function in a configuration is the identity.
 fn only_identity(args: &mut Args) -> Result<()> {
     args.ignore(&["inv_func", "track_meta", "overwrite"]);
     let lambda = args.raw("func").and_then(|f| f.get("$lambda"));

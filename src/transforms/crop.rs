@@ -61,7 +61,7 @@ impl Transform for CropForegroundd {
         cut(image, offset, size.map(|s| s as usize), self.pad)
     }
 
-    /// At most, the whole image is foreground.
+    /// Predicts the extent if the whole image is foreground, which is the largest possible one.
     fn extent(&self, image: Extent) -> Result<Extent> {
         let size = std::array::from_fn(|a| {
             let margin = if self.allow_smaller { 0 } else { self.margin[a].saturating_mul(2) };

@@ -182,7 +182,7 @@ fn named(provider: Provider, machine: &Machine, library: &Path) -> Result<Chosen
     ))
 }
 
-/// GPUs have their own precisions, so only a CPU is checked.
+/// Checks that a CPU supports the precision; GPUs have their own precisions.
 fn ensure_precision(chosen: &Chosen, precision: CpuPrecision, machine: &Machine) -> Result<()> {
     if precision == CpuPrecision::F32 || chosen.provider.is_gpu() {
         return Ok(());

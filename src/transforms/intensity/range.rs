@@ -41,7 +41,7 @@ impl RangeMap {
     }
 }
 
-/// `b_min`, `b_max` and `clip`.
+/// Parses `b_min`, `b_max` and `clip`.
 pub(super) fn target_from_args(args: &mut Args) -> Result<(Bounds, bool)> {
     let b = (args.number("b_min")?, args.number("b_max")?);
     let clip = args.truth("clip", false)?;

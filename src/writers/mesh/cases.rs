@@ -1,7 +1,7 @@
 //! The surface within one cell: a table generated from a single rule.
 //!
-//! A cell has the centres of 2 × 2 × 2 voxels as its corners. Corner `c` is at x = bit 0, y = bit 1, z
-//! = bit 2 of `c`. The surface crosses each of the cell's 12 edges between an inside and an outside
+//! A cell has the centres of 2 × 2 × 2 voxels as its corners. Bits 0, 1 and 2 of a corner's number are
+//! its x, y and z. The surface crosses each of the cell's 12 edges between an inside and an outside
 //! corner, at its midpoint.
 //!
 //! On a face of the cell, walk around its corners counterclockwise, as seen from outside the cell.

@@ -34,10 +34,10 @@ pub struct Nifti {
 
 /// Writes a label map as `.nii.gz`.
 ///
-/// `labels` has the axes (X, Y, Z); the file keeps them, X fastest. `affine` maps the index (x, y, z,
-/// 1) to millimetres in RAS (x to the right, y to the front, z to the head); its last row is (0, 0, 0,
-/// 1). It becomes the sform and the qform. Labels of one byte are written as `DT_UINT8`, others as
-/// `DT_UINT16`.
+/// `labels` has the axes (X, Y, Z); the file keeps them, X fastest. `affine` maps the homogeneous index
+/// (x, y, z, 1) to millimetres in RAS (x to the right, y to the front, z to the head); its last row is
+/// (0, 0, 0, 1). It becomes the sform and the qform. Labels of one byte are written as `DT_UINT8`,
+/// others as `DT_UINT16`.
 ///
 /// The axes of NIfTI's qform are orthogonal, and ITK rejects other files. The slices of a tilted gantry
 /// are therefore shifted by whole pixels, each to its position within half a pixel. No voxel changes
