@@ -1,11 +1,11 @@
-//! Codes for the anatomy that segmentation models commonly name in their `channel_def`: SNOMED CT
-//! as DICOM uses it (PS3.16 CID 7150 for categories, CID 7191 and CID 7192 for types, CID 244 for
-//! laterality). What is not here, or not exactly one structure, has no entry: a missing code is
-//! corrected in `serving.json`, a wrong one is believed.
+//! Codes for the anatomy that segmentation models commonly name in their `channel_def`: SNOMED CT as
+//! used by DICOM (PS3.16 CID 7150 for categories, CID 7191 and CID 7192 for types, CID 244 for
+//! laterality). Names that do not denote exactly one structure have no entry: a missing code can be
+//! added in `serving.json`, but a wrong one would be trusted.
 
 use crate::dicom::segment::Code;
 
-/// How a segment's property is coded.
+/// The codes of a segment's property.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Property {
     pub category: Code,
@@ -13,7 +13,7 @@ pub(super) struct Property {
     pub type_modifier: Option<Code>,
 }
 
-/// Names of an organ or other structure in lower case words, its code and the code's meaning.
+/// Names of an organ or other structure in lower case words, its code, and the code's meaning.
 const STRUCTURES: &[(&[&str], &str, &str)] = &[
     (&["adrenal gland"], "23451007", "Adrenal gland"),
     (&["amygdala"], "4958002", "Amygdala"),
@@ -41,7 +41,7 @@ const STRUCTURES: &[(&[&str], &str, &str)] = &[
     (&["iliac artery"], "10293006", "Iliac artery"),
     (&["iliac vein", "iliac vena"], "244411005", "Iliac vein"),
     (&["inferior vena cava", "ivc", "postcava"], "64131007", "Inferior vena cava"),
-    // The second spelling is that of the zoo's swin_unetr_btcv_segmentation.
+    // The second spelling is the zoo's, in swin_unetr_btcv_segmentation.
     (&["kidney", "kideny", "kidneys"], "64033007", "Kidney"),
     (&["lateral ventricle"], "66720007", "Lateral Ventricle"),
     (&["left atrium", "left heart atrium"], "82471001", "Left atrium"),
@@ -106,7 +106,7 @@ const STRUCTURES: &[(&[&str], &str, &str)] = &[
     (&["vertebrae l5"], "49668003", "L5 vertebra"),
 ];
 
-/// Names of tissues (CID 7191), which are a category of their own.
+/// Names of tissues (CID 7191), which have their own category.
 const TISSUES: &[(&[&str], &str, &str)] = &[
     (&["bone", "bones"], "3138006", "Bone"),
     (&["fat", "adipose tissue"], "55603005", "Fat"),
@@ -115,7 +115,7 @@ const TISSUES: &[(&[&str], &str, &str)] = &[
     (&["soft tissue"], "87784001", "Soft tissue"),
 ];
 
-/// Names of what should not be there (CID 7159).
+/// Names of abnormalities (CID 7159).
 const ABNORMALITIES: &[(&[&str], &str, &str)] = &[
     (&["cyst"], "367643001", "Cyst"),
     (&["edema", "oedema"], "79654002", "Edema"),
@@ -124,7 +124,7 @@ const ABNORMALITIES: &[(&[&str], &str, &str)] = &[
     (&["neoplasm", "tumor", "tumour"], "108369006", "Neoplasm"),
 ];
 
-/// The codes for a channel's name, however it is written: `Right Kidney`, `kidney_right`.
+/// Returns the codes for a channel's name in any notation: `Right Kidney`, `kidney_right`.
 pub(super) fn lookup(name: &str) -> Option<Property> {
     let lower = name.to_lowercase();
     let words: Vec<&str> =
@@ -142,7 +142,7 @@ pub(super) fn lookup(name: &str) -> Option<Property> {
     {
         return Some(property);
     }
-    // Ribs are numbered in their names but not in their code.
+    // Ribs are numbered in their names but not in their codes.
     let rest = match rest.as_slice() {
         ["rib", number] if number.parse::<u8>().is_ok_and(|n| (1..=12).contains(&n)) => {
             "rib".to_owned()
@@ -171,7 +171,7 @@ fn find(name: &str, side: Option<&str>) -> Option<Property> {
     })
 }
 
-/// What is said of a class whose name is not known: that it is tissue of some kind.
+/// Returns the property of a class with an unknown name: tissue of some kind.
 pub(super) fn unknown() -> Property {
     Property { category: tissue(), property_type: tissue(), type_modifier: None }
 }

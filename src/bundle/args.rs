@@ -1,5 +1,5 @@
-//! Typed reading of a component's arguments. What is not read is an error, so that no argument of
-//! a bundle is ever skipped in silence.
+//! Typed access to a component's arguments. Unread arguments are an error, so no argument of a bundle
+//! is silently ignored.
 
 use std::collections::BTreeSet;
 
@@ -15,47 +15,47 @@ pub struct Args<'a> {
 }
 
 impl<'a> Args<'a> {
-    /// All arguments, none read.
+    /// Wraps the arguments of `component`, none of them read.
     pub fn new(component: &'a Component) -> Self {
         Self { component, read: BTreeSet::new() }
     }
 
-    /// Where the component stands in its file.
+    /// Returns the path of the component in its file.
     pub fn path(&self) -> &str {
         &self.component.path
     }
 
-    /// Marks arguments as read whose value changes nothing for serving.
+    /// Marks arguments as read whose value does not affect serving.
     pub fn ignore(&mut self, names: &[&str]) {
         for name in names {
             self.raw(name);
         }
     }
 
-    /// The value as it stands; `None` where absent or null.
+    /// Returns the raw value; `None` if absent or null.
     pub fn raw(&mut self, name: &str) -> Option<&'a Value> {
         let (key, value) = self.component.args.get_key_value(name)?;
         self.read.insert(key);
         Some(value).filter(|v| !v.is_null())
     }
 
-    /// A number.
+    /// Returns a number.
     pub fn number(&mut self, name: &str) -> Result<Option<f64>> {
         self.typed(name, "a number", Value::as_f64)
     }
 
-    /// A number that must be there.
+    /// Returns a number, which is required.
     pub fn required_number(&mut self, name: &str) -> Result<f64> {
         self.number(name)?.ok_or_else(|| self.missing(name))
     }
 
-    /// A number whose default is not null: `None` only where null is written.
+    /// Returns a number whose default is not null: `None` only for an explicit null.
     pub fn nullable_number(&mut self, name: &str, default: f64) -> Result<Option<f64>> {
         if self.component.args.contains_key(name) { self.number(name) } else { Ok(Some(default)) }
     }
 
-    /// What Python holds for true: bundles write `"True"` and 1 too, and any string that is not
-    /// empty is true.
+    /// Returns the truth value by Python's rules: bundles also write `"True"` and 1, and any non-empty
+    /// string is true.
     pub fn truth(&mut self, name: &str, default: bool) -> Result<bool> {
         let truth = self.typed(name, "true or false", |v| match v {
             Value::Bool(b) => Some(*b),
@@ -66,18 +66,18 @@ impl<'a> Args<'a> {
         Ok(truth.unwrap_or(default && !self.component.args.contains_key(name)))
     }
 
-    /// A truth value, or the default.
+    /// Returns a boolean, or the default.
     pub fn boolean(&mut self, name: &str, default: bool) -> Result<bool> {
         Ok(self.typed(name, "true or false", Value::as_bool)?.unwrap_or(default))
     }
 
-    /// A string; where a list of equal strings is given (one for each key), that string.
+    /// Returns a string. A list of equal strings (one for each key) counts as that string.
     pub fn string(&mut self, name: &str) -> Result<Option<&'a str>> {
         self.typed(name, "a string", |v| only(v).as_str())
     }
 
-    /// Three numbers, one for each axis. A single number stands for all, as in MONAI; a shorter
-    /// list is continued with its last element.
+    /// Returns three numbers, one for each axis. As in MONAI, a single number stands for all axes, and
+    /// a shorter list is extended with its last element.
     pub fn per_axis(&mut self, name: &str) -> Result<Option<[f64; 3]>> {
         self.typed(name, "a number or up to three numbers", |v| {
             let given: Vec<f64> = match v {
@@ -90,8 +90,8 @@ impl<'a> Args<'a> {
         })
     }
 
-    /// Whole numbers, one for each axis: a single one stands for all, a list has three. Null in the
-    /// list is -1, which MONAI takes for the image's own size.
+    /// Returns whole numbers, one for each axis: a single number stands for all axes, a list has three.
+    /// Null in the list becomes -1, which MONAI takes as the image's own size.
     pub fn whole_per_axis(&mut self, name: &str) -> Result<Option<[i64; 3]>> {
         self.typed(name, "a whole number or three of them", |v| match v {
             Value::Array(list) => {
@@ -102,7 +102,7 @@ impl<'a> Args<'a> {
         })
     }
 
-    /// A whole number or a list of them.
+    /// Returns a whole number or a list of them.
     pub fn whole_numbers(&mut self, name: &str) -> Result<Option<Vec<i64>>> {
         self.typed(name, "a whole number or a list of them", |v| match v {
             Value::Array(list) => list.iter().map(whole).collect(),
@@ -110,7 +110,7 @@ impl<'a> Args<'a> {
         })
     }
 
-    /// Accepts the argument only if it names a floating point type: images are f32 throughout.
+    /// Accepts the argument only if it names a floating point type: images are always f32.
     pub fn float_dtype(&mut self, name: &str) -> Result<()> {
         let Some(value) = self.raw(name) else { return Ok(()) };
         let text = value
@@ -123,7 +123,7 @@ impl<'a> Args<'a> {
         Err(self.invalid(name, "a floating point type"))
     }
 
-    /// An error about one argument: what it must be.
+    /// Creates an error about one argument that says what is expected.
     pub fn invalid(&self, name: &str, expected: &str) -> Error {
         let path = format!("{}#{name}", self.component.path);
         let given = self.component.args.get(name).map(Value::to_string).unwrap_or_default();
@@ -134,7 +134,7 @@ impl<'a> Args<'a> {
         .with("path", path)
     }
 
-    /// Complains about arguments that nobody read.
+    /// Checks that all arguments were read.
     pub fn finish(self) -> Result<()> {
         match self.component.args.keys().find(|k| !self.read.contains(k.as_str())) {
             None => Ok(()),
@@ -172,14 +172,14 @@ impl<'a> Args<'a> {
     }
 }
 
-/// A whole number, also where it is written with a decimal point. Its size is bounded so that sums
-/// of a few cannot overflow.
+/// Returns a whole number, even if written with a decimal point. Its size is limited so that sums of a
+/// few cannot overflow.
 fn whole(value: &Value) -> Option<i64> {
     let number = value.as_f64()?;
     (number.fract() == 0.0 && number.abs() <= f64::from(i32::MAX)).then_some(number as i64)
 }
 
-/// The element of a list whose elements are all equal, else the value itself.
+/// Returns the common element of a list whose elements are all equal, else the value itself.
 fn only(value: &Value) -> &Value {
     match value.as_array().map(Vec::as_slice) {
         Some([first, rest @ ..]) if rest.iter().all(|v| v == first) => first,

@@ -1,6 +1,6 @@
-//! Chains of components: what `Compose` composes, flattened, and each component's arguments.
+//! Flattens the components composed by `Compose` into a chain and resolves their arguments.
 //!
-//! Every component is resolved by itself, so that one that cannot be leaves the others readable.
+//! Every component is resolved separately, so one that fails leaves the others readable.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -11,19 +11,19 @@ use super::problem::Problem;
 use super::resolver::Resolver;
 use super::value::Value;
 
-/// One place of a chain.
+/// One entry of a chain.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Entry {
-    /// A component, resolved.
+    /// A resolved component.
     Ready(Component),
     /// A component switched off by `_disabled_`; it is not part of the chain.
     Disabled { target: String, path: String },
-    /// Something that cannot be resolved.
+    /// An item that cannot be resolved.
     Failed { target: Option<String>, path: String, problems: Vec<Problem> },
 }
 
 impl Entry {
-    /// What keeps it from being resolved.
+    /// Returns the problems that prevent it from being resolved.
     pub fn problems(&self) -> &[Problem] {
         match self {
             Self::Failed { problems, .. } => problems,
@@ -31,7 +31,7 @@ impl Entry {
         }
     }
 
-    /// The same, to be changed.
+    /// Returns the same problems mutably.
     pub fn problems_mut(&mut self) -> &mut [Problem] {
         match self {
             Self::Failed { problems, .. } => problems,
@@ -40,17 +40,17 @@ impl Entry {
     }
 }
 
-/// Keys of a component that are no arguments (monai.bundle `ConfigComponent.non_arg_keys`).
+/// Keys of a component that are not arguments (monai.bundle `ConfigComponent.non_arg_keys`).
 const NO_ARGUMENTS: [&str; 5] = ["_target_", "_disabled_", "_requires_", "_desc_", "_mode_"];
 
-/// Arguments with no effect on what the server computes: it chooses its devices itself.
+/// Arguments without effect on the result: the server chooses its own devices.
 const DEVICES: [&str; 2] = ["device", "sw_device"];
 
-/// What `SaveImage` may be told that changes which voxels there are; the rest is names and formats
-/// of files that the server does not write.
+/// Arguments of `SaveImage` that can change the voxels. The others set names and formats of files that
+/// the server does not write.
 const SAVE_IMAGE_MEANING: [&str; 3] = ["keys", "resample", "allow_missing_keys"];
 
-/// Follows references from `id` to where the item itself stands.
+/// Follows references from `id` to the item itself.
 pub(super) fn dereference(resolver: &mut Resolver<'_>, id: &NodeId) -> Result<NodeId, Problem> {
     resolver.deeper(id, |resolver| {
         let (id, node) = resolver.documents.locate(id)?;
@@ -62,14 +62,15 @@ pub(super) fn dereference(resolver: &mut Resolver<'_>, id: &NodeId) -> Result<No
     })
 }
 
-/// The chain at `root`: a `Compose`, nested ones and lists among them, or a single component.
+/// Returns the chain at `root`: a `Compose`, with nested ones and lists flattened, or a single
+/// component.
 pub(super) fn chain(resolver: &mut Resolver<'_>, root: &NodeId) -> Vec<Entry> {
     let mut entries = Vec::new();
     append(resolver, root, &mut entries);
     entries
 }
 
-/// Appends what stands at `id`; a failure becomes an entry.
+/// Appends the item at `id`; a failure becomes an entry.
 fn append(resolver: &mut Resolver<'_>, id: &NodeId, entries: &mut Vec<Entry>) {
     let result = resolver.deeper(id, |resolver| try_append(resolver, id, entries));
     if let Err(problem) = result {
@@ -106,7 +107,7 @@ fn try_append(
     }
 }
 
-/// Appends what an expression at `id` gave.
+/// Appends the value of an expression at `id`.
 fn append_value(
     resolver: &mut Resolver<'_>,
     id: &NodeId,
@@ -135,7 +136,7 @@ fn append_component(
 ) -> Result<(), Problem> {
     let disabled = resolver.is_disabled(id);
     let target = match (&disabled, target(resolver, id)) {
-        // Nothing of a disabled component is resolved.
+        // Nothing in a disabled component is resolved.
         (Ok(true), target) => target.unwrap_or_else(|_| "?".to_owned()),
         (_, target) => target?,
     };
@@ -161,7 +162,7 @@ fn append_component(
     Ok(())
 }
 
-/// The class name of the component at `id`.
+/// Returns the class name of the component at `id`.
 fn target(resolver: &mut Resolver<'_>, id: &NodeId) -> Result<String, Problem> {
     let at = id.child("_target_");
     match resolver.resolve(&at)? {
@@ -173,7 +174,7 @@ fn target(resolver: &mut Resolver<'_>, id: &NodeId) -> Result<String, Problem> {
     }
 }
 
-/// What the underscored keys of the component at `id` say that cannot be done here.
+/// Returns the unsupported underscored keys of the component at `id`.
 fn key_problems(resolver: &mut Resolver<'_>, id: &NodeId) -> Vec<Problem> {
     let mut problems = Vec::new();
     for key in keys(resolver, id).into_iter().filter(|key| key.starts_with('_')) {
@@ -184,7 +185,7 @@ fn key_problems(resolver: &mut Resolver<'_>, id: &NodeId) -> Vec<Problem> {
                 Ok(_) => Some(Documents::problem(&at, "only the mode `default` is supported")),
                 Err(problem) => Some(problem),
             },
-            // Everything evaluated here is free of side effects, so what resolves has none.
+            // All supported expressions are free of side effects, so it is enough that they resolve.
             "_requires_" => resolver.resolve(&at).err(),
             key if NO_ARGUMENTS.contains(&key) => None,
             key => Some(Documents::problem(&at, format!("`{key}` is no key of a component"))),
@@ -194,7 +195,8 @@ fn key_problems(resolver: &mut Resolver<'_>, id: &NodeId) -> Vec<Problem> {
     problems
 }
 
-/// The arguments of `Compose` change how its transforms run; only the plain way is supported.
+/// Returns the unsupported arguments of `Compose`: they change how its transforms run, and only the
+/// default is supported.
 fn compose_problems(resolver: &mut Resolver<'_>, id: &NodeId) -> Vec<Problem> {
     let mut problems = key_problems(resolver, id);
     for key in keys(resolver, id).into_iter().filter(|key| !key.starts_with('_')) {
@@ -224,7 +226,7 @@ fn keys(resolver: &Resolver<'_>, id: &NodeId) -> Vec<String> {
     node.map(|map| map.keys().cloned().collect()).unwrap_or_default()
 }
 
-/// The component at `id` with all its arguments, or everything that keeps it from being resolved.
+/// Resolves the component at `id` with all its arguments, or returns everything that prevents it.
 pub(super) fn component(
     resolver: &mut Resolver<'_>,
     id: &NodeId,
@@ -247,7 +249,7 @@ pub(super) fn component(
     Ok(Component { target, args, path: id.to_string() })
 }
 
-/// The value of one argument; none where it is a disabled component.
+/// Resolves the value of one argument; `None` if it is a disabled component.
 fn argument(
     resolver: &mut Resolver<'_>,
     id: &NodeId,
@@ -275,7 +277,7 @@ fn is_never_read(target: &str, key: &str) -> bool {
         || matches!(target, "SaveImage" | "SaveImaged") && !SAVE_IMAGE_MEANING.contains(&key)
 }
 
-/// A value as JSON, for the argument at `at`.
+/// Converts a value to JSON, for the argument at `at`.
 fn plain(resolver: &mut Resolver<'_>, at: &NodeId, value: Value) -> Result<Json, Problem> {
     resolver.spend(at, 1)?;
     Ok(match value {

@@ -1,4 +1,4 @@
-//! What `bundle check` reports: every part of a bundle, and everything that keeps it from running.
+//! The report of `bundle check`: every part of a bundle, and everything that prevents it from running.
 
 use std::path::Path;
 
@@ -25,24 +25,24 @@ pub enum Stage {
     Postprocessing,
 }
 
-/// All that was found in a bundle.
+/// The findings about a bundle.
 #[derive(Debug, Clone, Serialize)]
 pub struct CheckReport {
     /// The bundle's name.
     pub name: String,
-    /// Its version, empty where it gives none.
+    /// Its version; empty if it has none.
     pub version: String,
-    /// Whether there is nothing to keep the bundle from being served.
+    /// Whether the bundle can be served.
     pub runs: bool,
     /// The three stages in order.
     pub stages: Vec<CheckedStage>,
-    /// The network, where its file was opened.
+    /// The network, if its file was opened.
     pub network: Option<NetworkPart>,
-    /// What is wrong beside single components.
+    /// Problems that do not belong to a single component.
     pub problems: Vec<Problem>,
-    /// What is odd but no hindrance.
+    /// Oddities that do not prevent serving.
     pub warnings: Vec<String>,
-    /// The configuration's file.
+    /// Path of the configuration file.
     pub file: String,
 }
 
@@ -55,45 +55,44 @@ pub struct CheckedStage {
     pub components: Vec<CheckedComponent>,
 }
 
-/// One component and what would become of it.
+/// One component and its outcome.
 #[derive(Debug, Clone, Serialize)]
 pub struct CheckedComponent {
-    /// Where it stands: `preprocessing#transforms#3`.
+    /// Its path: `preprocessing#transforms#3`.
     pub path: String,
-    /// Its class, where that could be read.
+    /// Its class, if that could be read.
     pub target: Option<String>,
-    /// Its arguments as they are, references and expressions resolved; none where they could not be
-    /// read.
+    /// Its arguments with references and expressions resolved; empty if they could not be read.
     pub arguments: Map<String, Value>,
-    /// What would become of it.
+    /// What would happen to it.
     #[serde(flatten)]
     pub outcome: Outcome,
 }
 
-/// What would become of a component.
+/// What would happen to a component.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "lowercase", tag = "outcome")]
 pub enum Outcome {
     /// It would run.
     Runs {
-        /// What it would do where that is not what its arguments say, else empty.
+        /// What it would do, if its arguments do not say so themselves; else empty.
         does: String,
     },
     /// It is switched off by `_disabled_`.
     Disabled,
     /// It cannot run.
     Fails {
-        /// Everything that keeps it from running.
+        /// Everything that prevents it from running.
         problems: Vec<Problem>,
     },
 }
 
-/// Checks the bundle in `dir`; `capabilities` says of a resolved component what it would do beside what
-/// its arguments say, or why it cannot be run.
+/// Checks the bundle in `dir`. For a resolved component, `capabilities` returns what it would do beyond
+/// what its arguments say, or why it cannot run.
 ///
 /// # Errors
 ///
-/// [`crate::error::ErrorKind::ModelNotFound`] where `dir` is no folder; everything else is in the
+/// [`crate::error::ErrorKind::ModelNotFound`] if `dir` is not a folder. Everything else is in the
 /// report.
 pub fn check_report(
     dir: &Path,
@@ -155,11 +154,11 @@ fn checked(
     }
 }
 
-/// Why a component that could be read cannot be run. The error may name an argument in its details.
+/// Describes why a readable component cannot run. The error may name an argument in its details.
 fn refusal(component: &Component, file: &str, error: &crate::error::Error) -> Problem {
     let path = error.details().get("path").and_then(|path| path.as_str());
     let path = path.unwrap_or(&component.path);
-    // Where an error stands alone it says the path itself; here that is beside it.
+    // An error on its own includes the path in its message; here, the path has its own field.
     let message = error.message();
     let bare = message.strip_prefix(path).and_then(|rest| rest.strip_prefix(": "));
     Problem {
@@ -170,7 +169,7 @@ fn refusal(component: &Component, file: &str, error: &crate::error::Error) -> Pr
 }
 
 impl CheckedComponent {
-    /// What keeps it from running; nothing where it runs or is switched off.
+    /// Returns what prevents it from running; empty if it runs or is switched off.
     pub fn problems(&self) -> &[Problem] {
         match &self.outcome {
             Outcome::Fails { problems } => problems,
@@ -180,7 +179,7 @@ impl CheckedComponent {
 }
 
 impl CheckReport {
-    /// Adds what is wrong with the whole rather than with one component.
+    /// Adds a problem of the bundle as a whole.
     pub fn add(&mut self, error: &crate::error::Error) {
         let path = error.details().get("path").and_then(|path| path.as_str());
         self.problems.push(Problem {
@@ -191,13 +190,13 @@ impl CheckReport {
         self.runs = false;
     }
 
-    /// Whether every component runs by itself.
+    /// Whether every component runs, considered by itself.
     pub fn components_run(&self) -> bool {
         let components = self.stages.iter().flat_map(|stage| &stage.components);
         components.into_iter().all(|component| component.problems().is_empty())
     }
 
-    /// Every problem, those of components included, in the order of the report.
+    /// Returns every problem, including those of components, in the order of the report.
     pub fn all_problems(&self) -> Vec<&Problem> {
         let components = self.stages.iter().flat_map(|stage| &stage.components);
         let in_stages = components.flat_map(CheckedComponent::problems);

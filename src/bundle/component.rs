@@ -5,33 +5,33 @@ use serde_json::{Map, Value};
 /// One `_target_` of `inference.json` with its arguments resolved: every reference, macro and
 /// supported expression replaced by a plain JSON value.
 ///
-/// What has no plain value stands in the arguments as an object with one key that begins with `$`
-/// (a configuration may not contain such a key itself):
+/// Values without a plain form are objects with one key that begins with `$` (a configuration may not
+/// contain such a key itself):
 ///
-/// - `{"$symbol": "numpy.float32"}`: a name of a library in full, or a call that only names a device
-///   (`torch.device('cpu')`);
-/// - `{"$lambda": {"params": ["x"], "body": "x > 0"}}`: a function, its body in one normal form:
-///   single spaces round operators and after commas, no needless parentheses, single quotes, module
-///   names in full, references replaced by their values;
+/// - `{"$symbol": "numpy.float32"}`: the full name of a library item, or a call that only names a
+///   device (`torch.device('cpu')`);
+/// - `{"$lambda": {"params": ["x"], "body": "x > 0"}}`: a function, its body in a normal form: single
+///   spaces around operators and after commas, no redundant parentheses, single quotes, full module
+///   names, references replaced by their values;
 /// - `{"$ref": "preprocessing"}`: another component of the configuration, by its id;
-/// - `{"$component": {"target": …, "args": …}}`: a component written inside this one;
-/// - `{"$unevaluated": …}`: the text as it stands, in arguments that serving never reads (devices,
-///   where and how `SaveImage` writes) and whose expression is not supported.
+/// - `{"$component": {"target": …, "args": …}}`: a nested component;
+/// - `{"$unevaluated": …}`: the text of an unsupported expression, in arguments that serving never
+///   reads (devices, where and how `SaveImage` writes).
 ///
-/// Tuples are lists here.
+/// Tuples become lists.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Component {
     /// The class name without its module: `Spacingd`, whether written `Spacingd`, `SpacingD`,
     /// `SpacingDict` or `monai.transforms.Spacingd`. A class outside MONAI keeps its module:
     /// `scripts.inferer.Vista3dInferer`.
     pub target: String,
-    /// The arguments. Keys that begin with an underscore (`_target_`, `_mode_`) are not in it.
+    /// The arguments, without keys that begin with an underscore (`_target_`, `_mode_`).
     pub args: Map<String, Value>,
-    /// Where it stands, as MONAI writes ids: `preprocessing#transforms#3`.
+    /// Its path in MONAI's notation for ids: `preprocessing#transforms#3`.
     pub path: String,
 }
 
-/// The class name of a `_target_`, see [`Component::target`].
+/// Returns the class name of a `_target_`; see [`Component::target`].
 pub(super) fn class_name(target: &str) -> String {
     let target = target.trim();
     let name = match target.rsplit_once('.') {
@@ -39,7 +39,7 @@ pub(super) fn class_name(target: &str) -> String {
         Some(_) => return target.to_owned(),
         None => target,
     };
-    // MONAI gives every dictionary transform three names, and no other class ends like these.
+    // MONAI gives every dictionary transform three names, and no other class ends like this.
     for ending in ["Dict", "D"] {
         if let Some(stem) = name.strip_suffix(ending).filter(|stem| !stem.is_empty()) {
             return format!("{stem}d");

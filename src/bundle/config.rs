@@ -1,4 +1,4 @@
-//! A bundle's configuration put together.
+//! Assembles a bundle's configuration.
 
 use std::path::Path;
 
@@ -17,22 +17,22 @@ use super::roots;
 use super::yaml;
 use crate::error::{Error, ErrorKind, Result};
 
-/// The metadata's file, as a bundle names it.
+/// The metadata file, relative to the bundle.
 const METADATA_FILE: &str = "configs/metadata.json";
 
-/// What serving needs of `configs/inference.json` and `configs/metadata.json`.
+/// The parts of `configs/inference.json` and `configs/metadata.json` needed for serving.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BundleConfig {
-    /// The bundle's name, or its folder's where it gives none.
+    /// The bundle's name; its folder's name if it has none.
     pub name: String,
-    /// The bundle's version, empty where it gives none.
+    /// The bundle's version; empty if it has none.
     pub version: String,
-    /// What the bundle does, in a few words, empty where it gives none.
+    /// What the bundle does, in a few words; empty if it does not say.
     pub task: String,
-    /// What the bundle is, empty where it gives no description.
+    /// The bundle's description; empty if it has none.
     pub description: String,
-    /// The transforms before the network, in order; nested `Compose` are flattened and disabled ones
-    /// left out.
+    /// The transforms before the network, in order. Nested `Compose` are flattened, and disabled
+    /// transforms are left out.
     pub preprocessing: Vec<Component>,
     /// The id of the whole preprocessing, which `Invertd` refers to (`{"$ref": …}`).
     pub preprocessing_id: String,
@@ -40,31 +40,31 @@ pub struct BundleConfig {
     pub inferer: Component,
     /// The transforms after the network, in order, like `preprocessing`.
     pub postprocessing: Vec<Component>,
-    /// The keys of the images that are loaded (`LoadImaged`), each once.
+    /// The keys of the loaded images (`LoadImaged`), without duplicates.
     pub image_keys: Vec<String>,
     /// The network's inputs and outputs.
     pub network: NetworkFormat,
-    /// What is odd but does not keep the bundle from being served.
+    /// Oddities that do not prevent serving.
     pub warnings: Vec<String>,
 }
 
 impl BundleConfig {
-    /// Reads the configuration of the bundle in `dir`; no network needs to be there.
+    /// Reads the configuration of the bundle in `dir`. The network file may be missing.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::InvalidModel`] with the file and the JSON path at fault (details `file` and
-    /// `path`), the first problem where there are several; [`ErrorKind::ModelNotFound`] where `dir`
-    /// is no folder.
+    /// `path`). If there are several problems, it reports the first. [`ErrorKind::ModelNotFound`] if
+    /// `dir` is not a folder.
     pub fn read(dir: &Path) -> Result<Self> {
         Reading::of(dir)?.into_config()
     }
 
-    /// Reads the texts of the two configuration files; there are no others that they may name.
+    /// Parses the texts of the two configuration files, which may not refer to any others.
     ///
     /// # Errors
     ///
-    /// Those of [`read`](Self::read).
+    /// Propagates the errors of [`read`](Self::read).
     #[doc(hidden)]
     pub fn parse(inference: &[u8], metadata: &[u8]) -> Result<Self> {
         let mut reading = Reading::default();
@@ -75,10 +75,10 @@ impl BundleConfig {
     }
 }
 
-/// Everything read of a configuration, problems included.
+/// Everything read from a configuration, including problems.
 #[derive(Default)]
 pub(super) struct Reading {
-    /// The main configuration's file.
+    /// Path of the main configuration file.
     pub main_file: String,
     pub metadata: Metadata,
     pub name: String,
@@ -91,7 +91,7 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// Reads the bundle in `dir`, going on past whatever is wrong inside it.
+    /// Reads the bundle in `dir`, continuing past any problem inside it.
     pub fn of(dir: &Path) -> Result<Self> {
         if !dir.is_dir() {
             return Err(Error::new(
@@ -112,7 +112,7 @@ impl Reading {
         Ok(reading)
     }
 
-    /// Problems of the main configuration are those of the file `name`.
+    /// Attributes the problems of the main configuration to the file `name`.
     fn rename_main(&mut self, name: &str) {
         let chains = [&mut self.preprocessing, &mut self.inferer, &mut self.postprocessing];
         let in_chains = chains.into_iter().flatten().flat_map(Entry::problems_mut);
@@ -121,7 +121,7 @@ impl Reading {
         self.main_file = name.to_owned();
     }
 
-    /// Resolves the main configuration, whose macros may name files in `configs`.
+    /// Resolves the main configuration, whose macros may refer to files in `configs`.
     fn take_main(
         &mut self,
         main: Result<Map<String, Value>, Problem>,
@@ -130,7 +130,7 @@ impl Reading {
     ) {
         match main {
             Ok(mut main) => {
-                // MONAI makes the metadata an item of the configuration.
+                // MONAI adds the metadata to the configuration as an item.
                 main.entry("_meta_").or_insert(metadata);
                 self.resolve(&Documents::new(Value::Object(main), configs));
             }
@@ -213,14 +213,14 @@ impl Reading {
         chain::chain(resolver, root)
     }
 
-    /// All problems, those of components included.
+    /// Returns all problems, including those of components.
     pub fn all_problems(&self) -> Vec<&Problem> {
         let chains = [&self.preprocessing, &self.inferer, &self.postprocessing];
         let in_chains = chains.into_iter().flatten().flat_map(Entry::problems);
         self.problems.iter().chain(in_chains).collect()
     }
 
-    /// The keys of the images loaded, each once.
+    /// Returns the keys of the loaded images, without duplicates.
     pub fn image_keys(&mut self) -> Vec<String> {
         let mut keys: Vec<String> = Vec::new();
         for entry in &self.preprocessing {
@@ -284,7 +284,7 @@ fn ready(entries: Vec<Entry>) -> Vec<Component> {
     entries.into_iter().filter_map(component).collect()
 }
 
-/// Why a network's outputs are not labels of its input's voxels, going by the metadata.
+/// Explains why the metadata's outputs are not labels of the input's voxels.
 fn no_segmentation(network: &NetworkFormat) -> Vec<Problem> {
     let problem = |output: &TensorFormat, key: &str, message: String| Problem {
         file: METADATA_FILE.to_owned(),
@@ -316,13 +316,13 @@ fn no_segmentation(network: &NetworkFormat) -> Vec<Problem> {
     problems
 }
 
-/// The name of the main configuration's file, if there is one: the JSON one where both are there.
+/// Returns the name of the main configuration file, if there is one; JSON takes precedence.
 pub(super) fn configuration(dir: &Path) -> Option<String> {
     let yaml = yaml::SUFFIXES.map(|suffix| format!("configs/inference.{suffix}"));
     [MAIN_FILE.to_owned()].into_iter().chain(yaml).find(|name| dir.join(name).is_file())
 }
 
-/// The main configuration, an object.
+/// Reads the main configuration, which must be an object.
 fn read_main(dir: &Path, name: &str) -> Result<Map<String, Value>, Problem> {
     let path = dir.join(name);
     if !path.exists() {

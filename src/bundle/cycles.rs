@@ -1,8 +1,8 @@
-//! References that lead back to where they started.
+//! Rejects circular references.
 //!
-//! An item depends on every item that it, or anything below it, refers to. MONAI resolves all of
-//! these before the item itself and refuses a circle; so does this, whether or not evaluation would
-//! go round it.
+//! An item depends on every item that it, or anything below it, refers to. MONAI resolves all of these
+//! before the item itself and refuses cycles. This check does the same, whether or not evaluation would
+//! follow the cycle.
 
 use std::collections::BTreeSet;
 
@@ -14,10 +14,10 @@ use super::id::{NodeId, Reference};
 use super::problem::Problem;
 use super::resolver::Resolver;
 
-/// How long a way from reference to reference is followed.
+/// Length limit for a chain of references.
 const MAX_DEPTH: usize = 200;
 
-/// Fails where `root` depends on something that depends on itself.
+/// Fails if `root` depends on an item that depends on itself.
 pub(super) fn refuse_cycles(resolver: &mut Resolver<'_>, root: &NodeId) -> Result<(), Problem> {
     let (root, _) = resolver.documents.locate(root)?;
     let mut search = Search { resolver, way: Vec::new(), done: BTreeSet::new() };
@@ -54,13 +54,13 @@ impl Search<'_, '_> {
         Ok(())
     }
 
-    /// What the item and everything below it refers to, as far as that exists.
+    /// Returns the existing items that the item and everything below it refer to.
     fn dependencies(&mut self, top: &NodeId) -> Result<BTreeSet<NodeId>, Problem> {
         let mut found = BTreeSet::new();
         let mut open = vec![top.clone()];
         while let Some(id) = open.pop() {
             self.resolver.spend(&id, 1)?;
-            // What cannot be found is reported by whoever needs its value.
+            // Missing items are reported when their value is needed.
             let Ok((at, node)) = self.resolver.documents.locate(&id) else { continue };
             if at != id {
                 found.insert(at);

@@ -1,9 +1,8 @@
-//! The configuration's files, and finding an item in them through macros.
+//! The configuration files, and lookup of items through macros.
 //!
-//! A macro (`%network_def`, `%configs/other.json#id`) puts another item's content where it stands.
-//! It is followed when an item is looked up, nothing is copied. Only files in the bundle's `configs`
-//! folder can be named; relative ids and further macros inside such a file are refused, because
-//! MONAI leaves them as they are.
+//! A macro (`%network_def`, `%configs/other.json#id`) stands for another item's content. It is followed
+//! on lookup; nothing is copied. Only files in the bundle's `configs` folder can be named. Relative ids
+//! and further macros inside such a file are refused, because MONAI does not resolve them.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -15,25 +14,25 @@ use super::id::{NodeId, Reference};
 use super::json;
 use super::problem::Problem;
 
-/// The main configuration, as a bundle names it.
+/// The main configuration file, relative to the bundle.
 pub(super) const MAIN_FILE: &str = "configs/inference.json";
 
-/// How many macros may lead to one item.
+/// Limit on the macros that lead to one item.
 const MAX_HOPS: usize = 32;
 
-/// How many other files macros may name.
+/// Limit on the other files that macros may name.
 const MAX_INCLUDED: usize = 32;
 
 /// The files of one configuration.
 pub(super) struct Documents {
     main: Value,
-    /// By the name a macro gives it.
+    /// Included files, by the name a macro gives them.
     included: BTreeMap<String, Result<Value, String>>,
 }
 
 impl Documents {
-    /// The main configuration and the files its macros name, found in `configs`. A file that cannot
-    /// be read is a problem only for who needs it.
+    /// Creates the documents from the main configuration and the files in `configs` that its macros
+    /// name. An unreadable file is only a problem when an item in it is needed.
     pub fn new(main: Value, configs: &Path) -> Self {
         let mut names = Vec::new();
         collect_file_names(&main, &mut names);
@@ -51,27 +50,27 @@ impl Documents {
         Self { main, included }
     }
 
-    /// The main configuration as it stands.
+    /// Returns the main configuration as written.
     pub fn main(&self) -> &Value {
         &self.main
     }
 
-    /// The file an id is in, relative to the bundle.
+    /// Returns the file that an id is in, relative to the bundle.
     pub fn file_of(id: &NodeId) -> String {
         id.document.as_deref().map_or_else(|| MAIN_FILE.to_owned(), shown_name)
     }
 
-    /// A problem at an item.
+    /// Creates a problem at an item.
     pub fn problem(id: &NodeId, message: impl Into<String>) -> Problem {
         Problem { file: Self::file_of(id), path: id.path(), message: message.into() }
     }
 
-    /// Whether there is an item with this id.
+    /// Whether an item with this id exists.
     pub fn has(&self, id: &NodeId) -> bool {
         self.locate(id).is_ok()
     }
 
-    /// The item with this id, and the id of where its content really stands, macros followed.
+    /// Returns the item with this id and, after following macros, the id where its content actually is.
     pub fn locate(&self, id: &NodeId) -> Result<(NodeId, &Value), Problem> {
         let mut visited = vec![id.clone()];
         loop {
@@ -94,7 +93,7 @@ impl Documents {
         }
     }
 
-    /// Goes down from the top until the item or the first macro on the way.
+    /// Descends from the top to the item or the first macro on the way.
     fn walk(&self, wanted: &NodeId) -> Result<Step<'_>, Problem> {
         let mut node = self.top(wanted)?;
         for depth in 0..=wanted.segments.len() {
@@ -133,7 +132,7 @@ enum Step<'a> {
     Jump(NodeId),
 }
 
-/// `a -> b -> a`, for a message about `what` that lead back to `again`.
+/// Formats `a -> b -> a`, for a message about `what` that led back to `again`.
 pub(super) fn circle(what: &str, visited: &[NodeId], again: &NodeId) -> String {
     let start = visited.iter().position(|id| id == again).unwrap_or(0);
     let mut names: Vec<String> = visited[start..].iter().map(|id| format!("`{id}`")).collect();
@@ -152,7 +151,7 @@ fn child<'a>(node: &'a Value, key: &str) -> Option<&'a Value> {
     }
 }
 
-/// The item a macro at `here` stands for, `text` being what follows its `%`.
+/// Returns the item that a macro at `here` stands for; `text` follows its `%`.
 fn macro_target(text: &str, here: &NodeId) -> Result<NodeId, Problem> {
     if here.document.is_some() {
         return Err(Documents::problem(
@@ -174,7 +173,7 @@ fn macro_target(text: &str, here: &NodeId) -> Result<NodeId, Problem> {
     }
 }
 
-/// Splits `other.json#id` into the file and the id; without a file all of it is an id.
+/// Splits `other.json#id` into the file and the id. Without a file, the whole text is an id.
 fn split_file(text: &str) -> (Option<&str>, &str) {
     let lower = text.to_ascii_lowercase();
     let mut end = None;
@@ -205,7 +204,7 @@ fn collect_file_names(node: &Value, names: &mut Vec<String>) {
     }
 }
 
-/// The name relative to the bundle of a file as a macro names it.
+/// Returns the path relative to the bundle of a file named by a macro.
 fn shown_name(name: &str) -> String {
     let name = name.strip_prefix("./").unwrap_or(name);
     if name.starts_with("configs/") { name.to_owned() } else { format!("configs/{name}") }
@@ -216,7 +215,7 @@ fn read_included(configs: &Path, name: &str) -> Result<Value, String> {
     json::read(&path, name).map_err(|problem| problem.message)
 }
 
-/// The real path of a file named by a macro, which must lie in `configs`.
+/// Returns the canonical path of a file named by a macro, which must be in `configs`.
 fn confined(configs: &Path, name: &str) -> Result<PathBuf, String> {
     let outside = || "lies outside the bundle's `configs` folder".to_owned();
     let shown = shown_name(name);

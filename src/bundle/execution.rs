@@ -8,15 +8,15 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Execution {
-    /// File in `models/` that takes the place of `model.onnx` on a GPU, such as one in half precision
-    /// whose input and output are f32 (`model/convert_fp16.py`).
+    /// File in `models/` that replaces `model.onnx` on a GPU, such as a half-precision model with f32
+    /// input and output (`model/convert_fp16.py`).
     pub gpu_model: Option<String>,
-    /// File in `models/` that takes the place of `model.onnx` on a CPU, such as one whose weights are kept
-    /// in half precision (`model/convert_fp16.py --weights`).
+    /// File in `models/` that replaces `model.onnx` on a CPU, such as a model with half-precision
+    /// weights (`model/convert_fp16.py --weights`).
     pub cpu_model: Option<String>,
-    /// In which precision a CPU computes; f32 where absent.
+    /// Precision of computation on a CPU; f32 if absent.
     pub cpu_precision: Option<CpuPrecision>,
-    /// Products of f32 in TensorFloat-32: 10 bits of mantissa, faster on Ampere and later.
+    /// Whether f32 products use TensorFloat-32: 10 bits of mantissa, faster on Ampere and later.
     #[serde(default)]
     pub tf32: bool,
     /// How cuDNN chooses the algorithm of a convolution.
@@ -25,24 +25,24 @@ pub struct Execution {
     /// Whether TensorRT may use half precision.
     #[serde(default, rename = "tensorrtFp16")]
     pub tensorrt_fp16: bool,
-    /// Sessions of the network on each GPU, one where absent: with two, the copies of one go on while
-    /// the other computes, for the memory of both.
+    /// Sessions of the network on each GPU, one if absent. With two, one copies while the other
+    /// computes, at the cost of both their memory.
     pub sessions_per_gpu: Option<NonZero<usize>>,
 }
 
-/// In which precision a CPU computes.
+/// Precision of computation on a CPU.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CpuPrecision {
-    /// In single precision.
+    /// Single precision.
     #[default]
     F32,
-    /// Products in bfloat16 (8 bits of mantissa), by OpenVINO on a CPU with instructions for it.
+    /// Products in bfloat16 (8 bits of mantissa), with OpenVINO on a CPU with instructions for it.
     Bf16,
 }
 
 impl CpuPrecision {
-    /// Its name in settings and answers.
+    /// Returns its name in settings and responses.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -55,11 +55,11 @@ impl CpuPrecision {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ConvolutionSearch {
-    /// By cuDNN's rules of thumb, at once.
+    /// By cuDNN's heuristics, without measuring.
     #[default]
     Heuristic,
-    /// By trying all of them at the first run: slow to start, and memory for the largest.
+    /// By trying all algorithms in the first run: slow to start, and needs memory for the largest.
     Exhaustive,
-    /// Always the same.
+    /// Always the default algorithm.
     Default,
 }

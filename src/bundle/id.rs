@@ -1,27 +1,27 @@
 //! Ids of configuration items, and references to them.
 //!
-//! An id is the way from the top of the configuration down to an item: `preprocessing#transforms#3`.
-//! MONAI writes the separator `::` and, in older bundles, `#`; both are read, `#` is shown.
+//! An id is the path from the top of the configuration to an item: `preprocessing#transforms#3`. MONAI
+//! separates its parts with `::` and, in older bundles, `#`. Both are accepted; `#` is shown.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// The way to one item of the configuration.
+/// The path to one item of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct NodeId {
-    /// The file a macro brought in; `None` is the main configuration.
+    /// The file that a macro refers to; `None` for the main configuration.
     pub document: Option<Arc<str>>,
     /// Keys of objects and indices of lists, from the top.
     pub segments: Vec<String>,
 }
 
 impl NodeId {
-    /// The item of the main configuration with this id, in either notation.
+    /// Returns the id of an item of the main configuration, in either notation.
     pub fn main(id: &str) -> Self {
         Self { document: None, segments: split(id) }
     }
 
-    /// The item `key` below this one.
+    /// Returns the id of the item `key` below this one.
     pub fn child(&self, key: impl ToString) -> Self {
         let mut child = self.clone();
         child.segments.push(key.to_string());
@@ -33,7 +33,7 @@ impl NodeId {
         self.document == other.document && other.segments.starts_with(&self.segments)
     }
 
-    /// The id within its file, with `#`.
+    /// Returns the id within its file, with `#`.
     pub fn path(&self) -> String {
         self.segments.join("#")
     }
@@ -48,8 +48,8 @@ impl fmt::Display for NodeId {
     }
 }
 
-/// A reference as written after `@` (or an id after `%`): absolute, or relative where it begins
-/// with separators, one per level up.
+/// A reference as written after `@` (or an id after `%`): absolute, or relative if it begins with
+/// separators, one per level up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Reference {
     up: usize,
@@ -57,7 +57,7 @@ pub(crate) struct Reference {
 }
 
 impl Reference {
-    /// The reference in an id without its `@` or `%`.
+    /// Parses an id without its `@` or `%`.
     pub fn parse(id: &str) -> Self {
         let mut rest = id;
         let mut up = 0;
@@ -68,20 +68,20 @@ impl Reference {
         Self { up, segments: split(rest) }
     }
 
-    /// The reference a whole string is, if it is one: `@` and words between separators. Anything
-    /// else that has an `@` in it is an ordinary string to MONAI.
+    /// Parses a string that is a reference as a whole: `@` and words between separators. To MONAI, any
+    /// other string with an `@` is an ordinary string.
     pub fn whole(text: &str) -> Option<Self> {
         let id = text.strip_prefix('@')?;
         (scan(id) == id.len()).then(|| Self::parse(id))
     }
 
-    /// Whether this goes up from where it stands.
+    /// Whether the reference goes up from its own position.
     pub fn is_relative(&self) -> bool {
         self.up > 0
     }
 
-    /// The id meant by this reference where it stands in the item `base` of the main configuration,
-    /// or `None` where it goes above the top.
+    /// Resolves the reference from the item `base` of the main configuration. Returns `None` if it goes
+    /// above the top.
     pub fn resolve(&self, base: &NodeId) -> Option<NodeId> {
         let kept = match self.up {
             0 => 0,
@@ -99,7 +99,7 @@ impl fmt::Display for Reference {
     }
 }
 
-/// How many bytes at the start of `text` belong to a reference, its `@` already taken off.
+/// Returns how many bytes at the start of `text` belong to a reference, after its `@`.
 pub(crate) fn scan(text: &str) -> usize {
     let mut taken = 0;
     loop {

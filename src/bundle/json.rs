@@ -1,7 +1,7 @@
-//! Reading a configuration file as JSON, or as YAML where its name says so.
+//! Reads a configuration file as JSON, or as YAML by its extension.
 //!
-//! A key given twice in one object is refused: which of the two would count is not something to guess.
-//! Size and nesting are bounded (the latter by `serde_json`, or by `yaml`).
+//! Duplicate keys in an object are refused, because it is unclear which one counts. Size and nesting
+//! are limited (nesting by `serde_json`, or by `yaml`).
 
 use std::fs::File;
 use std::io::Read;
@@ -13,7 +13,7 @@ use super::problem::Problem;
 use super::unique::{MAX_BYTES, Unique};
 use super::yaml;
 
-/// Reads the file at `path`; `name` is what to call it in a problem.
+/// Reads the file at `path`; problems refer to it as `name`.
 pub(super) fn read(path: &Path, name: &str) -> Result<Value, Problem> {
     let wrong = |message: String| Problem::in_file(name, message);
     let file = File::open(path).map_err(|e| wrong(format!("cannot be read: {}", e.kind())))?;
@@ -24,7 +24,7 @@ pub(super) fn read(path: &Path, name: &str) -> Result<Value, Problem> {
     if yaml::is_name(name) { yaml::bounded(&bytes, name) } else { bounded(&bytes, name) }
 }
 
-/// Parses one JSON text of bounded size; `name` is what to call it in a problem.
+/// Parses a JSON text of limited size; problems refer to it as `name`.
 pub(super) fn bounded(bytes: &[u8], name: &str) -> Result<Value, Problem> {
     let wrong = |message: String| Problem::in_file(name, message);
     if bytes.len() as u64 > MAX_BYTES {
@@ -33,7 +33,7 @@ pub(super) fn bounded(bytes: &[u8], name: &str) -> Result<Value, Problem> {
     parse(bytes).map_err(|e| wrong(format!("is not valid JSON: {e}")))
 }
 
-/// Parses one JSON text with unique keys.
+/// Parses a JSON text with unique keys.
 pub(super) fn parse(bytes: &[u8]) -> serde_json::Result<Value> {
     serde_json::from_slice::<Unique>(bytes).map(|unique| unique.0)
 }

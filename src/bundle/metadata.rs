@@ -1,7 +1,7 @@
-//! `configs/metadata.json`: what a bundle says about itself and its network.
+//! `configs/metadata.json`: what a bundle states about itself and its network.
 //!
-//! Published files differ in what they give, so that nothing here is required: what is missing or of
-//! another form is left out with a warning.
+//! Published files vary in what they provide, so nothing here is required. Missing or malformed entries
+//! are left out with a warning.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// What `metadata.json` says, as far as serving uses it.
+/// The parts of `metadata.json` that serving uses.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Metadata {
     pub name: Option<String>,
@@ -57,7 +57,7 @@ pub struct TensorFormat {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Extent {
-    /// So many voxels.
+    /// A number of voxels.
     Fixed(usize),
     /// A condition in `n` and `p`: `8*n`, `2**p*n`; `*` is any extent.
     Formula(String),
@@ -72,7 +72,7 @@ impl fmt::Display for Extent {
     }
 }
 
-/// Reads the file's content; adds to `warnings` what is missing or not understood.
+/// Reads the file's content and adds missing or unknown entries to `warnings`.
 pub(super) fn read(content: &Value, warnings: &mut Vec<String>) -> Metadata {
     let mut reader = Reader { warnings };
     let Some(top) = content.as_object() else {
@@ -99,7 +99,7 @@ impl Reader<'_> {
         self.warnings.push(format!("configs/metadata.json{gap}{path}: {message}"));
     }
 
-    /// A text; its absence is no matter, another type is.
+    /// Returns a text. Absence is fine; another type causes a warning.
     fn text(&mut self, map: &Map<String, Value>, path: &str, key: &str) -> Option<String> {
         match map.get(key)? {
             Value::String(text) => Some(text.trim().to_owned()),

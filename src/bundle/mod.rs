@@ -1,14 +1,14 @@
-//! A MONAI bundle read: `configs/inference.json` (or `.yaml`), `configs/metadata.json`,
+//! Reads a MONAI bundle: `configs/inference.json` (or `.yaml`), `configs/metadata.json`,
 //! `models/model.onnx`.
 //!
-//! The configuration's language (monai.bundle `ConfigParser`) is read without Python. Its items are
-//! found by id through `@` references and `%` macros (`documents`, `id`), Python expressions of
-//! a known form are evaluated (`expression`), and only what the preprocessing, the inferer and the
-//! postprocessing need is resolved (`resolver`, `chain`, `roots`). The result is neutral
-//! ([`BundleConfig`], [`Component`]): whether a transform can be run is not known here.
+//! The configuration language (monai.bundle `ConfigParser`) is read without Python. Items are found by
+//! id through `@` references and `%` macros (`documents`, `id`), supported Python expressions are
+//! evaluated (`expression`), and only what the preprocessing, the inferer and the postprocessing need
+//! is resolved (`resolver`, `chain`, `roots`). The result is neutral ([`BundleConfig`], [`Component`]):
+//! this module does not know whether a transform can be run.
 //!
-//! A bundle may come from anyone. Reading it runs nothing, opens no file outside its folder, never
-//! panics, and is bounded in work, memory and depth.
+//! Bundles are untrusted. Reading one executes nothing, opens no file outside its folder, never panics,
+//! and is limited in work, memory and depth.
 
 mod anatomy;
 pub mod args;
@@ -48,7 +48,7 @@ pub use segments::{ResultForm, segment_descriptions};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The network's file, relative to the bundle.
+/// The network file, relative to the bundle.
 pub(crate) const MODEL_FILE: &str = "models/model.onnx";
 
 /// A bundle ready to be served.
@@ -63,13 +63,13 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Reads the bundle in `dir`. The network is looked for, not opened.
+    /// Reads the bundle in `dir`. The network file must exist but is not opened.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::ModelNotFound`] where `dir` is no folder or has no network;
-    /// [`ErrorKind::InvalidModel`] where the configuration cannot be used, with the file and the JSON
-    /// path at fault in the message and in the details `file` and `path`.
+    /// [`ErrorKind::ModelNotFound`] if `dir` is not a folder or has no network;
+    /// [`ErrorKind::InvalidModel`] if the configuration cannot be used. The message and the details
+    /// `file` and `path` name the file and the JSON path at fault.
     pub fn open(dir: &Path) -> Result<Self> {
         let config = BundleConfig::read(dir)?;
         let model_path = dir.join(MODEL_FILE);
@@ -81,7 +81,7 @@ impl Bundle {
     }
 }
 
-/// Whether a folder has a bundle's configuration.
+/// Whether a folder contains a bundle's configuration.
 pub fn is_bundle(dir: &Path) -> bool {
     config::configuration(dir).is_some()
 }

@@ -1,22 +1,22 @@
-//! What `bundle check` tells of the network's file.
+//! The network's part of the `bundle check` report.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// The network as its file says.
+/// The network as described by its file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkPart {
     /// The file, relative to the bundle.
     pub file: String,
-    /// SHA-256 of it, as results have it.
+    /// Its SHA-256, as given in results.
     pub sha256: String,
-    /// Sizes of the input (N, C, X, Y, Z, or N, C, X, Y); null where it takes any.
+    /// Sizes of the input (N, C, X, Y, Z, or N, C, X, Y); null for a size that can vary.
     pub input: Vec<Option<usize>>,
-    /// Channels of the result; null where the file does not say.
+    /// Channels of the result; null if the file does not say.
     pub output_channels: Option<usize>,
-    /// Norms that are computed in two stages on a CPU, which the file has in one.
+    /// Norms of the file that are computed in two stages on a CPU.
     pub norms_in_two_stages: usize,
 }
 

@@ -1,7 +1,7 @@
-//! What is wrong in a bundle, and where.
+//! Describes what is wrong in a bundle, and where.
 //!
-//! Reading a bundle collects these so that `bundle check` can show all of them; whoever only wants
-//! to open a bundle gets the first as an [`Error`].
+//! Reading a bundle collects all problems for `bundle check`. Opening a bundle for serving reports only
+//! the first, as an [`Error`].
 
 use std::fmt;
 
@@ -9,25 +9,25 @@ use serde::Serialize;
 
 use crate::error::{Error, ErrorKind};
 
-/// One thing in a bundle that keeps it from being served.
+/// One problem that prevents a bundle from being served.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
     /// The file, relative to the bundle: `configs/inference.json`.
     pub file: String,
-    /// Where in the file, as MONAI writes ids: `preprocessing#transforms#3#pixdim`. Empty where the
-    /// file as a whole is meant.
+    /// The path in the file, in MONAI's notation for ids: `preprocessing#transforms#3#pixdim`. Empty if
+    /// the problem concerns the whole file.
     pub path: String,
-    /// What is wrong, in lower case, with the expression where there is one.
+    /// What is wrong, in lower case, with the expression if there is one.
     pub message: String,
 }
 
 impl Problem {
-    /// A problem with a whole file.
+    /// Creates a problem with a whole file.
     pub(crate) fn in_file(file: impl Into<String>, message: impl Into<String>) -> Self {
         Self { file: file.into(), path: String::new(), message: message.into() }
     }
 
-    /// The same problem as met from `file` at `path`, which needs the item at fault.
+    /// Returns the problem as seen from `file` at `path`, which needs the item at fault.
     pub(super) fn seen_from(self, file: &str, path: &str) -> Self {
         let inside = self.file == file
             && self.path.strip_prefix(path).is_some_and(|r| r.is_empty() || r.starts_with('#'));

@@ -1,4 +1,4 @@
-//! What was found in a bundle, as a person reads it: a table for each stage.
+//! Formats the findings about a bundle for people: one table per stage.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use serde_json::{Map, Value};
 
 use super::check::{CheckReport, CheckedComponent, Outcome, Stage};
 
-/// Characters of a line, at which arguments go on in the next one.
+/// Line width at which arguments wrap.
 const WIDTH: usize = 110;
 
-/// Characters of the first column with the space about it.
+/// Width of the first column, including spaces.
 const OUTCOME: usize = 12;
 
 impl fmt::Display for Stage {
@@ -60,7 +60,7 @@ impl fmt::Display for CheckReport {
     }
 }
 
-/// One row of a stage's table, the names in a column of `width`.
+/// Writes one row of a stage's table; the column of names has `width` characters.
 fn write_component(
     f: &mut fmt::Formatter<'_>,
     component: &CheckedComponent,
@@ -94,7 +94,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split_whitespace()
 }
 
-/// Pieces behind `start`, on lines that begin at `column` once one is full.
+/// Writes pieces after `start`; full lines continue at `column`.
 fn write_wrapped<'t>(
     f: &mut fmt::Formatter<'_>,
     start: &str,
@@ -116,7 +116,7 @@ fn write_wrapped<'t>(
     writeln!(f, "{}", line.trim_end())
 }
 
-/// Every argument as `name: value`, with a comma but after the last.
+/// Formats every argument as `name: value`, with commas in between.
 fn arguments(arguments: &Map<String, Value>) -> Vec<String> {
     let last = arguments.len().saturating_sub(1);
     let shown = arguments.iter().enumerate().map(|(index, (name, value))| {
@@ -126,7 +126,7 @@ fn arguments(arguments: &Map<String, Value>) -> Vec<String> {
     shown.collect()
 }
 
-/// A value as the configuration would have it. Nesting is that of a configuration, which is bounded.
+/// Formats a value as in the configuration, whose nesting is limited.
 fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

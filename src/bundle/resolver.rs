@@ -1,9 +1,9 @@
-//! Items of the configuration made into values.
+//! Resolves configuration items into values.
 //!
-//! Resolution starts at an item and goes only where that item leads, so that what serving does not
-//! need (datasets, handlers, checkpoints) is never looked at. A `_target_` item is not expanded: its
-//! value is its id, and [`super::chain`] resolves the arguments of those that are run. All the work
-//! of one reading is bounded, as is the depth.
+//! Resolution starts at an item and only follows what that item refers to, so items that serving does
+//! not need (datasets, handlers, checkpoints) are never read. A `_target_` item is not expanded: its
+//! value is its id, and [`super::chain`] resolves the arguments of those that run. The total work of
+//! one reading and the depth are limited.
 
 use std::collections::BTreeMap;
 
@@ -15,13 +15,14 @@ use super::id::{NodeId, Reference};
 use super::problem::Problem;
 use super::value::Value;
 
-/// How deep items may lead to one another, levels within expressions included: a bound on the stack.
+/// Limit on how deep items may lead to one another, including levels within expressions: it bounds the
+/// stack.
 const MAX_DEPTH: usize = 256;
 
-/// How much work one reading may be, in small values made.
+/// Work limit for one reading, in small values created.
 const BUDGET: usize = 1_000_000;
 
-/// Modules that MONAI makes known to every expression.
+/// Modules that MONAI makes available to every expression.
 const KNOWN_MODULES: [(&str, &str); 4] =
     [("monai", "monai"), ("torch", "torch"), ("np", "numpy"), ("numpy", "numpy")];
 
@@ -34,8 +35,8 @@ pub(super) struct Resolver<'a> {
 }
 
 impl<'a> Resolver<'a> {
-    /// A resolver for `documents`; every import statement in the main configuration counts, wherever
-    /// it stands.
+    /// Creates a resolver for `documents`. All import statements in the main configuration apply,
+    /// wherever they are.
     pub fn new(documents: &'a Documents) -> Self {
         let own = |(alias, full): (&str, &str)| (alias.to_owned(), full.to_owned());
         let mut modules = KNOWN_MODULES.into_iter().map(own).collect();
@@ -84,7 +85,7 @@ impl<'a> Resolver<'a> {
         result
     }
 
-    /// The value of the item `id`. A disabled component is `None`.
+    /// Returns the value of the item `id`. A disabled component is `None`.
     pub fn resolve(&mut self, id: &NodeId) -> Result<Value, Problem> {
         self.deeper(id, |resolver| {
             let (id, node) = resolver.documents.locate(id)?;
@@ -125,19 +126,19 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// The value of an element of a list or an object, which is left out where it is a disabled
-    /// component.
+    /// Returns the value of an element of a list or an object, or `None` for a disabled component,
+    /// which is left out.
     fn unless_disabled(&mut self, id: &NodeId) -> Result<Option<Value>, Problem> {
         let value = self.resolve(id)?;
         Ok(if value == Value::Null && self.is_component(id) { None } else { Some(value) })
     }
 
-    /// Whether the item is a component where it stands, rather than through a reference.
+    /// Whether the item itself is a component, rather than a reference to one.
     pub fn is_component(&self, id: &NodeId) -> bool {
         self.documents.locate(id).is_ok_and(|(_, node)| node.get("_target_").is_some())
     }
 
-    /// Whether a component is switched off: `_disabled_` true, or text that says so.
+    /// Whether a component is switched off: `_disabled_` is true, or text that means true.
     pub fn is_disabled(&mut self, id: &NodeId) -> Result<bool, Problem> {
         let flag = id.child("_disabled_");
         if !self.documents.has(&flag) {
@@ -165,7 +166,7 @@ impl<'a> Resolver<'a> {
         Ok(Value::Str(text.to_owned()))
     }
 
-    /// The item a reference at `id` means, which must exist.
+    /// Returns the item that a reference at `id` denotes, which must exist.
     pub fn target(&self, id: &NodeId, reference: &Reference) -> Result<NodeId, Problem> {
         if id.document.is_some() && reference.is_relative() {
             return Err(Documents::problem(
@@ -203,7 +204,7 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// The scope of an expression that stands at `id`.
+/// The scope of an expression at `id`.
 struct At<'r, 'a> {
     resolver: &'r mut Resolver<'a>,
     id: &'r NodeId,
@@ -236,7 +237,7 @@ fn collect_imports(node: &Json, modules: &mut BTreeMap<String, String>) {
     }
 }
 
-/// An expression for a message.
+/// Shortens an expression for a message.
 fn shortened(source: &str) -> String {
     const SHOWN: usize = 160;
     let source = source.trim_end();

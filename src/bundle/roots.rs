@@ -1,8 +1,8 @@
-//! Where the three parts of serving stand: preprocessing, inferer, postprocessing.
+//! Locates the three parts of serving: preprocessing, inferer, postprocessing.
 //!
-//! What MONAI runs is the `evaluator`, so its arguments lead the way: `inferer`, `postprocessing`,
-//! and through `val_data_loader` and `dataset` to the dataset's `transform`. Where that way cannot
-//! be followed, the names the model zoo gives these parts are looked for.
+//! MONAI runs the `evaluator`, so its arguments are followed: `inferer`, `postprocessing`, and
+//! `val_data_loader` and `dataset` to the dataset's `transform`. If that fails, the parts are looked up
+//! by the names that the model zoo gives them.
 
 use super::chain::dereference;
 use super::component::class_name;
@@ -12,7 +12,7 @@ use super::problem::Problem;
 use super::resolver::Resolver;
 use super::value::Value;
 
-/// Where the parts stand; what is not there is `None`.
+/// The ids of the parts; `None` for a missing part.
 #[derive(Debug, Default)]
 pub(super) struct Roots {
     pub preprocessing: Option<NodeId>,
@@ -22,10 +22,10 @@ pub(super) struct Roots {
     pub warnings: Vec<String>,
 }
 
-/// Arguments of `SupervisedEvaluator` that put other code in the place of what is served here.
+/// Arguments of `SupervisedEvaluator` that replace code which this server implements.
 const REPLACING: [&str; 2] = ["prepare_batch", "iteration_update"];
 
-/// Looks for the parts.
+/// Locates the parts.
 pub(super) fn find(resolver: &mut Resolver<'_>) -> Roots {
     let mut roots = Roots::default();
     check_evaluator(resolver, &mut roots);
@@ -46,7 +46,7 @@ pub(super) fn find(resolver: &mut Resolver<'_>) -> Roots {
     roots
 }
 
-/// The part at the end of the first way that can be gone, or under the first name there is.
+/// Returns the item at the end of the first existing path, or under the first existing name.
 fn part(
     resolver: &mut Resolver<'_>,
     ways: &[Vec<&str>],
@@ -70,7 +70,7 @@ fn part(
     Some(found)
 }
 
-/// Goes from item to item by keys, following references in between.
+/// Follows keys from item to item, resolving references in between.
 fn follow(resolver: &mut Resolver<'_>, way: &[&str]) -> Option<NodeId> {
     let (first, rest) = way.split_first()?;
     let mut at = NodeId::main(first);
@@ -78,11 +78,11 @@ fn follow(resolver: &mut Resolver<'_>, way: &[&str]) -> Option<NodeId> {
         at = dereference(resolver, &at).ok()?.child(key);
     }
     let given = resolver.documents.locate(&at).is_ok_and(|(_, node)| !node.is_null());
-    // A reference that leads nowhere is reported by whoever resolves the part.
+    // A broken reference is reported when the part is resolved.
     given.then(|| dereference(resolver, &at).unwrap_or(at))
 }
 
-/// Notes what an evaluator does that is not served here.
+/// Records features of an evaluator that are not supported.
 fn check_evaluator(resolver: &mut Resolver<'_>, roots: &mut Roots) {
     let Ok(id) = dereference(resolver, &NodeId::main("evaluator")) else { return };
     let at = id.child("_target_");

@@ -1,5 +1,5 @@
-//! The segments a model's result has: the classes of `metadata.json`, described by `serving.json` or
-//! by what is known of their names.
+//! The segments of a model's result: the classes of `metadata.json`, described by `serving.json` or
+//! from their names.
 
 use std::collections::BTreeMap;
 
@@ -8,41 +8,42 @@ use super::serving::{Serving, ServingSegment, fault};
 use crate::dicom::segment::{Code, SegmentDescription};
 use crate::error::{Error, ErrorKind, Result};
 
-/// What the voxels of a result say.
+/// What the voxels of a result mean.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ResultForm {
-    /// Each has one label, the channel with the largest value; with a single channel, 1 where it
-    /// says yes.
+    /// One label per voxel: the channel with the largest value. With a single channel, 1 for
+    /// foreground.
     Labels,
-    /// Each channel is a mask of its own, and masks may overlap.
+    /// Each channel is a separate mask, and masks may overlap.
     Masks,
-    /// Masks made into labels: the first of these channels that says yes gives the label beside it.
+    /// Masks merged into labels: the first of these channels whose mask is set gives the label beside
+    /// it.
     Merged(Vec<(usize, u8)>),
 }
 
 impl ResultForm {
-    /// Whether this many segments of the result can overlap wherever the network says so. Labels that
-    /// postprocessing makes into one-hot channels overlap in some results only, and count as labels.
+    /// Whether this many segments of the result can overlap. Labels that postprocessing turns into
+    /// one-hot channels overlap in some results only, and count as labels.
     pub fn overlaps(&self, segments: usize) -> bool {
         *self == Self::Masks && segments > 1
     }
 }
 
-/// The segments of a model, in the order of their values in the result.
+/// Returns the segments of a model, in the order of their values in the result.
 ///
-/// `channel_def` is that of the network's output in `metadata.json`. Channel 0 named `background`
-/// is no segment. The value of every other class is its channel in a label map, one more than its
-/// channel among masks, and its label where masks were merged. A network with a single channel that
-/// is not background has the value 1 where it says yes.
+/// `channel_def` is that of the network's output in `metadata.json`. Channel 0 is not a segment if it
+/// is named `background`. The value of every other class is its channel in a label map, its channel
+/// plus one among masks, and its label if masks were merged. A network with a single channel that is
+/// not background has the value 1 for foreground.
 ///
-/// Merging takes from a class what an earlier case claimed; the segment's label then says so, since a
-/// "whole tumor" without its core is none.
+/// Merging removes from a class the voxels that an earlier case claimed. The segment's label then says
+/// so: a "whole tumor" without its core is not one.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidModel`] where there is no foreground class, where the first of several
-/// channels of a label map is not background, or where `serving.json` names a class that does not
-/// exist, names one twice, or has a text that DICOM cannot hold.
+/// [`ErrorKind::InvalidModel`] if there is no foreground class, if the first of several channels of a
+/// label map is not background, or if `serving.json` names a class that does not exist, names one
+/// twice, or has a text that DICOM cannot represent.
 pub fn segment_descriptions(
     channel_def: &BTreeMap<usize, String>,
     serving: Option<&Serving>,
@@ -149,7 +150,7 @@ fn plain<'a>(
     Ok(classes)
 }
 
-/// Classes by the label that masks of them become.
+/// Returns the classes by the label that their masks become.
 fn merged<'a>(
     channel_def: &'a BTreeMap<usize, String>,
     cases: &[(usize, u8)],
@@ -176,7 +177,7 @@ fn merged<'a>(
 }
 
 impl Class<'_> {
-    /// Whether `segment` means this class.
+    /// Whether `segment` describes this class.
     fn is(&self, segment: &ServingSegment) -> bool {
         segment.channel == Some(self.channel)
             || segment
@@ -207,7 +208,8 @@ impl Class<'_> {
         }
     }
 
-    /// The name as a label for people, and what it lacks, as far as Segment Label has room.
+    /// Returns the name as a readable label, with the classes it lacks, as far as they fit into Segment
+    /// Label.
     fn readable(&self) -> String {
         let name = readable(self.name);
         if self.without.is_empty() {
@@ -219,10 +221,10 @@ impl Class<'_> {
     }
 }
 
-/// Characters of Segment Label (0062,0005).
+/// Maximum length of Segment Label (0062,0005).
 const LONGEST_LABEL: usize = 64;
 
-/// `kidney_right` as a label for people: `Kidney right`.
+/// Turns `kidney_right` into the readable label `Kidney right`.
 fn readable(name: &str) -> String {
     let name = name.replace('_', " ");
     let mut characters = name.chars();
@@ -276,7 +278,7 @@ mod tests {
         .unwrap();
         let [lung, kidney] = found.as_slice() else { panic!("{found:?}") };
         assert_eq!(lung.property_type, Code::new("1", "99X", "Blob"));
-        // Left belonged to the lung.
+        // The modifier "left" belonged to the lung.
         assert_eq!(lung.type_modifier, None);
         assert_eq!((kidney.label.as_str(), kidney.color), ("Right kidney", Some([1, 2, 3])));
         assert_eq!(kidney.property_type.meaning, "Kidney");

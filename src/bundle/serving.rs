@@ -1,5 +1,5 @@
-//! `serving.json`: what a model package may say beyond MONAI's bundle, about the objects that are
-//! made of its results. The file is optional, and so is every field:
+//! `serving.json`: what a model package may specify beyond MONAI's bundle, about the objects created
+//! from its results. The file and all of its fields are optional:
 //!
 //! ```json
 //! {
@@ -26,10 +26,10 @@
 //! }
 //! ```
 //!
-//! A segment names its class by `label`, the name in the bundle's `channel_def`, or by `channel`,
-//! its number. What it leaves out, and every class it does not list, gets a default: the name in
-//! `channel_def` as Segment Label and the codes that are known for such a name. Fields that do not
-//! exist are an error, because a misspelt one would be silently without effect.
+//! A segment identifies its class by `label`, the name in the bundle's `channel_def`, or by `channel`,
+//! its number. Missing fields and unlisted classes get defaults: the name in `channel_def` as Segment
+//! Label, and the codes known for that name. Unknown fields are an error, because a misspelt one would
+//! be silently ignored.
 
 use std::path::Path;
 
@@ -50,29 +50,28 @@ pub struct Serving {
     /// Classes that differ from their defaults.
     #[serde(default)]
     pub segments: Vec<ServingSegment>,
-    /// Name and version of the algorithm, where they are not the bundle's own.
+    /// Name and version of the algorithm, if they differ from the bundle's.
     pub algorithm: Option<Algorithm>,
-    /// What is made of a result when a request does not say.
+    /// The outputs to create from a result, if the request does not say.
     #[serde(default)]
     pub outputs: Vec<OutputKind>,
-    /// How DICOM SEG is written, where a request does not say.
+    /// How DICOM SEG is written, if the request does not say.
     #[serde(default)]
     pub segmentation: SegmentationChoice,
-    /// How the images of a model that takes several are told apart, where a request does not name
-    /// them.
+    /// How to tell apart the images of a model with several inputs, if the request does not name them.
     #[serde(default)]
     pub images: Vec<ServingImage>,
-    /// How the network runs on a GPU.
+    /// How the network runs.
     #[serde(default)]
     pub execution: Execution,
-    /// How series that are not one clean stack are treated, where a request does not say.
+    /// How to treat series that are not a single regular stack, if the request does not say.
     #[serde(default)]
     pub policy: PolicyChoice,
-    /// Which volume of a series that holds several, where a request does not say.
+    /// Which volume of a series with several to use, if the request does not say.
     pub volume: Option<VolumeChoice>,
 }
 
-/// One image of a model that takes several.
+/// One image of a model with several inputs.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ServingImage {
@@ -86,7 +85,7 @@ pub struct ServingImage {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ServingSegment {
-    /// The class's name in `channel_def`, compared without case. Either this or `channel`.
+    /// The class's name in `channel_def`, compared case-insensitively. Either this or `channel`.
     pub label: Option<String>,
     /// The class's number in `channel_def`.
     pub channel: Option<usize>,
@@ -106,11 +105,12 @@ pub struct ServingSegment {
 }
 
 impl Serving {
-    /// Reads the file; `None` where there is none.
+    /// Reads the file; `None` if it does not exist.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`] where it cannot be read, otherwise those of [`parse`](Self::parse).
+    /// [`ErrorKind::Io`] if it cannot be read; otherwise propagates the errors of
+    /// [`parse`](Self::parse).
     pub fn read(path: &Path) -> Result<Option<Self>> {
         match std::fs::read(path) {
             Ok(bytes) => Self::parse(&bytes).map(Some),
@@ -119,11 +119,11 @@ impl Serving {
         }
     }
 
-    /// Reads the file's contents.
+    /// Parses the file's contents.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidModel`], naming the JSON path at fault.
+    /// [`ErrorKind::InvalidModel`] with the JSON path at fault.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let mut json = serde_json::Deserializer::from_slice(bytes);
         let serving: Self = serde_path_to_error::deserialize(&mut json)

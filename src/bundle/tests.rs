@@ -1,4 +1,4 @@
-//! The configuration's language, feature by feature, on small configurations.
+//! Tests of the configuration language, feature by feature, on small configurations.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// A bundle folder with this configuration.
+/// Creates a bundle folder with this configuration.
 fn bundle(inference: &Value) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("configs")).unwrap();
@@ -20,7 +20,7 @@ fn write(dir: &Path, name: &str, content: &Value) {
     std::fs::write(dir.join("configs").join(name), content.to_string()).unwrap();
 }
 
-/// A configuration around a preprocessing and further items.
+/// Creates a configuration with a preprocessing and further items.
 fn around(preprocessing: Value, items: Value) -> Value {
     let mut config = json!({
         "preprocessing": preprocessing,
@@ -31,7 +31,7 @@ fn around(preprocessing: Value, items: Value) -> Value {
     config
 }
 
-/// The arguments of a single transform `{"_target_": "T", ...args}`, and problems where it has any.
+/// Returns the resolved arguments of a single transform `{"_target_": "T", ...args}`, or the problems.
 fn args(args: Value, items: Value) -> Result<Value, Vec<String>> {
     let mut transform = json!({"_target_": "T"});
     transform.as_object_mut().unwrap().extend(args.as_object().unwrap().clone());
@@ -330,7 +330,7 @@ fn depth_is_bounded_on_a_small_stack() {
     let problems = read_hostile(around(json!([{"_target_": "A", "x": "@a0"}]), long.into()));
     assert!(problems[0].contains("more than"), "{problems:?}");
 
-    // Deep expressions that lead to one another.
+    // Deep expressions that refer to one another.
     let sum = |n: usize| {
         let minus = "-".repeat(40);
         (format!("a{n}"), json!(format!("${minus}@a{}{}", n + 1, "+1".repeat(120))))

@@ -1,14 +1,14 @@
-//! What JSON and YAML files have in common: values in whose objects no key comes twice, of bounded size.
+//! Values of limited size without duplicate keys in objects, shared by the JSON and YAML readers.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// The largest configuration file read. Published ones stay below 20 kB.
+/// The largest accepted configuration file. Published ones are below 20 kB.
 pub(super) const MAX_BYTES: u64 = 4 << 20;
 
-/// A JSON value in whose objects no key comes twice.
+/// A JSON value without duplicate keys in its objects.
 pub(super) struct Unique(pub(super) Value);
 
 impl<'de> Deserialize<'de> for Unique {

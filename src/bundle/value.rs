@@ -1,8 +1,8 @@
-//! Values a configuration can have once resolved.
+//! Resolved values of a configuration.
 
 use super::id::NodeId;
 
-/// A resolved value: Python's plain types, and what stands for things that are not evaluated.
+/// A resolved value: Python's plain types, and placeholders for things that are not evaluated.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value {
     /// `None`.
@@ -21,16 +21,16 @@ pub(crate) enum Value {
     Tuple(Vec<Value>),
     /// `dict` with string keys, in order.
     Dict(Vec<(String, Value)>),
-    /// A name of a library, with the library's full name: `numpy.float32`.
+    /// A library name in full: `numpy.float32`.
     Symbol(String),
-    /// A function written in the configuration, its body in one normal form.
+    /// A function written in the configuration, its body in a normal form.
     Lambda { params: Vec<String>, body: String },
-    /// A `_target_` item, by its id; its own arguments are not resolved here.
+    /// A `_target_` item, by its id; its arguments are not resolved here.
     Component(NodeId),
 }
 
 impl Value {
-    /// What Python calls the type, for messages.
+    /// Returns Python's name of the type, for messages.
     pub fn type_name(&self) -> &'static str {
         match self {
             Self::Null => "None",
@@ -47,7 +47,7 @@ impl Value {
         }
     }
 
-    /// Python's truth value; `None` for what is not evaluated.
+    /// Returns Python's truth value; `None` for placeholders.
     pub fn truth(&self) -> Option<bool> {
         Some(match self {
             Self::Null => false,
@@ -62,7 +62,7 @@ impl Value {
         })
     }
 
-    /// Roughly how much memory a copy takes, in units of a small value.
+    /// Returns roughly how much memory a copy takes, in units of a small value.
     pub fn weight(&self) -> usize {
         match self {
             Self::Str(s) | Self::Symbol(s) => 1 + s.len() / 32,

@@ -1,20 +1,20 @@
-//! Reading a configuration file as YAML, which MONAI takes as well as JSON.
+//! Reads a configuration file as YAML, which MONAI accepts as well as JSON.
 //!
-//! Anchors, aliases and merge keys are expanded, each of which is bounded, so that a small file does not
-//! become a large one. Tags that name Python's objects are refused.
+//! Anchors, aliases and merge keys are expanded. Each expansion is limited, so that a small file does
+//! not become a huge one. Tags for Python objects are refused.
 
 use serde_json::Value;
 
 use super::problem::Problem;
 use super::unique::{MAX_BYTES, Unique};
 
-/// What the names of YAML files end in.
+/// Extensions of YAML files.
 pub(super) const SUFFIXES: [&str; 2] = ["yaml", "yml"];
 
-/// Values of one file, those of aliases counted each time.
+/// Limit on the values in a file; aliases count each time.
 const MAX_VALUES: usize = 100_000;
 
-/// Collections within each other.
+/// Nesting limit for collections.
 const MAX_DEPTH: usize = 128;
 
 /// Whether a file of this name is YAML.
@@ -23,7 +23,7 @@ pub(super) fn is_name(name: &str) -> bool {
     SUFFIXES.iter().any(|known| suffix.eq_ignore_ascii_case(known))
 }
 
-/// Parses one YAML text of bounded size; `name` is what to call it in a problem.
+/// Parses a YAML text of limited size; problems refer to it as `name`.
 pub(super) fn bounded(bytes: &[u8], name: &str) -> Result<Value, Problem> {
     let wrong = |message: String| Problem::in_file(name, message);
     if bytes.len() as u64 > MAX_BYTES {
@@ -43,7 +43,7 @@ pub(super) fn bounded(bytes: &[u8], name: &str) -> Result<Value, Problem> {
             max_total_replayed_events: MAX_VALUES,
             max_replay_stack_depth: 32,
         },
-        // As PyYAML reads them, which MONAI takes.
+        // As PyYAML, which MONAI uses, reads them.
         legacy_octal_numbers: true,
         reject_unsupported_tags: true,
         with_snippet: false,

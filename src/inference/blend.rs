@@ -1,12 +1,14 @@
-//! The sums of overlapping windows, held only where windows still reach.
+//! Accumulates the sums of overlapping windows, and keeps them only as long as a window can still reach
+//! them.
 //!
-//! Windows come by their start along X, then along Y, then along Z. Once they have passed, what lies
-//! before them is finished: planes up to the next start along X, in bands of rows up to the next
-//! start along Y. It is divided by its weights, handed on and given up, so that of all classes only the overlap
-//! along X and one row of windows are held.
+//! Windows arrive ordered by their start along X, then Y, then Z. Once they have passed, everything
+//! before them is finished: planes up to the next start along X, in bands of rows up to the next start
+//! along Y. A finished band is divided by its weights, handed to the sink and released. Across all
+//! classes, only the overlap along X and one row of windows stay in memory.
 //!
-//! The last start along X lies where the windows end with the image, often close to the one before it, and
-//! the overlap of the two is larger than any other. Where that holds less, both go along Y together.
+//! The last window along X ends with the image. It often starts close to the window before it, and the
+//! two then overlap more than any other pair. If it takes less memory, both run along Y together, as
+//! one step.
 
 use ndarray::{Array3, ArrayView3, ArrayView4, Axis, Zip, s};
 use rayon::prelude::*;
@@ -19,13 +21,13 @@ use crate::memory::zeroed;
 /// Rows that are held and finished together.
 const BAND: usize = 8;
 
-/// Where windows are.
+/// The layout of the windows.
 pub(super) struct Grid<'a> {
     /// Size of a window.
     pub roi: [usize; 3],
-    /// Size of the image filled up to one window.
+    /// Size of the image padded to at least one window.
     pub padded: [usize; 3],
-    /// Where the image lies in it.
+    /// Offset of the image in the padded image.
     pub before: [usize; 3],
     /// Size of the image.
     pub dims: [usize; 3],
@@ -34,14 +36,14 @@ pub(super) struct Grid<'a> {
 }
 
 impl Grid<'_> {
-    /// Starts along X by the steps in which windows come: within a step by their start along Y,
-    /// then X, then Z.
+    /// Returns the starts along X, grouped into the steps in which windows arrive. Within a step,
+    /// windows are ordered by their start along Y, then X, then Z.
     pub fn steps(&self) -> Vec<Vec<usize>> {
         let [xs, ys, _] = self.starts;
         let mut steps: Vec<Vec<usize>> = xs.iter().map(|&x| vec![x]).collect();
         if let [.., before, last] = xs[..] {
             let shared = |a: usize, b: usize| (a + self.roi[0]).saturating_sub(b);
-            // Rows held: all of those shared with the step before, and one row of windows of the rest.
+            // Rows held: all those shared with the previous step, and one row of windows of the others.
             let held =
                 |old: usize, planes: usize| old * self.padded[1] + (planes - old) * self.roi[1];
             let earlier = xs.len().checked_sub(3).map_or(0, |i| shared(xs[i], before));
@@ -55,22 +57,23 @@ impl Grid<'_> {
         steps
     }
 
-    /// Rows of the padded image along Z whose sums are held at the same time, at most.
+    /// Returns an upper bound on the rows along Z of the padded image whose sums are held at the same
+    /// time.
     pub fn held_rows(&self) -> u64 {
         let steps = self.steps();
         let mut most = 0;
         for (index, step) in steps.iter().enumerate() {
             let (Some(&first), Some(&last)) = (step.first(), step.last()) else { continue };
             let planes = last + self.roi[0] - first;
-            // Planes that windows of the step before reach, too: whole; of the others one row of
-            // windows, in whole bands.
+            // Planes that windows of the previous step also reach are held whole; of the others, one
+            // row of windows, rounded up to whole bands.
             let before = index.checked_sub(1).and_then(|i| steps[i].last());
             let shared = before.map_or(0, |&x| (x + self.roi[0]).saturating_sub(first));
             let window = self.roi[1].div_ceil(BAND) * BAND + BAND;
             let rows = window.min(self.padded[1].div_ceil(BAND) * BAND);
             let held = shared as u64 * self.padded[1].div_ceil(BAND) as u64 * BAND as u64
                 + planes.saturating_sub(shared) as u64 * rows as u64;
-            // What the step after shares with this one is whole by its end.
+            // Planes shared with the next step are held whole by the end of this one.
             let after = steps.get(index + 1).and_then(|step| step.first());
             let kept = after.map_or(0, |&x| (last + self.roi[0]).saturating_sub(x));
             let end = kept as u64 * self.padded[1].div_ceil(BAND) as u64 * BAND as u64
@@ -80,7 +83,7 @@ impl Grid<'_> {
         most
     }
 
-    /// Where windows start, in the order in which they come.
+    /// Returns the starts of all windows in their order of arrival.
     pub fn windows(&self) -> Vec<[usize; 3]> {
         let [_, ys, zs] = self.starts;
         let mut windows = Vec::new();
@@ -95,23 +98,23 @@ impl Grid<'_> {
     }
 }
 
-/// Rolling sums.
+/// Rolling sums of windows.
 pub(super) struct Blend<'a> {
     grid: Grid<'a>,
     importance: Option<Array3<f32>>,
     /// How many windows cover each index along each axis (equal weights only).
     coverage: [Vec<f32>; 3],
     classes: usize,
-    /// For each plane of the padded image the sums of its bands of [`BAND`] rows, axes (class, Y, Z);
-    /// with unequal weights one more class holds their sum.
+    /// For each plane of the padded image, the sums of its bands of [`BAND`] rows, axes (class, Y, Z).
+    /// With unequal weights, one extra class holds the sum of the weights.
     planes: Vec<Vec<Option<Array3<f32>>>>,
-    /// Memory of bands given up. All bands are of one size, so that none of it lies idle.
+    /// Buffers of released bands. All bands have the same size, so any buffer can be reused.
     free: Vec<Vec<f32>>,
-    /// Where the steps along X begin, and behind them where the image ends.
+    /// Starts of the steps along X, followed by the end of the image.
     steps: Vec<usize>,
-    /// Step whose windows are added.
+    /// Step whose windows are being added.
     step: usize,
-    /// Bands of that step that are finished.
+    /// Number of finished bands in that step.
     bands: usize,
 }
 
@@ -171,7 +174,7 @@ impl<'a> Blend<'a> {
         self.planes[x..x + roi[0]].par_iter_mut().enumerate().for_each(|(i, bands)| {
             for (band, sums) in bands.iter_mut().enumerate() {
                 let Some(sums) = sums else { continue };
-                // The rows of this band that the window covers.
+                // Rows of this band that the window covers.
                 let from = (band * BAND).max(y);
                 let to = ((band + 1) * BAND).min(y + roi[1]);
                 if from >= to {
@@ -190,7 +193,7 @@ impl<'a> Blend<'a> {
         Ok(())
     }
 
-    /// Zeroed sums for all that a window at (x, y) reaches and that has none yet.
+    /// Allocates zeroed sums for every band that a window at (x, y) reaches and that has none yet.
     fn reserve(&mut self, x: usize, y: usize) -> Result<()> {
         let depth = self.classes + usize::from(self.importance.is_some());
         let (roi, nz) = (self.grid.roi, self.grid.padded[2]);
@@ -212,7 +215,7 @@ impl<'a> Blend<'a> {
         Ok(())
     }
 
-    /// Rows whose sums are held or were, and whose memory is kept for others.
+    /// Rows whose sums are held, and those in released buffers kept for reuse.
     #[cfg(test)]
     fn held_rows(&self) -> u64 {
         let held = self.planes.iter().flatten().flatten().count() + self.free.len();
@@ -223,8 +226,8 @@ impl<'a> Blend<'a> {
         self.grid.padded[1].div_ceil(BAND)
     }
 
-    /// Finishes the bands before `end` of the planes that no later step reaches; the last band ends
-    /// the step.
+    /// Finishes the bands before `end` of the planes that no later step reaches. The last band ends the
+    /// step.
     fn finish_bands(&mut self, end: usize, sink: &mut dyn PlaneSink) -> Result<()> {
         let (first, last) = (self.steps[self.step], self.steps[self.step + 1]);
         while self.bands < end {
@@ -256,10 +259,10 @@ impl<'a> Blend<'a> {
             }
         });
         let (before, dims) = (self.grid.before, self.grid.dims);
-        // Rows of the image itself in this band.
+        // Rows of this band that belong to the image.
         let from = start.max(before[1]);
         let to = (start + BAND).min(before[1] + dims[1]);
-        // Bands beside the image, where it was filled up to a window, hold nothing of it.
+        // Bands that lie entirely in the padding contain no rows of the image.
         let (from, to) = if from < to { (from, to) } else { (start, start) };
         let inner = s![..classes, from - start..to - start, before[2]..before[2] + dims[2]];
         let inside = before[0]..before[0] + dims[0];
@@ -279,7 +282,7 @@ impl<'a> Blend<'a> {
         Ok(())
     }
 
-    /// Finishes what is left.
+    /// Finishes the remaining bands.
     pub fn finish(&mut self, sink: &mut dyn PlaneSink) -> Result<()> {
         while self.step + 1 < self.steps.len() {
             self.finish_bands(self.bands_in_all(), sink)?;
@@ -292,7 +295,7 @@ fn add_equal(mut target: ndarray::ArrayViewMut3<f32>, values: ArrayView3<f32>) {
     target += &values;
 }
 
-/// Adds values by their weights, and the weights to the class behind the last.
+/// Adds weighted values, and adds the weights to the extra class after the last.
 fn add_weighted(
     mut target: ndarray::ArrayViewMut3<f32>,
     values: ArrayView3<f32>,
@@ -333,7 +336,7 @@ mod tests {
     use crate::inference::sliding_window::{SlidingWindowInferer, WindowPadding};
     use crate::progress::Silent;
 
-    /// Two classes: the intensity, and its negative.
+    /// Two classes: the intensity and its negative.
     struct Signs;
 
     impl Network for Signs {
@@ -359,7 +362,7 @@ mod tests {
         }
     }
 
-    /// Keeps the result and that each voxel came once, in the order promised.
+    /// Collects the result and checks that each voxel arrives once, in the promised order.
     #[derive(Default)]
     struct Once {
         result: Array4<f32>,
@@ -386,7 +389,7 @@ mod tests {
         }
     }
 
-    /// Takes everything.
+    /// Accepts and discards everything.
     struct Anything;
 
     impl PlaneSink for Anything {
@@ -400,7 +403,7 @@ mod tests {
     }
 
     proptest! {
-        /// The sums never hold more than was forecast, and it is not far off.
+        /// The sums never exceed the forecast, and the forecast is not far off.
         #[test]
         fn held_rows_are_forecast(
             dims in [1usize..150, 1usize..150, 1usize..20],
@@ -428,7 +431,7 @@ mod tests {
             prop_assert!(forecast <= held * 3 / 2 + bands, "{held} held, {forecast} forecast");
         }
 
-        /// A network that gives its input back gives the image back, whatever the windows.
+        /// An identity network returns the image unchanged, whatever the windows.
         #[test]
         fn every_voxel_is_finished_once(
             dims in [1usize..40, 1usize..70, 1usize..40],

@@ -1,41 +1,43 @@
-//! Windows that hold one value throughout: the air around a patient, once it is clipped.
+//! Reuses results for windows of a constant value, such as the air around a patient after clipping.
 //!
-//! A network gives equal results for equal inputs, so one such window stands for all of its value.
-//! The last value's result alone is kept: in practice there is one, the lower end of the range.
+//! A network returns equal results for equal inputs, so one such window stands for all windows of its
+//! value. Only the result of the last value is kept: in practice there is one value, the lower end of
+//! the intensity range.
 
 use ndarray::{Array4, ArrayView4, s};
 
-/// Largest result that is kept, in bytes: 105 classes of a window of 96 × 96 × 96 voxels.
+/// Largest result that is kept, in bytes: enough for 105 classes of a window of 96 × 96 × 96 voxels.
 const LARGEST: usize = 512 << 20;
 
-/// The value of each channel, by its bits: 0 and -0 are different inputs.
+/// The value of each channel as bits: 0 and -0 are different inputs.
 type Value = Vec<u32>;
 
-/// What becomes of a window.
+/// How a window gets its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// It goes through the network.
+    /// It runs through the network.
     Run,
-    /// It does, and its result is that of the windows of its value that follow.
+    /// It runs through the network, and its result is reused for the following windows of the same
+    /// value.
     Learn,
-    /// It has the result of the last one that was learnt.
+    /// It reuses the last learnt result.
     Known,
 }
 
-/// Windows in the order in which they are blended, of which a batch goes through the network.
+/// Windows in blending order, of which at most one batch runs through the network.
 #[derive(Debug)]
 pub(super) struct Batch {
     pub windows: Vec<([usize; 3], Kind)>,
 }
 
 impl Batch {
-    /// The windows that go through the network.
+    /// Returns the windows that run through the network.
     pub fn to_run(&self) -> impl Iterator<Item = [usize; 3]> {
         self.windows.iter().filter(|(_, kind)| *kind != Kind::Known).map(|(window, _)| *window)
     }
 }
 
-/// Tells which windows need the network, by the value of the last that was to be learnt.
+/// Decides which windows need the network, from the last value learnt.
 #[derive(Debug)]
 pub(super) struct Constants {
     enabled: bool,
@@ -47,8 +49,8 @@ impl Constants {
         Self { enabled, value: None }
     }
 
-    /// The first of `windows`: as many as fill a batch of `size`, with those between them and behind
-    /// them that need no network.
+    /// Returns the first of `windows`: as many as fill a batch of `size`, with the windows between and
+    /// after them that do not need the network.
     pub fn next_batch(
         &mut self,
         image: ArrayView4<f32>,
@@ -91,24 +93,24 @@ impl Constants {
     }
 }
 
-/// The result of the value that was learnt last, as windows are blended in their order.
+/// The result of the last learnt value, while windows are blended in order.
 #[derive(Debug, Default)]
 pub(super) struct Known(Option<Array4<f32>>);
 
 impl Known {
-    /// Keeps the result of a value in place of the one before.
+    /// Keeps the result of a value and drops the previous one.
     pub fn learn(&mut self, result: ArrayView4<f32>) {
-        // One that is too large for the memory is asked for every time.
+        // A result too large to keep is computed every time.
         self.0 = (result.len() * size_of::<f32>() <= LARGEST).then(|| result.to_owned());
     }
 
-    /// The result, unless it was too large.
+    /// Returns the result, unless it was too large to keep.
     pub fn result(&self) -> Option<ArrayView4<'_, f32>> {
         self.0.as_ref().map(|result| result.view())
     }
 }
 
-/// The value of each channel, where each has one throughout.
+/// Returns the value of each channel, if each channel is constant.
 fn constant(window: ArrayView4<f32>) -> Option<Value> {
     window
         .outer_iter()
@@ -129,7 +131,7 @@ mod tests {
 
     const ROI: [usize; 3] = [2, 2, 2];
 
-    /// Planes of X along which the value is as given.
+    /// An image whose planes along X have the given values.
     fn image(planes: &[f32]) -> Array4<f32> {
         let mut image = Array4::zeros((1, planes.len(), 2, 2));
         for (mut plane, &value) in image.axis_iter_mut(Axis(1)).zip(planes) {

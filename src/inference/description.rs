@@ -1,4 +1,4 @@
-//! What is told of a network to whoever asks.
+//! Describes a network for reports and comparisons.
 
 use serde_json::{Map, Value, json};
 
@@ -6,12 +6,15 @@ use super::network::OnnxNetwork;
 use super::provider::Provider;
 
 impl OnnxNetwork {
-    /// What runs the network: its SHA-256 (`networkSha256`, and where it has several files `networkFiles`),
-    /// `executionProvider` and why it is no better one (`executionProviderReason`), how many `nodes` of the
-    /// graph each provider runs. Of a GPU: the `devices`, which kinds of operators it leaves to the CPU
-    /// (`operatorsOnCpu`), whether it copies by itself (`pinnedMemory`), and how many sessions share it
-    /// (`sessionsPerGpu`). Of a CPU: in which precision it computes (`cpuPrecision`), how many windows run side by
-    /// side (`windowsSideBySide`) and how many in one run (`windowsPerRun`).
+    /// Describes what runs the network:
+    ///
+    /// - its SHA-256 (`networkSha256`, and `networkFiles` if it has several files);
+    /// - `executionProvider`, why no better one was chosen (`executionProviderReason`), and how many
+    ///   `nodes` of the graph each provider runs;
+    /// - on a GPU: the `devices`, the kinds of operators left to the CPU (`operatorsOnCpu`), whether
+    ///   buffers are pinned (`pinnedMemory`), and the sessions per GPU (`sessionsPerGpu`);
+    /// - on a CPU: the precision (`cpuPrecision`), how many windows run side by side
+    ///   (`windowsSideBySide`), and how many run in one batch (`windowsPerRun`).
     pub fn describe(&self) -> Map<String, Value> {
         let mut map = Map::new();
         let mut add = |name: &str, value: Value| map.insert(name.to_owned(), value);

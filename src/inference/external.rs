@@ -1,20 +1,21 @@
-//! The files beside an ONNX model that hold weights of it (`external_data` of `TensorProto` in onnx.proto).
+//! Finds the external weight files of an ONNX model (`external_data` of `TensorProto` in onnx.proto).
 //!
-//! Only what leads to tensors is read, the rest is passed over, so that a model of gigabytes costs no
-//! memory. A file that is not well formed names no others: ONNX Runtime says what is wrong with it.
+//! Only messages that lead to tensors are parsed; everything else is skipped, so a model of gigabytes
+//! needs no memory. For a malformed file, no external files are reported: ONNX Runtime reports the
+//! error when it loads the model.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Result, Seek};
 
 use super::protobuf::{Content, Reader, malformed};
 
-/// Graphs within graphs; ONNX Runtime's models have a few.
+/// Nesting limit for graphs; real models nest only a few levels deep.
 const DEEPEST: usize = 32;
 
-/// Longest name of a file.
+/// Longest accepted file name.
 const LONGEST: u64 = 4096;
 
-/// A message of onnx.proto, as far as it leads to tensors.
+/// A message of onnx.proto that can lead to tensors.
 #[derive(Clone, Copy)]
 enum Message {
     Model,
@@ -27,7 +28,7 @@ enum Message {
 }
 
 impl Message {
-    /// The message in field `number`, if it leads on.
+    /// Returns the type of the message in field `number`, if it can lead to tensors.
     fn field(self, number: u64) -> Option<Self> {
         Some(match (self, number) {
             (Self::Model, 7) => Self::Graph,
@@ -42,10 +43,10 @@ impl Message {
     }
 }
 
-/// `external_data` of a tensor: entries of a key (1) and a value (2).
+/// `external_data` of a tensor: entries with a key (1) and a value (2).
 const EXTERNAL_DATA: u64 = 13;
 
-/// Names of the files with tensors of the model in `file`, as the model has them.
+/// Returns the names of the external weight files of the model in `file`, as the model spells them.
 pub(super) fn locations(file: impl Read + Seek) -> BTreeSet<String> {
     let mut walk = Walk { input: Reader::new(file), found: BTreeSet::new() };
     match walk.message(Message::Model, u64::MAX, 0) {
@@ -60,7 +61,7 @@ struct Walk<R> {
 }
 
 impl<R: Read + Seek> Walk<R> {
-    /// A message up to `end`, or to the end of the file.
+    /// Parses a message that ends at `end`, or at the end of the file.
     fn message(&mut self, message: Message, end: u64, depth: usize) -> Result<()> {
         if depth > DEEPEST {
             return Err(malformed());
@@ -79,7 +80,7 @@ impl<R: Read + Seek> Walk<R> {
         Ok(())
     }
 
-    /// One entry of `external_data`.
+    /// Parses one entry of `external_data`.
     fn entry(&mut self, end: u64) -> Result<()> {
         let (mut name, mut value) = (Vec::new(), Vec::new());
         while let Some(field) = self.input.field(end)? {
@@ -153,7 +154,7 @@ mod tests {
             assert!(of(&model[..cut]).is_empty(), "{cut}");
         }
         assert!(of(b"").is_empty() && of(&[0xff; 64]).is_empty() && of(&[0x3a, 0x80]).is_empty());
-        // Graphs within graphs without end, and a length beyond all files.
+        // Graphs nested without end, and a length beyond any file.
         let deep = (0..200).fold(external("x"), |inner, _| field(1, &field(5, &field(6, &inner))));
         assert!(of(&field(7, &deep)).is_empty());
         let long = [0x3a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];

@@ -1,16 +1,16 @@
-//! What a failure of ONNX Runtime is for want of: memory of the host, memory of a device, or neither.
+//! Classifies failures of ONNX Runtime: out of host memory, out of device memory, or neither.
 
 use ort::ErrorCode;
 
 use crate::error::{Error, ErrorKind};
 
-/// Whether `error` comes from ONNX Runtime with a code that a failed allocation has, on the host or on
-/// a device. Such a code has other causes, too; the ones for a model that is broken are others.
+/// Whether `error` comes from ONNX Runtime with a code that a failed allocation on the host or a device
+/// has. The code has other causes too, but a broken model has different codes.
 fn is_resource_failure(error: &Error) -> bool {
     cause(error).is_some_and(|e| may_be_allocation(e.code()))
 }
 
-/// ONNX Runtime's own error below `error`.
+/// Returns ONNX Runtime's own error in the causes of `error`.
 fn cause(error: &Error) -> Option<&ort::Error> {
     let first = std::error::Error::source(error);
     let mut causes = std::iter::successors(first, |e| e.source());
@@ -27,9 +27,9 @@ fn may_be_allocation(code: ErrorCode) -> bool {
     )
 }
 
-/// A failure for want of the host's memory as such. ONNX Runtime has no code of its own for it: a failed
-/// allocation comes as the code of any exception inside it. So it is taken for one where, at that
-/// moment, memory for the model is indeed not there.
+/// Reports a failure for lack of host memory as [`ErrorKind::OutOfMemory`]. ONNX Runtime has no code
+/// for it: a failed allocation has the code of any exception. So the failure counts as out of memory if
+/// less than `needed` is `available` at that moment.
 pub fn or_out_of_memory(error: Error, needed: u64, available: Option<u64>) -> Error {
     if !is_resource_failure(&error) || available.is_none_or(|bytes| bytes >= needed) {
         return error;
@@ -47,9 +47,9 @@ pub fn or_out_of_memory(error: Error, needed: u64, available: Option<u64>) -> Er
     .caused_by(error)
 }
 
-/// What ONNX Runtime and NVIDIA's libraries say where memory of a device is not to be had: CUDA's error
-/// 2 in the words of its runtime and of its driver, ONNX Runtime's arena for a device (`BFCArena`), the
-/// states of cuBLAS and cuDNN, and TensorRT.
+/// Phrases by which ONNX Runtime and NVIDIA's libraries report exhausted device memory: CUDA error 2 in
+/// the wording of its runtime and of its driver, ONNX Runtime's device arena (`BFCArena`), the status
+/// codes of cuBLAS and cuDNN, and TensorRT.
 const DEVICE_IS_FULL: [&str; 8] = [
     "CUDA failure 2:",
     "cudaErrorMemoryAllocation",
@@ -61,10 +61,10 @@ const DEVICE_IS_FULL: [&str; 8] = [
     "Cuda Runtime (out of memory)",
 ];
 
-/// Whether a failure on a GPU is for want of its memory. The code comes first, but it is that of any
-/// exception, and unlike the host a device cannot be asked afterwards: what was wanting may have been
-/// free again at once. So this is the one place that reads a message, and only a GPU's: on the host
-/// the same words would be believed of a model that fails for another reason.
+/// Whether a failure on a GPU is for lack of its memory. The code is checked first, but any exception
+/// has it. Unlike the host, a device cannot be asked afterwards: the memory may be free again at once.
+/// So this is the only code that matches on a message, and only for GPUs: on the host, the same words
+/// could come from a model that fails for another reason.
 pub(super) fn is_device_full(e: &ort::Error) -> bool {
     may_be_allocation(e.code()) && says_full(e.message())
 }
@@ -73,7 +73,7 @@ fn says_full(message: &str) -> bool {
     DEVICE_IS_FULL.iter().any(|words| message.contains(words))
 }
 
-/// A failure on a GPU for want of its memory.
+/// Creates the error for a GPU that ran out of memory.
 pub(super) fn device_full(e: ort::Error) -> Error {
     Error::new(
         ErrorKind::OutOfMemory,

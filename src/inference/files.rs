@@ -1,4 +1,4 @@
-//! The files that a network consists of, and their digest: what tells which network made a result.
+//! The files of a network and their digest, which identifies the network that made a result.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::external;
 use crate::error::{Error, ErrorKind, Result};
 
-/// The files of a network: the model's own first, then those with weights of it.
+/// The files of a network: the model file first, then its external weight files.
 #[derive(Debug, Default)]
 pub(super) struct NetworkFiles {
     files: Vec<NetworkFile>,
@@ -20,13 +20,13 @@ pub(super) struct NetworkFiles {
 #[derive(Debug)]
 struct NetworkFile {
     path: PathBuf,
-    /// Its name as the model has it.
+    /// File name as the model spells it.
     name: String,
     sha256: String,
     stamp: Stamp,
 }
 
-/// What changes when a file is replaced or written to.
+/// Metadata that changes when a file is replaced or written to.
 #[derive(Debug, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -47,18 +47,18 @@ impl Stamp {
 }
 
 impl NetworkFiles {
-    /// Reads the files of the model at `path` once. That also brings them into the page cache, out of
+    /// Reads the files of the model at `path` once. This also brings them into the page cache, from
     /// which ONNX Runtime then loads them.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidModel`] where one cannot be read.
+    /// [`ErrorKind::InvalidModel`] if a file cannot be read.
     pub fn read(path: &Path) -> Result<Self> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut files = vec![NetworkFile::read(path, name).map_err(|e| unreadable(path, e))?];
         let model = File::open(path).map_err(|e| unreadable(path, e))?;
         for name in external::locations(model) {
             let beside = path.with_file_name(&name);
-            // One that is not there, or no file, is for ONNX Runtime to complain about.
+            // If it is missing or not a file, ONNX Runtime reports it.
             if beside.is_file() {
                 files.push(NetworkFile::read(&beside, name).map_err(|e| unreadable(&beside, e))?);
             }
@@ -74,28 +74,29 @@ impl NetworkFiles {
         Ok(Self { files, sha256 })
     }
 
-    /// The model's own file.
+    /// Returns the path of the model file.
     pub fn network(&self) -> &Path {
         self.files.first().map_or(Path::new(""), |file| &file.path)
     }
 
-    /// SHA-256 of the network in hexadecimal: that of its file; or where weights lie in others, that
-    /// of the lines which `sha256sum` prints of all, the model's own first and the others by name.
+    /// Returns the SHA-256 of the network in hexadecimal. For a single file, that is its own digest.
+    /// With external weights, it is the digest of the lines that `sha256sum` prints for all files: the
+    /// model file first, then the others by name.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
 
-    /// Name and SHA-256 of each file, where there are several.
+    /// Returns the name and SHA-256 of each file, if there are several.
     pub fn each(&self) -> Option<impl Iterator<Item = (&str, &str)>> {
         let each = self.files.iter().map(|file| (file.name.as_str(), file.sha256.as_str()));
         (self.files.len() > 1).then_some(each)
     }
 
-    /// Whether the files are those that were read.
+    /// Checks that the files are still those that were read.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidModel`] where one is not: a session would run another network than the one
-    /// that is told of.
+    /// [`ErrorKind::InvalidModel`] if a file has changed: a session would run a different network than
+    /// the one reported.
     pub fn ensure_unchanged(&self) -> Result<()> {
         for file in &self.files {
             let same = fs::metadata(&file.path).is_ok_and(|now| Stamp::of(&now) == file.stamp);

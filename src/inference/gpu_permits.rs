@@ -1,12 +1,12 @@
-//! Permits for the memory of GPUs: a session is made on one only where there is room for all that it
-//! may take, so that no model fails in the middle of a request because another one has grown.
+//! Permits for GPU memory. A session is created on a GPU only if there is room for all the memory it
+//! may use, so no model fails in the middle of a request because another one has grown.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// What sessions of all models may take of each GPU together.
+/// The memory that the sessions of all models may use on each GPU together.
 #[derive(Debug)]
 pub struct GpuPermits {
     limit: usize,
@@ -14,21 +14,21 @@ pub struct GpuPermits {
 }
 
 impl GpuPermits {
-    /// Permits for `limit` bytes of each GPU.
+    /// Creates permits for `limit` bytes on each GPU.
     pub fn of(limit: usize) -> Self {
         Self { limit, used: Mutex::default() }
     }
 
-    /// Permitted now, of one GPU.
+    /// Returns the bytes currently permitted on one GPU.
     pub fn used(&self, device: i32) -> usize {
         self.lock().get(&device).copied().unwrap_or(0)
     }
 
-    /// A permit for `bytes` of the first of `devices` that has room for them, given back when it is
-    /// dropped.
+    /// Acquires a permit for `bytes` on the first of `devices` that has room. Dropping the permit
+    /// releases it.
     ///
     /// # Errors
-    /// [`ErrorKind::OutOfMemory`] where none has, with what is in use on each.
+    /// [`ErrorKind::OutOfMemory`] if no device has room; the message says what is in use on each.
     pub fn take(
         self: &Arc<Self>,
         devices: impl IntoIterator<Item = i32>,
@@ -65,7 +65,7 @@ impl GpuPermits {
     }
 }
 
-/// Bytes of one GPU, given back when it is dropped.
+/// Permitted bytes on one GPU, released on drop.
 #[derive(Debug)]
 pub struct Permit {
     permits: Arc<GpuPermits>,
@@ -74,7 +74,7 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// The GPU.
+    /// Returns the GPU's device number.
     pub fn device(&self) -> i32 {
         self.device
     }

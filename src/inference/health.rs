@@ -1,10 +1,10 @@
-//! Whether a network's sessions work, or its input was at fault.
+//! Tracks whether a network's sessions work, and tells their faults from bad input.
 //!
-//! ONNX Runtime has one code for an image that a graph cannot take and for a GPU that fell off the bus.
-//! What tells them apart is a probe: a batch that ran before runs again on the session that failed. If
-//! it does, the input was at fault, and no sender of bad images can make a network count as broken. If
-//! it does not, the session is at fault: it is counted and made anew. Where that happens several times
-//! in a row without a good run in between, the network is broken: nothing is asked of it until an
+//! ONNX Runtime uses the same code for an image that a graph cannot take and for a GPU that fell off
+//! the bus. A probe tells them apart: a batch that ran before runs again on the session that failed. If
+//! the probe succeeds, the input was at fault, so bad images can never mark a network as broken. If it
+//! fails, the session is at fault: the fault is counted and the session is recreated. After several
+//! faults in a row without a good run in between, the network is broken: it gets no requests until an
 //! attempt to [mend](Health::mend) it succeeds.
 
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
@@ -13,68 +13,67 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use super::sessions::{Sessions, Taken};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Faults of sessions in a row after which a network is broken.
+/// Session faults in a row after which a network is broken.
 const MOST_FAULTS: usize = 3;
 
-/// How many networks of the process are broken, for whoever answers for its health: read without
-/// waiting for anything.
+/// The number of broken networks in the process. Health checks read it without blocking.
 #[derive(Debug, Clone, Default)]
 pub struct BrokenNetworks(Arc<AtomicIsize>);
 
 impl BrokenNetworks {
-    /// Whether there is any.
+    /// Whether any network is broken.
     pub fn any(&self) -> bool {
-        // One that is mended at the moment it breaks may be counted down before it is counted up.
+        // A network mended at the moment it breaks may be counted down before it is counted up.
         self.0.load(Ordering::Acquire) > 0
     }
 
-    /// Counts one more, as one that breaks does.
+    /// Counts one more, when a network breaks.
     pub fn count_up(&self) {
         self.0.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Counts one less, as one that is mended or unloaded does.
+    /// Counts one less, when a broken network is mended or unloaded.
     pub fn count_down(&self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-/// The faults of one network's sessions.
+/// Fault state of one network's sessions.
 #[derive(Debug, Default)]
 pub(super) struct Health {
-    /// In a row.
+    /// Faults in a row.
     faults: AtomicUsize,
     broken: BrokenNetworks,
-    /// Held by whoever probes: one at a time.
+    /// Held during a probe, so that only one runs at a time.
     probing: Mutex<()>,
 }
 
-/// What was at fault for a run that failed.
+/// What was at fault for a failed run.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// What was given to the network.
+    /// The input to the network.
     Input,
     /// Nothing lasting: there is no memory for the probe either.
     Memory(Error),
-    /// The sessions, which were made anew as far as that went.
+    /// The sessions, which were recreated as far as possible.
     Sessions,
 }
 
-/// Runs a batch that ran before; [`ErrorKind::OutOfMemory`] where there is no memory for it.
+/// Runs a batch that ran before. Fails with [`ErrorKind::OutOfMemory`] if there is no memory for it.
 pub(super) type Probe<'p, L> = &'p dyn Fn(&mut L) -> Result<()>;
 
 impl Health {
-    /// Of a network that is counted in `broken` while it is.
+    /// Creates the state of a network that counts itself in `broken` while it is broken.
     pub fn counted_in(broken: BrokenNetworks) -> Self {
         Self { faults: AtomicUsize::new(0), broken, probing: Mutex::new(()) }
     }
 
-    /// Whether several faults followed one another without a good run.
+    /// Whether several faults occurred in a row without a good run.
     pub fn is_broken(&self) -> bool {
         self.faults.load(Ordering::Acquire) >= MOST_FAULTS
     }
 
-    /// Notes a run that went well.
+    /// Records a good run.
     pub fn good(&self) {
         if self.faults.load(Ordering::Acquire) == 0 {
             return;
@@ -85,7 +84,7 @@ impl Health {
         }
     }
 
-    /// Notes a fault of a session.
+    /// Records a fault of a session.
     fn fault(&self, cause: &Error) {
         let faults = self.faults.fetch_add(1, Ordering::AcqRel) + 1;
         let causes = crate::error::chain(cause);
@@ -96,8 +95,8 @@ impl Health {
         }
     }
 
-    /// Says what was at fault for a run that failed in a session of one of `pools`, which was given
-    /// back as a suspect, and puts sessions that are at fault in order.
+    /// Determines what was at fault for a run that failed in a session of one of `pools`. That session
+    /// was returned to its pool as a suspect. Faulty sessions are recreated.
     pub fn judge<L>(&self, pools: &[&Sessions<L>], probe: Probe<L>) -> Verdict {
         let _one_at_a_time = self.probing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut verdict = None;
@@ -106,7 +105,7 @@ impl Health {
             while let Some(suspect) = pool.take_suspect() {
                 match self.examine(suspect, probe) {
                     Verdict::Input => verdict = verdict.or(Some(Verdict::Input)),
-                    // It may be well; it stays a suspect until there is memory to find out.
+                    // The session may be fine; it stays a suspect until there is memory to find out.
                     Verdict::Memory(e) => return Verdict::Memory(e),
                     Verdict::Sessions => verdict = Some(Verdict::Sessions),
                 }
@@ -120,15 +119,15 @@ impl Health {
         }
         match (verdict, pools.first()) {
             (Some(verdict), _) => verdict,
-            // Another request has taken the suspect since, or found out about it.
+            // Another request has taken the suspect in the meantime, or has already probed it.
             (None, Some(pool)) => self.examine_new(pool, probe),
             (None, None) => Verdict::Sessions,
         }
     }
 
-    /// Probes a session, and what is made in its place where it fails.
+    /// Probes a session and, if that fails, its replacement.
     fn examine<L>(&self, mut session: Taken<L>, probe: Probe<L>) -> Verdict {
-        // In a panic, too, it goes back as a suspect.
+        // On a panic, too, the session returns to the pool as a suspect.
         session.suspect(true);
         match session.session().and_then(probe) {
             Ok(()) => {
@@ -153,7 +152,7 @@ impl Health {
         }
     }
 
-    /// Probes whichever session is to be had of a pool.
+    /// Probes any available session of a pool.
     fn examine_new<L>(&self, pool: &Sessions<L>, probe: Probe<L>) -> Verdict {
         match pool.take() {
             Ok(session) => self.examine(session, probe),
@@ -169,8 +168,9 @@ impl Health {
         Verdict::Sessions
     }
 
-    /// Where the network is broken, makes sessions anew and probes one of each pool; it works again if
-    /// all of them do. Does nothing while somebody else probes.
+    /// Recreates the sessions of a broken network and probes one of each pool. The network works again
+    /// if all probes succeed. Does nothing if the network is not broken, or while another thread
+    /// probes.
     pub fn mend<L>(&self, pools: &[&Sessions<L>], probe: Probe<L>) {
         let _one_at_a_time = match self.probing.try_lock() {
             Ok(guard) => guard,
@@ -209,14 +209,14 @@ impl Drop for Health {
 mod tests {
     use super::*;
 
-    /// What the sessions of a test do, by the number they have in the order they are made.
+    /// Scripted behaviour of the sessions in a test, by their order of creation.
     #[derive(Default)]
     struct Script {
-        /// Those that cannot be made.
+        /// Sessions that cannot be created.
         unmade: Vec<usize>,
-        /// Those whose probes fail.
+        /// Sessions whose probes fail.
         failing: Vec<usize>,
-        /// Those for whose probes there is no memory.
+        /// Sessions whose probes run out of memory.
         starving: Vec<usize>,
         made: AtomicUsize,
         probes: AtomicUsize,
@@ -266,7 +266,7 @@ mod tests {
             }
         }
 
-        /// A run that fails, and what is said of it.
+        /// Simulates a failed run and returns the verdict.
         fn fail(&self) -> Verdict {
             if let Ok(mut taken) = self.sessions.take() {
                 taken.suspect(true);
@@ -274,7 +274,7 @@ mod tests {
             self.health.judge(&[&self.sessions], &probe)
         }
 
-        /// A run that goes well, and the number of its session.
+        /// Simulates a good run and returns the number of its session.
         fn run(&self) -> usize {
             let mut taken = self.sessions.take().unwrap();
             self.health.good();
@@ -318,7 +318,7 @@ mod tests {
         assert!(!bench.health.is_broken());
         assert!(matches!(bench.fail(), Verdict::Sessions));
         assert!(bench.health.is_broken() && bench.broken.any());
-        // Sessions that work are there from the seventh on.
+        // From the seventh on, sessions work.
         bench.health.mend(&[&bench.sessions], &probe);
         assert!(!bench.health.is_broken() && !bench.broken.any());
         assert_eq!(bench.run(), 6);

@@ -1,20 +1,21 @@
-//! Weights of a window's voxels in the blend: `monai.data.utils.compute_importance_map`.
+//! Weights of a window's voxels for blending: `monai.data.utils.compute_importance_map`.
 
 use ndarray::Array3;
 
 /// How overlapping windows are blended.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum BlendMode {
-    /// All voxels of a window count the same.
+    /// All voxels of a window have equal weight.
     Constant,
-    /// Voxels near the window's centre count more; sigma as a share of the window along each axis.
+    /// Voxels near the window's centre weigh more. Sigma is a fraction of the window size along each
+    /// axis.
     Gaussian {
         /// `sigma_scale`.
         sigma_scale: [f64; 3],
     },
 }
 
-/// The weights of a window of size `roi`, axes (X, Y, Z); `None` for equal weights.
+/// Returns the weights of a window of size `roi`, axes (X, Y, Z); `None` for equal weights.
 pub fn importance_map(mode: BlendMode, roi: [usize; 3]) -> Option<Array3<f32>> {
     let BlendMode::Gaussian { sigma_scale } = mode else { return None };
     let axes: [Vec<f32>; 3] = std::array::from_fn(|a| {

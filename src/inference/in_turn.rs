@@ -1,5 +1,6 @@
-//! Workers that take batches of windows through a network at the same time and blend their results
-//! one after the other, in the windows' order: while one blends, the network runs for the others.
+//! Runs batches of windows through a network on several workers at the same time and blends their
+//! results one after the other, in window order: while one worker blends, the network runs for the
+//! others.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,11 +16,11 @@ use super::sliding_window::{PlaneSink, WindowStats};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Progress, Stage};
 
-/// What there is to do.
+/// The input of a run.
 pub(super) struct Work<'a> {
     /// In standard layout.
     pub image: ArrayView4<'a, f32>,
-    /// Where windows start, in the order in which they are blended.
+    /// Starts of windows, in blending order.
     pub windows: &'a [[usize; 3]],
     pub roi: [usize; 3],
     pub network: &'a dyn Network,
@@ -28,15 +29,15 @@ pub(super) struct Work<'a> {
     pub batch: usize,
 }
 
-/// Windows that are taken next.
+/// Assigns windows to batches.
 struct Plan {
     constants: Constants,
     taken: usize,
 }
 
-/// What only one worker at a time may touch.
+/// State that only one worker may touch at a time.
 struct Turn<'t> {
-    /// The window to blend next.
+    /// Index of the next window to blend.
     next: usize,
     blend: &'t mut Blend<'t>,
     sink: &'t mut dyn PlaneSink,
@@ -52,12 +53,12 @@ struct Workers<'t, 'w, 'a> {
     plan: Mutex<Plan>,
     turn: Mutex<Turn<'t>>,
     changed: Condvar,
-    /// Whether somebody failed: then no further batch is begun.
+    /// Set when a worker fails; no further batch starts.
     stopped: AtomicBool,
     clock: Clock,
 }
 
-/// Takes all windows through the network, and their results to `blend`.
+/// Runs all windows through the network and blends their results into `blend`.
 pub(super) fn run<'t>(
     work: &Work,
     reuse_constant: bool,
@@ -84,7 +85,7 @@ pub(super) fn run<'t>(
     let span = tracing::Span::current();
     std::thread::scope(|scope| {
         for _ in 1..count {
-            // Where the system has no thread to give, those there are do the work.
+            // If the system cannot start another thread, the existing ones do the work.
             let more = std::thread::Builder::new()
                 .spawn_scoped(scope, || span.in_scope(|| workers.work()));
             if let Err(error) = more {
@@ -110,9 +111,9 @@ pub(super) fn run<'t>(
 }
 
 impl<'t> Workers<'t, '_, '_> {
-    /// Works until there is nothing left to do, or something failed.
+    /// Works until no window is left or a worker fails.
     fn work(&self) {
-        /// Frees the others from waiting for a turn that does not come, also in a panic.
+        /// Wakes workers that wait for a turn that will never come, also on a panic.
         struct Ending<'e, 't, 'w, 'a>(&'e Workers<'t, 'w, 'a>, bool);
         impl Drop for Ending<'_, '_, '_, '_> {
             fn drop(&mut self) {
@@ -151,7 +152,7 @@ impl<'t> Workers<'t, '_, '_> {
             gather(image, &run, roi, &mut buffer);
             let given = if fixed { size } else { run.len() };
             let given = buffer.slice(s![..given, .., .., .., ..]);
-            // Windows that are left after full rounds have all threads.
+            // Windows left over after full rounds get all threads.
             let workers = network.workers();
             let share = match first + windows.len() % workers < windows.len() {
                 true => Share::One,
@@ -166,7 +167,7 @@ impl<'t> Workers<'t, '_, '_> {
         }
     }
 
-    /// The windows after those taken, and the place of the first.
+    /// Returns the next batch and the index of its first window.
     fn next_batch(&self) -> Option<(usize, Batch)> {
         let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
         let Work { image, windows, roi, batch: size, .. } = *self.work;
@@ -179,7 +180,7 @@ impl<'t> Workers<'t, '_, '_> {
         Some((first, batch))
     }
 
-    /// Blends the results of a batch once it is its turn.
+    /// Blends the results of a batch when its turn comes.
     fn deliver(&self, first: usize, batch: &Batch, results: Option<ArrayView5<f32>>) -> Result<()> {
         let mut turn = self.turn();
         while turn.next != first && !turn.ended {
@@ -210,7 +211,7 @@ impl<'t> Workers<'t, '_, '_> {
             if let Some(result) = known.result() {
                 return blend.add(window, result, *sink);
             }
-            // A result too large to be kept.
+            // The result was too large to keep.
             *windows_run += 1;
             return self.run_alone(window, &mut |result| blend.add(window, result, *sink));
         }
@@ -245,12 +246,12 @@ impl<'t> Workers<'t, '_, '_> {
     }
 }
 
-/// Somebody else's failure is the one that is told.
+/// Stands in for another worker's failure, which is the one reported.
 fn another_failed() -> Error {
     Error::new(ErrorKind::Cancelled, "another window failed")
 }
 
-/// Seconds during which at least one batch was in the network.
+/// Measures the time during which at least one batch was in the network.
 #[derive(Default)]
 struct Clock(Mutex<ClockState>);
 
@@ -261,7 +262,7 @@ struct ClockState {
     seconds: f64,
 }
 
-/// A batch in the network, until it is dropped.
+/// Marks a batch as running until dropped.
 struct Running<'c>(&'c Clock);
 
 impl Clock {
@@ -295,7 +296,7 @@ impl Drop for Running<'_> {
     }
 }
 
-/// Copies windows out of the image (standard layout), row by row.
+/// Copies windows from the image (standard layout), row by row.
 fn gather(
     image: ArrayView4<f32>,
     windows: &[[usize; 3]],
@@ -334,7 +335,7 @@ mod tests {
     use crate::inference::sliding_window::{BlendMode, SlidingWindowInferer, WindowPadding};
     use crate::progress::Silent;
 
-    /// Gives its input back from several workers, each run taking another time.
+    /// An identity network with several workers, whose runs take different times.
     #[derive(Default)]
     struct Uneven {
         runs: AtomicUsize,
@@ -371,7 +372,7 @@ mod tests {
         }
     }
 
-    /// Sums of planes, as they come.
+    /// Collects the sums of planes in order of arrival.
     #[derive(Default)]
     struct Collect(Vec<f32>);
 
@@ -395,7 +396,7 @@ mod tests {
             padding: WindowPadding::Constant(0.0),
             reuse_constant: true,
         };
-        // The first half is of one value.
+        // The first half has one constant value.
         let value = |(_, x, y, z)| if x < 12 { 0.5 } else { (x * 7 + y * 3 + z) as f32 * 1e-3 };
         let image = Array4::from_shape_fn((1, 24, 13, 17), value);
         let mut sink = Collect::default();
@@ -426,7 +427,7 @@ mod tests {
             let network = Uneven { panics_at: Some(run), ..Uneven::default() };
             let caught =
                 std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run_with(&network)));
-            // Of the worker that called, or as an error of one of the others.
+            // As the calling worker's panic, or as an error of another worker.
             assert!(caught.is_err() || caught.is_ok_and(|result| result.is_err()));
         }
     }

@@ -1,4 +1,4 @@
-//! A bundle's `inferer`: how an image goes through the network.
+//! A bundle's `inferer`: how an image runs through the network.
 
 use ndarray::{ArrayView4, ArrayView5, Axis};
 
@@ -9,24 +9,26 @@ use crate::bundle::{Args, Component};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Progress;
 
-/// One of MONAI's inferers. All of them are sliding windows here: over the volume, over the slices
-/// across one axis, or one window as large as the image.
+/// One of MONAI's inferers. All are implemented as sliding windows: over the volume, over the slices
+/// across one axis, or with one window as large as the image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inferer {
     window: SlidingWindowInferer,
-    /// The axis whose slices a network for images of two dimensions gets.
+    /// The axis whose slices a 2D network gets.
     slices_across: Option<usize>,
 }
 
 impl Inferer {
-    /// From a bundle's `SlidingWindowInferer`, `SliceInferer` or `SimpleInferer`, for volumes or,
-    /// where `plane_across` names an axis, for planes across it; any other, or an
-    /// argument that is not supported, is [`ErrorKind::InvalidModel`] naming its JSON path.
+    /// Creates the inferer from a bundle's `SlidingWindowInferer`, `SliceInferer` or `SimpleInferer`.
+    /// It runs on volumes or, if `plane_across` names an axis, on planes across it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidModel`] with the JSON path of any other inferer or an unsupported argument.
     pub fn from_component(component: &Component, plane_across: Option<usize>) -> Result<Self> {
         let mut args = Args::new(component);
         let inferer = match (component.target.as_str(), plane_across) {
-            // The second is the first where a GPU's memory does not suffice for its result; here no result
-            // is held as a whole.
+            // The adaptive variant only differs in its fallback when the result does not fit in GPU
+            // memory. Here no result is held as a whole.
             ("SlidingWindowInferer" | "SlidingWindowInfererAdapt", None) => {
                 Self::from(SlidingWindowInferer::from_args(&mut args)?)
             }
@@ -65,10 +67,10 @@ impl Inferer {
         Ok(inferer)
     }
 
-    /// `monai.inferers.SlidingWindowInferer` on images of two dimensions.
+    /// `monai.inferers.SlidingWindowInferer` on 2D images.
     fn planes(args: &mut Args, axis: usize) -> Result<Self> {
         let mut window = SlidingWindowInferer::from_args(args)?;
-        // What is given for each axis is given for the two of the plane.
+        // Arguments given per axis refer to the two axes of the plane.
         for name in ["roi_size", "overlap", "sigma_scale"] {
             if args.raw(name).and_then(|v| v.as_array()).is_some_and(|list| list.len() != 2) {
                 return Err(args.invalid(name, "one number, or one for each axis of the plane"));
@@ -85,7 +87,7 @@ impl Inferer {
         window.overlap = spread(window.overlap);
         if let BlendMode::Gaussian { sigma_scale } = &mut window.mode {
             *sigma_scale = spread(*sigma_scale);
-            // One voxel deep: its weight is 1 whatever the width.
+            // The window is one voxel deep here: its weight is 1 for any sigma.
             sigma_scale[axis] = 1.0;
         }
         Ok(Self { window, slices_across: Some(axis) })
@@ -107,14 +109,14 @@ impl Inferer {
         Ok(Self { window, slices_across: Some(axis) })
     }
 
-    /// Whether windows that hold one value throughout go through the network each time.
+    /// Sets whether windows of a constant value run through the network every time.
     #[must_use]
     pub fn with_every_window(mut self, every: bool) -> Self {
         self.window.reuse_constant = !every;
         self
     }
 
-    /// Size of a window where the inferer or the network fixes it.
+    /// Returns the size of a window along the axes where the inferer or the network fixes it.
     pub fn window(&self, shape: NetworkShape) -> [Option<usize>; 3] {
         let spatial = match self.slices_across {
             Some(axis) => across(shape, axis).spatial,
@@ -123,7 +125,8 @@ impl Inferer {
         std::array::from_fn(|a| self.window.roi_size[a].or(spatial[a]))
     }
 
-    /// Size of what the network gets (X, Y, Z; the last is 1 of a slice), where it is fixed along all axes.
+    /// Returns the input size of the network (X, Y, Z; 1 along the last axis for slices), if it is
+    /// fixed along all axes.
     pub fn fixed_window(&self, shape: NetworkShape) -> Option<[usize; 3]> {
         let [x, y, z] = self.window(shape);
         let sizes = match self.slices_across {
@@ -136,7 +139,7 @@ impl Inferer {
         Some([x?, y?, z?])
     }
 
-    /// Why a network of this shape cannot be given what the inferer gives it; nothing where it can.
+    /// Explains why the inferer does not match a network of this shape; `None` if it does.
     pub fn mismatch(&self, shape: NetworkShape) -> Option<String> {
         let kind = |planar: bool| if planar { "slices" } else { "volumes" };
         let planar = self.slices_across.is_some();
@@ -161,20 +164,20 @@ impl Inferer {
         })
     }
 
-    /// Whether the inferer leaves the size of windows to the image.
+    /// Whether the window size follows from the image along all axes.
     pub fn takes_images_whole(&self) -> bool {
         let along =
             |axis: usize| Some(axis) == self.slices_across || self.window.roi_size[axis].is_none();
         (0..3).all(along)
     }
 
-    /// Windows in a batch (`sw_batch_size`).
+    /// Returns the number of windows in a batch (`sw_batch_size`).
     pub fn batch_size(&self) -> usize {
         self.window.sw_batch_size
     }
 
-    /// Size of the smallest image of `windows` windows. `otherwise` is the size along axes
-    /// where neither the inferer nor the network fixes it.
+    /// Returns the size of the smallest image that has `windows` windows. `otherwise` is the size along
+    /// axes that neither the inferer nor the network fixes.
     pub fn batch_extent(
         &self,
         shape: NetworkShape,
@@ -182,7 +185,7 @@ impl Inferer {
         otherwise: usize,
     ) -> [usize; 3] {
         let mut size = self.window(shape).map(|fixed| fixed.unwrap_or(otherwise));
-        // A network of a fixed batch gets a full one however few windows there are.
+        // A network with a fixed batch size gets a full batch however few windows there are.
         let windows = if shape.batch.is_some() { 1 } else { windows };
         let along = self.slices_across.unwrap_or(0);
         if self.window.roi_size[along].is_some() {
@@ -193,10 +196,10 @@ impl Inferer {
         size
     }
 
-    /// Bytes that [`run`](Self::run) holds at the same time beside an image of `channels` and `dims`
-    /// in standard layout, for a network of `classes`. The network's own memory is its model's,
-    /// except where neither the inferer nor the network fixes the size of a window: then the buffers of
-    /// a window as large as this image are counted here.
+    /// Returns the bytes that [`run`](Self::run) holds at the same time, besides an image of `channels`
+    /// and `dims` in standard layout, for a network of `classes`. The network's own memory is accounted
+    /// to its model. The exception is a window size that neither the inferer nor the network fixes:
+    /// then the buffers of a window as large as this image are counted here.
     pub fn forecast(
         &self,
         channels: usize,
@@ -220,9 +223,11 @@ impl Inferer {
         held.saturating_add(layers.saturating_mul(self.batch_size() as u64))
     }
 
-    /// Runs `network` over `image` (axes C, X, Y, Z) and hands the blended result to `sink`. A
-    /// network for slices with an inferer for volumes, or the reverse, is
-    /// [`ErrorKind::InvalidModel`].
+    /// Runs `network` over `image` (axes C, X, Y, Z) and passes the blended result to `sink`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidModel`] if a 2D network is combined with an inferer for volumes, or the
+    /// reverse.
     pub fn run(
         &self,
         image: ArrayView4<f32>,
@@ -246,13 +251,13 @@ impl From<SlidingWindowInferer> for Inferer {
     }
 }
 
-/// A network for slices as one for windows that are one voxel deep along `axis`.
+/// Adapts a 2D network to windows that are one voxel deep along `axis`.
 struct Slices<'a> {
     network: &'a dyn Network,
     axis: usize,
 }
 
-/// The slices' two axes with `axis` between them.
+/// Inserts `axis` between the two axes of the slices.
 fn across(shape: NetworkShape, axis: usize) -> NetworkShape {
     let [a, b, _] = shape.spatial;
     let mut sizes = [a, b].into_iter();
@@ -279,7 +284,7 @@ impl Network for Slices<'_> {
         share: Share,
         take: &mut dyn FnMut(ArrayView5<f32>) -> Result<()>,
     ) -> Result<()> {
-        // An axis of one voxel goes from one place to another without a change in memory.
+        // Moving an axis of length 1 does not change the memory layout.
         let axis = Axis(self.axis + 2);
         let slices = batch.index_axis_move(axis, 0).insert_axis(Axis(4));
         self.network.run(slices, share, &mut |result| {
@@ -300,7 +305,7 @@ mod tests {
     use super::*;
     use crate::progress::Silent;
 
-    /// Adds to each voxel where it stands in its slice.
+    /// Adds to each voxel its position in the slice.
     struct Positions {
         planar: bool,
     }

@@ -1,4 +1,4 @@
-//! A session together with where its input and output lie.
+//! A session together with its input and output buffers.
 
 use ndarray::ArrayViewD;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
@@ -7,24 +7,24 @@ use ort::value::{DynValue, Tensor, TensorRef};
 
 use super::gpu_permits::Permit;
 
-/// One session, and the memory that its batches and results are put in.
+/// One session and the memory of its batches and results.
 pub(super) struct Lane {
     session: Session,
-    /// Of a GPU: memory of the host that is locked in its place, so that the GPU copies from and to
-    /// it by itself. Elsewhere the caller's own memory is read, and the session's is given.
+    /// On a GPU: page-locked host memory, so that the GPU copies by DMA. Elsewhere, the session reads
+    /// the caller's memory and returns its own.
     bound: Option<MemoryInfo<'static>>,
-    /// Of the GPU's memory; given back after the session is gone.
+    /// Permit for GPU memory, released after the session is dropped.
     _permit: Option<Permit>,
 }
 
 impl Lane {
-    /// A session that reads a batch where it lies.
+    /// Creates a lane that reads batches in place.
     pub fn of(session: Session) -> Self {
         Self { session, bound: None, _permit: None }
     }
 
-    /// A session of `device`, whose batches and results lie in pinned memory. Where ONNX Runtime has
-    /// none there, it says so and copies through buffers of its own.
+    /// Creates a lane on `device` with batches and results in pinned memory. If ONNX Runtime has no
+    /// pinned memory, a warning is logged and it copies through its own buffers.
     pub fn pinned(session: Session, device: i32) -> Self {
         let info = MemoryInfo::new(
             AllocationDevice::CUDA_PINNED,
@@ -41,13 +41,13 @@ impl Lane {
         }
     }
 
-    /// Holds the permit for as long as there is the session.
+    /// Holds the permit for the lifetime of the session.
     pub fn with(mut self, permit: Option<Permit>) -> Self {
         self._permit = permit;
         self
     }
 
-    /// The memory, if `session` can allocate there and this process can read it.
+    /// Returns `info`, if `session` can allocate such memory and this process can read it.
     fn bound_to(session: &Session, info: MemoryInfo<'static>) -> ort::Result<MemoryInfo<'static>> {
         if !info.is_cpu_accessible() {
             return Err(ort::Error::new("this memory cannot be read by the CPU"));
@@ -56,7 +56,7 @@ impl Lane {
         Ok(info)
     }
 
-    /// The session.
+    /// Returns the session.
     pub fn session(&self) -> &Session {
         &self.session
     }
@@ -66,8 +66,8 @@ impl Lane {
         self.bound.is_some()
     }
 
-    /// Runs `batch` (standard layout) as `input` and gives `output`, if the network has it. The
-    /// session is free as soon as this returns: the result has memory of its own.
+    /// Runs `batch` (standard layout) as `input` and returns `output`, if the network has it. The
+    /// session is free when this returns: the result owns its memory.
     pub fn run(
         &mut self,
         input: &str,
@@ -78,7 +78,7 @@ impl Lane {
             let batch = TensorRef::from_array_view(batch)?;
             return Ok(self.session.run(ort::inputs![input => batch])?.remove(output));
         };
-        // The session's arena of that memory gives the same block again for the next batch.
+        // The session's arena reuses the same block for the next batch.
         let allocator = Allocator::new(&self.session, info.clone())?;
         let mut tensor = Tensor::<f32>::new(&allocator, batch.shape().to_vec())?;
         tensor.try_extract_array_mut::<f32>()?.assign(&batch);
@@ -86,7 +86,7 @@ impl Lane {
         binding.bind_input(input, &tensor)?;
         binding.bind_output_to_device(output, info)?;
         let mut results = self.session.run_binding(&binding)?;
-        // A copy to pinned memory goes on by itself; it is over before anybody reads.
+        // Copies to pinned memory are asynchronous; wait before anyone reads.
         binding.synchronize_outputs()?;
         Ok(results.remove(output))
     }
@@ -100,8 +100,8 @@ mod tests {
     use crate::inference::provider::ProviderChoice;
     use crate::inference::runtime::runtime;
 
-    /// A network that adds 1, as bytes of ONNX's protocol buffers: `ir_version` 8, operator set 13,
-    /// `y = x + one` with x and y f32 of shape (n, 1, 2, 2, 2).
+    /// A network that adds 1, as ONNX protobuf bytes: `ir_version` 8, operator set 13, `y = x + one`
+    /// with x and y f32 of shape (n, 1, 2, 2, 2).
     fn add_one() -> Vec<u8> {
         fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
             [&[number << 3 | 2, bytes.len() as u8][..], bytes].concat()
@@ -114,7 +114,7 @@ mod tests {
             let tensor = [&[8, 1][..], &field(2, &dims)].concat();
             [field(1, name.as_bytes()), field(2, &field(1, &tensor))].concat()
         }
-        // TensorProto: data_type FLOAT, float_data packed in field 4, name in field 8; no dimensions.
+        // TensorProto: data_type FLOAT, float_data packed in field 4, name in field 8, no dimensions.
         let one = [&[16, 1][..], &field(4, &1.0_f32.to_le_bytes()), &field(8, b"one")].concat();
         let node = [field(1, b"x"), field(1, b"one"), field(2, b"y"), field(4, b"Add")].concat();
         let graph = [
@@ -172,7 +172,7 @@ mod tests {
             eprintln!("skipped: {e}");
             return;
         }
-        // The session has no provider that pins memory.
+        // The session has no provider with pinned memory.
         let mut lane = Lane::pinned(session(), 0);
         assert!(!lane.is_bound());
         let batch = ArrayD::zeros(vec![1, 1, 2, 2, 2]);

@@ -1,5 +1,5 @@
-//! ONNX Runtime sessions and the sliding window. Arrays only: nothing here knows of patients,
-//! bundles' files or where results go.
+//! ONNX Runtime sessions and the sliding window. This module works on arrays only and knows nothing of
+//! patients, bundle files or destinations.
 
 mod arena;
 mod blend;

@@ -1,4 +1,5 @@
-//! A network that maps a batch of windows to a batch of results, and ONNX Runtime's form of it.
+//! The network interface, which maps a batch of windows to a batch of results, and its implementation
+//! on ONNX Runtime.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -24,32 +25,33 @@ use crate::bundle::CpuPrecision;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory;
 
-/// What of a network's threads a run has.
+/// The share of the network's threads that a run gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Share {
-    /// All of them.
+    /// All threads.
     All,
-    /// Those of one of the [workers](Network::workers).
+    /// The threads of one of the [workers](Network::workers).
     One,
 }
 
 /// A segmentation network.
 pub trait Network: Send + Sync {
-    /// What is fixed of its shape.
+    /// Returns the fixed parts of its shape.
     fn shape(&self) -> NetworkShape;
 
-    /// How many runs at the same time use it best.
+    /// Returns how many concurrent runs use the network best.
     fn workers(&self) -> usize {
         1
     }
 
-    /// Windows in a run, of a network without a fixed batch, where the bundle allows `most` in memory.
+    /// Returns the windows per run, for a network without a fixed batch; the bundle allows `most` in
+    /// memory.
     fn batch(&self, most: usize) -> usize {
         if self.workers() > 1 { 1 } else { most }
     }
 
-    /// Runs a batch (N, C, X, Y, Z) in standard layout and hands the result (N, classes, X, Y, Z)
-    /// to `take`.
+    /// Runs a batch (N, C, X, Y, Z) in standard layout and passes the result (N, classes, X, Y, Z) to
+    /// `take`.
     fn run(
         &self,
         batch: ArrayView5<f32>,
@@ -57,8 +59,8 @@ pub trait Network: Send + Sync {
         take: &mut dyn FnMut(ArrayView5<f32>) -> Result<()>,
     ) -> Result<()>;
 
-    /// What is told of a failure of [`run`](Self::run), once all runs of an image have ended: it may
-    /// take runs of its own to find out whether the image or the network is at fault.
+    /// Turns a failure of [`run`](Self::run) into the error to report, after all runs of an image have
+    /// ended. It may run the network again to find out whether the image or the network is at fault.
     fn judge(&self, failure: Error) -> Error {
         failure
     }
@@ -66,15 +68,15 @@ pub trait Network: Send + Sync {
 
 /// An ONNX model in sessions of ONNX Runtime.
 pub struct OnnxNetwork {
-    /// On a CPU one session with all threads, on GPUs one on each.
+    /// On a CPU, one session with all threads; on GPUs, one or more on each.
     pub(super) whole: Sessions<Lane>,
-    /// Those with a share of the threads each, where windows run side by side.
+    /// Sessions with a share of the threads each, if windows run side by side.
     pub(super) side_by_side: Option<Sessions<Lane>>,
     pub(super) opening: Arc<Opening>,
     pub(super) workers: usize,
     /// How windows share a CPU.
     pub(super) plan: RunPlan,
-    /// How many windows may be in memory.
+    /// Largest number of windows in memory.
     pub(super) most: usize,
     pub(super) chosen: Chosen,
     pub(super) placement: Option<Placement>,
@@ -84,14 +86,17 @@ pub struct OnnxNetwork {
     pub(super) output: String,
     pub(super) shape: NetworkShape,
     health: Health,
-    /// Shape of the first batch that ran (N, C, X, Y, Z): that of the warm-up.
+    /// Shape of the first batch that ran, (N, C, X, Y, Z): that of the warm-up.
     pub(super) known_good: OnceLock<[usize; 5]>,
 }
 
 impl OnnxNetwork {
-    /// Loads a model file. A file that ONNX Runtime cannot load, or whose input or output is not a
-    /// single f32 tensor of five dimensions (four for slices), is [`ErrorKind::InvalidModel`] naming the
-    /// file. A GPU, or a precision, that was asked for and cannot be used is [`ErrorKind::Configuration`].
+    /// Loads a model file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidModel`] with the file name if ONNX Runtime cannot load it, or if its input
+    /// or output is not a single f32 tensor of five dimensions (four for slices).
+    /// [`ErrorKind::Configuration`] if an explicitly requested GPU or precision cannot be used.
     pub fn load(path: &Path, settings: &NetworkSettings) -> Result<Self> {
         let library = &runtime(settings.provider)?.library;
         let precision = settings.cpu_precision;
@@ -104,8 +109,8 @@ impl OnnxNetwork {
             && precision == CpuPrecision::F32
             && e.kind() != ErrorKind::OutOfMemory
         {
-            // Everything is there and yet it does not work: nobody asked for it by name, but
-            // everybody is told.
+            // Everything is installed, yet the provider does not work. It was not requested by name, so
+            // fall back to the CPU, with a warning.
             let name = provider.name();
             tracing::warn!(error = %e, provider = name, "the provider is there and cannot be used; the CPU's own kernels take its place");
             let reason = format!("{name} cannot be used: {}", e.message());
@@ -132,7 +137,7 @@ impl OnnxNetwork {
             ));
         }
         let files = Arc::new(NetworkFiles::read(&path)?);
-        // Other providers compute norms in ways of their own.
+        // Other providers have their own kernels for norms.
         let norms = match chosen.provider {
             Provider::Cpu => Arc::new(Survey::of(&path)),
             _ => Arc::default(),
@@ -164,7 +169,8 @@ impl OnnxNetwork {
         if gpu && shape.batch.is_none() {
             shape.batch = Some(settings.side_by_side.max(1));
         }
-        // One more on the same GPU has a stream of its own: its copies go on while the other computes.
+        // A second session on the same GPU has its own stream: its copies overlap with the computation
+        // of the first.
         let sessions = chosen.devices.len().max(1) * settings.gpu.sessions_on_one(chosen.provider);
         let more = Arc::clone(&opening);
         let make = Box::new(move |index| more.open(index, more.threads));
@@ -172,7 +178,7 @@ impl OnnxNetwork {
             whole: Sessions::new(Some(whole), sessions, make),
             side_by_side: None,
             opening,
-            // While one batch runs, the next is gathered and the one before is blended.
+            // While one batch runs, the next is gathered and the previous one is blended.
             workers: 2 * sessions,
             plan: RunPlan::ONE,
             most: settings.side_by_side.max(1),
@@ -192,7 +198,8 @@ impl OnnxNetwork {
         Ok(network)
     }
 
-    /// Whether windows can share the threads in several ways: a fixed batch is one run.
+    /// Whether windows can share the threads in several ways. With a fixed batch size, a batch is one
+    /// run.
     pub(super) fn is_plannable(&self) -> bool {
         !self.chosen.provider.is_gpu() && self.shape.batch.is_none()
     }
@@ -204,23 +211,23 @@ impl OnnxNetwork {
         self.side_by_side = (plan.lanes > 1).then(|| self.lanes(plan.lanes));
     }
 
-    /// Sessions that share the threads.
+    /// Creates sessions that share the threads.
     pub(super) fn lanes(&self, lanes: usize) -> Sessions<Lane> {
         let opening = Arc::clone(&self.opening);
         let threads = (opening.threads / lanes.max(1)).max(1);
         Sessions::new(None, lanes, Box::new(move |index| opening.open(index, threads)))
     }
 
-    /// Whether a window that runs by itself has another session than those that run side by side.
+    /// Whether windows that run alone use a different session than those that run side by side.
     pub fn has_lanes(&self) -> bool {
         self.side_by_side.is_some()
     }
 
-    /// Bytes the arenas of sessions that do not run took from the system so far: weights and the
-    /// buffers of their runs. `None` where ONNX Runtime keeps no account of them.
+    /// Returns the bytes that the arenas of idle sessions have allocated: weights and run buffers.
+    /// `None` if ONNX Runtime keeps no statistics.
     pub fn arena_bytes(&self) -> Option<u64> {
         if self.chosen.provider == Provider::OpenVino {
-            // It has its own memory.
+            // OpenVINO manages its own memory.
             return None;
         }
         let allocated =
@@ -229,26 +236,26 @@ impl OnnxNetwork {
         Some(allocated(&self.whole)? + others)
     }
 
-    /// SHA-256 of the network's file in hexadecimal; where weights lie in files beside it, that of the
-    /// lines which `sha256sum` prints of all, the model's own first.
+    /// Returns the SHA-256 of the network's file in hexadecimal. With external weights, it is the
+    /// digest of the lines that `sha256sum` prints for all files, the model file first.
     pub fn sha256(&self) -> &str {
         self.opening.files.sha256()
     }
 
-    /// Norms of the network's file that are computed in two stages, for accuracy.
+    /// Returns the number of norms computed in two stages, for accuracy.
     pub fn norms_in_two_stages(&self) -> usize {
         self.opening.norms.rewritable()
     }
 
-    /// What is said of norms that are computed inaccurately; nothing where there are none.
+    /// Returns a warning about norms that are computed inaccurately, if there are any.
     pub fn norms_warning(&self) -> Option<String> {
         self.opening.norms.warning()
     }
 
-    /// Whether the network works as far as is known.
+    /// Checks that the network is not known to be broken.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] where its sessions kept failing, new ones included.
+    /// [`ErrorKind::Unavailable`] if its sessions kept failing, new ones included.
     pub fn ensure_usable(&self) -> Result<()> {
         match self.health.is_broken() {
             false => Ok(()),
@@ -260,20 +267,20 @@ impl OnnxNetwork {
         }
     }
 
-    /// Tries to get a broken network to work again, with new sessions.
+    /// Tries to repair a broken network with new sessions.
     pub fn mend(&self) {
         if self.health.is_broken() {
             self.health.mend(&self.pools(), &|lane| self.probe(lane));
         }
     }
 
-    /// Name of the execution provider that runs the network.
+    /// Returns the name of the execution provider that runs the network.
     pub fn provider(&self) -> &'static str {
         self.chosen.provider.name()
     }
 }
 
-/// Those of the GPUs there are that were asked for.
+/// Returns the `asked` GPUs if all of them exist.
 fn those_of(there: &[i32], asked: &[i32]) -> Result<Vec<i32>> {
     match asked.iter().find(|device| !there.contains(device)) {
         None => Ok(asked.to_vec()),
@@ -316,7 +323,7 @@ impl Network for OnnxNetwork {
             return failure;
         }
         if self.fails_by_size(&failure) {
-            // Nothing is wrong but that the sessions which failed run nothing any more.
+            // The network is fine; only the failed sessions cannot run anymore.
             self.pools().into_iter().for_each(Sessions::renew_suspects);
             return unfit(failure);
         }
@@ -336,10 +343,10 @@ impl Network for OnnxNetwork {
     }
 }
 
-/// Channels of a network's largest buffers, as a guess that few exceed.
+/// A guess at the channels of a network's largest buffers, which few networks exceed.
 pub const WIDEST_LAYER: u64 = 64;
 
-/// A failure that only this input has.
+/// Creates the error for a failure that only this input causes.
 fn unfit(failure: Error) -> Error {
     const LONGEST: usize = 400;
     let window = failure.details().get("window").cloned().unwrap_or_default();
@@ -358,7 +365,7 @@ fn unfit(failure: Error) -> Error {
 }
 
 impl OnnxNetwork {
-    /// Runs a batch in the next session that is free.
+    /// Runs a batch in the next free session.
     pub(super) fn run_in_turn(
         &self,
         batch: ArrayView5<f32>,
@@ -370,7 +377,7 @@ impl OnnxNetwork {
         let mut taken = sessions.take().map_err(|e| self.unmade(e))?;
         let result = taken.session()?.run(&self.input, batch, &self.output);
         taken.suspect(result.is_err());
-        // The session is free for the next batch while this result is blended.
+        // Frees the session for the next batch while this result is blended.
         drop(taken);
         let result = result.map_err(|e| self.failed(e, shape))?;
         self.known_good.get_or_init(|| shape);
@@ -378,7 +385,8 @@ impl OnnxNetwork {
         result.ok_or_else(|| Error::internal("the network's output is not there"))
     }
 
-    /// The failure of a run. Before any run went well, in the warm-up, it is the model's.
+    /// Maps a failed run to an error. Before any run has succeeded (in the warm-up), the model is at
+    /// fault.
     fn failed(&self, e: ort::Error, shape: [usize; 5]) -> Error {
         if self.chosen.provider.is_gpu() && failure::is_device_full(&e) {
             return failure::device_full(e);
@@ -392,14 +400,15 @@ impl OnnxNetwork {
                 Error::new(ErrorKind::InferenceFailed, problem).with("window", window)
             }
         };
-        // A guess at its largest buffers, or what its arena took so far once more, by which it grows.
+        // The need is a guess at the largest buffers, plus what the arena has allocated so far: it
+        // grows by doubling.
         let voxels = shape.iter().fold(1_u64, |all, &n| all.saturating_mul(n as u64));
         let buffers = voxels.saturating_mul(WIDEST_LAYER * size_of::<f32>() as u64);
         let needed = buffers.saturating_add(self.arena_bytes().unwrap_or(0));
         failure::or_out_of_memory(error.caused_by(e), needed, memory::available())
     }
 
-    /// The failure to make a session, which went well when the model was loaded.
+    /// Maps a failure to recreate a session, which could be created when the model was loaded.
     fn unmade(&self, e: Error) -> Error {
         if e.kind() == ErrorKind::OutOfMemory || self.known_good.get().is_none() {
             return e;
@@ -411,7 +420,7 @@ impl OnnxNetwork {
         std::iter::once(&self.whole).chain(&self.side_by_side).collect()
     }
 
-    /// Runs a batch of the shape that ran before on `lane`.
+    /// Runs a batch of a shape that is known to work on `lane`.
     fn probe(&self, lane: &mut Lane) -> Result<()> {
         let Some(&shape) = self.known_good.get() else { return Ok(()) };
         self.try_shape(lane, shape)
@@ -434,7 +443,7 @@ impl OnnxNetwork {
         }
     }
 
-    /// A result with axes (N, classes, X, Y, Z).
+    /// Views a result with axes (N, classes, X, Y, Z).
     pub(super) fn view<'r>(&self, result: &'r DynValue) -> Result<ArrayView5<'r, f32>> {
         let result = result.try_extract_array::<f32>().map_err(|e| {
             let problem = format!("the network's result cannot be read: {e}");

@@ -1,4 +1,4 @@
-//! How a session of a network's file is opened, and on which device.
+//! Opens sessions of a network and chooses their devices.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,35 +18,35 @@ use super::runtime::runtime;
 use crate::bundle::CpuPrecision;
 use crate::error::{Error, ErrorKind, Result};
 
-/// ONNX Runtime's name for the folder of weights beside a model that is in memory.
+/// ONNX Runtime's option for the folder with the external weights of a model loaded from memory.
 const EXTERNAL_WEIGHTS: &str = "session.model_external_initializers_file_folder_path";
 
-/// How a session of the model file is opened.
+/// The settings for opening sessions of a model file.
 pub(super) struct Opening {
     pub files: Arc<NetworkFiles>,
-    /// The norms that are rewritten before the network is loaded.
+    /// Norms that are rewritten before the network is loaded.
     pub norms: Arc<Survey>,
-    /// Threads in all.
+    /// Total number of threads.
     pub threads: usize,
     pub provider: Provider,
-    /// In which a CPU computes.
+    /// Precision of computation on a CPU.
     pub precision: CpuPrecision,
     pub devices: Vec<i32>,
     pub gpu: GpuSettings,
 }
 
 impl Opening {
-    /// Session `index` of so many threads, on the GPU whose turn it is. The cause of a failure goes along: its
-    /// code tells a broken file from want of memory.
+    /// Opens session `index` with `threads` threads, on the GPU whose turn it is. A failure keeps its
+    /// cause: the code distinguishes a broken file from a lack of memory.
     pub fn open(&self, index: usize, threads: usize) -> Result<Lane> {
         self.open_in(self.precision, index, threads)
     }
 
-    /// The same in another precision of a CPU.
+    /// Opens a session like [`open`](Self::open), in another CPU precision.
     pub fn open_in(&self, precision: CpuPrecision, index: usize, threads: usize) -> Result<Lane> {
         let (device, permit) = self.place(index)?;
         let providers = provider::providers(self.provider, device, threads, precision, &self.gpu);
-        // The one that is loaded, by whichever choice.
+        // The runtime is already loaded by now, whichever choice loaded it.
         let environment = &runtime(ProviderChoice::Auto)?.environment;
         let mut builder = self
             .builder(environment, threads)
@@ -57,7 +57,7 @@ impl Opening {
                 self.unopened(ErrorKind::Configuration, problem, e)
             })?;
         let session = self.session(&mut builder)?;
-        // Sessions are opened later, too; every one has to be of the network that was told of.
+        // Sessions are also opened later; each must be of the network that was reported.
         self.files.ensure_unchanged()?;
         Ok(if self.provider.is_gpu() {
             Lane::pinned(session, device).with(permit)
@@ -66,7 +66,7 @@ impl Opening {
         })
     }
 
-    /// A session of the file, or of what it is with its norms in two stages.
+    /// Creates a session of the file, or of its version with two-stage norms.
     fn session(&self, builder: &mut SessionBuilder) -> Result<Session> {
         let path = self.files.network();
         let session = match self.norms.rewritable() {
@@ -86,8 +86,8 @@ impl Opening {
         }
     }
 
-    /// The GPU of session `index`: each in turn, or, where memory is permitted, the next that has
-    /// room for what the session may take.
+    /// Chooses the GPU of session `index`: round-robin or, if memory is limited by permits, the next
+    /// with room for the session.
     fn place(&self, index: usize) -> Result<(i32, Option<Permit>)> {
         let count = self.devices.len();
         let mut in_turn = (0..count).map(|i| self.devices[(index + i) % count]);
@@ -103,13 +103,13 @@ impl Opening {
 
     fn builder(&self, environment: &Environment, threads: usize) -> ort::Result<SessionBuilder> {
         let folder = self.files.network().parent().unwrap_or(Path::new(""));
-        // A thread that spins after its part of an operator takes the core from decoding and
-        // resampling, of this request and of others.
+        // A thread that spins after its part of an operator takes a core away from decoding and
+        // resampling, in this request and others.
         Ok(Session::builder(environment)?
             .with_intra_op_spinning(false)?
             .with_intra_threads(threads)?
             .with_config_entry(placement::RECORD, "1")?
-            // Where weights beside the model are, of one that is not loaded from its file.
+            // Location of the external weights for a model loaded from memory.
             .with_config_entry(EXTERNAL_WEIGHTS, folder.to_string_lossy())?)
     }
 }
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!([0, 1, 2].map(|i| free.place(i).unwrap().0), [2, 5, 2]);
         let permits = Arc::new(GpuPermits::of(130));
         let held = opening(Provider::Cuda, Some(&permits));
-        // The fifth finds both full, whichever's turn it is.
+        // The fifth session finds both GPUs full, whichever comes first.
         let taken = [0, 1, 1, 3].map(|i| held.place(i).unwrap());
         assert_eq!(taken.each_ref().map(|(device, _)| *device), [2, 5, 5, 2]);
         assert_eq!(held.place(4).unwrap_err().kind(), ErrorKind::OutOfMemory);

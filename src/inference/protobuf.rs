@@ -1,16 +1,17 @@
-//! Messages in Protocol Buffers' wire format, as a stream: what does not matter is passed over, so that a
-//! model of gigabytes costs no memory. <https://protobuf.dev/programming-guides/encoding/>
+//! Reads and writes the Protocol Buffers wire format as a stream. Fields that are not needed are
+//! skipped, so a model of gigabytes needs no memory.
+//! <https://protobuf.dev/programming-guides/encoding/>
 
 use std::io::{BufReader, Error, ErrorKind, Read, Result, Seek};
 
-/// What comes before a field.
+/// The header of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Field {
     pub number: u64,
     pub content: Content,
 }
 
-/// The content of a field, or how long it is.
+/// The content of a field, or its length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Content {
     /// A number, already read.
@@ -19,17 +20,17 @@ pub(super) enum Content {
     Fixed32([u8; 4]),
     /// Eight bytes, already read.
     Fixed64([u8; 8]),
-    /// So many bytes, which follow.
+    /// This many bytes, which follow.
     Bytes(u64),
 }
 
-/// Reads fields one after the other.
+/// Reads fields sequentially.
 pub(super) struct Reader<R> {
     input: BufReader<R>,
     at: u64,
 }
 
-/// What is not well formed.
+/// Creates the error for a malformed message.
 pub(super) fn malformed() -> Error {
     ErrorKind::InvalidData.into()
 }
@@ -39,13 +40,13 @@ impl<R: Read + Seek> Reader<R> {
         Self { input: BufReader::new(input), at: 0 }
     }
 
-    /// Where the next byte is.
+    /// Returns the offset of the next byte.
     pub fn at(&self) -> u64 {
         self.at
     }
 
-    /// The next field of a message that ends at `end` (`u64::MAX`: with the file); none at its end. The
-    /// content of one with [`Content::Bytes`] has to be read or skipped before the next.
+    /// Reads the next field of a message that ends at `end` (`u64::MAX`: at the end of the file);
+    /// `None` at its end. [`Content::Bytes`] must be read or skipped before the next field.
     pub fn field(&mut self, end: u64) -> Result<Option<Field>> {
         if self.at >= end {
             return Ok(None);
@@ -70,14 +71,14 @@ impl<R: Read + Seek> Reader<R> {
         Ok(Some(Field { number: key >> 3, content }))
     }
 
-    /// The next bytes, at the end of `out`, which has the room for them.
+    /// Appends the next `length` bytes to `out`, which must have the capacity.
     pub fn read(&mut self, length: u64, out: &mut Vec<u8>) -> Result<()> {
         let read = (&mut self.input).take(length).read_to_end(out)? as u64;
         self.at += read;
         if read == length { Ok(()) } else { Err(ErrorKind::UnexpectedEof.into()) }
     }
 
-    /// The next bytes as text, of at most `longest` bytes.
+    /// Reads the next `length` bytes as text, of at most `longest` bytes.
     pub fn text(&mut self, length: u64, longest: u64) -> Result<String> {
         if length > longest {
             return Err(malformed());
@@ -116,7 +117,7 @@ impl<R: Read + Seek> Reader<R> {
     }
 }
 
-/// Writes a number of variable length.
+/// Writes a variable-length integer.
 pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -125,31 +126,31 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Writes the key of a field of bytes and their length; the bytes are to follow.
+/// Writes the key of a length-delimited field and its length; the caller appends the bytes.
 pub(super) fn put_length(out: &mut Vec<u8>, number: u64, length: u64) {
     put_varint(out, number << 3 | 2);
     put_varint(out, length);
 }
 
-/// Writes a field of bytes.
+/// Writes a length-delimited field.
 pub(super) fn put_bytes(out: &mut Vec<u8>, number: u64, bytes: &[u8]) {
     put_length(out, number, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
-/// Writes a field of four bytes.
+/// Writes a 32-bit field.
 pub(super) fn put_fixed32(out: &mut Vec<u8>, number: u64, bytes: [u8; 4]) {
     put_varint(out, number << 3 | 5);
     out.extend(bytes);
 }
 
-/// Writes a field of eight bytes.
+/// Writes a 64-bit field.
 pub(super) fn put_fixed64(out: &mut Vec<u8>, number: u64, bytes: [u8; 8]) {
     put_varint(out, number << 3 | 1);
     out.extend(bytes);
 }
 
-/// Writes a field of a number.
+/// Writes an integer field.
 pub(super) fn put_number(out: &mut Vec<u8>, number: u64, value: u64) {
     put_varint(out, number << 3);
     put_varint(out, value);

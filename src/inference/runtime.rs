@@ -1,7 +1,7 @@
-//! ONNX Runtime's shared library: found and loaded once a process.
+//! Finds ONNX Runtime's shared library and loads it once per process.
 //!
-//! OpenVINO comes with a build of ONNX Runtime of its own, which lies in a folder below the usual one. A
-//! process can load one of them, so the provider asked for decides which.
+//! OpenVINO needs its own build of ONNX Runtime, which is in a folder below the usual one. A process
+//! can load only one build, so the requested provider decides which.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
@@ -20,22 +20,22 @@ pub struct Runtime {
     pub library: PathBuf,
 }
 
-/// Names the library's file.
+/// Environment variable with the path of the library.
 const VARIABLE: &str = "ORT_DYLIB_PATH";
 const FILE: &str =
     if cfg!(target_os = "macos") { "libonnxruntime.dylib" } else { "libonnxruntime.so" };
 const SYSTEM_FOLDER: &str = "/opt/onnxruntime/lib";
 
-/// Below the folder of the library: the build with OpenVINO.
+/// Folder of the build with OpenVINO, below the folder of the library.
 const OPENVINO_FOLDER: &str = "openvino";
 
-/// The process's ONNX Runtime, loaded on first use: `ORT_DYLIB_PATH`, else beside the executable,
-/// else `/opt/onnxruntime/lib`; the build with OpenVINO in the folder `openvino` there, where `choice` is
-/// OpenVINO, or leaves the choice open and there is no GPU to use. Once one is loaded, that is the one.
-/// A failure is not remembered, so that a later call may succeed.
+/// Returns the process's ONNX Runtime, loaded on first use: from `ORT_DYLIB_PATH`, else from the folder
+/// of the executable, else from `/opt/onnxruntime/lib`. The build with OpenVINO, in the folder
+/// `openvino` there, is used if `choice` is OpenVINO, or if it is automatic and there is no usable GPU.
+/// Once loaded, the build stays the same. A failure is not cached, so a later call may succeed.
 ///
 /// # Errors
-/// [`ErrorKind::Configuration`] where no library is there, or it cannot be loaded.
+/// [`ErrorKind::Configuration`] if no library is found, or it cannot be loaded.
 pub fn runtime(choice: ProviderChoice) -> Result<&'static Runtime> {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     static LOADING: Mutex<()> = Mutex::new(());
@@ -60,7 +60,8 @@ pub fn runtime(choice: ProviderChoice) -> Result<&'static Runtime> {
     Ok(RUNTIME.get_or_init(|| runtime))
 }
 
-/// The library to load, where `usual` is there: that, or the build with OpenVINO below it.
+/// Returns the library to load, given the existing `usual` one: that, or the build with OpenVINO below
+/// it.
 fn build_for(choice: ProviderChoice, usual: &Path, machine: &Machine) -> PathBuf {
     let below = usual.parent().unwrap_or(Path::new("")).join(OPENVINO_FOLDER).join(FILE);
     let wanted = match choice {
@@ -69,14 +70,14 @@ fn build_for(choice: ProviderChoice, usual: &Path, machine: &Machine) -> PathBuf
         _ => false,
     };
     let is_there = || machine.libraries(Provider::OpenVino, &below).is_empty();
-    // The usual one may be a build with OpenVINO itself.
+    // The usual one may itself be a build with OpenVINO.
     if wanted && !machine.libraries(Provider::OpenVino, usual).is_empty() && is_there() {
         return below;
     }
     usual.to_owned()
 }
 
-/// An explicit path must be there; otherwise the usual places are tried.
+/// Finds the library. An explicit path must exist; otherwise the default locations are tried.
 fn find(explicit: Option<&Path>, beside: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = explicit {
         let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };

@@ -1,18 +1,18 @@
-//! Sessions of one network. A session runs one batch at a time: ONNX Runtime's promise that runs may
-//! overlap does not hold for all of its parts, and `ort` asks for a session for each thread. They
-//! are made once a batch finds none idle, up to a number.
+//! A pool of sessions of one network. A session runs one batch at a time: ONNX Runtime's promise that
+//! runs may overlap does not hold for all of its parts, and `ort` requires one session per thread.
+//! Sessions are created on demand, when a batch finds none idle, up to a limit.
 //!
-//! A session whose run failed, or panicked, comes back as a suspect: it serves on where no other is
-//! idle, until a run succeeds or somebody [examines](Sessions::take_suspect) it.
+//! A session whose run failed or panicked returns as a suspect: it stays in use if no other is idle,
+//! until a run succeeds or it is [examined](Sessions::take_suspect).
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
 
-/// Makes one more session of the same network, given how many were made before.
+/// Creates one more session of the same network, given how many were created before.
 type Make<L> = Box<dyn Fn(usize) -> Result<L> + Send + Sync>;
 
-/// Sessions, whatever they are.
+/// A pool of sessions of any type.
 pub(super) struct Sessions<L> {
     make: Make<L>,
     state: Mutex<State<L>>,
@@ -23,25 +23,25 @@ struct State<L> {
     idle: Vec<Kept<L>>,
     made: usize,
     most: usize,
-    /// Whether there is none and the last attempt to make one failed.
+    /// Whether there is no session and the last attempt to create one failed.
     lost: bool,
 }
 
 struct Kept<L> {
     session: L,
-    /// What it was made with.
+    /// The index it was created with.
     index: usize,
     suspect: bool,
 }
 
-/// A session in use; it goes back when dropped.
+/// A session in use; it returns to the pool when dropped.
 pub(super) struct Taken<'a, L> {
     sessions: &'a Sessions<L>,
     kept: Option<Kept<L>>,
 }
 
 impl<L> Sessions<L> {
-    /// At most `most`, at least 1, of which a first one may be there.
+    /// Creates a pool of at most `most` sessions (at least 1), with an optional first one.
     pub fn new(first: Option<L>, most: usize, make: Make<L>) -> Self {
         let most = most.max(1);
         let made = usize::from(first.is_some());
@@ -50,10 +50,10 @@ impl<L> Sessions<L> {
         Self { make, state: Mutex::new(state), returned: Condvar::new() }
     }
 
-    /// A session that nobody uses: one there is, one more, or the next that is given back.
+    /// Takes a session that is not in use: an idle one, a new one, or the next to be returned.
     ///
     /// # Errors
-    /// Those of making one, where there is none.
+    /// Propagates the error of creating a session, if there is none.
     pub fn take(&self) -> Result<Taken<'_, L>> {
         let mut state = self.state();
         loop {
@@ -73,7 +73,7 @@ impl<L> Sessions<L> {
                         if state.made == 0 {
                             return Err(e);
                         }
-                        // Those there are do the work; it is not tried again for every batch.
+                        // The existing sessions do the work; creation is not retried for every batch.
                         tracing::warn!(error = %e, "no further session of a network");
                         continue;
                     }
@@ -83,7 +83,7 @@ impl<L> Sessions<L> {
         }
     }
 
-    /// An idle session whose last run failed.
+    /// Takes an idle session whose last run failed.
     pub fn take_suspect(&self) -> Option<Taken<'_, L>> {
         let mut state = self.state();
         let position = state.idle.iter().position(|kept| kept.suspect)?;
@@ -91,10 +91,10 @@ impl<L> Sessions<L> {
         Some(Taken { sessions: self, kept: Some(kept) })
     }
 
-    /// Makes others in the place of idle sessions whose last runs failed.
+    /// Recreates idle sessions whose last run failed.
     pub fn renew_suspects(&self) {
         while let Some(mut suspect) = self.take_suspect() {
-            // One that cannot be made gives its place up.
+            // If it cannot be recreated, its slot is released.
             match suspect.renew() {
                 Ok(()) => suspect.suspect(false),
                 Err(e) => tracing::warn!(error = %e, "no session in the place of one that failed"),
@@ -102,29 +102,29 @@ impl<L> Sessions<L> {
         }
     }
 
-    /// Whether there is no session and the last attempt to make one failed.
+    /// Whether there is no session and the last attempt to create one failed.
     pub fn is_lost(&self) -> bool {
         self.state().lost
     }
 
-    /// Drops the sessions that nobody uses; new ones take their place when they are needed.
+    /// Drops all idle sessions; new ones are created when needed.
     pub fn drop_idle(&self) {
         let mut state = self.state();
         let idle = std::mem::take(&mut state.idle);
         drop(state);
         let count = idle.len();
-        // Freeing a session takes long; a place is only free once its memory is.
+        // Freeing a session takes long; its slot is only free once its memory is.
         drop(idle);
         self.state().made -= count;
         self.returned.notify_all();
     }
 
-    /// The sum of what `of` says of idle sessions.
+    /// Returns the sum of `of` over the idle sessions.
     pub fn idle_sum(&self, of: impl Fn(&L) -> Option<u64>) -> Option<u64> {
         self.state().idle.iter().map(|kept| of(&kept.session)).sum()
     }
 
-    /// A session in a place that was counted for it, which is given up where it cannot be made.
+    /// Creates a session in a slot already counted for it. The slot is released on failure.
     fn make(&self, index: usize) -> Result<Kept<L>> {
         let place = Place(self);
         let session = (self.make)(index)?;
@@ -138,7 +138,7 @@ impl<L> Sessions<L> {
     }
 }
 
-/// A place that is given up when this is dropped, in a panic, too.
+/// Releases a slot on drop, also on a panic.
 struct Place<'a, L>(&'a Sessions<L>);
 
 impl<L> Drop for Place<'_, L> {
@@ -156,7 +156,7 @@ impl<L> Drop for Place<'_, L> {
 }
 
 impl<L> Taken<'_, L> {
-    /// The session.
+    /// Returns the session.
     pub fn session(&mut self) -> Result<&mut L> {
         match &mut self.kept {
             Some(kept) => Ok(&mut kept.session),
@@ -164,17 +164,17 @@ impl<L> Taken<'_, L> {
         }
     }
 
-    /// Notes how its last run went.
+    /// Records whether its last run failed.
     pub fn suspect(&mut self, suspect: bool) {
         if let Some(kept) = &mut self.kept {
             kept.suspect = suspect;
         }
     }
 
-    /// Drops the session and makes another in its place, which is given up where that fails.
+    /// Drops the session and creates another in its slot, which is released if that fails.
     ///
     /// # Errors
-    /// Those of making one.
+    /// Propagates the error of creating a session.
     pub fn renew(&mut self) -> Result<()> {
         if let Some(Kept { session, index, .. }) = self.kept.take() {
             let place = Place(self.sessions);
@@ -185,7 +185,7 @@ impl<L> Taken<'_, L> {
         Ok(())
     }
 
-    /// Drops the session and gives its place up.
+    /// Drops the session and releases its slot.
     pub fn discard(mut self) {
         if let Some(kept) = self.kept.take() {
             let _place = Place(self.sessions);
@@ -196,7 +196,7 @@ impl<L> Taken<'_, L> {
 
 impl<L> Drop for Taken<'_, L> {
     fn drop(&mut self) {
-        // A panic while the session was in use left nothing of ours half done in it, but who knows.
+        // A panic during use leaves none of our own state half done, but the session's may be.
         if let Some(mut kept) = self.kept.take() {
             kept.suspect |= std::thread::panicking();
             self.sessions.state().idle.push(kept);
@@ -213,7 +213,7 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
-    /// Sessions that are numbers, of which those from `bad` on cannot be made.
+    /// Sessions that are numbers; those from `bad` on cannot be created.
     fn sessions(most: usize, bad: usize) -> (Sessions<usize>, Arc<AtomicUsize>) {
         let made = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&made);

@@ -1,4 +1,4 @@
-//! How a network is run.
+//! Settings for running a network.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,31 +6,31 @@ use super::health::BrokenNetworks;
 use super::provider::{GpuSettings, Provider, ProviderChoice};
 use crate::bundle::CpuPrecision;
 
-/// What is asked for.
+/// The requested settings.
 #[derive(Debug, Clone, Default)]
 pub struct NetworkSettings {
-    /// The execution provider asked for.
+    /// The requested execution provider.
     pub provider: ProviderChoice,
-    /// Why it is ONNX Runtime's own CPU kernels, where nobody asked for them.
+    /// Why ONNX Runtime's own CPU kernels are used, if they were not requested.
     pub reason: Option<String>,
-    /// Threads in all; one a core where absent.
+    /// Total number of threads; one per core if absent.
     pub threads: Option<usize>,
-    /// Windows that may be in memory at the same time, as the bundle's `sw_batch_size` says: the most that
-    /// a [`RunPlan`] has. On a GPU they are a batch, which is always filled up to that many, so that cuDNN
-    /// chooses its algorithms once.
+    /// The most windows in memory at the same time, from the bundle's `sw_batch_size`: the upper limit
+    /// for a [`RunPlan`]. On a GPU, this is the batch size. Batches are always padded to it, so that
+    /// cuDNN chooses its algorithms once.
     pub side_by_side: usize,
-    /// In which precision a CPU computes.
+    /// Precision of computation on a CPU.
     pub cpu_precision: CpuPrecision,
-    /// Of a GPU.
+    /// Settings for GPUs.
     pub gpu: GpuSettings,
-    /// The GPUs to use, of those there are; all where empty.
+    /// The GPUs to use; all if empty.
     pub devices: Vec<i32>,
-    /// Where the network is counted while it is broken.
+    /// Counter of broken networks that includes this one while it is broken.
     pub broken: BrokenNetworks,
 }
 
 impl NetworkSettings {
-    /// Threads in all, at least one.
+    /// Returns the total number of threads, at least one.
     pub(super) fn threads(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         self.threads.unwrap_or_else(cores).max(1)
@@ -41,9 +41,9 @@ impl NetworkSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunPlan {
-    /// Runs at the same time, each in a session with its share of the threads.
+    /// Concurrent runs, each in a session with its share of the threads.
     pub lanes: usize,
-    /// Windows in a run.
+    /// Windows per run.
     pub batch: usize,
 }
 
@@ -51,8 +51,8 @@ impl RunPlan {
     /// One window at a time with all threads.
     pub const ONE: Self = Self { lanes: 1, batch: 1 };
 
-    /// What is best as a rule. ONNX Runtime's own operators scale worse with threads than windows side by
-    /// side do; OpenVINO's share the threads well.
+    /// Returns the plan that is usually best. ONNX Runtime's own operators scale worse with threads
+    /// than with concurrent windows; OpenVINO's scale well with threads.
     pub(super) fn usual(provider: Provider, side_by_side: usize, threads: usize) -> Self {
         match provider {
             Provider::Cpu => Self { lanes: side_by_side.clamp(1, threads.max(1)), batch: 1 },
@@ -60,7 +60,7 @@ impl RunPlan {
         }
     }
 
-    /// Whether so many windows may be in memory, and there are as many threads.
+    /// Whether the plan respects the limit on windows in memory and the number of threads.
     pub(super) fn fits(self, side_by_side: usize, threads: usize) -> bool {
         let most = side_by_side.max(1);
         (1..=most.min(threads.max(1))).contains(&self.lanes)
@@ -68,7 +68,7 @@ impl RunPlan {
             && (self.lanes == 1 || self.batch == 1)
     }
 
-    /// Those that are worth a try, the usual one first.
+    /// Returns the plans worth trying, the usual one first.
     pub(super) fn candidates(provider: Provider, side_by_side: usize, threads: usize) -> Vec<Self> {
         let most = side_by_side.clamp(1, threads.max(1));
         let halves = std::iter::successors(Some(most), |n| (*n > 1).then_some(n / 2));

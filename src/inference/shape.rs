@@ -1,6 +1,6 @@
 //! The shape of a network's input and output.
 
-/// What is fixed of a network's input and output; `None` for a dimension it leaves open.
+/// The fixed parts of a network's input and output; `None` for a dimension that can vary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct NetworkShape {
     /// Windows in a batch.
@@ -11,7 +11,7 @@ pub struct NetworkShape {
     pub spatial: [Option<usize>; 3],
     /// Channels of the result.
     pub output_channels: Option<usize>,
-    /// Whether the network takes slices (tensors of four dimensions). They go in and come out as
-    /// windows whose last axis is 1.
+    /// Whether the network takes slices (4D tensors). They are passed as windows whose last axis is 1,
+    /// and so are the results.
     pub planar: bool,
 }

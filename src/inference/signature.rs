@@ -1,11 +1,11 @@
-//! What a network takes and gives, as its file says.
+//! Reads a network's inputs and outputs from its session.
 
 use ort::session::Session;
 use ort::value::{TensorElementType, ValueType};
 
 use super::shape::NetworkShape;
 
-/// The single input's name and the shapes of input and output.
+/// Returns the name of the single input, the name of the output and their shapes.
 pub(super) fn describe(session: &Session) -> Result<(String, NetworkShape), String> {
     let [input] = session.inputs() else {
         return Err(format!("the network has {} inputs; one is supported", session.inputs().len()));
@@ -36,7 +36,7 @@ fn wrong_dimensions(what: &str, count: usize) -> String {
     format!("the network's {what} has {count} dimensions in place of 5 (N, C, X, Y, Z), or 4")
 }
 
-/// The sizes of four or five dimensions.
+/// Returns the sizes of a 4D or 5D tensor.
 fn dimensions(what: &str, value: &ValueType) -> Result<Vec<Option<usize>>, String> {
     let shape = match value {
         ValueType::Tensor { ty: TensorElementType::Float32, shape, .. } => shape,

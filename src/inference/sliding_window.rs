@@ -1,7 +1,7 @@
-//! `SlidingWindowInferer`: overlapping windows through the network, blended.
+//! `SlidingWindowInferer`: runs overlapping windows through the network and blends their results.
 //!
-//! MONAI keeps the sums of all classes over the whole image. Here windows are taken in the order of
-//! their starts, and what no later window touches is handed on at once (`blend`).
+//! MONAI keeps the sums of all classes over the whole image. Here, windows are processed in the order
+//! of their starts, and regions that no later window touches are passed on at once (`blend`).
 
 use ndarray::{ArrayView3, ArrayView4, Axis, Zip};
 use rayon::prelude::*;
@@ -22,18 +22,18 @@ pub struct SlidingWindowInferer {
     pub roi_size: [Option<usize>; 3],
     /// Windows in a batch.
     pub sw_batch_size: usize,
-    /// Share of a window that the next one overlaps.
+    /// Fraction of a window that the next one overlaps.
     pub overlap: [f64; 3],
-    /// Blending.
+    /// How overlapping windows are blended.
     pub mode: BlendMode,
-    /// What fills the image up to one window.
+    /// How the image is padded to one window.
     pub padding: WindowPadding,
-    /// Whether windows that hold one value throughout, such as air after clipping, go through the
-    /// network once for each value.
+    /// Whether windows of a constant value, such as air after clipping, run through the network only
+    /// once per value.
     pub reuse_constant: bool,
 }
 
-/// How an image smaller than a window is filled up (`padding_mode` of `torch.nn.functional.pad`).
+/// How an image smaller than a window is padded (`padding_mode` of `torch.nn.functional.pad`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum WindowPadding {
     /// With a constant (`cval`).
@@ -46,32 +46,32 @@ pub enum WindowPadding {
     Circular,
 }
 
-/// Takes the finished parts of the blended result.
+/// Receives the finished parts of the blended result.
 pub trait PlaneSink: Send {
     /// Called once, before the first plane: classes, and size along X, Y, Z.
     fn begin(&mut self, classes: usize, dims: [usize; 3]) -> Result<()>;
 
-    /// Rows from `y` on of the planes `x`, `x + 1`, …, each with axes (class, Y, Z), Z running fastest.
-    /// Once the last rows of these planes have come, the planes behind them follow, from `y` = 0.
+    /// Receives rows from `y` on of the planes `x`, `x + 1`, …, each with axes (class, Y, Z), Z varying
+    /// fastest. After the last rows of these planes, the following planes start again at `y` = 0.
     fn planes(&mut self, x: usize, y: usize, planes: &[ArrayView3<f32>]) -> Result<()>;
 }
 
-/// What a run took.
+/// Statistics of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct WindowStats {
     /// Windows of the image.
     pub windows: usize,
-    /// Windows that went through the network; the others are like one that did.
+    /// Windows that ran through the network; the others reused a result.
     pub windows_run: usize,
-    /// Seconds inside the network alone.
+    /// Seconds spent in the network alone.
     pub network_seconds: f64,
 }
 
 impl SlidingWindowInferer {
-    /// From a bundle's `inferer`.
+    /// Parses a bundle's `inferer`.
     pub fn from_args(args: &mut Args) -> Result<Self> {
-        // Where tensors live and how results are buffered there, progress bars, caching: none of it
-        // changes the result.
+        // These choose devices, buffering, progress bars and caching in MONAI; none of them changes the
+        // result.
         args.ignore(&[
             "sw_device",
             "device",
@@ -116,12 +116,12 @@ impl SlidingWindowInferer {
         Ok(Self { roi_size, sw_batch_size, overlap, mode, padding, reuse_constant: true })
     }
 
-    /// Size of a window on an image of size `dims`, as given to the network.
+    /// Returns the size of a window as passed to the network, for an image of size `dims`.
     pub fn window(&self, dims: [usize; 3]) -> [usize; 3] {
         std::array::from_fn(|a| self.roi_size[a].unwrap_or(dims[a]))
     }
 
-    /// Runs `network` over `image` (axes C, X, Y, Z) and hands the blended result to `sink`.
+    /// Runs `network` over `image` (axes C, X, Y, Z) and passes the blended result to `sink`.
     pub fn run(
         &self,
         image: ArrayView4<f32>,
@@ -141,8 +141,8 @@ impl SlidingWindowInferer {
         in_turn::run(&work, self.reuse_constant, &mut blend, sink)
     }
 
-    /// Bytes that [`run`](Self::run) holds at the same time beside the image of `channels` and
-    /// `dims` in standard layout, for a network of `classes`: the image filled up to a window, the sums
+    /// Returns the bytes that [`run`](Self::run) holds at the same time, besides the image of
+    /// `channels` and `dims` in standard layout, for a network of `classes`: the padded image, the sums
     /// of windows, and batches with their results.
     pub fn forecast(
         &self,
@@ -159,7 +159,7 @@ impl SlidingWindowInferer {
         let sums = grid.held_rows().saturating_mul(padded[2] as u64).saturating_mul(depth);
         let windows = self.windows_at_once(network).saturating_mul(voxels(roi));
         let batches = windows.saturating_mul(channels as u64 + classes as u64);
-        // Of windows that hold one value a result is kept.
+        // The kept result for windows of a constant value.
         let known = voxels(roi).saturating_mul(classes as u64);
         [filled.saturating_mul(channels as u64), sums, batches, known]
             .into_iter()
@@ -167,12 +167,12 @@ impl SlidingWindowInferer {
             .saturating_mul(F32)
     }
 
-    /// Windows that are in memory at the same time with their results.
+    /// Returns the number of windows in memory at the same time, with their results.
     fn windows_at_once(&self, network: &dyn Network) -> u64 {
         (self.batch(network) as u64).saturating_mul(network.workers() as u64)
     }
 
-    /// Windows in a batch.
+    /// Returns the number of windows in a batch.
     fn batch(&self, network: &dyn Network) -> usize {
         network.shape().batch.unwrap_or_else(|| network.batch(self.sw_batch_size)).max(1)
     }
@@ -185,7 +185,7 @@ impl SlidingWindowInferer {
         Layout { roi, before, padded, starts }
     }
 
-    /// The image in standard layout, filled up to at least one window.
+    /// Returns the image in standard layout, padded to at least one window.
     fn padded<'a>(
         &self,
         image: ArrayView4<'a, f32>,
@@ -203,7 +203,7 @@ impl SlidingWindowInferer {
                 .collect()
         });
         if let WindowPadding::Reflect = self.padding {
-            // PyTorch refuses what a reflection cannot fill.
+            // PyTorch rejects padding larger than a reflection can fill.
             if (0..3).any(|a| padded[a] - dims[a] - before[a] >= dims[a].max(1)) {
                 return Err(Error::new(
                     ErrorKind::InvalidImage,
@@ -223,15 +223,15 @@ impl SlidingWindowInferer {
     }
 }
 
-/// Where windows lie on an image.
+/// The layout of windows on an image.
 struct Layout {
     /// Size of a window.
     roi: [usize; 3],
-    /// Voxels before the image, where it is filled up to a window.
+    /// Voxels of padding before the image.
     before: [usize; 3],
-    /// Size of the image filled up to one window.
+    /// Size of the padded image.
     padded: [usize; 3],
-    /// Where windows start along each axis.
+    /// Starts of windows along each axis.
     starts: [Vec<usize>; 3],
 }
 
@@ -240,7 +240,8 @@ fn voxels(dims: [usize; 3]) -> u64 {
 }
 
 impl WindowPadding {
-    /// The image index that fills position `i` (relative to the image), `None` for the constant.
+    /// Returns the image index that fills position `i` (relative to the image); `None` for the
+    /// constant.
     fn source(self, i: isize, n: usize) -> Option<usize> {
         let last = n as isize - 1;
         if (0..=last).contains(&i) {
@@ -258,13 +259,13 @@ impl WindowPadding {
     }
 }
 
-/// What an error calls the image as windows are taken of it.
+/// Name of the image in errors of memory allocation.
 const IMAGE: &str = "the network's image";
 
-/// The image with Z running fastest, copied in blocks that suit both memory orders.
+/// Returns the image with Z varying fastest, copied in blocks that suit both memory orders.
 ///
 /// # Errors
-/// [`ErrorKind::OutOfMemory`] where there is no memory for the copy.
+/// [`ErrorKind::OutOfMemory`] if there is no memory for the copy.
 pub fn standard_layout(image: ArrayView4<f32>) -> Result<ndarray::CowArray<f32, ndarray::Ix4>> {
     const BLOCK: usize = 16;
     if image.is_standard_layout() {
@@ -292,8 +293,8 @@ pub fn standard_layout(image: ArrayView4<f32>) -> Result<ndarray::CowArray<f32, 
     Ok(copy.into())
 }
 
-/// Where windows start along an axis: `monai.data.utils.dense_patch_slices` with
-/// `_get_scan_interval`. The last one is moved back to end with the image.
+/// Returns the starts of windows along an axis, like `monai.data.utils.dense_patch_slices` with
+/// `_get_scan_interval`. The last window is moved back to end with the image.
 fn window_starts(n: usize, roi: usize, overlap: f64) -> Vec<usize> {
     if n <= roi {
         return vec![0];

@@ -1,4 +1,4 @@
-//! A network that is tried out on this machine once it is loaded.
+//! Tunes a network on this machine after it is loaded.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use super::tuning::{self, Runner};
 use crate::bundle::CpuPrecision;
 use crate::error::{Error, Result};
 
-/// The time that trying plans may take.
+/// Time limit for trying plans.
 const BUDGET: Duration = Duration::from_secs(6);
 
-/// A plan while it is measured. One window at a time runs in the session that is there; other plans have sessions
-/// of their own, which are dropped with what they took.
+/// A plan being measured. One window at a time runs in the existing session. Other plans have their own
+/// sessions, which are dropped with their memory afterwards.
 struct Trial<'n> {
     network: &'n OnnxNetwork,
     lanes: Option<Sessions<Lane>>,
@@ -34,11 +34,11 @@ impl Runner for Trial<'_> {
 }
 
 impl OnnxNetwork {
-    /// Finds the plan by which windows of the given size (X, Y, Z) take the least time, and runs by it from now
-    /// on. Does nothing on a GPU, for a network of a fixed batch, and where there is only one plan.
+    /// Finds the plan with the least time per window of the given size (X, Y, Z), and adopts it. Does
+    /// nothing on a GPU, for a network with a fixed batch size, or if there is only one plan.
     ///
     /// # Errors
-    /// Those of running the network by the plan that is usual.
+    /// Propagates the errors of running the network with the usual plan.
     pub fn tune(&mut self, window: [usize; 3]) -> Result<()> {
         let plans = RunPlan::candidates(self.chosen.provider, self.most, self.opening.threads);
         if !self.is_plannable() || plans.len() < 2 {
@@ -56,35 +56,35 @@ impl OnnxNetwork {
         Ok(())
     }
 
-    /// What tells the network, and what it runs on and with, from others.
+    /// Identifies the network, the machine-dependent settings and the runtime build.
     pub fn identity(&self) -> String {
         let Opening { files, threads, provider, precision, .. } = &*self.opening;
         let (sha256, build) = (files.sha256(), ort::info());
         format!("{sha256} {provider:?} {precision:?} {threads} {} {build}", self.most)
     }
 
-    /// Path of the network's file.
+    /// Returns the path of the network's file.
     pub fn file(&self) -> &Path {
         self.opening.files.network()
     }
 
-    /// The plan windows run by.
+    /// Returns the plan in use.
     pub fn plan(&self) -> RunPlan {
         self.plan
     }
 
-    /// Runs windows by a plan that was found before; one that does not fit is ignored.
+    /// Adopts a plan found earlier; a plan that does not fit is ignored.
     pub fn follow(&mut self, plan: RunPlan) {
         if self.is_plannable() && plan.fits(self.most, self.opening.threads) {
             self.adopt(plan);
         }
     }
 
-    /// Makes sure that a precision which was asked for makes a difference: OpenVINO ignores one that it
-    /// cannot compute in.
+    /// Checks that a requested precision makes a difference: OpenVINO ignores a precision that it does
+    /// not support.
     ///
     /// # Errors
-    /// [`Configuration`](crate::error::ErrorKind::Configuration) where it makes none.
+    /// [`Configuration`](crate::error::ErrorKind::Configuration) if it makes no difference.
     pub fn ensure_precision(&self, window: [usize; 3]) -> Result<()> {
         let precision = self.opening.precision;
         if !self.is_lowered() {
@@ -112,9 +112,9 @@ impl OnnxNetwork {
         self.opening.precision != CpuPrecision::F32 && !self.chosen.provider.is_gpu()
     }
 
-    /// Whether a new session of OpenVINO runs a batch that ran before, and then fails on one of the size of the
-    /// window that `failure` names. A session of OpenVINO that failed on a size which the network cannot take fails
-    /// from then on, so that the session alone does not tell whose fault it was.
+    /// Whether a new OpenVINO session runs a batch that ran before, then fails on one of the window
+    /// size named in `failure`. An OpenVINO session that failed on a size the network cannot take fails
+    /// on everything afterwards, so the failed session alone does not show what was at fault.
     pub(super) fn fails_by_size(&self, failure: &Error) -> bool {
         let (Some(&known), Provider::OpenVino) = (self.known_good.get(), self.chosen.provider)
         else {
@@ -134,7 +134,7 @@ impl OnnxNetwork {
         opened.is_ok_and(|mut lane| run(&mut lane, known) && !run(&mut lane, failed))
     }
 
-    /// Shape of one window (N, C, X, Y, Z).
+    /// Returns the shape of one window (N, C, X, Y, Z).
     fn shape_of(&self, [x, y, z]: [usize; 3]) -> [usize; 5] {
         [1, self.shape.input_channels.unwrap_or(1), x, y, z]
     }

@@ -1,7 +1,8 @@
-//! Which of several ways to run a network is the fastest on this machine: found by running it.
+//! Finds the fastest way to run a network on this machine by measuring.
 //!
 //! How well a network's operators share threads depends on the network, the provider and the CPU; rules
-//! of thumb are off by tens of percent. A window of noise goes through each candidate a few times.
+//! of thumb are off by tens of percent. So windows of synthetic values run through each candidate a few
+//! times.
 
 use std::time::{Duration, Instant};
 
@@ -10,27 +11,28 @@ use ndarray::{Array5, ArrayView5};
 use super::settings::RunPlan;
 use crate::error::{Error, Result};
 
-/// Runs of a candidate that do not count: memory is taken and filled for the first time.
+/// Warm-up runs of a candidate: they allocate memory and touch it for the first time.
 const WARMING: u32 = 2;
 
-/// Runs that count.
+/// Runs that are measured.
 const ROUNDS: u32 = 3;
 
-/// What another plan has to gain on the usual one, as a share of its time: less may be noise, and a lane
-/// costs memory.
+/// The least gain over the usual plan, as a fraction of its time. A smaller gain may be noise, and a
+/// lane costs memory.
 const LEAST_GAIN: f64 = 0.1;
 
-/// A batch of windows goes through all lanes of a plan at the same time.
+/// Runs batches of windows on all lanes of a plan at the same time.
 pub(super) trait Runner {
-    /// Runs `batch` once in the lane of that number.
+    /// Runs `batch` once on lane `lane`.
     fn run(&self, lane: usize, batch: ArrayView5<f32>) -> Result<()>;
 }
 
-/// The fastest of `plans`, of which the first is the usual one; what does not fit into the time `budget` is not
-/// tried. `shape` is that of one window (N, C, X, Y, Z), `make` makes what runs a plan.
+/// Returns the fastest of `plans`, of which the first is the usual one. Plans that do not fit into the
+/// time `budget` are not tried. `shape` is that of one window (N, C, X, Y, Z); `make` creates the
+/// runner of a plan.
 ///
 /// # Errors
-/// Those of the first plan. One of the others that fails is passed over.
+/// Propagates the error of the first plan. Other plans that fail are skipped.
 pub(super) fn fastest<R: Runner + Sync>(
     plans: &[RunPlan],
     shape: [usize; 5],
@@ -49,12 +51,12 @@ pub(super) fn fastest<R: Runner + Sync>(
             }
         };
         tracing::debug!(?plan, seconds, "seconds a window");
-        // The first is the one to beat.
+        // The first plan is the one to beat.
         best = match best {
             Some((usual, least)) if seconds >= least * (1.0 - LEAST_GAIN) => Some((usual, least)),
             _ => Some((plan, seconds)),
         };
-        // The next one takes about as long.
+        // The next plan takes about as long.
         let taken = started.elapsed();
         if taken + taken / plans.len().max(1) as u32 > budget {
             break;
@@ -63,10 +65,10 @@ pub(super) fn fastest<R: Runner + Sync>(
     best.map(|(plan, _)| plan).ok_or_else(|| Error::internal("no plan to choose from"))
 }
 
-/// Seconds a window takes by `plan`.
+/// Measures the seconds per window with `plan`.
 fn measure<R: Runner + Sync>(runner: &R, plan: RunPlan, shape: [usize; 5]) -> Result<f64> {
     let [_, channels, x, y, z] = shape;
-    // No two voxels alike, and none that a network would be done with early.
+    // Values that vary between voxels, and that no network can finish early on.
     let value = |(n, _, x, y, z)| ((n + x + y + z) % 97) as f32 * 1e-2;
     let batch = Array5::from_shape_fn((plan.batch, channels, x, y, z), value);
     let mut least = f64::INFINITY;
@@ -97,7 +99,7 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
-    /// Takes so many milliseconds a run, or fails.
+    /// Takes this many milliseconds per run, or fails.
     struct Double(Option<u64>);
 
     impl Runner for Double {
@@ -112,7 +114,7 @@ mod tests {
     const PLANS: [RunPlan; 3] =
         [RunPlan::ONE, RunPlan { lanes: 2, batch: 1 }, RunPlan { lanes: 1, batch: 4 }];
 
-    /// What is chosen where a run of each plan takes that long, and which were tried.
+    /// Returns the plan chosen if a run of each plan takes that long, and how many were tried.
     fn chosen(millis: [Option<u64>; 3], budget: u64) -> (Result<RunPlan>, usize) {
         let tried = Mutex::new(0);
         let make = |plan: RunPlan| {
@@ -126,7 +128,7 @@ mod tests {
 
     #[test]
     fn the_fastest_window_wins() {
-        // 40, 15 and 50 ms a window; then 40, 80 and 5.
+        // 40, 15 and 50 ms per window; then 40, 80 and 5.
         assert_eq!(chosen([Some(40), Some(30), Some(200)], 60_000).0.unwrap(), PLANS[1]);
         assert_eq!(chosen([Some(40), Some(160), Some(20)], 60_000).0.unwrap(), PLANS[2]);
     }

@@ -1,15 +1,15 @@
-//! Whether a request may name what it names, before anything is called.
+//! Checks, before any call, whether a request may use the resources it names.
 
 use crate::archive::{Archive, Store};
 use crate::config::AccessSettings;
 use crate::error::{Error, Result};
 use crate::request::{InferenceRequest, Input};
 
-/// Checks every input of a request and where its outputs go. The input's own data store is one that the
-/// request names as an input.
+/// Checks every input of a request and the destination of its outputs. Storing in the input's own data
+/// store needs no separate check: the request names it as an input.
 ///
 /// # Errors
-/// [`ErrorKind::AccessDenied`](crate::error::ErrorKind::AccessDenied), naming the field and the setting.
+/// [`ErrorKind::AccessDenied`](crate::error::ErrorKind::AccessDenied), with the field and the setting.
 pub(super) fn check(access: &AccessSettings, request: &InferenceRequest) -> Result<()> {
     if let Some(uri) = &request.output_uri {
         access.check_output(uri)?;

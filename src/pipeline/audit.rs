@@ -1,12 +1,13 @@
-//! The audit line: one event for each input of each request, whether it was segmented or not.
+//! Writes the audit log: one event for each input of each request, whether it was segmented or not.
 //!
-//! It says who asked (by the request's identifiers), what was read, which network ran, how that ended, and
-//! what was made and where it went. It is written at the level `info` whatever the log's level is, under
-//! the target [`AUDIT`], and holds identifiers and digests alone: a key in S3 is often a patient's name, so
-//! its SHA-256 stands for it, and of where outputs went the bucket and our own names of files are told.
+//! The event records who asked (by the request's identifiers), what was read, which network ran, how it
+//! ended, and what was created and where it went. It is written at the level `info`, whatever the log
+//! level, under the target [`AUDIT`]. It contains only identifiers and digests: an S3 key is often a
+//! patient's name, so its SHA-256 is logged instead, and for destinations of outputs, only the bucket
+//! and our own file names.
 //!
-//! Where an input has several images, or there are several outputs, a field lists them with commas between
-//! them, in the same order in all fields; `-` stands for what one of them does not have.
+//! If an input has several images, or there are several outputs, a field is a comma-separated list with
+//! the same order in all fields; `-` marks a missing value.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -19,10 +20,10 @@ use crate::request::{Artifact, InferenceRequest, Input, InputOutcome};
 use crate::source::ImageSource;
 use crate::telemetry::AUDIT;
 
-/// Images that are listed; a study may hold any number.
+/// Limit on the images listed; a study may have any number.
 const MOST_IMAGES: usize = 64;
 
-/// What is told of one input, when this is dropped.
+/// The record of one input, logged on drop.
 pub(super) struct Record {
     request_id: String,
     inference_id: Option<String>,
@@ -36,14 +37,14 @@ pub(super) struct Record {
 #[derive(Default)]
 struct Told {
     outcome: Option<&'static str>,
-    /// One for each image that the request names, or a series that was found for it.
+    /// One entry for each image that the request names, or for each series found for it.
     images: Vec<Image>,
-    /// Series that were segmented.
+    /// UIDs of the segmented series.
     series: Option<String>,
     outputs: Vec<Output>,
 }
 
-/// Where an image is.
+/// The location of an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Image {
     datastore_id: Option<String>,
@@ -62,14 +63,14 @@ struct Output {
     name: String,
     bytes: usize,
     sha256: String,
-    /// `answer`, or once it is stored `s3://BUCKET` or `file`.
+    /// `answer` or, after it is stored, `s3://BUCKET` or `file`.
     to: Option<String>,
-    /// The archive that has it, and how that came: `ARCHIVE stored`.
+    /// The archive that has it, and the result of storing it there: `ARCHIVE stored`.
     archived: Option<String>,
 }
 
 impl Record {
-    /// Of the input at `index`, which `model` is to segment.
+    /// Creates the record of the input at `index`, which `model` is to segment.
     pub fn of(request: &InferenceRequest, index: usize, model: Option<&Model>) -> Self {
         let input = request.inputs.get(index);
         let told = Told { images: input.map(images).unwrap_or_default(), ..Told::default() };
@@ -84,7 +85,7 @@ impl Record {
         }
     }
 
-    /// Tells of the inputs from `first` on, which ended as `outcome` without having been read.
+    /// Records the inputs from `first` on, which ended as `outcome` without being read.
     pub fn unread(
         request: &InferenceRequest,
         first: usize,
@@ -96,12 +97,13 @@ impl Record {
         }
     }
 
-    /// Notes what was read of the places of an input once that is dropped: however reading ended.
+    /// Returns a guard that records, on drop, what was read from the places of an input, however
+    /// reading ended.
     pub fn reading<'r>(&'r self, places: &'r [Place<'r>]) -> Reading<'r> {
         Reading { record: self, places }
     }
 
-    /// Notes what was made: into the answer, unless it is to be stored.
+    /// Records the created outputs, as part of the response unless they are to be stored.
     pub fn made(&self, artifacts: &[Artifact], stored: bool) {
         let outputs = artifacts.iter().map(|artifact| Output {
             kind: artifact.kind.name().to_owned(),
@@ -114,7 +116,7 @@ impl Record {
         self.told().outputs.extend(outputs);
     }
 
-    /// Notes where the outputs that were made last went, those that did.
+    /// Records where the latest outputs were stored, as far as they were.
     pub fn stored(&self, artifacts: &[Artifact]) {
         let mut told = self.told();
         for (output, artifact) in
@@ -124,7 +126,7 @@ impl Record {
         }
     }
 
-    /// Notes what an archive did with the outputs that were made last.
+    /// Records what an archive did with the latest outputs.
     pub fn archived(&self, archived: Vec<Option<String>>) {
         let mut told = self.told();
         for (output, archived) in latest(&mut told.outputs, archived.len()).iter_mut().zip(archived)
@@ -133,13 +135,13 @@ impl Record {
         }
     }
 
-    /// Notes how it ended.
+    /// Records how the input ended.
     pub fn ended(&self, result: &Result<Vec<InputOutcome>>) {
         let mut told = self.told();
         match result {
             Ok(outcomes) => {
                 told.outcome = Some("ok");
-                // Several are of the volumes of one series.
+                // Several outcomes are for volumes of one series.
                 told.series = outcomes.first().and_then(|outcome| series(&outcome.report));
             }
             Err(e) => told.outcome = Some(e.kind().code()),
@@ -151,10 +153,10 @@ impl Record {
     }
 }
 
-/// A place of an input: the name that the request gives it, and the series there.
+/// A place of an input: its name in the request, and the series there.
 pub(super) type Place<'p> = (Option<&'p str>, Vec<Box<dyn ImageSource>>);
 
-/// Notes what was read when it is dropped.
+/// Records what was read, on drop.
 pub(super) struct Reading<'r> {
     record: &'r Record,
     places: &'r [Place<'r>],
@@ -181,7 +183,7 @@ impl Drop for Reading<'_> {
                 .collect()
         });
         let mut read: Vec<Image> = read.collect();
-        // Series of one object in S3 come from the same place.
+        // Series of one S3 object come from the same place.
         read.dedup();
         told.images = read;
     }
@@ -217,7 +219,7 @@ impl Drop for Record {
             body_bytes = image(|i| &i.body_bytes),
             study_instance_uid = image(|i| &i.study_instance_uid),
             series_instance_uid = series.take().or_else(|| image(|i| &i.series_instance_uid)),
-            // A panic is what leaves none.
+            // Only a panic leaves no outcome.
             outcome = outcome.unwrap_or("internal"),
             output_kind = output(&|o| Some(o.kind.clone())),
             output_name = output(&|o| Some(o.name.clone())),
@@ -230,7 +232,7 @@ impl Drop for Record {
     }
 }
 
-/// The last of them, as many as were made together.
+/// Returns the last `count` outputs, which were created together.
 fn latest(outputs: &mut [Output], count: usize) -> &mut [Output] {
     let before = outputs.len().saturating_sub(count);
     outputs.get_mut(before..).unwrap_or_default()
@@ -254,7 +256,7 @@ fn kind(input: &Input) -> &'static str {
     }
 }
 
-/// The images of an input, as the request names them.
+/// Returns the images of an input, as the request names them.
 fn images(input: &Input) -> Vec<Image> {
     vec![match input {
         Input::ImageSet { datastore_id, image_set_id, version_id } => Image {
@@ -289,7 +291,8 @@ fn images(input: &Input) -> Vec<Image> {
     }]
 }
 
-/// An identifier as it is; text that is none is not repeated, whatever it was taken for.
+/// Returns an identifier unchanged. Text that is not an identifier is not logged, whatever it was used
+/// as.
 fn plain(text: &str) -> Option<String> {
     const LONGEST: usize = 64;
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-');
@@ -297,7 +300,7 @@ fn plain(text: &str) -> Option<String> {
     Some(if is_identifier { text.to_owned() } else { "malformed".to_owned() })
 }
 
-/// UIDs of the series that a report tells of.
+/// Returns the UIDs of the series in a report.
 fn series(report: &Map<String, Value>) -> Option<String> {
     let several = report.get("images").and_then(Value::as_object);
     match several {
@@ -306,7 +309,7 @@ fn series(report: &Map<String, Value>) -> Option<String> {
     }
 }
 
-/// What of a URI is told: the bucket, or that it is a file.
+/// Returns the part of a URI that is logged: the bucket, or that it is a file.
 fn place_of(uri: &str) -> String {
     match uri.split_once("://") {
         Some(("s3", rest)) => format!("s3://{}", rest.split('/').next().unwrap_or_default()),

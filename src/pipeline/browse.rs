@@ -1,4 +1,4 @@
-//! What there is to segment, as far as requests may name it: for people who choose by hand.
+//! Lists what can be segmented and may be named in requests, for people who choose manually.
 
 use std::sync::Arc;
 
@@ -15,16 +15,16 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// One that shows what `access` allows.
+    /// Creates a browser that shows what `access` allows.
     pub fn new(ahi: AhiClient, access: AccessSettings) -> Self {
         Self { ahi, access }
     }
 
-    /// The data stores that requests may name. Where they may not be listed, but the settings name them, they
-    /// are those of the settings.
+    /// Returns the data stores that requests may name. If listing is not permitted but the settings
+    /// name data stores, it returns those.
     ///
     /// # Errors
-    /// Those of [`AhiClient::datastores`].
+    /// Propagates the errors of [`AhiClient::datastores`].
     pub async fn datastores(&self) -> Result<Vec<Datastore>> {
         let allowed = &self.access.datastores;
         match self.client().datastores().await {
@@ -40,10 +40,11 @@ impl Browser {
         }
     }
 
-    /// The image sets of a data store, a page of them.
+    /// Returns one page of the image sets of a data store.
     ///
     /// # Errors
-    /// `AccessDenied` where requests may not name the data store, and those of [`AhiClient::image_sets`].
+    /// `AccessDenied` if requests may not name the data store; otherwise propagates the errors of
+    /// [`AhiClient::image_sets`].
     pub async fn image_sets(
         &self,
         datastore_id: &str,
@@ -53,7 +54,7 @@ impl Browser {
         self.client().image_sets(datastore_id, next).await
     }
 
-    /// A client whose attempts are counted for this call alone.
+    /// Returns a client whose retries are counted for this call only.
     fn client(&self) -> AhiClient {
         self.ahi.within(Arc::new(Allowance::default()))
     }

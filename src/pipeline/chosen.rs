@@ -1,4 +1,4 @@
-//! Which of a model's segments a request wants.
+//! Selects the segments of a model that a request wants.
 
 use ndarray::Array3;
 
@@ -6,11 +6,11 @@ use crate::dicom::segment::SegmentDescription;
 use crate::error::{Error, ErrorKind, Result};
 use crate::postprocess::Segmentation;
 
-/// The segments whose labels are `wanted`, in the model's order; all where nothing is. Capital and small
-/// letters are the same.
+/// Returns the segments with the `wanted` labels, in the model's order; all if none are given. Labels
+/// are compared case-insensitively.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidRequest`] where a name is no segment's, with the labels that there are.
+/// [`ErrorKind::InvalidRequest`] if a name is not a segment's; the message lists the labels.
 pub(super) fn segments(
     all: &[SegmentDescription],
     wanted: &[String],
@@ -33,8 +33,8 @@ pub(super) fn segments(
     Ok(all.iter().filter(chosen).cloned().collect())
 }
 
-/// Takes everything out of a result that is not of `chosen`; `all` are the model's. A label that the model
-/// does not describe stays, for it is an error that writers tell.
+/// Removes everything from a result that does not belong to `chosen`; `all` are the model's segments. A
+/// label that the model does not describe is kept, because writers report it as an error.
 pub(super) fn restrict(
     segmentation: &mut Segmentation,
     all: &[SegmentDescription],
@@ -50,7 +50,7 @@ pub(super) fn restrict(
         .collect();
     match segmentation {
         Segmentation::Labels(labels) => clear(labels, &given_up),
-        // Channels that are not asked for are not looked at.
+        // Channels that are not requested are never read.
         Segmentation::Masks(_) => {}
         Segmentation::Sets(sets) => sets.forget(&given_up),
     }

@@ -1,7 +1,9 @@
-//! What running a network in another way (a precision, another file of it) changes of a result.
+//! Compares the results of running a network in two ways, such as another precision or another file of
+//! it.
 //!
-//! Both models take the same images through the same steps. The second run has both networks side by side, so
-//! that their values are compared window by window and their times are of the same minutes.
+//! Both models process the same images through the same steps. The second run executes both networks
+//! side by side, so that their values are compared window by window and their times are measured in the
+//! same period.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -20,14 +22,17 @@ use crate::progress::Progress;
 use crate::registry::{Lease, Model};
 use crate::transforms::Image;
 
-/// Compares the results of `job`'s model and of `candidate`, which is of the same package, on one input.
+/// Compares the results of `job`'s model and of `candidate`, which belongs to the same package, on one
+/// input.
 ///
-/// The report has `labelsEqual` (share of the voxels of the source's grid, all segments together),
-/// `largestDifference` of the networks' values, the `dice` coefficient of each segment with its voxels by either
-/// model, what runs each network, and the milliseconds a window took each.
+/// The report contains `labelsEqual` (fraction of the voxels of the source's grid, over all segments),
+/// `largestDifference` between the networks' values, the `dice` coefficient of each segment with its
+/// voxel counts from both models, a description of what runs each network, and each network's
+/// milliseconds per window.
 ///
 /// # Errors
-/// Those of a request; [`ErrorKind::InvalidRequest`] where the series holds several volumes and none is named.
+/// Propagates the errors of a request; [`ErrorKind::InvalidRequest`] if the series has several volumes
+/// and none is named.
 pub async fn compare(
     given: Given<'_>,
     job: Job,
@@ -43,7 +48,8 @@ pub async fn compare(
             "the series holds several volumes; name one with --volume",
         ));
     };
-    // Each run has labels and windows of its own. Acquired at once: nobody would give up memory for a second.
+    // Each run needs its own labels and windows. Memory for both is acquired at once: a second
+    // acquisition could wait forever.
     let (holding, _) = acquire(&job, &planned, 2).await?;
     let mut loaded = Vec::with_capacity(planned.len());
     for (source, series, plan) in planned {
@@ -97,7 +103,8 @@ fn of(
         }));
     }
     let voxels = voxels(&expected);
-    // A voxel of another label is missing in one segment and too much in another, or in the background.
+    // A voxel with a different label is missing in one segment and extra in another, or in the
+    // background.
     let differing = differing(&expected, &found).unwrap_or(unequal);
     say("voxels", json!(voxels));
     say("labelsEqual", json!(1.0 - differing as f64 / voxels.max(1) as f64));
@@ -124,7 +131,7 @@ fn segmentation(
     segmenter.finish()
 }
 
-/// Both networks at once; the result is the second one's.
+/// Runs both networks; the result is the second one's.
 struct Pair<'n> {
     reference: &'n dyn Network,
     candidate: &'n dyn Network,
@@ -182,7 +189,7 @@ impl Network for Pair<'_> {
                     "the networks give results of different shapes",
                 ));
             }
-            // A value that is no number differs by as much as there is.
+            // NaN counts as an infinite difference.
             let largest = Zip::from(&result).and(&expected).fold(0.0_f32, |most, a, b| {
                 let difference = (a - b).abs();
                 if difference.is_nan() { f32::INFINITY } else { most.max(difference) }
@@ -202,7 +209,7 @@ impl Network for Pair<'_> {
     }
 }
 
-/// Voxels of one segment.
+/// Voxel counts of one segment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Counts {
     reference: u64,
@@ -234,7 +241,7 @@ impl Counts {
         (0..dims[0]).into_par_iter().map(plane).reduce(Self::default, sum)
     }
 
-    /// 1 where neither has a voxel.
+    /// Returns the Dice coefficient; 1 if neither has a voxel.
     fn dice(self) -> f64 {
         match self.reference + self.candidate {
             0 => 1.0,
@@ -243,7 +250,7 @@ impl Counts {
     }
 }
 
-/// Which voxels belong to one segment.
+/// The voxels of one segment.
 enum Members<'s> {
     Label(ndarray::ArrayView3<'s, u8>, u16),
     Mask(Option<ndarray::ArrayView3<'s, u8>>),
@@ -286,7 +293,7 @@ fn voxels(segmentation: &Segmentation) -> u64 {
     dims(segmentation).iter().map(|&n| n as u64).product()
 }
 
-/// Voxels of different labels, where a voxel has one label.
+/// Counts the voxels with different labels, if each voxel has one label.
 fn differing(reference: &Segmentation, candidate: &Segmentation) -> Option<u64> {
     let (Segmentation::Labels(a), Segmentation::Labels(b)) = (reference, candidate) else {
         return None;
@@ -324,7 +331,7 @@ mod tests {
         assert_eq!(Counts::of(&a, &b, 0, 77).dice(), 1.0, "in neither");
     }
 
-    /// Multiplies by a number.
+    /// A network that multiplies by a number.
     struct Times(f32);
 
     impl Network for Times {

@@ -12,19 +12,19 @@ use crate::registry::Model;
 use crate::transforms::{Image, stack};
 use crate::volume::{Geometry, Physical, Plan, Volume};
 
-/// A segmentation on the source's grid, and what making it took.
+/// A segmentation on the source's grid, and statistics of the run.
 pub struct Computed {
     /// The result.
     pub segmentation: Segmentation,
-    /// The values of the first image, for what is measured on them.
+    /// The values of the first image, for measurements.
     pub physical: Physical,
     /// The sliding window's statistics.
     pub windows: WindowStats,
-    /// Size of the image as the network saw it.
+    /// Size of the network's input image.
     pub network_dims: [usize; 3],
 }
 
-/// The image as the first transform gets it.
+/// Creates the image for the first transform.
 pub fn image_of(volume: Volume, geometry: &Geometry) -> Result<Image> {
     Ok(Image::new(volume.into_physical()?.insert_axis(Axis(0)), geometry.affine))
 }
@@ -33,7 +33,7 @@ pub fn image_of(volume: Volume, geometry: &Geometry) -> Result<Image> {
 /// [`Model::images`].
 pub fn preprocess(model: &Model, images: Vec<Image>, progress: &dyn Progress) -> Result<Image> {
     let images = match (&model.preprocessing.keys[..], images.len()) {
-        // Several images under one key are its channels, as MONAI's LoadImaged loads a list.
+        // Several images under one key are its channels, as when MONAI's LoadImaged loads a list.
         ([_], 2..) => vec![stack(images, &model.images, "the images of one input")?],
         _ => images,
     };
@@ -45,8 +45,8 @@ pub fn preprocess(model: &Model, images: Vec<Image>, progress: &dyn Progress) ->
     })
 }
 
-/// From decoded volumes, in the order of [`Model::images`], to a segmentation on the grid of the
-/// first, which `plan` made.
+/// Segments decoded volumes, in the order of [`Model::images`], on the grid of the first. `plan` is the
+/// plan of that volume.
 pub fn segment(
     model: &Model,
     volumes: Vec<(Volume, Geometry)>,
@@ -54,7 +54,7 @@ pub fn segment(
     timings: &mut Timings,
     progress: &dyn Progress,
 ) -> Result<Computed> {
-    // MONAI multiplies the lengths of the affine's columns, also where they are no right angles.
+    // MONAI multiplies the lengths of the affine's columns, even if they are not orthogonal.
     let source = volumes
         .first()
         .map_or(1.0, |(_, geometry)| geometry.affine.spacing().iter().product::<f64>());
@@ -72,7 +72,7 @@ pub fn segment(
     let Image { data, affine, applied } = image;
     let segmenter = Segmenter::new(model.postprocessing.clone(), &applied, network_dims)?
         .with_voxels(affine.spacing().iter().product(), source);
-    // Here, so that the image as it was is given up before the network runs.
+    // Here, so that the original image is released before the network runs.
     let data = match data.is_standard_layout() {
         true => data,
         false => {
@@ -108,7 +108,7 @@ fn run_network(
     model.inferer.run(data.view(), &model.network, sink, progress)
 }
 
-/// Tells the time spent behind the network from that in it.
+/// Measures the time spent in postprocessing separately from the network's.
 struct Timed {
     segmenter: Segmenter,
     seconds: f64,

@@ -1,4 +1,4 @@
-//! One frame decoded and checked, on the thread that asks for it.
+//! Decodes and checks one frame, on the calling thread.
 
 use std::time::{Duration, Instant};
 
@@ -8,16 +8,16 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::source::EncodedFrame;
 use crate::volume::Slice;
 
-/// Times of the CPU part of a frame, or of many.
+/// CPU times of one frame, or of many.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Work {
-    /// From the arrival of the frame to the beginning of its work.
+    /// From the arrival of the frame to the start of its work.
     pub waited: Duration,
-    /// In the decoder.
+    /// Decoding.
     pub decoded: Duration,
-    /// Comparing the pixels with the metadata's checksum, and with what pixels may be.
+    /// Checking the pixels against the metadata's checksum, and their values.
     pub checked: Duration,
-    /// Making them physical values in the volume.
+    /// Converting them to physical values in the volume.
     pub placed: Duration,
 }
 
@@ -31,7 +31,7 @@ impl std::ops::AddAssign for Work {
 }
 
 impl Work {
-    /// The times by the names they have in the metrics.
+    /// Returns the times by their names in the metrics.
     pub fn steps(&self) -> [(&'static str, Duration); 4] {
         [
             ("cpu_queue", self.waited),
@@ -42,19 +42,19 @@ impl Work {
     }
 }
 
-/// Whether an error can come of a transfer: a flipped bit in a header can look like a format that
-/// nothing here decodes, or like samples that do not fit the attributes.
+/// Whether an error may be due to the transfer: a flipped bit in a header can look like an unsupported
+/// format, or like samples that do not match the attributes.
 pub(super) fn may_be_the_transfers(error: &Error) -> bool {
     use ErrorKind::{CorruptFrame, InvalidImage, UnsupportedPixelData};
     matches!(error.kind(), CorruptFrame | InvalidImage | UnsupportedPixelData)
         && !error.details().contains_key(METADATA)
 }
 
-/// Detail of errors that the metadata shows by itself.
+/// Detail of errors that follow from the metadata alone.
 const METADATA: &str = "metadata";
 
-/// Decodes one frame and checks it, and leaves of each pixel its stored bits. What the rescale makes of them
-/// is a number.
+/// Decodes and checks one frame, and reduces each pixel to its stored bits. Also checks that the
+/// rescaled values are finite.
 pub(super) fn decode(
     series: &Series,
     frame: &EncodedFrame,
@@ -71,11 +71,12 @@ pub(super) fn decode(
     Ok((samples, work))
 }
 
-/// Refuses pixels that are NaN or infinite, or become so as physical values of 32 bits: in a network's
-/// input a single one can spoil the whole result.
+/// Refuses pixels that are NaN or infinite, or become so as 32-bit physical values: in a network's
+/// input, a single one can spoil the whole result.
 fn check_finite(samples: &Samples, slice: &Slice) -> Result<()> {
     let finite = |stored| slice.physical(stored).is_finite();
-    // The rescale is monotone. Of 16 bits no pixel need be looked at: the widest are finite or not.
+    // The rescale is monotonic. 16-bit pixels need not be inspected: it is enough that the extreme
+    // values are finite.
     let range = match samples {
         Samples::I16(_) | Samples::U16(_) => Some((i16::MIN.into(), u16::MAX.into())),
         wide => wide.min_max(),
@@ -89,7 +90,7 @@ fn check_finite(samples: &Samples, slice: &Slice) -> Result<()> {
     ))
 }
 
-/// Decodes one frame and checks it; errors name instance and frame. Samples are as they are encoded.
+/// Decodes and checks one frame; errors name the instance and frame. Samples are returned as encoded.
 pub(super) fn checked(
     series: &Series,
     frame: &EncodedFrame,
@@ -98,7 +99,7 @@ pub(super) fn checked(
     timed(series, frame, format).map(|(samples, _)| samples)
 }
 
-/// As [`checked`], with what decoding and checking took.
+/// Does the same as [`checked`], and returns the times of decoding and checking.
 fn timed(series: &Series, frame: &EncodedFrame, format: &FrameFormat) -> Result<(Samples, Work)> {
     let instance = &series.instances[frame.key.instance];
     let descriptor = &instance.frames[frame.key.frame];
@@ -107,7 +108,7 @@ fn timed(series: &Series, frame: &EncodedFrame, format: &FrameFormat) -> Result<
         let began = Instant::now();
         let samples = codec::decode(&instance.transfer_syntax, &frame.data, format)?;
         let decoded = began.elapsed();
-        // The checksum is of what the codestream holds.
+        // The checksum covers the content of the codestream.
         check_crc32(descriptor, &samples, format)?;
         let checked = began.elapsed().saturating_sub(decoded);
         Ok((samples, Work { decoded, checked, ..Work::default() }))

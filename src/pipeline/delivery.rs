@@ -1,4 +1,4 @@
-//! What a request makes, to where it belongs.
+//! Delivers the outputs of a request to their destinations.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,36 +16,36 @@ use crate::sink::dicomweb::DicomWeb;
 use crate::sink::{Destination, Sink};
 use crate::telemetry::Trace;
 
-/// Where the outputs of an input go.
+/// The destinations of an input's outputs.
 pub(super) struct Destinations<'a> {
-    /// Into S3 or a folder.
+    /// A URI in S3 or of a folder.
     pub uri: Option<&'a str>,
-    /// The folder of the request there: names of outputs are its own within one request alone.
+    /// The request's folder there: output names are only unique within a request.
     pub folder: &'a str,
-    /// Into an archive.
+    /// The plan for storing in an archive.
     pub plan: store::Plan,
 }
 
-/// Brings each outcome of an input to where it belongs as soon as it is there, and gives up what is safe
-/// elsewhere, so that the outputs of many volumes are never held together.
+/// Delivers each outcome of an input as soon as it is available, and releases outputs that are safely
+/// stored, so that the outputs of many volumes are never held together.
 pub(super) struct Delivery<'a> {
     /// Writes to S3 and folders.
     pub sink: &'a Sink,
     /// Stores in archives.
     pub archives: &'a DicomWeb,
-    /// Where to.
+    /// The destinations.
     pub to: Destinations<'a>,
-    /// What attempts are taken from.
+    /// The budget for retries.
     pub allowance: &'a Arc<Allowance>,
-    /// Told what was made and where it went.
+    /// Records what was created and where it went.
     pub record: &'a Record,
-    /// Told how long it took.
+    /// Receives the time it took.
     pub progress: Arc<dyn Progress>,
     /// The input's place in its trace.
     pub trace: Trace,
-    /// The input, as the report repeats it.
+    /// The input, as repeated in the report.
     pub input: Value,
-    /// Whether the answer is the DICOM object itself.
+    /// Whether the response is the DICOM object itself.
     pub single: bool,
 }
 
@@ -79,13 +79,13 @@ impl Deliver for Delivery<'_> {
 }
 
 impl Delivery<'_> {
-    /// Brings the outputs to where they belong; whether there was anything to do. First to S3, so that they
-    /// are safe whatever the archive says.
+    /// Delivers the outputs and returns whether there was anything to do. S3 comes first, so that they
+    /// are safe whatever the archive does.
     async fn bring(&self, outcome: &mut InputOutcome) -> Result<bool> {
         if let Some(uri) = self.to.uri {
             let to = Destination::parse(uri)?.below(self.to.folder)?;
             let stored = self.sink.store(&mut outcome.artifacts, &to, self.allowance).await;
-            // Also where one of several failed: the others are there.
+            // Also on failure, because some outputs may have been stored.
             self.record.stored(&outcome.artifacts);
             stored?;
         }

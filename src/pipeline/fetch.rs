@@ -1,8 +1,8 @@
-//! The images of a series as DICOM Part 10 files.
+//! Writes the images of a series as DICOM Part 10 files.
 //!
-//! Every attribute that the source has is written, and the pixels decoded or as they are stored. A file gets
-//! its name once it is whole. Frames are fetched for several instances at once and go to their files as
-//! they come, in their order: the memory held is that of the frames in flight.
+//! Every attribute of the source is written; the pixels are written decoded or as stored. A file gets
+//! its name once it is complete. Frames of several instances are fetched at once and written to their
+//! files in order, as they arrive: only frames in flight are held in memory.
 
 use std::fs::{File, Permissions};
 use std::io::BufWriter;
@@ -32,37 +32,38 @@ pub enum Pixels {
     Stored,
 }
 
-/// What fetching made.
+/// Totals of a fetch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fetched {
-    /// Files written.
+    /// Number of files written.
     pub instances: usize,
-    /// Frames in them.
+    /// Number of frames in them.
     pub frames: usize,
-    /// Bytes of the files.
+    /// Total size of the files in bytes.
     pub bytes: u64,
 }
 
-/// How a series is fetched.
+/// Settings of a fetch.
 #[derive(Clone)]
 pub struct Plan {
     /// How pixels are written.
     pub pixels: Pixels,
     /// Frames fetched at the same time.
     pub at_once: usize,
-    /// Is there as long as a file is being written.
+    /// Referenced as long as a file is being written.
     pub writing: Arc<()>,
 }
 
-/// Instances written at the same time.
+/// Number of instances written at the same time.
 const INSTANCES: usize = 16;
 
-/// Writes the instances of `series`, each to `folder/SOPInstanceUID.dcm`; `wrote` is told of each.
+/// Writes the instances of `series`, each to `folder/SOPInstanceUID.dcm`, and calls `wrote` for each.
 ///
 /// # Errors
-/// Those of the source and of decoding, naming the instance; [`ErrorKind::UnsupportedPixelData`] for pixels
-/// that are to be decoded and cannot be; [`ErrorKind::PayloadTooLarge`] for those that no DICOM file can hold;
-/// [`ErrorKind::Io`]. What was whole by then stays.
+/// Propagates the errors of the source and of decoding, with the instance.
+/// [`ErrorKind::UnsupportedPixelData`] for pixels that are to be decoded but cannot be;
+/// [`ErrorKind::PayloadTooLarge`] for those that no DICOM file can hold; [`ErrorKind::Io`]. Files
+/// completed by then are kept.
 pub async fn fetch(
     source: &dyn ImageSource,
     series: &Arc<Series>,
@@ -99,10 +100,10 @@ pub async fn fetch(
     Ok(sum)
 }
 
-/// UIDs become names of files and folders: what is no UID could lead out of the folder.
+/// Checks the UIDs that become names of files and folders: other text could lead out of the folder.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidImage`], without repeating it.
+/// [`ErrorKind::InvalidImage`], which does not repeat the text.
 pub fn check_names(series: &Series) -> Result<()> {
     let instances = series.instances.iter().map(|instance| &instance.sop_instance_uid);
     if instances.chain([&series.series_instance_uid]).all(|text| uid::is_written(text)) {
@@ -114,8 +115,8 @@ pub fn check_names(series: &Series) -> Result<()> {
     ))
 }
 
-/// Frames to have in memory at once: no more than `most`, and fewer where they are large. Each is held
-/// encoded and decoded.
+/// Returns how many frames to hold in memory at once: at most `most`, and fewer if they are large. Each
+/// is held encoded and decoded.
 fn affordable(series: &Series, most: usize) -> usize {
     let bytes = |instance: &Instance| {
         let number = |tag| instance.dataset.number(tag).map_or(1, |n| n.max(1.0) as u64);
@@ -130,7 +131,7 @@ fn affordable(series: &Series, most: usize) -> usize {
         .clamp(FRAMES_IN_FLIGHT, most.max(2))
 }
 
-/// One instance and where it goes.
+/// One instance and its destination.
 struct Target<'a> {
     series: &'a Arc<Series>,
     index: usize,
@@ -138,11 +139,10 @@ struct Target<'a> {
     plan: &'a Plan,
 }
 
-/// How the frames of an instance are turned into those of its file.
+/// How the frames of an instance are converted for its file.
 #[derive(Clone, Copy)]
 struct Form {
-    /// What their pixels are like, where this is known here: then they are decoded, at least to check
-    /// them.
+    /// Their pixel format, if it is supported: then they are decoded, at least to check them.
     format: Option<FrameFormat>,
     /// Whether decoded pixels are written.
     decoded: bool,
@@ -177,7 +177,8 @@ impl Target<'_> {
         Ok(Fetched { instances: 1, frames: count, bytes })
     }
 
-    /// How frames are treated, the transfer syntax of the file, and the form of its pixel data.
+    /// Returns how frames are processed, the transfer syntax of the file, and the form of its pixel
+    /// data.
     fn layout(&self) -> Result<(Form, String, PixelForm)> {
         let instance = self.instance();
         let stored = instance.transfer_syntax.as_str();
@@ -206,7 +207,7 @@ impl Target<'_> {
                 let frame = format.pixels() as u64 * u64::from(format.bits_allocated / 8);
                 (frame, Form { format: Some(format), decoded: true })
             }
-            // What is not compressed needs no decoder.
+            // Uncompressed pixels need no decoder.
             Err(_) if native => {
                 (native_frame_bytes(&instance.dataset)?, Form { format: None, decoded: false })
             }
@@ -216,8 +217,8 @@ impl Target<'_> {
         Ok((form, explicit, PixelForm::Native(total)))
     }
 
-    /// A frame that decodes and is what the source says of it, as far as this can be told. One that came
-    /// broken is asked for again.
+    /// Returns a frame that decodes and matches the source's description, as far as this can be
+    /// checked. A broken frame is requested again.
     async fn intact(
         &self,
         source: &dyn ImageSource,
@@ -236,7 +237,7 @@ impl Target<'_> {
             .await?;
             let error = match result {
                 Ok(samples) => return Ok((back, Some(samples))),
-                // As it is stored, it is written whether or not anything here decodes it.
+                // As stored, it is written even if no decoder supports it.
                 Err(e) if !form.decoded && e.kind() == ErrorKind::UnsupportedPixelData => {
                     return Ok((back, None));
                 }
@@ -252,7 +253,7 @@ impl Target<'_> {
     }
 }
 
-/// Says of pixels that cannot be decoded what can be done.
+/// Adds advice to the error for pixels that cannot be decoded.
 fn advised(error: Error) -> Error {
     match error.kind() {
         ErrorKind::UnsupportedPixelData => {
@@ -262,7 +263,7 @@ fn advised(error: Error) -> Error {
     }
 }
 
-/// Bytes of a frame whose pixels are not compressed, of any kind.
+/// Returns the bytes of a frame with uncompressed pixels of any kind.
 fn native_frame_bytes(dataset: &Dataset) -> Result<u64> {
     let number = |tag| -> Result<u64> {
         u64::try_from(dataset.required_integer(tag)?).map_err(|_| {
@@ -283,7 +284,7 @@ fn native_frame_bytes(dataset: &Dataset) -> Result<u64> {
     Ok(bits.div_ceil(8))
 }
 
-/// A file that is being written.
+/// A file being written.
 struct Open {
     writer: P10Writer<BufWriter<NamedTempFile>>,
     path: PathBuf,
@@ -300,7 +301,7 @@ impl Open {
             let file = tempfile::Builder::new()
                 .prefix(".fetch-")
                 .suffix(".part")
-                // Less what the user's mask takes away.
+                // The umask still applies.
                 .permissions(Permissions::from_mode(0o666))
                 .tempfile_in(&folder)
                 .map_err(|e| unwritable(&folder, e))?;
@@ -313,7 +314,7 @@ impl Open {
         .await
     }
 
-    /// Writes the next frame: its samples, or its bytes where there are none.
+    /// Writes the next frame: its samples or, without samples, its bytes.
     async fn frame(
         mut self,
         frame: EncodedFrame,
@@ -334,7 +335,7 @@ impl Open {
         .await
     }
 
-    /// Gives the file its name; returns its bytes.
+    /// Gives the file its name and returns its size in bytes.
     async fn finish(self) -> Result<u64> {
         blocking(move || {
             let Self { writer, path, writing } = self;
@@ -358,7 +359,7 @@ fn unwritable(path: &Path, e: std::io::Error) -> Error {
         .caused_by(e)
 }
 
-/// Runs `work` on a thread that may block.
+/// Runs `work` on a thread where blocking is allowed.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {

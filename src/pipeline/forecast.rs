@@ -1,10 +1,10 @@
-//! The memory that one input will take, computed from headers and the model before anything of it is
-//! fetched or allocated.
+//! Predicts the memory that one input needs, from headers and the model, before anything is fetched or
+//! allocated.
 //!
-//! The stages follow each other, so the largest of them counts: the volume while frames are decoded into
-//! it, and a grid interpolated from its slices; each step of the preprocessing; the network's image with the windows' sums and what
-//! postprocessing holds meanwhile; the way back; the result and its outputs. Sizes that depend on
-//! voxels count as the largest possible ones.
+//! The stages run one after the other, so the largest counts: the volume during decoding, and any grid
+//! interpolated from its slices; each step of the preprocessing; the network's image, the windows' sums
+//! and what postprocessing holds meanwhile; mapping back; the result and its outputs. Sizes that depend
+//! on voxels count as the largest possible ones.
 
 use crate::bundle::ResultForm;
 use crate::codec;
@@ -18,38 +18,39 @@ use crate::transforms::{Extent, voxels};
 use crate::volume::{Physical, Plan};
 use crate::writers::{mesh, nifti, preview, rtstruct, seg, statistics};
 
-/// Bytes of a voxel.
+/// Bytes per voxel.
 const F32: u64 = size_of::<f32>() as u64;
 
-/// Segments of a label map whose frames are counted: they do not overlap, and most are small.
+/// Limit on the segments whose SEG frames are counted: they do not overlap, and most are small.
 const SEGMENTS: u64 = 16;
 
-/// Bytes of what a structured report says of a segment, as items and as the file.
+/// Bytes per segment of a structured report, as items and in the file.
 const REPORTED_SEGMENT: u64 = 128 << 10;
 
-/// The same of an image that it refers to.
+/// Bytes per image that a structured report refers to, as items and in the file.
 const REPORTED_IMAGE: u64 = 8 << 10;
 
-/// Of everything that is small: headers, lists, JSON, buffers of a row.
+/// Bytes of everything small: headers, lists, JSON, row buffers.
 const BESIDE: u64 = 16 << 20;
 
-/// What an input needs.
+/// The needs of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Need {
-    /// Bytes held at the same time, at most.
+    /// Peak bytes held at the same time.
     pub bytes: u64,
-    /// Bytes held once the segmentation is there, with its outputs.
+    /// Bytes held once the segmentation and its outputs exist.
     pub result: u64,
-    /// Voxels of the images as they come.
+    /// Voxels of the source images.
     pub source: u64,
-    /// Voxels of the grid of the network.
+    /// Voxels of the network's grid.
     pub network: u64,
 }
 
-/// The memory for images of these plans, in the order of [`Model::images`], and for `outputs`.
+/// Returns the memory needed for images with these plans, in the order of [`Model::images`], and for
+/// `outputs`.
 ///
 /// # Errors
-/// Those of sizes that no memory would hold, naming the attribute at fault.
+/// Fails for sizes that no memory could hold; the error names the attribute at fault.
 pub fn need(model: &Model, plans: &[(&Series, &Plan)], outputs: &[OutputKind]) -> Result<Need> {
     let (_, first) = plans.first().ok_or_else(|| Error::internal("an input of no image"))?;
     let grids = plans.iter().map(|(_, plan)| &plan.geometry);
@@ -57,7 +58,7 @@ pub fn need(model: &Model, plans: &[(&Series, &Plan)], outputs: &[OutputKind]) -
     let source = total(extents.iter().map(Extent::voxels));
     let filled = total(plans.iter().map(|(_, plan)| filled_bytes(plan)));
     let decoding = filled.saturating_add(decoders(plans));
-    // Grids that are interpolated, beside the slices that they are made of.
+    // Interpolated grids exist besides their source slices.
     let interpolated = plans.iter().filter(|(_, plan)| plan.resampling.is_some());
     let interpolated = total(interpolated.map(|(_, plan)| voxels(plan.geometry.dims)));
     let physical = filled.saturating_add(interpolated.saturating_mul(F32));
@@ -72,14 +73,14 @@ pub fn need(model: &Model, plans: &[(&Series, &Plan)], outputs: &[OutputKind]) -
     let classes = shape.output_channels.unwrap_or(model.segments.len() + 1);
     let window = model.inferer.window(shape)[0].unwrap_or(image.dims[0]);
     let after = model.postprocessing.forecast(&image, window, first.geometry.dims, classes);
-    // The image once more where its memory has another order.
+    // The image is copied if its memory has another order.
     let laid_out = image.bytes().saturating_mul(2);
     let windows = model.inferer.forecast(image.channels, image.dims, classes, &model.network);
     let running = total([image.bytes(), windows, after.running]);
     // Segments are measured before anything is written.
     let measuring = statistics::working_bytes(first.geometry.dims);
     let written = written(model, first, outputs).max(measuring).saturating_add(after.result);
-    // The first image's values are kept from its decoding to the end.
+    // The first image's values are kept from decoding to the end.
     let kept = voxels(first.geometry.dims).saturating_mul(Physical::voxel_bytes(first));
     let beside = [physical, preprocessing.peak, laid_out, running, after.finishing, written];
     let beside = beside.into_iter().max().unwrap_or(0).saturating_add(kept);
@@ -93,14 +94,14 @@ pub fn need(model: &Model, plans: &[(&Series, &Plan)], outputs: &[OutputKind]) -
     })
 }
 
-/// Voxels of the network's grid for each of the source, at the most: five millimetres brought to
-/// half a millimetre.
+/// Limit on the growth from voxels of the source to voxels of the network's grid: five millimetres
+/// resampled to half a millimetre.
 const MOST_GROWTH: u64 = 1000;
 
-/// Grids that are small enough whatever they were made of.
+/// Grids up to this size are accepted, whatever their source.
 const SMALL: u64 = 16 << 20;
 
-/// Refuses images that resampling would blow up beyond all use, for the model's spacing is far from
+/// Refuses images that resampling would enlarge excessively, because the model's spacing is far from
 /// theirs.
 fn check_growth(source: u64, network: u64) -> Result<()> {
     if network <= SMALL.max(source.saturating_mul(MOST_GROWTH)) {
@@ -119,7 +120,7 @@ fn check_growth(source: u64, network: u64) -> Result<()> {
 }
 
 impl Need {
-    /// The refusal of an input that never fits, with the attribute that makes it so large.
+    /// Returns the error for an input that never fits, with the attribute that makes it so large.
     pub fn refused(&self, error: Error) -> Error {
         if error.kind() != ErrorKind::PayloadTooLarge {
             return error;
@@ -143,19 +144,19 @@ impl Need {
     }
 }
 
-/// Bytes of a decoded sample of a plan, at most.
+/// Returns the largest size of a decoded sample of a plan, in bytes.
 fn sample_bytes(plan: &Plan) -> u64 {
     plan.slices.iter().map(|slice| slice.format.sample_bytes()).max().unwrap_or(0)
 }
 
-/// Bytes of a volume once all its frames are there: physical values, or what is stored where the grid is yet
-/// to be interpolated.
+/// Returns the bytes of a volume with all its frames: physical values, or stored ones if the grid is
+/// still to be interpolated.
 fn filled_bytes(plan: &Plan) -> u64 {
     let each = if plan.resampling.is_some() { sample_bytes(plan) } else { F32 };
     voxels(plan.geometry.dims).saturating_mul(each)
 }
 
-/// Bytes of frames in flight and of the decoders at work, for the plan that has most.
+/// Returns the bytes of frames in flight and of active decoders, for the plan that needs the most.
 fn decoders(plans: &[(&Series, &Plan)]) -> u64 {
     let of = |(series, plan): &(&Series, &Plan)| {
         let work = plan.slices.iter().map(|slice| {
@@ -175,34 +176,34 @@ fn decoders(plans: &[(&Series, &Plan)]) -> u64 {
     plans.iter().map(of).max().unwrap_or(0)
 }
 
-/// Bytes of the outputs asked for.
+/// Returns the bytes of the requested outputs.
 fn written(model: &Model, plan: &Plan, outputs: &[OutputKind]) -> u64 {
     let voxels = voxels(plan.geometry.dims);
     let segments = (model.segments.len() as u64).min(SEGMENTS);
-    // The slices that are picked out of an interpolated grid, once more.
+    // A copy of the slices that are selected from an interpolated grid.
     let picked = match (&plan.resampling, &model.form) {
         (None, _) => 0,
         (Some(_), ResultForm::Masks) => voxels.saturating_mul(model.segments.len() as u64),
-        // Labels of one byte, or codes of sets of two.
+        // Labels of one byte, or two-byte codes of sets.
         (Some(_), _) => voxels.saturating_mul(2),
     };
     picked.saturating_add(total(outputs.iter().map(|kind| match kind {
-        // One bit for each pixel of a segment's frames.
+        // One bit per pixel of a segment's frames.
         OutputKind::DicomSeg => (voxels / 8).saturating_mul(segments),
-        // The request may want fewer segments, never more.
+        // The request may want fewer segments, but never more.
         OutputKind::DicomSegLabelmap => {
             seg::most_label_map_bytes(plan.geometry.dims, model.segments.len())
         }
-        // Items of a group and its measurements, and three references to each image.
+        // The items of each group with its measurements, and three references to each image.
         OutputKind::DicomSr => {
             let groups = (model.segments.len() as u64).saturating_mul(REPORTED_SEGMENT);
             groups.saturating_add((plan.slices.len() as u64).saturating_mul(REPORTED_IMAGE))
         }
-        // Label maps shrink to a hundredth.
+        // Label maps compress to a hundredth.
         OutputKind::Nifti => voxels / 4,
         OutputKind::NiftiImage => nifti_image_bytes(plan),
         OutputKind::Preview => PREVIEW_PIXELS.saturating_mul(32 + model.segments.len() as u64),
-        // The pixels, and the object with them.
+        // The pixels, and the object that contains them.
         OutputKind::SecondaryCapture => {
             PREVIEW_PIXELS.saturating_mul(32 + model.segments.len() as u64 + 2 * 3)
         }
@@ -214,28 +215,28 @@ fn written(model: &Model, plan: &Plan, outputs: &[OutputKind]) -> u64 {
     })))
 }
 
-/// Bytes of the image as NIfTI. Where it cannot be written, it is refused before.
+/// Returns the bytes of the NIfTI image. An image that cannot be written has been refused before.
 fn nifti_image_bytes(plan: &Plan) -> u64 {
     let (geometry, voxel_bytes) = (&plan.geometry, Physical::voxel_bytes(plan));
     nifti::image_bytes(geometry.dims, &geometry.affine.0, voxel_bytes).unwrap_or(0)
 }
 
-/// Pixels of a preview, at most.
+/// Limit on the pixels of a preview.
 const PREVIEW_PIXELS: u64 = preview::MOST_PIXELS as u64;
 
-/// Bytes of a mesh's vertex with the two triangles that come with it, in the files and while it is made:
-/// the vertex in the four forms that smoothing has, in patient space, its normal, its triangles twice.
+/// Bytes per vertex of a mesh, with its two triangles, in the files and during construction: the vertex
+/// in the four forms that smoothing uses, in patient space, its normal, and its triangles twice.
 const STL_BYTES: u64 = 2 * 50;
 const GLB_BYTES: u64 = 2 * 12 + 2 * 12;
 const MESH_BYTES: u64 = 6 * 12 + 2 * 24;
 
-/// Bytes of the meshes of all segments in a file.
+/// Returns the bytes of the meshes of all segments in a file.
 fn mesh_bytes(plan: &Plan, in_file: u64) -> u64 {
     let [nx, ny, _] = plan.geometry.dims.map(|n| n as u64 + 128);
     let vertices = mesh::most_vertices(voxels(plan.geometry.dims));
     // Files grow by doubling.
     let made = vertices.saturating_mul(2 * in_file + MESH_BYTES);
-    // The numbers of the vertices on a slab's edges, of each segment at work.
+    // The numbers of the vertices on a slab's edges, for each segment being processed.
     let threads = rayon::current_num_threads() as u64;
     let slabs = nx.saturating_mul(ny).saturating_mul(5 * size_of::<u32>() as u64);
     made.saturating_add(slabs.saturating_mul(threads))

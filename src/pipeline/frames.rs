@@ -1,9 +1,9 @@
-//! Frames of a volume fetched and decoded at the same time.
+//! Fetches and decodes the frames of a volume concurrently.
 //!
-//! Encoded frames arrive in any order; each is decoded on the CPU pool as soon as it is there, checked
-//! against what the source said of it while it is in the core's cache, and written to its place in the
-//! volume as physical values. How many wait for a decoder is bounded, so a fast network does not fill
-//! the memory.
+//! Encoded frames arrive in any order. Each is decoded on the CPU pool as soon as it arrives, checked
+//! against the source's description while it is in the core's cache, and written to its position in the
+//! volume as physical values. The number of frames that wait for a decoder is limited, so a fast
+//! connection does not fill the memory.
 
 use std::sync::Arc;
 
@@ -19,14 +19,14 @@ use crate::progress::{Progress, Stage};
 use crate::source::{EncodedFrame, ImageSource};
 use crate::volume::{Plan, Volume};
 
-/// What fetching and decoding took.
+/// Statistics of fetching and decoding.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FrameStats {
-    /// Frames decoded.
+    /// Number of frames decoded.
     pub frames: usize,
-    /// Bytes as they came.
+    /// Bytes received.
     pub encoded_bytes: u64,
-    /// What the decoders did, summed over frames.
+    /// Times of the decoders, summed over frames.
     pub work: Work,
 }
 
@@ -38,7 +38,7 @@ impl std::ops::AddAssign for FrameStats {
     }
 }
 
-/// Fetches every frame of `plan` and decodes it into a volume. Decoders at work hold `holding`.
+/// Fetches every frame of `plan` and decodes it into a volume. Active decoders hold `holding`.
 pub async fn load(
     source: &dyn ImageSource,
     series: &Arc<Series>,
@@ -76,8 +76,8 @@ pub async fn load(
     Ok((filling.end().await?, stats))
 }
 
-/// The frames of a plan in the order they are asked for. Where their encoded sizes are known, the ones that
-/// take longest are begun first, so that no core waits for the last of them alone.
+/// Returns the frames of a plan in the order of requests. If their encoded sizes are known, those that
+/// take longest come first, so that no core is left alone with the last of them.
 fn largest_first(series: &Series, plan: &Plan) -> Vec<FrameKey> {
     let mut keys: Vec<FrameKey> = plan.slices.iter().map(|s| s.key).collect();
     let bytes = |key: &FrameKey| {
@@ -85,17 +85,18 @@ fn largest_first(series: &Series, plan: &Plan) -> Vec<FrameKey> {
         instance.frames.get(key.frame)?.encoded_bytes
     };
     if keys.iter().all(|key| bytes(key).is_some()) {
-        // Of equal sizes in the volume's order.
+        // Equal sizes stay in the volume's order.
         keys.sort_by_key(|key| std::cmp::Reverse(bytes(key)));
     }
     keys
 }
 
-/// Times that a frame is asked for once more.
+/// Number of retries for a frame.
 pub(super) const AGAIN: usize = 2;
 
-/// Decodes a frame. One that came broken (cut off, flipped, or another frame's bytes, which its checksum
-/// tells) is asked for again before it is the image set's fault; the bytes of all transfers count.
+/// Decodes a frame. A broken frame (truncated, corrupted, or with another frame's bytes, which its
+/// checksum reveals) is requested again before the image set is considered at fault. The bytes of all
+/// transfers count.
 async fn intact(
     source: &dyn ImageSource,
     series: &Series,

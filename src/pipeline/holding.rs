@@ -1,8 +1,8 @@
-//! What the work on an input holds until it has really ended.
+//! The resources that work on an input holds until it has really ended.
 //!
-//! A caller that goes away, or whose deadline passes, is answered at once. Threads that compute for it
-//! notice at their next window. Until they do, they use memory and cores: whatever they hold of the
-//! account and of the scheduler goes with them and not with the caller.
+//! A caller that disconnects, or whose deadline passes, gets its response at once. Threads that compute
+//! for it only notice at their next window. Until then, they use memory and cores, so the memory grant
+//! and the scheduler permit are released with the threads, not with the caller.
 
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,10 +11,10 @@ use bytes::Bytes;
 
 use crate::memory::{Grant, Pool, charged};
 
-/// Something that is given back once the last clone of it is dropped: a place at the scheduler.
+/// A scheduler permit, released when its last clone is dropped.
 pub type Places = Arc<dyn Any + Send + Sync>;
 
-/// The memory and the places of an input. Each thread that works for it has a clone.
+/// The memory and the scheduler permit of an input. Each thread that works for it has a clone.
 #[derive(Clone)]
 pub struct Holding {
     memory: Arc<Mutex<Grant>>,
@@ -22,23 +22,24 @@ pub struct Holding {
 }
 
 impl Holding {
-    /// Holds both.
+    /// Holds a memory grant and a permit.
     pub fn new(memory: Grant, places: Places) -> Self {
         Self { memory: Arc::new(Mutex::new(memory)), _places: places }
     }
 
-    /// Outputs that hold the memory as long as any of them is there; what is beyond theirs is given back.
+    /// Returns outputs that hold the memory as long as any of them exists; memory beyond their size is
+    /// released.
     pub fn outputs(&self, outputs: Vec<Bytes>) -> Vec<Bytes> {
         self.keep(outputs.iter().map(|bytes| bytes.len() as u64).sum());
         outputs.into_iter().map(|bytes| charged(bytes, Arc::clone(&self.memory))).collect()
     }
 
-    /// Holds nothing: for programs that serve nobody.
+    /// Holds nothing, for programs other than the server.
     pub fn nothing() -> Self {
         Self::new(Pool::unbounded().open(), Arc::new(()))
     }
 
-    /// Gives back the memory beyond `bytes`.
+    /// Releases the memory beyond `bytes`.
     pub fn keep(&self, bytes: u64) {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).shrink_to(bytes);
     }

@@ -1,4 +1,4 @@
-//! What the UIDs of a result are derived from.
+//! Derives the UIDs of a result.
 
 use crate::dicom::Series;
 use crate::policy::Policy;
@@ -7,7 +7,7 @@ use crate::source::Origin;
 use crate::volume::Plan;
 use crate::writers::dicom::Identity;
 
-/// One image that a result was made of.
+/// One image that a result was made from.
 pub(super) struct Read<'a> {
     /// Its series.
     pub series: &'a Series,
@@ -17,8 +17,8 @@ pub(super) struct Read<'a> {
     pub origin: Option<&'a Origin>,
 }
 
-/// The identity of what `model` makes of these images: of this version of the program, the model's files,
-/// the slices that were read, in their version, and what the request wanted of them.
+/// Derives the identity of the result of `model` for these images: from the version of the program, the
+/// model's files, the slices read and their version, and the options of the request.
 pub(super) fn derived(
     model: &Model,
     images: &[Read<'_>],

@@ -1,4 +1,4 @@
-//! The images of one input, in the order the model takes them.
+//! Puts the images of one input into the model's order.
 
 use std::sync::Arc;
 
@@ -29,12 +29,12 @@ fn called(name: &str, wanted: &str) -> bool {
     name.trim().to_lowercase() == wanted.trim().to_lowercase()
 }
 
-/// Whether the images' names, compared without case, are those the model wants, each once; or
-/// whether it can tell as many without names apart.
+/// Checks that the images' names, compared case-insensitively, are those of the model, each once; or
+/// that the model can distinguish as many images without names.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidRequest`], naming the images wanted.
+/// [`ErrorKind::InvalidRequest`] with the names of the wanted images.
 fn check_names(given: &[Option<&str>], model: &Model) -> Result<()> {
     let wanted = &model.images;
     let names: Vec<&str> = given.iter().copied().flatten().collect();
@@ -46,7 +46,7 @@ fn check_names(given: &[Option<&str>], model: &Model) -> Result<()> {
         return Err(refuse(&format!("the model takes {} images at once", wanted.len()), model));
     }
     if let Some(name) = names.iter().find(|name| !wanted.iter().any(|w| called(name, w))) {
-        // What a client sent by mistake may be a patient's name.
+        // A mistaken value may be a patient's name.
         let length = name.chars().count();
         let why = format!("an image has a name ({length} characters) the model does not know");
         return Err(refuse(&why, model));
@@ -61,12 +61,12 @@ fn check_names(given: &[Option<&str>], model: &Model) -> Result<()> {
     Ok(())
 }
 
-/// Whether images of these names, known before any of them is fetched, may be what the model takes:
-/// each of its images once, or a single place in which its rules choose.
+/// Checks, before anything is fetched, whether images with these names can be the model's input: each
+/// of its images once, or a single place from which its rules choose.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidRequest`], naming the images wanted.
+/// [`ErrorKind::InvalidRequest`] with the names of the wanted images.
 pub(super) fn check_given(names: &[Option<&str>], model: &Model) -> Result<()> {
     match names {
         [None] => Ok(()),
@@ -74,33 +74,34 @@ pub(super) fn check_given(names: &[Option<&str>], model: &Model) -> Result<()> {
     }
 }
 
-/// Modalities of objects that belong to images but are none.
+/// Modalities of objects that accompany images but are not images.
 const NO_IMAGES: [&str; 10] =
     ["SEG", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "REG", "DOC", "FID"];
 
-/// Series that are asked about at the same time: a study may have hundreds, each of them megabytes.
+/// Number of series whose headers are read at the same time: a study may have hundreds, each of them
+/// megabytes.
 const AT_ONCE: usize = 4;
 
-/// An image whose headers were read.
+/// An image with its headers.
 pub(super) struct Read<'s> {
-    /// Where it is.
+    /// Its source.
     pub source: &'s dyn ImageSource,
     /// Its headers.
     pub series: Arc<Series>,
-    /// Which volume of the series, where the request says it.
+    /// The volume of the series, if the request names one.
     pub volume: Option<VolumeChoice>,
 }
 
-/// An image's name, if the request gives it one, and the image.
+/// An image and its name, if the request gives one.
 type Described<'s> = (Option<&'s str>, Read<'s>);
 
-/// Reads the headers of what is given. A place that holds several series stands for the one of
-/// images in it; where the package's rules choose among them, or the model takes several at once, for all of
-/// them.
+/// Reads the headers of the given images. A place with several series stands for its only series of
+/// images; if the package's rules choose among them, or the model takes several images, it stands for
+/// all of them.
 ///
 /// # Errors
-/// Those of the sources; [`ErrorKind::InvalidRequest`] where names are not the model's, or where a
-/// place holds several series and nothing tells which is meant.
+/// Propagates the errors of the sources; [`ErrorKind::InvalidRequest`] if names are not the model's, or
+/// if a place has several series and the choice is ambiguous.
 pub(super) async fn described<'s>(
     given: &'s [Given<'s>],
     model: &Model,
@@ -136,7 +137,7 @@ pub(super) async fn described<'s>(
     Ok(described)
 }
 
-/// The one series of images.
+/// Returns the only series of images.
 fn only_image(mut series: Vec<Read<'_>>) -> Result<Read<'_>> {
     keep_slices(&mut series);
     if series.len() > 1 {
@@ -155,8 +156,8 @@ fn only_image(mut series: Vec<Read<'_>>) -> Result<Read<'_>> {
     series.pop().ok_or_else(|| Error::internal("a place without series"))
 }
 
-/// Leaves out series without slices, where there are others: pictures of a screen, scouts and reports are
-/// never what is meant, whatever their other attributes say.
+/// Removes series without slices if there are others: screenshots, scouts and reports are never meant,
+/// whatever their other attributes.
 fn keep_slices(series: &mut Vec<Read<'_>>) {
     if series.iter().any(|read| is_image(&read.series)) {
         series.retain(|read| is_image(&read.series));
@@ -171,7 +172,7 @@ fn is_image(series: &Series) -> bool {
     series.holds_slices() && !modality(series).is_some_and(|m| NO_IMAGES.contains(&m.trim()))
 }
 
-/// UID, modality and number of instances: nothing of the patient.
+/// Describes a series by UID, modality and number of instances, without anything about the patient.
 fn summary(series: &Series) -> String {
     let modality = modality(series);
     format!(
@@ -182,12 +183,12 @@ fn summary(series: &Series) -> String {
     )
 }
 
-/// The images, whose names were checked, in the order of the model's.
+/// Returns the images, whose names were checked, in the model's order.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidRequest`] where a rule of the model package holds for none or several of
-/// them, or several rules for one, naming image and series.
+/// [`ErrorKind::InvalidRequest`] if a rule of the model package matches none or several of them, or
+/// several rules match one. The error names the image and the series.
 pub(super) fn in_order<'s>(given: Vec<Described<'s>>, model: &Model) -> Result<Vec<Read<'s>>> {
     if let [(None, _)] = &given[..] {
         return Ok(given.into_iter().map(|(_, read)| read).collect());
@@ -227,8 +228,8 @@ pub(super) fn in_order<'s>(given: Vec<Described<'s>>, model: &Model) -> Result<V
     Ok(ordered)
 }
 
-/// Images of one input must share a frame of reference: positions of different ones cannot be
-/// compared, however alike they are.
+/// Checks that images of one input share a frame of reference: positions in different frames of
+/// reference cannot be compared, however similar they are.
 pub(super) fn check_frame_of_reference(first: Option<&Arc<Series>>, other: &Series) -> Result<()> {
     let of = |series: &Series| {
         let instance = series.representative()?;

@@ -1,4 +1,4 @@
-//! Which outputs can be made together, of a model, and of a source.
+//! Determines which outputs can be created together, for a model, and for a source.
 
 use super::on_slices::source_slices;
 use crate::dicom::Series;
@@ -8,8 +8,9 @@ use crate::request::OutputKind;
 use crate::volume::Plan;
 use crate::writers::{mesh, nifti, rtstruct, secondary_capture, seg};
 
-/// What to make for a request that wants `outputs`, of a package that lists `listed`. An answer that has room for a
-/// single result is a segmentation, of the type that the package lists first.
+/// Returns the outputs to create for a request that wants `outputs`, with a package that lists
+/// `listed`. If the response only has room for one result, that is a segmentation, of the type that the
+/// package lists first.
 pub(super) fn of(outputs: &[OutputKind], single: bool, listed: &[OutputKind]) -> Vec<OutputKind> {
     match (outputs.is_empty(), single) {
         (false, _) => outputs.to_vec(),
@@ -21,11 +22,11 @@ pub(super) fn of(outputs: &[OutputKind], single: bool, listed: &[OutputKind]) ->
     }
 }
 
-/// Refuses kinds that cannot be made of the results of a model, of which this many segments are wanted, before
-/// anything is fetched.
+/// Refuses kinds that cannot be created from the results of a model, given the number of wanted
+/// segments, before anything is fetched.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidRequest`], naming what to ask for instead.
+/// [`ErrorKind::InvalidRequest`], with the alternative to request.
 pub(super) fn check(model: &Model, segments: usize, kinds: &[OutputKind]) -> Result<()> {
     OutputKind::check_together(kinds)?;
     if kinds.contains(&OutputKind::DicomSegLabelmap) && model.form.overlaps(segments) {
@@ -39,15 +40,15 @@ pub(super) fn check(model: &Model, segments: usize, kinds: &[OutputKind]) -> Res
     Ok(())
 }
 
-/// Refuses what could not be written of a source, before anything of it is fetched.
+/// Refuses outputs that could not be written for a source, before anything is fetched.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidImage`], naming the instance or the size at fault.
+/// [`ErrorKind::InvalidImage`] with the instance or size at fault.
 pub(super) fn check_writable(series: &Series, plan: &Plan, kinds: &[OutputKind]) -> Result<()> {
     let [columns, rows, _] = plan.geometry.dims;
     for kind in kinds {
         match kind {
-            // A report refers to the images as a segmentation does.
+            // A report refers to the images like a segmentation does.
             OutputKind::DicomSeg | OutputKind::DicomSegLabelmap | OutputKind::DicomSr => {
                 seg::check_slices(&source_slices(series, plan), columns, rows)?;
             }

@@ -1,4 +1,4 @@
-//! One request from source to outputs: the only place where the stages meet.
+//! Processes one request from source to outputs: the only place where the stages meet.
 
 mod access;
 mod audit;
@@ -57,33 +57,36 @@ use names::Names;
 use outputs::Finished;
 use timings::Timings;
 
-/// What a request holds from its admission to its end; `None` only in stand-ins without models.
+/// The lease that a request holds from admission to its end; `None` only in test doubles without
+/// models.
 pub type Held = Option<Lease<Model>>;
 
-/// Something that answers requests: the pipeline itself, and in the server's own tests a stand-in.
+/// Executes requests: the pipeline itself, or a test double in the server's tests.
 #[async_trait]
 pub trait Invoke: Send + Sync {
-    /// Acquires what a request needs while it waits for its turn: its model, which is not
-    /// unloaded before the request has ended.
+    /// Acquires the model lease while the request queues, so that the model is not unloaded before the
+    /// request has ended.
     ///
     /// # Errors
-    /// As of [`invoke`](Self::invoke), where the request names a model that is not there.
+    /// Propagates the errors of [`invoke`](Self::invoke) if the request names a model that does not
+    /// exist.
     fn admit(&self, request: &InferenceRequest) -> Result<Held>;
 
-    /// The bytes of a request in S3, at most `limit`.
+    /// Reads the bytes of a request in S3, at most `limit`.
     ///
     /// # Errors
-    /// Those of reading it; [`ErrorKind::Configuration`](crate::error::ErrorKind::Configuration)
-    /// where this is a stand-in without S3.
+    /// Propagates the errors of reading it;
+    /// [`ErrorKind::Configuration`](crate::error::ErrorKind::Configuration) for a test double without
+    /// S3.
     async fn request_object(&self, uri: &str, limit: usize) -> Result<bytes::Bytes> {
         let _ = (uri, limit);
         Err(Error::new(ErrorKind::Configuration, "there is no S3"))
     }
 
-    /// Runs one request with what [`admit`](Self::admit) acquired. Once `cancel` is cancelled it
-    /// returns [`ErrorKind::Cancelled`](crate::error::ErrorKind::Cancelled) at once, while a
-    /// computation that had begun stops at its next window: `places` are held until then. `observer` is
-    /// told how far it is.
+    /// Runs one request with the lease from [`admit`](Self::admit). When `cancel` is cancelled, it
+    /// returns [`ErrorKind::Cancelled`](crate::error::ErrorKind::Cancelled) at once. A running
+    /// computation stops at its next window and holds `places` until then. `observer` is notified of
+    /// progress.
     async fn invoke(
         &self,
         request: InferenceRequest,
@@ -94,39 +97,39 @@ pub trait Invoke: Send + Sync {
     ) -> Result<Outcome>;
 }
 
-/// What one input needs beside its images.
+/// What one input needs besides its images.
 #[derive(Clone)]
 pub struct Job {
     /// The model to run.
     pub model: Lease<Model>,
-    /// What to make; empty means the model's own list.
+    /// The outputs to create; empty means the model's own list.
     pub outputs: Vec<OutputKind>,
     /// Labels of the segments wanted; empty means all of the model's.
     pub segments: Vec<String>,
     /// How the frames of DICOM SEG of type LABELMAP are encoded.
     pub encoding: FrameEncoding,
-    /// Whether the DICOM objects made have UIDs of their own, instead of derived ones.
+    /// Whether DICOM objects get fresh UIDs instead of derived ones.
     pub fresh_uids: bool,
-    /// How series that are not clean stacks are treated.
+    /// How series that are not regular stacks are treated.
     pub policy: Policy,
-    /// The input's number in its request, where that has several; for names of outputs.
+    /// The number of the input in its request, if there are several; used in the names of outputs.
     pub input: Option<usize>,
-    /// Told of progress, asked about cancellation.
+    /// Receives progress and is polled for cancellation.
     pub progress: Arc<dyn Progress>,
-    /// What the memory is charged to.
+    /// The account that memory is charged to.
     pub account: Account,
-    /// What the scheduler gets back once the work has ended.
+    /// The scheduler permit, released once the work has ended.
     pub places: Places,
-    /// How long memory may be waited for; without bound where the request holds none yet.
+    /// Time limit for waiting for memory; unlimited if the request holds none yet.
     pub patience: Option<Duration>,
-    /// Whether the answer has room for one result only.
+    /// Whether the response only has room for one result.
     pub single: bool,
     /// The input's place in its trace.
     pub trace: Trace,
 }
 
 impl Job {
-    /// What `model` makes of an input by default, bound by nothing and watched by nobody.
+    /// Creates the default job of `model`, without limits or observers.
     pub fn of(model: Lease<Model>) -> Self {
         Self {
             model,
@@ -145,33 +148,33 @@ impl Job {
         }
     }
 
-    /// What to make.
+    /// Returns the outputs to create.
     fn kinds(&self) -> Vec<OutputKind> {
         kinds::of(&self.outputs, self.single, &self.model.outputs)
     }
 }
 
-/// One image of an input, or a place where images are.
+/// One image of an input, or a place with images.
 pub struct Given<'s> {
-    /// The name that the request gives it.
+    /// Its name in the request.
     pub name: Option<String>,
     /// The series there, one of which may be meant.
     pub sources: Vec<&'s dyn ImageSource>,
-    /// Which of the series' volumes, where the request says it.
+    /// The volume of the series, if the request names one.
     pub volume: Option<VolumeChoice>,
 }
 
-/// An image as its headers describe it: its source, its series, the volume to be made.
+/// An image as described by its headers: its source, its series, and the plan of its volume.
 type Planned<'s> = (&'s dyn ImageSource, Arc<Series>, Arc<Plan>);
 
-/// How long memory may be waited for while the outputs of what was done before are held.
+/// Time limit for waiting for memory while holding the outputs of earlier work.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Acquires the memory that the images planned will need, for so many `runs` at once.
+/// Acquires the memory needed for the planned images, for `runs` simultaneous runs.
 ///
 /// # Errors
-/// [`ErrorKind::PayloadTooLarge`](crate::error::ErrorKind::PayloadTooLarge), naming the attribute at
-/// fault, where it is more than there is for any request.
+/// [`ErrorKind::PayloadTooLarge`](crate::error::ErrorKind::PayloadTooLarge), with the attribute at
+/// fault, if it exceeds the memory available to any request.
 async fn acquire(job: &Job, planned: &[Planned<'_>], runs: u64) -> Result<(Holding, Need)> {
     let plans: Vec<(&Series, &Plan)> = planned.iter().map(|(_, s, p)| (&**s, &**p)).collect();
     let need = need(&job.model, &plans, &job.kinds())?;
@@ -180,7 +183,7 @@ async fn acquire(job: &Job, planned: &[Planned<'_>], runs: u64) -> Result<(Holdi
     let taking = job.account.work.take(need.bytes.saturating_mul(runs));
     let taken = match job.patience {
         None => taking.await,
-        // It holds the outputs of inputs before this one, and others may wait for those.
+        // The request holds the outputs of earlier inputs, and others may wait for that memory.
         Some(patience) => tokio::time::timeout(patience, taking).await.map_err(|_| {
             Error::new(
                 ErrorKind::Overloaded,
@@ -194,8 +197,8 @@ async fn acquire(job: &Job, planned: &[Planned<'_>], runs: u64) -> Result<(Holdi
     Ok((Holding::new(grant, job.places.clone()), need))
 }
 
-/// Runs one input of one image. Storing the outputs is the caller's, as is `input` in the reports: one
-/// for each volume that is segmented.
+/// Runs one input with one image, and returns one outcome for each segmented volume. The caller stores
+/// the outputs and adds `input` to the reports.
 pub async fn run(
     source: &dyn ImageSource,
     volume: Option<VolumeChoice>,
@@ -204,17 +207,18 @@ pub async fn run(
     run_images(&[Given { name: None, sources: vec![source], volume }], job, &Keep).await
 }
 
-/// Takes the outcomes of an input as they are made.
+/// Receives the outcomes of an input as they are created.
 #[async_trait]
 pub trait Deliver: Send + Sync {
-    /// Does with an outcome what is to be done before the next one is made; what is left of it is answered.
+    /// Processes an outcome before the next one is created. The returned outcome goes into the
+    /// response.
     ///
     /// # Errors
-    /// Those of what it does; the input has failed then.
+    /// Propagates the errors of processing it; the input has then failed.
     async fn deliver(&self, outcome: InputOutcome) -> Result<InputOutcome>;
 }
 
-/// Leaves outcomes as they are.
+/// Leaves outcomes unchanged.
 struct Keep;
 
 #[async_trait]
@@ -224,10 +228,9 @@ impl Deliver for Keep {
     }
 }
 
-/// Runs one input of several images, each with the name that the model package gives it, or of the
-/// series of one place, among which the package's rules choose. The
-/// result lies on the grid of the model's first image, whose series it refers to. There are several where
-/// the policy says that each volume of a series is segmented.
+/// Runs one input with several images, each named as in the model package, or with the series of one
+/// place, among which the package's rules choose. The result is on the grid of the model's first image,
+/// and refers to its series. There are several results if the policy asks for each volume of a series.
 pub async fn run_images(
     given: &[Given<'_>],
     mut job: Job,
@@ -246,14 +249,14 @@ pub async fn run_images(
         let took = std::mem::replace(&mut timings, Timings::of(job.trace.clone()));
         let outcome = segment(planned, job.clone(), segments.clone(), took).await?;
         outcomes.push(delivery.deliver(outcome).await?);
-        // From now on it holds outputs.
+        // From now on, the request holds outputs.
         job.patience = Some(PATIENCE);
     }
     Ok(outcomes)
 }
 
 /// Plans the volumes of each image, in the order of [`Model::images`]: for a model of one image, all
-/// that the policy allows; otherwise one of each image.
+/// that the policy allows; otherwise, one for each image.
 async fn plan_all<'s>(ordered: Vec<images::Read<'s>>, job: &Job) -> Result<Vec<Vec<Planned<'s>>>> {
     let total = ordered.len();
     let mut first: Option<Arc<Series>> = None;
@@ -334,7 +337,7 @@ async fn segment(
     let mut beside: Vec<String> = Vec::new();
     let mut loaded = Vec::with_capacity(planned.len());
     for (source, series, plan) in planned {
-        // Images of one place have what lay beside them in common.
+        // Images of one place share its warnings.
         let more: Vec<String> =
             source.warnings().into_iter().filter(|warning| !beside.contains(warning)).collect();
         beside.extend(more);
@@ -349,8 +352,8 @@ async fn segment(
         loaded.push(Loaded { series, plan, origin: source.origin(), volume });
     }
 
-    // The whole computation is one piece of blocking work of its own: it uses the CPU pool inside,
-    // and must not sit on one of its threads while it waits for the network's.
+    // The whole computation is one blocking task: it uses the CPU pool internally and must not occupy
+    // one of its threads while it waits for the network's.
     let work = move || {
         let work = Work { job, segments, holding, need, stats, beside, timings };
         work.run(loaded)
@@ -361,11 +364,11 @@ async fn segment(
         .unwrap_or_else(|_| Err(Error::internal("the computation was stopped from outside")))
 }
 
-/// The computation of one input, once its images are there.
+/// The computation of one input, after its images are loaded.
 struct Work {
     job: Job,
     segments: Vec<SegmentDescription>,
-    /// Held until the work has really ended, whether or not anybody still waits for it.
+    /// Held until the work has really ended, whether or not a caller still waits for it.
     holding: Holding,
     need: Need,
     stats: FrameStats,

@@ -1,5 +1,5 @@
-//! Names of output files, which say what is in them. They are made of the labels of the segments, which are the
-//! model package's words: nothing of a patient is in them.
+//! Names of output files, which describe their content. They are built from the segment labels, which
+//! come from the model package and contain nothing about a patient.
 
 use super::{chosen, kinds};
 use crate::dicom::segment::SegmentDescription;
@@ -7,17 +7,17 @@ use crate::error::Result;
 use crate::registry::Model;
 use crate::request::OutputKind;
 
-/// Segments that a name lists; the others are counted.
+/// Number of segments listed in a name; the others are counted.
 const MOST_LISTED: usize = 3;
 
-/// Bytes of a stem. A key in S3 has 1024, of which a prefix may take 900, the request's folder 45, and what
-/// follows the stem 40.
+/// Longest stem in bytes. An S3 key has 1024, of which a prefix may take 900, the request's folder 45,
+/// and the part after the stem 40.
 const LONGEST: usize = 39;
 
-/// Bytes that a label has in a stem beside others.
+/// Longest label in a stem with several labels, in bytes.
 const LONGEST_LABEL: usize = 22;
 
-/// What the files of one result are called.
+/// The names of the files of one result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
     /// Stem, input and volume.
@@ -25,8 +25,9 @@ pub struct Names {
 }
 
 impl Names {
-    /// Of these segments of the model called `model`. `input` is the number of the input where the request has
-    /// several, `volume` that of the volume where the series holds several: two of them may be of one series.
+    /// Creates the names for these segments of the model called `model`. `input` is the number of the
+    /// input if the request has several, and `volume` that of the volume if the series has several: two
+    /// of them may belong to one series.
     pub fn new<'l>(
         labels: impl Iterator<Item = &'l str>,
         model: &str,
@@ -42,12 +43,12 @@ impl Names {
         Self { start }
     }
 
-    /// The file of an output.
+    /// Returns the file name of an output.
     pub fn file(&self, kind: OutputKind) -> String {
         format!("{}.{}", self.start, kind.extension())
     }
 
-    /// A file of an output that consists of `of` of them; `part` counts from 1.
+    /// Returns the name of file `part` (from 1) of an output that has `of` files.
     pub fn part(&self, kind: OutputKind, part: usize, of: usize) -> String {
         match of {
             1 => self.file(kind),
@@ -56,11 +57,12 @@ impl Names {
     }
 }
 
-/// Tells of a name whether it is one that `model` gives outputs of these kinds and segments, whatever the volume.
-/// Empty lists mean the model's own.
+/// Returns a predicate for names that `model` gives to outputs of these kinds and segments, for any
+/// volume. Empty lists mean the model's own.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidRequest`](crate::error::ErrorKind::InvalidRequest) for labels the model does not have.
+/// [`ErrorKind::InvalidRequest`](crate::error::ErrorKind::InvalidRequest) for labels that the model
+/// does not have.
 pub fn of_model(
     model: &Model,
     segments: &[String],
@@ -72,7 +74,7 @@ pub fn of_model(
     Ok(move |name: &str| may_be(name, &stem, &kinds))
 }
 
-/// Whether a file of one of `kinds` may be called `name`.
+/// Whether a file of one of `kinds` can have the name `name`.
 fn may_be(name: &str, stem: &str, kinds: &[OutputKind]) -> bool {
     let middle = |kind: &OutputKind| {
         let name = name.strip_suffix(kind.extension())?.strip_suffix('.')?;
@@ -84,12 +86,13 @@ fn may_be(name: &str, stem: &str, kinds: &[OutputKind]) -> bool {
     kinds.iter().filter_map(middle).any(ours)
 }
 
-/// The labels of segments.
+/// Returns the labels of segments.
 pub fn labels(segments: &[SegmentDescription]) -> impl Iterator<Item = &str> {
     segments.iter().map(|segment| segment.label.as_str())
 }
 
-/// `liver`, `liver-spleen`, `liver-spleen-aorta-and-4-more`; the model's name where no label has a letter.
+/// Returns `liver`, `liver-spleen`, `liver-spleen-aorta-and-4-more`, or the model's name if no label
+/// has a letter.
 fn stem<'l>(labels: impl Iterator<Item = &'l str>, model: &str) -> String {
     let labels: Vec<&str> = labels.collect();
     let slugs = |longest: usize| {
@@ -114,8 +117,8 @@ fn stem<'l>(labels: impl Iterator<Item = &'l str>, model: &str) -> String {
     fitting.or_else(of_model).unwrap_or_else(|| "segmentation".to_owned())
 }
 
-/// `text` in lower-case ASCII letters and digits with single hyphens between them, cut after a word where that
-/// leaves one.
+/// Converts `text` to lower-case ASCII letters and digits with single hyphens in between, truncated
+/// after a word if possible.
 fn slug(text: &str, longest: usize) -> String {
     let text = deunicode::deunicode_with_tofu(text, " ").to_ascii_lowercase();
     let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
@@ -130,7 +133,7 @@ fn slug(text: &str, longest: usize) -> String {
         }
         slug.push_str(word);
     }
-    // ASCII by now; a first word alone may be too long.
+    // The slug is ASCII by now; its first word alone may be too long.
     slug.truncate(longest);
     slug
 }

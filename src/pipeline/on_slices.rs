@@ -1,4 +1,4 @@
-//! Writers of DICOM objects that lie on the source's slices, whatever the form of the voxels.
+//! Writers of DICOM objects on the source's slices, for voxels of any form.
 
 use crate::dicom::Series;
 use crate::dicom::segment::{Algorithm, SegmentDescription};
@@ -9,16 +9,16 @@ use crate::writers::rtstruct::{self, RtStruct, RtStructOptions, RtStructRequest}
 use crate::writers::seg::{self, Seg, SegOptions, SegRequest};
 use crate::writers::{Label, Voxels};
 
-/// What objects say of a segmentation beside its voxels.
+/// The description of a segmentation for its objects, apart from voxels.
 pub(super) struct Described<'w> {
     pub segments: &'w [SegmentDescription],
     pub algorithm: &'w Algorithm,
     pub identity: &'w Identity,
 }
 
-/// A writer of DICOM objects, which takes voxels of any form on the source's slices.
+/// A writer of DICOM objects for voxels of any form on the source's slices.
 pub(super) trait OnSlices {
-    /// What it makes.
+    /// The written result.
     type Written;
 
     fn write<'v, L: Label>(
@@ -86,7 +86,7 @@ impl OnSlices for RtStructWriter<'_> {
     }
 }
 
-/// The source's slices, as objects refer to them.
+/// Returns the source's slices, as objects refer to them.
 pub(super) fn source_slices<'s>(series: &'s Series, plan: &Plan) -> Vec<SourceSlice<'s>> {
     let slice = |slice: &crate::volume::Slice| SourceSlice {
         instance: &series.instances[slice.key.instance],

@@ -1,4 +1,4 @@
-//! A segmentation to the outputs asked for, and the report of it.
+//! Converts a segmentation to the requested outputs and reports on it.
 
 use dicom_dictionary_std::uids;
 use ndarray::{Array4, ArrayView3, Axis, CowArray, Ix3, Ix4, s};
@@ -25,17 +25,17 @@ use crate::writers::sr::{self, SegmentationObject, Sr, SrRequest};
 use crate::writers::statistics::{self, Statistics};
 use crate::writers::{Label, Voxels, nifti};
 
-/// Finished outputs and what the report says of them.
+/// Finished outputs and their part of the report.
 pub struct Written {
-    /// One for each output asked for.
+    /// One or more for each requested output.
     pub artifacts: Vec<Artifact>,
-    /// `segments` of the report.
+    /// The `segments` of the report.
     pub segments: Value,
     /// Warnings of the writers.
     pub warnings: Vec<String>,
 }
 
-/// What outputs are made from.
+/// The input of the writers.
 pub struct Finished<'a> {
     /// The model that ran.
     pub model: &'a Model,
@@ -45,26 +45,26 @@ pub struct Finished<'a> {
     pub plan: &'a Plan,
     /// The result.
     pub segmentation: &'a Segmentation,
-    /// The segments wanted; nothing of others is in the result.
+    /// The wanted segments; the result contains no others.
     pub segments: &'a [SegmentDescription],
     /// The source's values.
     pub physical: &'a Physical,
-    /// What UIDs are made from.
+    /// The seed of the UIDs.
     pub identity: &'a Identity,
     /// How frames of type LABELMAP are encoded.
     pub encoding: FrameEncoding,
-    /// What files are called.
+    /// The names of the files.
     pub names: &'a Names,
 }
 
 impl Finished<'_> {
-    /// Makes every output of `kinds`.
+    /// Creates every output of `kinds`.
     pub fn write(&self, kinds: &[OutputKind]) -> Result<Written> {
         let statistics = self.measure()?;
         let mut warnings = Vec::new();
         let mut artifacts = Vec::with_capacity(kinds.len());
         let mut pictures = self.pictures(kinds, &statistics, &mut warnings)?;
-        // First, since reports refer to it.
+        // Segmentations come first, because reports refer to them.
         let mut segmentations = Vec::new();
         for &kind in kinds.iter().filter(|kind| kind.is_segmentation()) {
             segmentations.push((kind, self.seg(kind, &mut warnings)?));
@@ -108,12 +108,12 @@ impl Finished<'_> {
         Ok(Written { artifacts, segments: self.segments(&statistics, kinds), warnings })
     }
 
-    /// Channels of the segments' masks: their values count from 1.
+    /// Returns the channels of the segments' masks: their values count from 1.
     fn channels(&self) -> impl Iterator<Item = usize> {
         self.segments.iter().map(|segment| usize::from(segment.value).saturating_sub(1))
     }
 
-    /// What is measured of each segment.
+    /// Measures each segment.
     fn measure(&self) -> Result<Vec<Statistics>> {
         match self.segmentation {
             Segmentation::Labels(labels) => self.measured(&Voxels::Labels(labels.view())),
@@ -130,10 +130,10 @@ impl Finished<'_> {
         statistics::measure(voxels, self.segments, self.physical, &self.plan.geometry)
     }
 
-    /// Where a segment is found in an output: its Segment Number in DICOM SEG and in the extras of glTF's
-    /// nodes, its ROI Number in an RT Structure Set, the Tracking UID of its group in a report; in NIfTI its
-    /// voxels' value, or of masks the volume
-    /// along the fourth axis, counted from 0.
+    /// Returns where a segment is found in an output: its Segment Number in DICOM SEG and in the extras
+    /// of glTF's nodes, its ROI Number in an RT Structure Set, the Tracking UID of its group in a
+    /// report; in NIfTI, the value of its voxels or, for masks, the index along the fourth axis,
+    /// counted from 0.
     fn place_in(&self, kind: OutputKind, number: usize, value: u16) -> Option<Value> {
         match (kind, self.segmentation) {
             (OutputKind::DicomSeg | OutputKind::DicomSegLabelmap | OutputKind::Glb, _) => {
@@ -173,7 +173,7 @@ impl Finished<'_> {
         told.collect()
     }
 
-    /// The objects of the segmentation, at least one; their warnings are told.
+    /// Returns the objects of the segmentation, at least one, and adds their warnings.
     fn seg(&self, kind: OutputKind, warnings: &mut Vec<String>) -> Result<Vec<Seg>> {
         let segmentation_type = match kind {
             OutputKind::DicomSegLabelmap => SegmentationType::LabelMap(self.encoding),
@@ -195,7 +195,7 @@ impl Finished<'_> {
             ));
         }
         for object in &mut objects {
-            // What is doubtful about the source is so for all kinds.
+            // Warnings about the source are the same for all kinds.
             tell(warnings, std::mem::take(&mut object.summary.warnings));
         }
         Ok(objects)
@@ -219,7 +219,7 @@ impl Finished<'_> {
         if let Some(description) = &self.model.series_description {
             options.series_description.clone_from(description);
         }
-        // Slices that are picked out of an interpolated grid do not follow each other evenly.
+        // Slices selected from an interpolated grid are not evenly spaced.
         if self.plan.resampling.is_none() {
             options.voxel_volume = Some(self.plan.geometry.voxel_volume());
         }
@@ -228,7 +228,7 @@ impl Finished<'_> {
         Ok(self.artifact(OutputKind::RtStruct, object.bytes))
     }
 
-    /// What all objects that refer to slices say of the segmentation.
+    /// Returns the description that all objects on slices share.
     fn described(&self) -> Described<'_> {
         Described {
             segments: self.segments,
@@ -237,8 +237,8 @@ impl Finished<'_> {
         }
     }
 
-    /// Gives a writer the voxels on the source's slices: masks of channels that are no segments left out,
-    /// and of an interpolated grid the slices nearest to the source's.
+    /// Passes the voxels on the source's slices to a writer: without masks of channels that are not
+    /// segments and, for an interpolated grid, with the slices closest to the source's.
     fn on_slices<W: OnSlices>(&self, writer: W) -> Result<W::Written> {
         let slices = source_slices(self.series, self.plan);
         let nearest = self.plan.resampling.as_ref().map(|resampling| &resampling.nearest[..]);
@@ -263,7 +263,7 @@ impl Finished<'_> {
         }
     }
 
-    /// The masks of the segments, in their order.
+    /// Returns the masks of the segments, in order.
     fn foreground<'m>(&self, masks: &'m Array4<u8>) -> Result<CowArray<'m, u8, Ix4>> {
         let there = masks.dim().0;
         let channels: Vec<usize> = self.channels().collect();
@@ -274,7 +274,7 @@ impl Finished<'_> {
             ));
         }
         Ok(match channels[..] {
-            // Channels follow each other; only a background before them is left out.
+            // The channels are contiguous; only a background before them is left out.
             [first, .., last] if last + 1 - first == channels.len() => {
                 masks.slice(s![first..=last, .., .., ..]).into()
             }
@@ -297,14 +297,14 @@ impl Finished<'_> {
         Ok(self.artifact(OutputKind::Nifti, file.bytes))
     }
 
-    /// The source's values, on the grid of the label map.
+    /// Writes the source's values on the grid of the label map.
     fn nifti_image(&self, warnings: &mut Vec<String>) -> Result<Artifact> {
         let file = nifti::write_image(self.physical, &self.plan.geometry.affine.0)?;
         tell(warnings, widened(&file));
         Ok(self.artifact(OutputKind::NiftiImage, file.bytes))
     }
 
-    /// The pictures and meshes that `kinds` need.
+    /// Creates the pictures and meshes that `kinds` need.
     fn pictures(
         &self,
         kinds: &[OutputKind],
@@ -352,12 +352,12 @@ impl Finished<'_> {
         Ok(self.artifact(OutputKind::SecondaryCapture, capture.bytes))
     }
 
-    /// An output of one file.
+    /// Creates an output with a single file.
     fn artifact(&self, kind: OutputKind, bytes: Vec<u8>) -> Artifact {
         Artifact::new(kind, self.names.file(kind), bytes.into())
     }
 
-    /// The objects of a segmentation, each in a file of its own.
+    /// Returns the objects of a segmentation, each as a separate file.
     fn parts(&self, kind: OutputKind, objects: Vec<Seg>) -> impl Iterator<Item = Artifact> {
         let of = objects.len();
         objects.into_iter().zip(1..).map(move |(object, part)| {
@@ -366,7 +366,7 @@ impl Finished<'_> {
     }
 }
 
-/// What is to be said of a file whose slices were moved.
+/// Returns the warning about a file whose slices were shifted.
 fn widened(file: &nifti::Nifti) -> Vec<String> {
     let told = file.widened.map(|[x, y]| {
         format!(
@@ -377,12 +377,12 @@ fn widened(file: &nifti::Nifti) -> Vec<String> {
     told.into_iter().collect()
 }
 
-/// What was made because an output needs it.
+/// Returns an intermediate result that an output needs.
 fn made<T>(output: Option<T>) -> Result<T> {
     output.ok_or_else(|| Error::internal("an output that was asked for was not made"))
 }
 
-/// Adds warnings that no other output has given already.
+/// Adds warnings that are not present yet.
 fn tell(warnings: &mut Vec<String>, more: Vec<String>) {
     for warning in more {
         if !warnings.contains(&warning) {
@@ -391,7 +391,8 @@ fn tell(warnings: &mut Vec<String>, more: Vec<String>) {
     }
 }
 
-/// What reports refer to: of several segmentations the binary one, which every viewer reads.
+/// Returns the segmentation that reports refer to: of several, the binary one, which every viewer
+/// supports.
 fn referred(segmentations: &[(OutputKind, Vec<Seg>)]) -> Option<sr::Segmentation> {
     let binary = segmentations.iter().find(|(kind, _)| *kind == OutputKind::DicomSeg);
     let (kind, objects) = binary.or(segmentations.first())?;
@@ -410,7 +411,7 @@ fn referred(segmentations: &[(OutputKind, Vec<Seg>)]) -> Option<sr::Segmentation
     })
 }
 
-/// The slices of `nearest`, all where that is absent.
+/// Returns the slices of `nearest`, or all if it is absent.
 fn picked<'v, L: Clone>(
     volume: ArrayView3<'v, L>,
     nearest: Option<&[usize]>,

@@ -1,4 +1,4 @@
-//! Pictures and meshes of a result.
+//! Creates pictures and meshes of a result.
 
 use crate::dicom::segment::{Algorithm, SegmentDescription};
 use crate::dicom::{Dataset, Series};
@@ -11,7 +11,7 @@ use crate::writers::preview::{self, Picture, Scene, SegmentMap, Shown, Window};
 use crate::writers::statistics::Statistics;
 use crate::writers::{Label, Voxels};
 
-/// What pictures and meshes are made from.
+/// The input of pictures and meshes.
 pub(super) struct Pictured<'a> {
     /// The source.
     pub series: &'a Series,
@@ -21,13 +21,13 @@ pub(super) struct Pictured<'a> {
     pub physical: &'a Physical,
     /// The segments; masks are in their order.
     pub segments: &'a [SegmentDescription],
-    /// What was measured of them.
+    /// The measurements of the segments.
     pub statistics: &'a [Statistics],
-    /// What found them.
+    /// The algorithm that found them.
     pub algorithm: &'a Algorithm,
 }
 
-/// Which of them an input's outputs need.
+/// The pictures and meshes that an input's outputs need.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
     picture: bool,
@@ -35,7 +35,7 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// What `kinds` need.
+    /// Determines what `kinds` need.
     pub fn of(kinds: &[OutputKind]) -> Self {
         let has = |kind: OutputKind| kinds.contains(&kind);
         Self {
@@ -45,20 +45,20 @@ impl Wanted {
     }
 }
 
-/// Those that were wanted.
+/// The created pictures and meshes.
 #[derive(Default)]
 pub(super) struct Pictures {
-    /// Of `preview` and `secondary-capture`.
+    /// For `preview` and `secondary-capture`.
     pub picture: Option<Picture>,
-    /// Of `stl` and `glb`.
+    /// For `stl` and `glb`.
     pub meshes: mesh::Files,
 }
 
 impl Pictured<'_> {
-    /// Makes what is wanted.
+    /// Creates what is wanted.
     ///
     /// # Errors
-    /// Those of [`mesh::write`].
+    /// Propagates the errors of [`mesh::write`].
     pub fn make<L: Label>(&self, voxels: &Voxels<L>, wanted: Wanted) -> Result<Pictures> {
         let picture = wanted.picture.then(|| self.picture(voxels));
         let meshes = if wanted.meshes == Formats::default() {
@@ -108,7 +108,7 @@ impl Pictured<'_> {
         mesh::write(&shapes, &geometry.affine, most, formats)
     }
 
-    /// The window of the slice in the middle of the stack.
+    /// Returns the window of the slice in the middle of the stack.
     fn window(&self) -> Option<Window> {
         let slice = self.plan.slices.get(self.plan.slices.len() / 2)?;
         let source: &Dataset = &self.series.instances.get(slice.key.instance)?.dataset;

@@ -1,9 +1,9 @@
-//! Frames decoded on the CPU pool, each straight into its place of the volume.
+//! Decodes frames on the CPU pool, each directly into its position in the volume.
 //!
-//! The jobs borrow the volume: each takes the slice it fills, which is given away once, so that no two
-//! write the same voxels and nothing is copied together at the end. What lends it is a thread of its
-//! own that hands jobs on to the pool and otherwise sleeps. It ends when nobody can send it more
-//! and the last job has ended; until then it holds what the request holds, whoever went away.
+//! The jobs borrow the volume. Each takes the slice it fills, which can only be taken once, so no two
+//! jobs write the same voxels and nothing has to be merged at the end. A dedicated thread lends out the
+//! volume: it passes jobs to the pool and otherwise sleeps. It ends when there are no more senders and
+//! the last job has ended. Until then, it holds the request's resources, even if the caller is gone.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,13 +19,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::source::EncodedFrame;
 use crate::volume::{Places, Plan, Volume};
 
-/// A volume that is being filled.
+/// A volume being filled.
 pub(super) struct Filling {
     jobs: mpsc::UnboundedSender<Job>,
     volume: JoinHandle<Volume>,
 }
 
-/// What jobs have in common.
+/// State shared by the jobs.
 struct Shared {
     series: Arc<Series>,
     plan: Arc<Plan>,
@@ -33,7 +33,7 @@ struct Shared {
 
 /// One frame to decode.
 struct Job {
-    /// Its place among [`Plan::slices`].
+    /// Its index in [`Plan::slices`].
     index: usize,
     frame: EncodedFrame,
     sent: Instant,
@@ -42,10 +42,10 @@ struct Job {
 }
 
 impl Filling {
-    /// Begins with an empty volume; its jobs hold `holding`.
+    /// Creates an empty volume; its jobs hold `holding`.
     ///
     /// # Errors
-    /// `OutOfMemory` where there is none for the volume.
+    /// `OutOfMemory` if there is no memory for the volume.
     pub fn begin(series: Arc<Series>, plan: Arc<Plan>, holding: Holding) -> Result<Self> {
         let mut volume = Volume::new(plan.clone())?;
         let (jobs, mut waiting) = mpsc::unbounded_channel::<Job>();
@@ -66,11 +66,11 @@ impl Filling {
         Ok(Self { jobs, volume })
     }
 
-    /// Decodes a frame into its place. Work that nobody waits for any more is not begun.
+    /// Decodes a frame into its position. A job is not started if its caller is gone.
     ///
     /// # Errors
-    /// Those of decoding and of checking it, after which the place is free; `Internal` where it was
-    /// filled before.
+    /// Propagates the errors of decoding and checking it, after which the position is free again;
+    /// `Internal` if it was already filled.
     pub async fn decode(&self, index: usize, frame: EncodedFrame) -> Result<Work> {
         let (answer, done) = oneshot::channel();
         let span = tracing::Span::current();
@@ -79,10 +79,10 @@ impl Filling {
         done.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Cancelled, "the work was dropped")))
     }
 
-    /// The volume with what was put into it.
+    /// Returns the volume with the decoded frames.
     ///
     /// # Errors
-    /// `Internal` where its thread was ended from outside.
+    /// `Internal` if its thread was aborted.
     pub async fn end(self) -> Result<Volume> {
         drop(self.jobs);
         self.volume
@@ -99,7 +99,7 @@ impl Job {
         }
         let waited = sent.elapsed();
         let result = span.in_scope(|| cpu::contained(|| place(shared, places, index, &frame)));
-        // Nobody waits any more: the result is not wanted.
+        // If the caller is gone, the result is dropped.
         let _ = answer.send(result.map(|work| Work { waited, ..work }));
     }
 }

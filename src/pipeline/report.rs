@@ -1,4 +1,4 @@
-//! What the answer says of one result, but for its outputs.
+//! The report on one result, apart from its outputs.
 
 use serde_json::{Map, Value, json};
 
@@ -9,7 +9,7 @@ use crate::dicom::Series;
 use crate::registry::Model;
 use crate::volume::{Plan, VolumeId};
 
-/// What a report is made of.
+/// The content of a report.
 pub(super) struct Report<'a> {
     /// The model that ran.
     pub model: &'a Model,
@@ -17,18 +17,18 @@ pub(super) struct Report<'a> {
     pub images: &'a [(&'a Series, &'a Plan)],
     /// The result.
     pub computed: &'a Computed,
-    /// What is told of each segment.
+    /// The description of each segment.
     pub segments: Value,
-    /// What was fetched.
+    /// Statistics of fetching and decoding.
     pub frames: &'a FrameStats,
-    /// How long everything took.
+    /// The time of each stage.
     pub timings: &'a Timings,
     /// All warnings.
     pub warnings: Vec<String>,
 }
 
 impl Report<'_> {
-    /// The report as JSON.
+    /// Returns the report as JSON.
     pub fn into_json(self) -> Map<String, Value> {
         let mut report = Map::new();
         let mut say = |name: &str, value: Value| report.insert(name.to_owned(), value);

@@ -1,4 +1,5 @@
-//! What the answer says of each segment: what it is, where each output has it, what was measured.
+//! The part of the response about each segment: its meaning, its location in each output, and its
+//! measurements.
 
 use serde_json::{Map, Value, json};
 
@@ -8,11 +9,12 @@ use crate::writers::Bounds;
 use crate::writers::dicom::display_color;
 use crate::writers::statistics::{PERCENTILES, Statistics, ValueStatistics};
 
-/// The ends of the image along X, Y and Z, as answers name them.
+/// The names of the image's ends along X, Y and Z in responses.
 const ENDS: [[&str; 2]; 3] =
     [["firstColumn", "lastColumn"], ["firstRow", "lastRow"], ["firstSlice", "lastSlice"]];
 
-/// One segment of an answer. `number` counts from 1, as the colours of all outputs do; `places` say where outputs have it.
+/// Describes one segment of a response. `number` counts from 1, as for the colours in all outputs;
+/// `places` gives its location in the outputs.
 pub(super) fn to_json(
     number: usize,
     segment: &SegmentDescription,
@@ -37,7 +39,7 @@ pub(super) fn to_json(
             told.insert(name.to_owned(), value);
         }
     };
-    // Of a segment without voxels there is nothing more to say.
+    // A segment without voxels has no further measurements.
     if let Some(bounds) = &statistics.bounds {
         say("boundingBox", bounding_box(bounds, geometry));
         say("centroidLPS", json!(statistics.centroid));
@@ -51,7 +53,7 @@ pub(super) fn to_json(
     told
 }
 
-/// The colour that outputs show a segment in, as CSS writes it.
+/// Returns the colour of a segment in outputs, in CSS notation.
 fn color(segment: &SegmentDescription, number: usize) -> String {
     let [red, green, blue] = display_color(segment, number.saturating_sub(1));
     format!("#{red:02x}{green:02x}{blue:02x}")

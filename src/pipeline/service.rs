@@ -1,5 +1,5 @@
-//! The pipeline as the server calls it: models by name, inputs from their sources, outputs to where
-//! they belong.
+//! The pipeline as called by the server: selects models by name, finds inputs in their sources, and
+//! delivers outputs to their destinations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,31 +31,31 @@ use crate::source::s3::{Location, S3Input};
 use crate::telemetry::traces::Span;
 use crate::telemetry::{Metrics, Trace};
 
-/// Everything a request needs that outlives it.
+/// The state that outlives requests.
 pub struct Service {
     /// The models served.
     pub registry: Arc<Registry<Model>>,
-    /// AWS HealthImaging, where it is set up.
+    /// AWS HealthImaging client.
     pub ahi: AhiClient,
     /// S3, for inputs.
     pub s3_input: S3Input,
-    /// Outputs.
+    /// Writes outputs.
     pub sink: Sink,
     /// Archives of DICOM objects.
     pub archives: DicomWeb,
-    /// Where DICOM outputs are stored when a request does not say.
+    /// The archive for DICOM outputs, if a request does not say.
     pub store: Option<Archive>,
-    /// What requests may name.
+    /// The resources that requests may name.
     pub access: AccessSettings,
-    /// Where outputs go when a request does not say; into the answer where absent.
+    /// The destination of outputs, if a request does not say. If absent, outputs go into the response.
     pub output_uri: Option<String>,
-    /// Whether the DICOM objects of every request have UIDs of their own.
+    /// Whether the DICOM objects of every request get fresh UIDs.
     pub fresh_uids: bool,
-    /// How series that are not clean stacks are treated.
+    /// How series that are not regular stacks are treated.
     pub policy: PolicyChoice,
-    /// What is counted and measured.
+    /// Counters and measurements.
     pub metrics: Arc<Metrics>,
-    /// What the memory of requests is charged to.
+    /// The account that requests' memory is charged to.
     pub account: Account,
 }
 
@@ -113,7 +113,7 @@ impl Invoke for Service {
                 },
                 fresh_uids: self.fresh_uids,
                 policy: request.policy.or(model.policy).or(self.policy).decided(),
-                // Two inputs may be of one series.
+                // Two inputs may belong to one series.
                 input: several.then_some(index + 1),
                 account: self.account.clone(),
                 places: places.clone(),
@@ -163,7 +163,7 @@ impl Invoke for Service {
             failed += 1;
             results.push(failure(input, error));
         }
-        // Where nothing was made, there is nothing that an error would lose.
+        // If nothing was created, an error loses nothing.
         if failed == request.inputs.len()
             && let Some(first) = results.iter_mut().find_map(|result| result.failure.take())
         {
@@ -243,7 +243,7 @@ fn input_span(trace: &Trace, index: usize, model: &str) -> Span {
     span
 }
 
-/// Where an image is, and which volume of its series is meant.
+/// Returns the location of an image, and the requested volume of its series.
 fn place(input: &Input) -> (&Input, Option<&VolumeChoice>) {
     match input {
         Input::Volume { choice, of } => (of, Some(choice)),
@@ -251,14 +251,14 @@ fn place(input: &Input) -> (&Input, Option<&VolumeChoice>) {
     }
 }
 
-/// The result of an input that failed, among others that did not.
+/// Creates the result of a failed input among others that succeeded.
 fn failure(input: &Input, error: Error) -> InputOutcome {
     let mut report = Map::new();
     report.insert("input".to_owned(), described(input));
     InputOutcome { report, artifacts: Vec::new(), failure: Some(Arc::new(error)) }
 }
 
-/// An input as the report repeats it.
+/// Describes an input as repeated in the report.
 fn described(input: &Input) -> Value {
     match input {
         Input::ImageSet { datastore_id, image_set_id, .. } => {
@@ -281,7 +281,7 @@ fn described(input: &Input) -> Value {
     }
 }
 
-/// The error of a request that outlasted the patience with which its model was unloaded.
+/// Creates the error for a request that took longer than unloading its model waits.
 fn unloaded(model: &Lease<Model>) -> Error {
     Error::new(
         ErrorKind::Unavailable,
@@ -290,7 +290,7 @@ fn unloaded(model: &Lease<Model>) -> Error {
     .with("model", model.name.as_str())
 }
 
-/// Progress of one input of a request: it is measured, its observer is told of it, and it may be cancelled.
+/// Progress of one input of a request: it is measured, passed to the observer, and may be cancelled.
 struct Watched {
     cancel: CancellationToken,
     revoked: CancellationToken,

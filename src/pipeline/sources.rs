@@ -1,4 +1,4 @@
-//! The series that an input may mean, from wherever it is.
+//! Finds the series that an input may refer to, in any source.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use crate::source::ahi::{AhiClient, AhiSource, ImageSetId};
 use crate::source::dicom_objects::{DicomSeries, of_uid};
 use crate::source::s3::{Location, S3Input};
 
-/// The series that one image of a request may be.
+/// Finds the series that one image of a request may refer to.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidRequest`](crate::error::ErrorKind::InvalidRequest) for identifiers and URIs that are none;
-/// those of AHI and S3.
+/// [`ErrorKind::InvalidRequest`](crate::error::ErrorKind::InvalidRequest) for invalid identifiers and
+/// URIs. Propagates the errors of AHI and S3.
 pub async fn find(
     ahi: &AhiClient,
     s3_input: &S3Input,
@@ -40,7 +40,7 @@ pub async fn find(
             sets.into_iter().map(image_set).collect()
         }
         Input::S3 { uri, series_instance_uid } => {
-            // Its value is not repeated: keys in S3 are often names of patients.
+            // The error does not repeat the value: S3 keys are often names of patients.
             let named = |e: Error| e.context("s3Uri").with("field", "s3Uri");
             let location = Location::parse(uri)?;
             let series = s3().series(&location).await.map_err(named)?;

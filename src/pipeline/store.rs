@@ -1,9 +1,10 @@
-//! Storing the DICOM outputs of an input in an archive: whether, where, and what the report says of it.
+//! Stores the DICOM outputs of an input in an archive: decides whether and where, and reports the
+//! result.
 //!
-//! An archive that cannot be asked fails the request, which may be sent again. An instance that the archive
-//! refuses does not: the request succeeds, the report has the reason, and the output itself is in the answer
-//! or in S3 as if nothing were to be stored ([`sink::dicomweb`](crate::sink::dicomweb) says why). An answer
-//! of `Accept: application/dicom` has no room for a report, so there a refusal is an error.
+//! If an archive cannot be reached, the request fails and may be retried. If the archive refuses an
+//! instance, the request succeeds: the report gives the reason, and the output itself is in the
+//! response or in S3, as without an archive ([`sink::dicomweb`](crate::sink::dicomweb) explains why). A
+//! response with `Accept: application/dicom` has no room for a report, so a refusal is an error there.
 
 use std::sync::Arc;
 
@@ -21,21 +22,21 @@ use crate::sink::dicomweb::{DicomWeb, Instance, Outcome, Target};
 /// The media type of DICOM objects.
 const DICOM: &str = "application/dicom";
 
-/// Where the outputs of one input are to be stored.
+/// The archive for the outputs of one input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Plan {
     /// Nowhere.
     Nowhere,
     /// In an archive.
     In(Target),
-    /// The setting says so, and cannot be followed for this input.
+    /// The setting asks for storing, but this is not possible for this input.
     NotPossible(&'static str),
 }
 
-/// Refuses a request that asks for storing what cannot be stored.
+/// Refuses a request to store outputs that cannot be stored.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidRequest`], naming the field.
+/// [`ErrorKind::InvalidRequest`] with the field.
 pub(super) fn check(request: &InferenceRequest, kinds: &[OutputKind]) -> Result<()> {
     let Store::In(archive) = &request.store else { return Ok(()) };
     if !kinds.iter().any(|kind| kind.is_dicom()) {
@@ -57,7 +58,7 @@ fn invalid(what: &str) -> Error {
     Error::new(ErrorKind::InvalidRequest, format!("store: {what}")).with("field", "store")
 }
 
-/// Where the outputs of `input` go, by the request or else by the server's setting.
+/// Determines the archive for the outputs of `input`, from the request or else the server's setting.
 pub(super) fn plan(store: &Store, setting: Option<&Archive>, input: &Input) -> Plan {
     let archive = match store {
         Store::Nowhere => return Plan::Nowhere,
@@ -78,7 +79,7 @@ pub(super) fn plan(store: &Store, setting: Option<&Archive>, input: &Input) -> P
     }
 }
 
-/// The one data store that all images of an input are in.
+/// Returns the data store of all images of an input, if there is only one.
 fn datastore(input: &Input) -> Option<&str> {
     match input {
         Input::ImageSet { datastore_id, .. } | Input::Study { datastore_id, .. } => {
@@ -94,11 +95,12 @@ fn datastore(input: &Input) -> Option<&str> {
     }
 }
 
-/// Stores the DICOM outputs of an outcome, and reports it there. Those that are in the archive and nowhere
-/// else get its URL. What the audit says of each output is returned, in their order.
+/// Stores the DICOM outputs of an outcome and adds the result to its report. Outputs that are only in
+/// the archive get its URL. Returns the audit entry of each output, in order.
 ///
 /// # Errors
-/// Those of [`DicomWeb::store`]; `Upstream` where `single` leaves no room for telling of a refusal.
+/// Propagates the errors of [`DicomWeb::store`]; `Upstream` if `single` leaves no room to report a
+/// refusal.
 pub(super) async fn store(
     archives: &DicomWeb,
     target: &Target,
@@ -113,7 +115,7 @@ pub(super) async fn store(
         .map(instance)
         .collect::<Result<_>>()?;
     if instances.is_empty() {
-        // Outputs that are not for archives: nobody asked for these to be stored.
+        // There is nothing for an archive, and nobody asked to store these outputs.
         return Ok(Vec::new());
     }
     let stored = archives.store(target, &instances, allowance).await?;
@@ -191,9 +193,9 @@ pub(super) fn warn(outcome: &mut InputOutcome, more: Vec<String>) {
     }
 }
 
-/// What an archive has to be told of an output, read from the object itself.
+/// Reads what an archive needs to know about an output from the object itself.
 fn instance(artifact: &Artifact) -> Result<Instance> {
-    /// Behind SeriesInstanceUID (0020,000E): what follows is long and not needed.
+    /// Just after SeriesInstanceUID (0020,000E): the rest is long and not needed.
     const END: Tag = Tag(0x0020, 0x0010);
     let unreadable =
         || Error::internal(format!("an output of {} is no DICOM object", artifact.kind.name()));
@@ -267,7 +269,7 @@ mod tests {
         );
         assert_eq!(refused(vec![image_set(ID), body()], vec![], asked(Archive::Input)), bad);
         assert_eq!(refused(vec![body()], vec![], asked(Archive::Datastore(ID.to_owned()))), Ok(()));
-        // Nothing was asked for.
+        // Nothing was requested.
         assert_eq!(refused(vec![body()], vec![OutputKind::Nifti], Store::Unsaid), Ok(()));
         assert_eq!(refused(vec![body()], vec![OutputKind::Nifti], Store::Nowhere), Ok(()));
     }

@@ -1,5 +1,5 @@
-//! Whether a series is what a model was made for, as far as its package says it: the modality of
-//! `metadata.json`, and for a model of one image the rules of `serving.json`.
+//! Checks whether a series suits the model, as far as its package says: by the modality of
+//! `metadata.json` and, for a model of one image, the rules of `serving.json`.
 
 use dicom_dictionary_std::tags;
 
@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::policy::Mismatch;
 use crate::registry::Model;
 
-/// Checks one of the `images` of an input; the warnings of a series that is let through all the same.
+/// Checks one of the `images` of an input. Returns warnings if a series is accepted despite a mismatch.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidImage`] with the reason.
@@ -40,8 +40,7 @@ pub(super) fn check(
 
 type Reason = Option<(&'static str, String)>;
 
-/// The modality of the package beside that of the series; nothing where either does not say one that is
-/// known.
+/// Compares the package's modality with the series'; `None` if either is missing or unknown.
 fn wrong_modality(model: &Model, series: &Series) -> Reason {
     let stated = model.bundle.config.network.inputs.first()?.modality.as_deref()?;
     let wanted = modalities(stated);
@@ -59,7 +58,7 @@ fn wrong_modality(model: &Model, series: &Series) -> Reason {
     Some(("Modality", reason))
 }
 
-/// Modalities (PS3.3 C.7.3.1.1.1) and the names that packages have for them.
+/// Modalities (PS3.3 C.7.3.1.1.1) and their names in packages.
 const KNOWN: [(&str, &[&str]); 9] = [
     ("CT", &["CT", "CTA", "CBCT"]),
     ("MR", &["MR", "MRI", "MRA"]),
@@ -72,7 +71,8 @@ const KNOWN: [(&str, &[&str]); 9] = [
     ("XA", &["XA", "ANGIOGRAPHY"]),
 ];
 
-/// The modalities in a package's words; empty where one of the words is none, since it may be any.
+/// Parses the modalities named by a package. The list is empty if a word is unknown, since it may mean
+/// any.
 fn modalities(stated: &str) -> Vec<&'static str> {
     let words = stated.split([',', '/', ';', '|', ' ', '+', '&']).map(str::trim);
     let words = words.filter(|word| !word.is_empty() && !matches!(*word, "and" | "or"));
@@ -89,7 +89,8 @@ fn modalities(stated: &str) -> Vec<&'static str> {
     found
 }
 
-/// The rule for the only image; those of several say which series is which, and were applied there.
+/// Checks the rule for a single image. Rules for several images assign the series and have been applied
+/// already.
 fn against_rules(model: &Model, images: usize, series: &Series) -> Reason {
     let [rule] = &model.selections[..] else { return None };
     let first = series.representative()?;

@@ -1,4 +1,4 @@
-//! How long each stage took.
+//! Measures the duration of each stage.
 
 use std::time::Instant;
 
@@ -8,14 +8,14 @@ use crate::progress::{Progress, Stage};
 use crate::telemetry::Trace;
 use crate::telemetry::traces::{Attribute, Span};
 
-/// Seconds by stage, in the order they were taken, and a span of the trace for each.
+/// Seconds per stage, in order of measurement, and a span of the trace for each.
 #[derive(Debug)]
 pub struct Timings {
     started: Instant,
     last: Instant,
     stages: Vec<(&'static str, f64)>,
     trace: Trace,
-    /// Of the stage that runs. Dropped with it if it fails.
+    /// The span of the running stage. Dropping it unfinished marks the stage as failed.
     span: Option<Span>,
 }
 
@@ -26,7 +26,7 @@ impl Default for Timings {
 }
 
 impl Timings {
-    /// Those of a piece of work that begins now, with spans below `trace`.
+    /// Starts measuring now, with spans below `trace`.
     pub fn of(trace: Trace) -> Self {
         let now = Instant::now();
         Self { started: now, last: now, stages: Vec::new(), trace, span: None }
@@ -37,14 +37,14 @@ impl Timings {
         self.span = Some(self.trace.begin(stage.name()));
     }
 
-    /// Sets an attribute of the span that runs.
+    /// Sets an attribute of the running span.
     pub fn set(&self, name: &'static str, value: impl Into<Attribute>) {
         if let Some(span) = &self.span {
             span.set(name, value);
         }
     }
 
-    /// Ends a stage that began where the last one ended.
+    /// Ends a stage that began when the previous one ended.
     pub fn end(&mut self, stage: Stage) {
         self.end_span();
         let now = Instant::now();
@@ -58,39 +58,39 @@ impl Timings {
         }
     }
 
-    /// The next stage begins now; what passed since the last one is already accounted for.
+    /// Starts the next stage now; the time since the last one is already accounted for.
     pub fn skip(&mut self) {
         self.end_span();
         self.last = Instant::now();
     }
 
-    /// Adds a part of a stage measured elsewhere.
+    /// Adds a part of a stage that was measured elsewhere.
     pub fn add(&mut self, name: &'static str, seconds: f64) {
         self.stages.push((name, seconds));
     }
 
-    /// Tells `progress` of every stage so far.
+    /// Reports every stage so far to `progress`.
     pub fn tell(&self, progress: &dyn Progress) {
         for &(name, seconds) in &self.stages {
             progress.took(name, seconds);
         }
     }
 
-    /// Seconds of the stage that ended last.
+    /// Returns the seconds of the last finished stage.
     pub fn latest(&self) -> f64 {
         self.stages.last().map_or(0.0, |&(_, seconds)| seconds)
     }
 
-    /// Seconds since the beginning.
+    /// Returns the seconds since the start.
     pub fn total(&self) -> f64 {
         self.started.elapsed().as_secs_f64()
     }
 
-    /// As a JSON object of seconds, with a `total`.
+    /// Returns a JSON object of seconds, with a `total`.
     pub fn to_json(&self) -> Value {
         let mut map = Map::new();
         for (name, seconds) in self.stages.iter().copied().chain([("total", self.total())]) {
-            // Microseconds are enough, and keep the answer readable.
+            // Microseconds are precise enough and keep the response readable.
             map.insert(name.to_owned(), Value::from((seconds * 1e6).round() / 1e6));
         }
         Value::Object(map)

@@ -4,7 +4,7 @@ use ndarray::{ArrayView3, Axis};
 
 use super::curve::{exp, half_tanh, sigmoid};
 
-/// What is applied to the network's result before anything else.
+/// The activation applied to the network's result first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Activation {
     /// Nothing.
@@ -17,7 +17,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// Applies it to a plane with axes (class, Y, Z); `out` has the same order, row by row.
+    /// Applies it to a plane with axes (class, Y, Z). `out` gets the same axis order, row by row.
     pub fn apply(self, plane: ArrayView3<f32>, out: &mut Vec<f32>) {
         let (classes, _, _) = plane.dim();
         out.clear();
@@ -32,8 +32,8 @@ impl Activation {
         }
     }
 
-    /// The difference of class 1 and class 0 after the activation, for a result of two classes:
-    /// its sign is their argmax, and it is all that has to be resampled.
+    /// Computes the difference of class 1 and class 0 after the activation, for a result of two
+    /// classes. Its sign gives the argmax, so only the difference has to be resampled.
     pub fn difference(self, plane: ArrayView3<f32>, out: &mut Vec<f32>) {
         out.clear();
         let (zero, one) = plane.split_at(Axis(0), 1);
@@ -52,8 +52,8 @@ impl Activation {
     }
 }
 
-/// Calls `f` with every row along Z, in order, each contiguous: loops over slices are vectorised,
-/// those over views are not.
+/// Calls `f` with every row along Z, in order and contiguous: loops over slices are vectorised, those
+/// over views are not.
 fn each_row(plane: ArrayView3<f32>, mut f: impl FnMut(&[f32])) {
     for row in plane.rows() {
         match row.as_slice() {
@@ -63,7 +63,7 @@ fn each_row(plane: ArrayView3<f32>, mut f: impl FnMut(&[f32])) {
     }
 }
 
-/// Softmax over the classes of a plane, with the largest subtracted first.
+/// Computes the softmax over the classes of a plane, after subtracting the largest value.
 fn softmax(values: &mut [f32], area: usize) {
     let mut largest = vec![f32::NEG_INFINITY; area];
     let mut sum = vec![0f32; area];

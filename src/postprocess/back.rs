@@ -1,4 +1,4 @@
-//! What was discretised on the network's grid, brought to the source's.
+//! Maps an already discretised result from the network's grid to the source's.
 
 use ndarray::{Array3, ArrayView3, Axis, s};
 
@@ -12,10 +12,10 @@ use super::inverse::Inverse;
 use super::plan::Discretise;
 use crate::error::{Error, Result};
 
-/// Planes that are made and brought back together.
+/// Planes that are computed and mapped back together.
 pub(super) const PLANES: usize = 2;
 
-/// By the nearest voxel.
+/// Maps back by the nearest voxel.
 pub(super) fn nearest(segmentation: Segmentation, inverse: &Inverse) -> Result<Segmentation> {
     Ok(match segmentation {
         Segmentation::Labels(labels) => Segmentation::Labels(gather(labels.view(), inverse)?),
@@ -26,7 +26,7 @@ pub(super) fn nearest(segmentation: Segmentation, inverse: &Inverse) -> Result<S
             }
             Segmentation::Masks(out)
         }
-        // Outside lies no class at all, which is code 0.
+        // There is no class outside, which is code 0.
         Segmentation::Sets(sets) => {
             let codes = gather(sets.codes(), inverse)?;
             Segmentation::Sets(sets.with_codes(codes))
@@ -34,7 +34,7 @@ pub(super) fn nearest(segmentation: Segmentation, inverse: &Inverse) -> Result<S
     })
 }
 
-/// As values, interpolated as the image was on its way there, and discretised again.
+/// Maps back as values, interpolated as the image was during preprocessing, and discretises again.
 pub(super) fn interpolated(
     segmentation: &Segmentation,
     discretise: Option<Discretise>,
@@ -76,7 +76,7 @@ pub(super) fn interpolated(
     engine.finish()
 }
 
-/// One channel as values, axes (X, Y, Z).
+/// Returns one channel as values, axes (X, Y, Z).
 fn channel(segmentation: &Segmentation, class: usize) -> Result<Array3<f32>> {
     match segmentation {
         Segmentation::Labels(labels) => widened(labels.view()),
@@ -85,7 +85,7 @@ fn channel(segmentation: &Segmentation, class: usize) -> Result<Array3<f32>> {
     }
 }
 
-/// One plane of all channels as values, axes (channel, Y, Z).
+/// Returns one plane of all channels as values, axes (channel, Y, Z).
 fn plane(segmentation: &Segmentation, channels: usize, x: usize) -> Result<Array3<f32>> {
     match segmentation {
         Segmentation::Labels(labels) => widened(labels.slice(s![x..x + 1, .., ..])),

@@ -1,4 +1,4 @@
-//! Boxes round the voxels of values.
+//! Bounding boxes of the voxels of each value.
 
 use ndarray::{ArrayView3, Axis};
 use rayon::prelude::*;
@@ -6,7 +6,7 @@ use rayon::prelude::*;
 /// First and last index along each axis.
 pub(super) type Bounds = [(usize, usize); 3];
 
-/// The box round the voxels of each value below `values`, 0 excepted.
+/// Returns the bounding box of the voxels of each value below `values`, except 0.
 pub(super) fn boxes_of_values<T: Copy + Into<u16> + Sync>(
     image: ArrayView3<T>,
     values: usize,

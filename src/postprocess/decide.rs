@@ -1,7 +1,7 @@
-//! What becomes of the resampled values of a line of voxels.
+//! Turns the resampled values of a line of voxels into labels or masks.
 //!
-//! Arithmetic is f32; a voxel whose decision is closer than f32 can tell is decided again in f64, as
-//! MONAI does for all.
+//! Arithmetic is f32. If a decision is too close for f32, the voxel is decided again in f64, which
+//! MONAI uses for all voxels.
 
 use super::activation::Activation;
 use super::curve::{exp, sigmoid};
@@ -9,7 +9,7 @@ use super::curve::{exp, sigmoid};
 /// Differences below this are decided in f64.
 const CLOSE: f32 = 1e-5;
 
-/// The smallest value above a half: what `torch.round` makes 1 of values from 0 to 1.
+/// The smallest value above one half, which `torch.round` rounds to 1 for values from 0 to 1.
 pub(super) const ABOVE_HALF: f32 = 0.5_f32.next_up();
 
 /// How values become labels or masks.
@@ -17,30 +17,31 @@ pub(super) const ABOVE_HALF: f32 = 0.5_f32.next_up();
 pub(super) enum Rule {
     /// The sign of the difference of two classes.
     Sign,
-    /// The largest of the classes.
+    /// The class with the largest value.
     Argmax,
-    /// The largest of the classes where it is at least this, else 0.
+    /// The class with the largest value if that is at least this, else 0.
     Majority(f32),
-    /// Each class against a threshold.
+    /// Each class compared with a threshold.
     Threshold(f32),
-    /// The nearest whole number, halves to the even one (`torch.round`), of a single channel.
+    /// The nearest whole number, halves to even (`torch.round`), of a single channel.
     Round,
 }
 
 /// Values of all channels along a line of output voxels.
 pub(super) trait Line {
-    /// One channel in f32. The buffers are as long as the input's and the output's lines.
+    /// Returns one channel in f32. The buffers must have the lengths of the input's and the output's
+    /// lines.
     fn values<'s>(&self, channel: usize, buffers: &'s mut Buffers) -> &'s [f32];
 
-    /// One value in f64, rounded once.
+    /// Returns one value computed in f64 and rounded once.
     fn exact(&self, channel: usize, index: usize) -> f32;
 }
 
-/// What a line's values are made in.
+/// Buffers for the values of a line.
 pub(super) struct Buffers {
-    /// As long as a line of the input.
+    /// Has the length of an input line.
     pub blended: Vec<f32>,
-    /// As long as a line of the output.
+    /// Has the length of an output line.
     pub values: Vec<f32>,
 }
 
@@ -52,13 +53,13 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// For lines of these lengths.
+    /// Creates buffers for lines of these lengths.
     pub fn new(input: usize, output: usize) -> Self {
         let buffers = Buffers { blended: vec![0.0; input], values: vec![0.0; output] };
         Self { buffers, best: vec![0.0; output], second: vec![0.0; output] }
     }
 
-    /// For lines of another length, at most the first one.
+    /// Shortens the buffers for output lines of another length, at most the original one.
     pub fn shorten(&mut self, output: usize) {
         for buffer in [&mut self.buffers.values, &mut self.best, &mut self.second] {
             buffer.resize(output, 0.0);
@@ -66,7 +67,7 @@ impl Scratch {
     }
 }
 
-/// A rule, and what the values of so many channels go through before it.
+/// A rule, with the activation and the number of channels it applies to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Decision {
     pub rule: Rule,
@@ -75,12 +76,12 @@ pub(super) struct Decision {
 }
 
 impl Decision {
-    /// Rows that [`decide`](Self::decide) writes.
+    /// Returns the number of rows that [`decide`](Self::decide) writes.
     pub fn results(&self) -> usize {
         if let Rule::Threshold(_) = self.rule { self.channels } else { 1 }
     }
 
-    /// Writes the results of one line, one row of bytes for each result.
+    /// Writes the results of one line, one row of bytes per result.
     pub fn decide<'o>(
         &self,
         line: &impl Line,
@@ -107,7 +108,8 @@ impl Decision {
         }
     }
 
-    /// An order of classes is the same before and after a softmax; a sigmoid in f32 has ties.
+    /// Applies a sigmoid, which creates ties in f32. A softmax keeps the order of classes and is
+    /// skipped.
     fn activated(&self, value: f32) -> f32 {
         if self.activation == Activation::Sigmoid { sigmoid(value) } else { value }
     }
@@ -134,7 +136,7 @@ impl Decision {
         }
     }
 
-    /// Softmax over the channels and a threshold: a pass for the sum, one for the channels.
+    /// Applies a softmax over the channels and a threshold: one pass for the sum, one for the channels.
     fn softmax_beyond<'o>(
         &self,
         line: &impl Line,
@@ -209,18 +211,18 @@ impl Decision {
     }
 }
 
-/// Takes a class where its value is the largest so far; no branches, for vectors.
+/// Updates the best class, its value and the second best value; branch-free, so that it is vectorised.
 #[inline(always)]
 fn larger(channel: usize, value: f32, class: &mut u8, best: &mut f32, second: &mut f32) {
     let larger = value > *best;
-    // The smaller of the two that do not stay the best.
+    // The smaller of the two, which is not the best.
     let beaten = if larger { *best } else { value };
     *second = if beaten > *second { beaten } else { *second };
     *best = if larger { value } else { *best };
     *class = if larger { channel as u8 } else { *class };
 }
 
-/// Writes whether each value is beyond a bound, and tells whether some value is close to it.
+/// Writes whether each value is beyond a bound, and returns whether any value is close to it.
 fn compare(
     values: &[f32],
     out: &mut [u8],
@@ -249,7 +251,7 @@ fn sign(line: &impl Line, buffers: &mut Buffers, out: &mut [u8]) {
 fn round(line: &impl Line, buffers: &mut Buffers, out: &mut [u8]) {
     let values = line.values(0, buffers);
     for (index, (o, &v)) in out.iter_mut().zip(values).enumerate() {
-        // Relative, for labels are as large as 255.
+        // Relative, because labels can be as large as 255.
         let close = ((v - v.floor()) - 0.5).abs() < CLOSE * v.abs().max(1.0);
         let value = if close { line.exact(0, index) } else { v };
         *o = value.round_ties_even() as u8;

@@ -1,5 +1,5 @@
-//! Planes of values on the network's grid to labels or masks on the source's, in one pass where the
-//! way back allows.
+//! Turns planes of values on the network's grid into labels or masks on the source's, in one pass if
+//! the inverse allows it.
 
 use ndarray::{Array3, ArrayView3, Axis};
 
@@ -14,17 +14,17 @@ use super::oblique::Oblique;
 use super::route::Route;
 use crate::error::{Error, ErrorKind, Result};
 
-/// One pass over planes as they come.
+/// One pass over planes as they arrive.
 pub(super) enum Engine {
     /// Axis by axis.
     Straight(Box<Fused>),
-    /// Between grids that are turned or sheared against each other.
+    /// Between grids that are rotated or sheared against each other.
     Oblique(Box<Oblique>),
 }
 
 impl Engine {
-    /// For planes of size `dims` that go through `activation`; `None` where the way back has to be gone
-    /// step by step.
+    /// Creates the engine for planes of size `dims` with `activation`; `None` if the inverse has to be
+    /// applied step by step.
     pub(super) fn new(
         activation: Activation,
         decision: Decision,
@@ -45,7 +45,7 @@ impl Engine {
         })
     }
 
-    /// Rows from `y` on of the planes `x`, `x + 1`, …, each with axes (class, Y, Z).
+    /// Processes rows from `y` on of the planes `x`, `x + 1`, …, each with axes (class, Y, Z).
     pub(super) fn planes(&mut self, x: usize, y: usize, planes: &[ArrayView3<f32>]) {
         match self {
             Self::Straight(fused) => fused.planes(x, y, planes),
@@ -53,7 +53,7 @@ impl Engine {
         }
     }
 
-    /// The result, once all planes have come.
+    /// Returns the result after all planes have arrived.
     pub(super) fn finish(self) -> Result<Segmentation> {
         match self {
             Self::Straight(fused) => fused.finish(),
@@ -62,7 +62,7 @@ impl Engine {
     }
 }
 
-/// The same, class by class: `values` brings one to the source's grid, of size `dims`.
+/// Does the same class by class: `values` maps a class to the source's grid, of size `dims`.
 pub(super) fn by_class(
     decision: Decision,
     classes: usize,

@@ -1,4 +1,4 @@
-//! The memory that postprocessing takes, known before anything is computed.
+//! Predicts the memory that postprocessing needs, before anything is computed.
 
 use super::back::PLANES;
 use super::components::LabelOperation;
@@ -8,11 +8,11 @@ use crate::transforms::{Extent, Way, voxels};
 
 const F32: u64 = size_of::<f32>() as u64;
 
-/// Of connected components, a voxel of the image they are found in: runs of voxels and what joins
-/// them. A label map of solid organs takes less than one byte, noise of single voxels six.
+/// Bytes per voxel of the image for finding connected components: runs of voxels and the structures
+/// that join them. A label map of solid organs needs less than one byte, noise of single voxels six.
 const COMPONENTS: u64 = 8;
 
-/// Rows that arrive together, and those that wait for the next ones.
+/// Rows that arrive together, plus those that wait for the next ones.
 const ROWS: u64 = 24;
 
 /// Bytes held by postprocessing.
@@ -20,15 +20,15 @@ const ROWS: u64 = 24;
 pub struct PostForecast {
     /// While the network runs.
     pub running: u64,
-    /// After that, with what was held while it ran.
+    /// Afterwards, including what was held while it ran.
     pub finishing: u64,
     /// The segmentation itself.
     pub result: u64,
 }
 
 impl PostPlan {
-    /// The memory for a result of `classes` on the grid of `network`, made of windows `depth` voxels
-    /// deep along X, that is brought back to a grid of size `source`.
+    /// Predicts the memory for a result of `classes` on the grid of `network`, computed from windows
+    /// that are `depth` voxels deep along X, and mapped back to a grid of size `source`.
     pub fn forecast(
         &self,
         network: &Extent,
@@ -44,38 +44,39 @@ impl PostPlan {
         let masks = forms.contains(&Form::Masks);
         let sets = forms.iter().any(|form| matches!(form, Form::Sets(_)));
         let channels = if masks { classes } else { 1 };
-        // Sets of classes are codes of two bytes beside the labels that they were made of.
+        // Sets of classes are two-byte codes, held besides the labels they were made from.
         let bytes = if sets { channels + 2 } else { channels };
         let result = times(outer, bytes);
         let components = |operations: &[LabelOperation], voxels: u64| {
             let some = operations.iter().any(|o| {
                 !matches!(o, LabelOperation::Filter { .. } | LabelOperation::Threshold(_))
             });
-            // Of one-hot channels the background has components, too, and one is a mask meanwhile.
+            // In one-hot channels, the background has components too, and one channel is temporarily a
+            // mask.
             let each = if sets { 2 * COMPONENTS + 1 } else { times(COMPONENTS, channels) };
             if some { times(voxels, each) } else { 0 }
         };
-        // One channel on the way back: as values, once more where the way has several steps, and on
-        // the source's grid.
+        // One channel during mapping back: its values, a copy if there are several steps, and the
+        // values on the source's grid.
         let straight = matches!(network.way, Way::Copied | Way::Straight);
         let copies = if straight { 1 } else { 2 };
         let back = sum(&[times(inner, F32 * copies), times(outer, F32 * copies)]);
         let [_, y, z] = network.dims.map(|n| n as u64);
-        // Of pieces of output lines is noted when they can be made.
+        // The reach of each piece of output lines is recorded.
         let noted = if straight { 0 } else { outer / PIECE as u64 * size_of::<Reach>() as u64 };
         let streams = network.way != Way::Steps;
         let (running, finishing) = if self.before.is_some() {
             let labels = times(inner, bytes);
             let operations = components(&self.operations_before, inner);
             let back = if self.nearest() {
-                // Looked up; of several masks one is there twice.
+                // A nearest-voxel lookup; with several masks, one exists twice.
                 if channels > 1 { outer } else { 0 }
             } else if streams {
                 let channels = forms.iter().fold(channels, |most, form| match form {
                     Form::Sets(classes) => most.max(*classes as u64),
                     _ => most,
                 });
-                // Planes that are made, and those that are held of them.
+                // Planes being computed, and the planes held from them.
                 let planes = 3 * PLANES as u64;
                 sum(&[times(times(times(y, z), channels), F32 * planes), noted])
             } else {
@@ -140,7 +141,7 @@ mod tests {
         assert_eq!(of(&values, &huge).running, u64::MAX);
     }
 
-    /// A CT of 512 × 512 × 300 at 1.5 mm, oblique as a scanner writes it, beside the axial one.
+    /// An oblique CT of 512 × 512 × 300 at 1.5 mm, as scanners write it, compared with the axial one.
     #[test]
     fn an_oblique_ct_takes_what_an_axial_one_takes_and_a_fifth() {
         let chain = [

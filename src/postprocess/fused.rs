@@ -1,9 +1,9 @@
 //! Inverse resampling and discretisation in one pass.
 //!
-//! Planes of the network's grid arrive in order of X, a group of them at a time, and of each group
-//! the rows in order of Y. An output row needs a few input rows; once the last has arrived, it is
-//! made: input rows are blended, the blend is interpolated along the row and compared, and only a
-//! label is stored. Input that no later row needs is given up.
+//! Planes of the network's grid arrive in groups, in order of X; within each group, rows arrive in
+//! order of Y. An output row needs a few input rows. When the last of them has arrived, the input rows
+//! are blended, the blend is interpolated along the row and compared, and only a label is stored. Input
+//! that no later row needs is released.
 
 use ndarray::{Array4, ArrayView3, ArrayViewMut3, Axis};
 use rayon::prelude::*;
@@ -16,28 +16,28 @@ use super::held::Held;
 use crate::error::{Error, Result};
 use crate::transforms::{AxisTaps, GridMap};
 
-/// Output planes are done in tiles of this many, so that labels are written in runs.
+/// Output planes are processed in tiles of this many, so that labels are written in runs.
 const TILE: usize = 32;
 
 pub(super) struct Fused {
     activation: Activation,
     decision: Decision,
     rows: Rows,
-    /// Output axis made from the network's X, Y and Z.
+    /// Output axes computed from the network's X, Y and Z.
     axes: [usize; 3],
     along_x: AxisTaps,
     along_y: AxisTaps,
     /// Output indices along the network's X and Y.
     order_x: Order,
     order_y: Order,
-    /// Planes and rows of the planes behind them that have arrived.
+    /// Number of complete planes, and number of rows of the following planes, that have arrived.
     planes_done: usize,
     rows_done: usize,
     held: Held,
     output: Array4<u8>,
 }
 
-/// Output indices along one axis, by the last input index they need.
+/// Output indices along one axis, ordered by the last input index they need.
 struct Order {
     indices: Vec<usize>,
     done: usize,
@@ -51,14 +51,14 @@ impl Order {
         Self { indices, done: 0 }
     }
 
-    /// Those not done yet that need nothing from `arrived` on.
+    /// Returns the pending outputs that need nothing from `arrived` on.
     fn ready(&self, taps: &AxisTaps, arrived: usize) -> &[usize] {
         let left = &self.indices[self.done..];
         let within = |i: &&usize| taps.row(**i).iter().all(|t| (t.0 as usize) < arrived);
         &left[..left.iter().take_while(within).count()]
     }
 
-    /// The first input index that is needed after `done` outputs; `otherwise` where none is.
+    /// Returns the first input index still needed after `done` outputs; `otherwise` if none is.
     fn needed(&self, taps: &AxisTaps, done: usize, otherwise: usize) -> usize {
         let taps = self.indices[done..].iter().flat_map(|&i| taps.row(i));
         taps.map(|t| t.0 as usize).min().unwrap_or(otherwise)
@@ -67,20 +67,20 @@ impl Order {
 
 /// The rows of a plane and the taps along them.
 struct Rows {
-    /// Rows of a plane and voxels of a row: the network's Y and Z.
+    /// Rows per plane and voxels per row: the network's Y and Z.
     ny: usize,
     nz: usize,
     along: AxisTaps,
     along_row: Along,
 }
 
-/// How an output row is made from the input's, in f32.
+/// How an output row is computed from the input's, in f32.
 enum Along {
-    /// It is the same.
+    /// Copied unchanged.
     Same,
-    /// Of two values each, by index and weight.
+    /// From two values each, by index and weight.
     Pairs(Vec<([u32; 2], [f32; 2])>),
-    /// By the taps.
+    /// From any number of taps.
     Many,
 }
 
@@ -97,7 +97,7 @@ impl Along {
     }
 }
 
-/// Planes after their activation, channel by channel; of two classes only the difference.
+/// Returns planes after their activation, channel by channel; for two classes, only the difference.
 pub(super) fn activated(
     activation: Activation,
     rule: Rule,
@@ -114,7 +114,7 @@ pub(super) fn activated(
     planes.par_iter().map(activate).collect()
 }
 
-/// What was decided, by the form that the rule gives.
+/// Converts the decisions to the form of segmentation that the rule produces.
 pub(super) fn segmentation(rule: Rule, output: Array4<u8>) -> Segmentation {
     match rule {
         Rule::Threshold(_) => Segmentation::Masks(output),
@@ -123,7 +123,7 @@ pub(super) fn segmentation(rule: Rule, output: Array4<u8>) -> Segmentation {
 }
 
 impl Fused {
-    /// For planes that go through `activation`, of size `dims`, on the way that `map` is.
+    /// Creates the engine for planes of size `dims` with `activation`, mapped back by `map`.
     pub(super) fn new(
         activation: Activation,
         decision: Decision,
@@ -194,13 +194,13 @@ impl Fused {
         Ok(segmentation(self.decision.rule, self.output))
     }
 
-    /// Makes the output planes `tile` across the network's X, those rows that are `down`.
+    /// Computes the output planes `tile` across the network's X, in the rows selected by `down`.
     fn make(&mut self, tile: &[usize], down: &[bool]) {
         let [ax, ay, az] = self.axes;
         let (held, decision) = (&self.held, self.decision);
         let (rows, along_x, along_y) = (&self.rows, &self.along_x, &self.along_y);
         let length = rows.along.outputs();
-        // Axes (result, network's X, Y, Z), so that each output row across Y is a view of its own.
+        // Axes (result, network's X, Y, Z), so that each output row across Y is a separate view.
         let output = self.output.view_mut().permuted_axes([0, ax + 1, ay + 1, az + 1]);
         let mut output = output;
         let lines = output.axis_iter_mut(Axis(2)).into_par_iter().enumerate();
@@ -229,7 +229,7 @@ impl Fused {
     }
 }
 
-/// Copies a tile of labels (result, tile, row) to its place, in runs across the tile.
+/// Copies a tile of labels (result, tile, row) into the output, in runs across the tile.
 fn scatter(labels: &[u8], tile: &[usize], length: usize, target: &mut ArrayViewMut3<u8>) {
     for (r, labels) in labels.chunks(tile.len() * length).enumerate() {
         for z in 0..length {
@@ -247,7 +247,7 @@ struct Tap {
     weight: f64,
 }
 
-/// The input rows that make one output row.
+/// The input rows that make up one output row.
 struct Source<'a> {
     held: &'a Held,
     taps: &'a [Tap],

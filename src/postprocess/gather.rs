@@ -1,5 +1,5 @@
-//! The way back by the nearest voxel: every output voxel is one of the network's grid, or none, so that
-//! labels are looked up and never become values.
+//! Maps back by the nearest voxel: every output voxel is one voxel of the network's grid or none, so
+//! labels are looked up and never converted to values.
 
 use ndarray::{Array3, ArrayView3, Axis};
 use rayon::prelude::*;
@@ -12,15 +12,15 @@ use crate::transforms::{GridMap, Sampler};
 
 /// One step, from its output to its input.
 enum Lookup {
-    /// For each output axis the input axis, and the input index of each output index.
+    /// For each output axis, the input axis and the input index of each output index.
     Map([usize; 3], [Vec<Option<usize>>; 3]),
     Sampler(Box<Sampler>),
 }
 
-/// Brings an image with axes (X, Y, Z) back; 0 where nothing was. X runs fastest in the result.
+/// Maps an image with axes (X, Y, Z) back, with 0 outside. X varies fastest in the result.
 ///
 /// # Errors
-/// [`ErrorKind::OutOfMemory`](crate::error::ErrorKind::OutOfMemory) where there is no memory for it.
+/// [`ErrorKind::OutOfMemory`](crate::error::ErrorKind::OutOfMemory) if there is no memory for it.
 pub(super) fn gather<T: Zeroed + Send + Sync>(
     image: ArrayView3<T>,
     inverse: &Inverse,
@@ -52,7 +52,7 @@ impl Lookup {
         }
     }
 
-    /// The input voxel that an output voxel is.
+    /// Returns the input voxel for an output voxel.
     fn input(&self, at: [usize; 3]) -> Option<[usize; 3]> {
         match self {
             Self::Map(source, tables) => {

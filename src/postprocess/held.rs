@@ -1,25 +1,25 @@
-//! Rows of the network's activated result, held for as long as output is made of them.
+//! Holds rows of the network's activated result for as long as output depends on them.
 
 use std::collections::VecDeque;
 
-/// Activated input, the first plane of it plane `first`; each plane in bands of rows.
+/// Activated input from plane `first` on, each plane in bands of rows.
 #[derive(Default)]
 pub(super) struct Held {
     pub(super) first: usize,
     planes: VecDeque<Vec<Vec<f32>>>,
-    /// Band of each row, the row within it, and rows of the band.
+    /// For each row: its band, its index in the band, and the rows of the band.
     places: Vec<[usize; 3]>,
 }
 
 impl Held {
-    /// Voxels of a row of one channel.
+    /// Returns the voxels of a row of one channel.
     pub(super) fn row(&self, plane: usize, channel: usize, row: usize, length: usize) -> &[f32] {
         let [band, within, rows] = self.places[row];
         let start = (channel * rows + within) * length;
         &self.planes[plane][band][start..start + length]
     }
 
-    /// Adds a band, rows `y` and on, of planes `x` and on.
+    /// Adds a band, with rows from `y` on, for planes from `x` on.
     pub(super) fn add(&mut self, x: usize, y: usize, rows: usize, activated: Vec<Vec<f32>>) {
         if self.places.len() == y {
             let band = self.places.last().map_or(0, |place| place[0] + 1);
@@ -34,9 +34,9 @@ impl Held {
         }
     }
 
-    /// Gives up the rows before `row` of the planes before `plane`, as far as whole bands go.
+    /// Releases the rows before `row` of the planes before `plane`, in whole bands.
     pub(super) fn forget_rows(&mut self, plane: usize, row: usize) {
-        // A row that has not come yet lies behind every band there is.
+        // A row that has not arrived yet lies after all bands.
         let bands = self.places.last().map_or(0, |place| place[0] + 1);
         let band = self.places.get(row).map_or(bands, |place| place[0]);
         let planes = plane.saturating_sub(self.first);
@@ -46,7 +46,7 @@ impl Held {
         }
     }
 
-    /// Gives up the planes before `plane`.
+    /// Releases the planes before `plane`.
     pub(super) fn forget_planes(&mut self, plane: usize) {
         while self.first < plane && self.planes.pop_front().is_some() {
             self.first += 1;

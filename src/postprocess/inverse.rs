@@ -1,4 +1,4 @@
-//! The way back through the preprocessing: `Invertd`.
+//! Inverts the preprocessing: `Invertd`.
 
 use ndarray::{Array3, ArrayView3};
 
@@ -10,31 +10,32 @@ use crate::transforms::{Applied, AxisTaps, GridMap, Interpolation, Resample, Res
 /// A map from the network's grid to the source's.
 #[derive(Debug, Clone)]
 pub enum Inverse {
-    /// Axis by axis, all transforms in one.
+    /// Axis by axis, with all transforms combined.
     Separable(GridMap),
-    /// Step by step: some grid in between is sheared against its neighbour (gantry tilt).
+    /// Step by step: some intermediate grid is sheared against its neighbour (gantry tilt).
     Steps(Vec<Step>),
 }
 
-/// One step back.
+/// One step of the inverse.
 #[derive(Debug, Clone)]
 pub enum Step {
     /// An axis-by-axis map.
     Map(GridMap),
     /// A resampling between grids whose axes differ.
     Resample {
-        /// How.
+        /// Resampling parameters.
         resample: Resample,
-        /// From this grid.
+        /// Input grid.
         from: Grid,
-        /// To this one.
+        /// Output grid.
         to: Grid,
     },
 }
 
 impl Inverse {
-    /// Undoes `applied` (oldest first), which led to an image of size `dims`. With `nearest` every
-    /// resampling takes the nearest voxel (`nearest_interp`), else it is done as on the way there.
+    /// Creates the inverse of `applied` (oldest first), which produced an image of size `dims`. With
+    /// `nearest`, every resampling uses the nearest voxel (`nearest_interp`); otherwise, the mode of
+    /// preprocessing.
     pub fn new(applied: &[Applied], dims: [usize; 3], nearest: bool) -> Result<Self> {
         let mut steps = Vec::new();
         let mut joined = GridMap::identity(dims);
@@ -54,7 +55,7 @@ impl Inverse {
         Ok(Self::Steps(steps))
     }
 
-    /// Size of the source's grid.
+    /// Returns the size of the source's grid.
     pub fn outputs(&self) -> [usize; 3] {
         match self {
             Self::Separable(map) => map.outputs(),
@@ -66,7 +67,7 @@ impl Inverse {
         }
     }
 
-    /// Brings one channel back.
+    /// Maps one channel back.
     pub fn apply(&self, channel: ArrayView3<f32>) -> Result<Array3<f32>> {
         match self {
             Self::Separable(map) => map.apply(channel),
@@ -102,7 +103,7 @@ fn step(record: &Applied, nearest: bool) -> Result<Step> {
         Applied::Window { offset, from, to } => {
             Step::Map(GridMap::from_taps(inverse_taps(*offset, *from, *to)))
         }
-        // MONAI resizes back in the same mode.
+        // MONAI inverts a resize in the same mode.
         Applied::Resize { mode, from, to } => {
             let mode = if nearest { ResizeMode::Nearest } else { *mode };
             Step::Map(mode.grid_map(*to, *from))

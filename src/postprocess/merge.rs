@@ -1,4 +1,5 @@
-//! `Lambdad` where it makes labels of masks: nested `torch.where`, as brain tumour bundles end.
+//! `Lambdad` that converts masks to labels: nested `torch.where`, as used at the end of brain tumour
+//! bundles.
 
 use ndarray::{Array3, Array4, Axis, ShapeBuilder};
 use rayon::prelude::*;
@@ -7,19 +8,22 @@ use super::Segmentation;
 use crate::bundle::Args;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Masks to labels: the first case whose mask says yes gives its label, none gives 0.
+/// Merges masks into labels: the first case whose mask is set gives its label; without any, the label
+/// is 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Merge {
-    /// Channel of the mask, and the label.
+    /// Channel of the mask, and its label.
     pub cases: Vec<(usize, u8)>,
 }
 
-/// The form of function that is known.
+/// The supported form of function.
 const FORM: &str = "lambda x: torch.where(x[[CHANNEL]] > 0, LABEL, …), nested, with 0 at the end";
 
 impl Merge {
-    /// From `Lambdad`'s `func`; any function of another form is
-    /// [`ErrorKind::InvalidModel`].
+    /// Parses the `func` of `Lambdad`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidModel`] for a function of any other form.
     pub fn from_args(args: &mut Args) -> Result<Self> {
         args.ignore(&["inv_func", "track_meta", "overwrite"]);
         let lambda = args.raw("func").and_then(|f| f.get("$lambda"));
@@ -37,8 +41,10 @@ impl Merge {
         }
     }
 
-    /// Makes labels of masks in place. Labels, or masks without a channel that a case names, are
-    /// [`ErrorKind::InvalidModel`].
+    /// Converts masks to labels in place.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidModel`] for labels, or for masks without a channel that a case names.
     pub fn apply(&self, segmentation: &mut Segmentation) -> Result<()> {
         let labels = match &*segmentation {
             Segmentation::Masks(masks) => self.labels(masks)?,
@@ -72,7 +78,7 @@ impl Merge {
         self.check(channels)?;
         let mut labels = Array3::<u8>::zeros((x, y, z).f());
         labels.axis_iter_mut(Axis(2)).into_par_iter().enumerate().for_each(|(z, mut plane)| {
-            // The last case first, so that earlier ones have the last word.
+            // In reverse order, so that earlier cases take precedence.
             for &(channel, label) in self.cases.iter().rev() {
                 let mask = masks.index_axis(Axis(0), channel);
                 ndarray::Zip::from(&mut plane)
@@ -88,7 +94,7 @@ fn invalid(why: String) -> Error {
     Error::new(ErrorKind::InvalidModel, format!("postprocessing: Lambdad {why}"))
 }
 
-/// The cases of `torch.where(P[[C]]>0,LABEL,REST)`; `None` for anything else.
+/// Parses the cases of `torch.where(P[[C]]>0,LABEL,REST)`; `None` for anything else.
 fn cases(body: &str, parameter: &str) -> Option<Vec<(usize, u8)>> {
     let mut cases = Vec::new();
     let mut rest = unwrapped(body);
@@ -101,8 +107,8 @@ fn cases(body: &str, parameter: &str) -> Option<Vec<(usize, u8)>> {
     (rest == "0" && !cases.is_empty()).then_some(cases)
 }
 
-/// The channel of `P[[C]]>0` or `P[C:C+1]>0` with numbers; masks are 0 or 1, so that other bounds
-/// below 1 say the same.
+/// Parses the channel of `P[[C]]>0` or `P[C:C+1]>0` with numbers. Masks are 0 or 1, so any bound from 0
+/// to below 1 is equivalent.
 fn channel(condition: &str, parameter: &str) -> Option<usize> {
     let (subject, bound) = condition.split_once('>')?;
     if !(0.0..1.0).contains(&bound.parse::<f64>().ok()?) {
@@ -116,7 +122,7 @@ fn channel(condition: &str, parameter: &str) -> Option<usize> {
     index.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
 }
 
-/// Without parentheses around the whole.
+/// Removes parentheses around the whole text.
 fn unwrapped(text: &str) -> &str {
     let mut depth = 0;
     let Some(inner) = text.strip_prefix('(').and_then(|t| t.strip_suffix(')')) else { return text };

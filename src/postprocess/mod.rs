@@ -1,9 +1,9 @@
-//! From the network's blended result to labels on the source's grid.
+//! Turns the network's blended result into labels on the source's grid.
 //!
-//! [`PostPlan`] reads a bundle's postprocessing; [`Segmenter`] takes the result plane by plane as the
-//! sliding window finishes it, so that activation, inverse resampling and discretisation are one
-//! pass and nothing of size classes × full resolution is ever held. Operations on labels
-//! ([`LabelOperation`]) run on the network's grid or on the source's, as the bundle orders them.
+//! [`PostPlan`] describes a bundle's postprocessing. [`Segmenter`] receives the result plane by plane
+//! as the sliding window finishes it. So activation, inverse resampling and discretisation are one
+//! pass, and nothing of size classes × full resolution is ever held. Operations on labels
+//! ([`LabelOperation`]) run on the network's grid or on the source's, in the bundle's order.
 
 mod activation;
 mod arrays;
@@ -36,13 +36,13 @@ pub use plan::{Discretise, InvertSpec, PostPlan};
 pub use segmenter::Segmenter;
 pub use sets::ClassSets;
 
-/// A finished segmentation on the source's grid, axes (X, Y, Z), X running fastest in memory.
+/// A finished segmentation on the source's grid, axes (X, Y, Z), X varying fastest in memory.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Segmentation {
-    /// One label a voxel, 0 for background.
+    /// One label per voxel, 0 for background.
     Labels(Array3<u8>),
-    /// One mask a channel (axes channel, X, Y, Z; 0 or 1), which may overlap.
+    /// One mask per channel (axes channel, X, Y, Z; 0 or 1); masks may overlap.
     Masks(Array4<u8>),
-    /// Classes made one-hot, some of which overlap.
+    /// One-hot classes, some of which overlap.
     Sets(ClassSets),
 }

@@ -1,10 +1,10 @@
-//! Inverse resampling and discretisation in one pass where grids are turned or sheared against each
-//! other.
+//! Inverse resampling and discretisation in one pass, between grids that are rotated or sheared against
+//! each other.
 //!
-//! Every output voxel is made of a few planes and rows of the network's grid, wherever it lies. It is made
-//! once the last of them has arrived, so that no more than the neighbours of what arrives is held,
-//! whatever the orientation. Output is walked in short pieces of lines that run as the network's rows
-//! do, and of each piece is noted when its voxels can be made.
+//! Every output voxel depends on a few planes and rows of the network's grid, wherever it lies. It is
+//! computed as soon as the last of them has arrived, so for any orientation, only the neighbourhood of
+//! the arriving rows is held. Output is processed in short pieces of lines along the direction of the
+//! network's rows. For each piece, it is recorded when its voxels can be computed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,11 +22,11 @@ use crate::error::{Error, Result};
 use crate::memory::reserve;
 use crate::transforms::voxels;
 
-/// Voxels of a piece.
+/// Voxels per piece.
 pub(super) const PIECE: usize = 64;
 
-/// When the voxels of a piece can be made: the last planes and rows they need, from the first to
-/// the last of them, ends included.
+/// When the voxels of a piece can be computed: the range, ends included, of the last planes and rows
+/// that they need.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reach {
     planes: [u32; 2],
@@ -39,13 +39,13 @@ pub(super) struct Oblique {
     route: Route,
     /// Output axes: two across lines, then the one along them.
     axes: [usize; 3],
-    /// Of each piece, line by line.
+    /// The reach of each piece, line by line.
     reaches: Vec<Reach>,
-    /// The first plane that voxels need whose last plane is this or a later one.
+    /// For each plane: the first plane needed by voxels whose last plane is this or a later one.
     first_planes: Vec<u32>,
-    /// The same of rows.
+    /// The same for rows.
     first_rows: Vec<u32>,
-    /// Voxels of a row of the network's grid, and its rows.
+    /// Voxels per row, and rows, of the network's grid.
     nz: usize,
     ny: usize,
     planes_done: usize,
@@ -56,7 +56,7 @@ pub(super) struct Oblique {
 }
 
 impl Oblique {
-    /// For planes that go through `activation`, of size `dims`, on the way that `route` is.
+    /// Creates the engine for planes of size `dims` with `activation`, mapped back along `route`.
     pub(super) fn new(
         activation: Activation,
         decision: Decision,
@@ -123,7 +123,7 @@ impl Oblique {
         Ok(segmentation(self.decision.rule, self.output))
     }
 
-    /// Makes the voxels that could not be made before this band came.
+    /// Computes the voxels that this band completes.
     fn make(&mut self, band: &Band) {
         let [slow, mid, along] = self.axes;
         let dims = self.route.outputs();
@@ -174,13 +174,13 @@ impl Band {
     }
 }
 
-/// The last plane and row of a voxel's taps; the very first for one without taps.
+/// Returns the last plane and row of a voxel's taps; the very first for a voxel without taps.
 fn last(inside: bool, [x, y, _]: &[Vec<(u32, f64)>; 3]) -> [u32; 2] {
     let last = |taps: &[(u32, f64)]| taps.iter().map(|tap| tap.0).max().unwrap_or(0);
     if inside { [last(x), last(y)] } else { [0, 0] }
 }
 
-/// What is known of all pieces before anything arrives.
+/// The precomputed reaches of all pieces.
 struct Survey {
     reaches: Vec<Reach>,
     first_planes: Vec<u32>,
@@ -247,10 +247,10 @@ fn widened([low, high]: [u32; 2], value: u32) -> [u32; 2] {
     [low.min(value), high.max(value)]
 }
 
-/// A voxel's part of a row of the network's grid.
+/// A voxel's share of a row of the network's grid.
 #[derive(Clone, Copy)]
 struct Tap {
-    /// Which of the worker's rows.
+    /// Index into the worker's rows.
     row: u32,
     z: u32,
     weight: f64,
@@ -261,7 +261,7 @@ struct Worker {
     decision: Decision,
     nz: usize,
     taps: [Vec<(u32, f64)>; 3],
-    /// Index along the line of each voxel, and where its taps end.
+    /// Index along the line of each voxel, and the end of its taps.
     indices: Vec<usize>,
     ends: Vec<usize>,
     parts: Vec<Tap>,
@@ -286,7 +286,7 @@ impl Worker {
         }
     }
 
-    /// Takes those voxels of a piece that are made now.
+    /// Collects the voxels of a piece that can be computed now.
     fn gather(
         &mut self,
         range: std::ops::Range<usize>,
@@ -317,7 +317,7 @@ impl Worker {
         for &(plane, wx) in &*x {
             for &(row, wy) in &*y {
                 let here = [plane - first, row];
-                // The last ones are those of the voxel before.
+                // The last rows are those of the previous voxel.
                 let known = rows.iter().rposition(|known| *known == here);
                 let row = known.unwrap_or_else(|| {
                     rows.push(here);
@@ -330,7 +330,7 @@ impl Worker {
         }
     }
 
-    /// Decides on the voxels taken and writes them into their line, axes (result, index).
+    /// Decides the collected voxels and writes them into their line, axes (result, index).
     fn write(&mut self, held: &Held, line: &mut ArrayViewMut2<u8>) {
         let count = self.indices.len();
         if count == 0 {
@@ -359,7 +359,7 @@ struct Voxels<'a> {
     nz: usize,
 }
 
-/// Rows that are looked up without an allocation.
+/// Number of rows that are looked up without allocation.
 const FEW: usize = 16;
 
 impl Voxels<'_> {

@@ -1,26 +1,26 @@
-//! The way of one voxel back where grids are turned or sheared against each other: which voxels of
-//! the network's grid make it.
+//! Maps single voxels back between grids that are rotated or sheared against each other: finds the
+//! voxels of the network's grid that each output voxel depends on.
 
 use super::inverse::Step;
 use crate::error::Result;
 use crate::transforms::{AxisTaps, GridMap, Sampler};
 
-/// Network's indices along one axis and their weights.
+/// Indices along one axis of the network's grid and their weights.
 type Taps = Vec<(u32, f64)>;
 
-/// A way with a single resampling between turned grids, and behind it nothing but flips,
-/// permutations and windows.
+/// A route with a single resampling between rotated grids, followed only by flips, permutations and
+/// windows.
 #[derive(Debug)]
 pub(super) struct Route {
-    /// The network's grid to the one that is resampled, axis by axis.
+    /// From the network's grid to the one that is resampled, axis by axis.
     before: GridMap,
     sampler: Sampler,
-    /// The resampled grid to the source's.
+    /// From the resampled grid to the source's.
     after: GridMap,
 }
 
 impl Route {
-    /// The route of these steps; `None` where they are of another form.
+    /// Creates the route of these steps; `None` if they have another form.
     pub(super) fn of(steps: &[Step]) -> Result<Option<Self>> {
         let [Step::Map(before), Step::Resample { resample, from, to }, Step::Map(after)] = steps
         else {
@@ -33,25 +33,25 @@ impl Route {
         Ok(Some(Self { before: before.clone(), sampler, after: after.clone() }))
     }
 
-    /// Size of the network's grid.
+    /// Returns the size of the network's grid.
     pub(super) fn inputs(&self) -> [usize; 3] {
         self.before.inputs()
     }
 
-    /// Size of the source's grid.
+    /// Returns the size of the source's grid.
     pub(super) fn outputs(&self) -> [usize; 3] {
         self.after.outputs()
     }
 
-    /// The output axis that runs along the network's `axis`, most of all.
+    /// Returns the output axis that is most closely aligned with the network's `axis`.
     pub(super) fn along(&self, axis: usize) -> usize {
         let resampled = self.before.source.iter().position(|&s| s == axis).unwrap_or(axis);
         let steepest = self.sampler.steepest(resampled);
         self.after.source.iter().position(|&s| s == steepest).unwrap_or(steepest)
     }
 
-    /// The taps along the network's X, Y and Z that make the output voxel `at`; false where it lies
-    /// outside and is 0. Taps of weight zero are left out.
+    /// Computes the taps along the network's X, Y and Z that make up the output voxel `at`. Returns
+    /// false if the voxel is outside and thus 0. Taps of weight zero are left out.
     pub(super) fn taps(&self, at: [usize; 3], taps: &mut [Taps; 3]) -> bool {
         taps.iter_mut().for_each(Vec::clear);
         let mut index = [0; 3];
@@ -74,7 +74,7 @@ impl Route {
     }
 }
 
-/// Whether every output is one input, or none.
+/// Whether every output is exactly one input, or none.
 fn selects(taps: &AxisTaps) -> bool {
     (0..taps.outputs()).all(|i| matches!(taps.row(i), [] | [(_, 1.0)]))
 }

@@ -1,4 +1,4 @@
-//! Takes the blended result plane by plane and makes the segmentation of it.
+//! Turns the blended result into a segmentation, plane by plane.
 
 use ndarray::{Array3, Array4, ArrayView3, Axis, s};
 use rayon::prelude::*;
@@ -14,12 +14,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::inference::PlaneSink;
 use crate::transforms::Applied;
 
-/// The engine behind the network.
+/// The processing after the network.
 pub struct Segmenter {
     plan: PostPlan,
     inverse: Inverse,
     state: State,
-    /// Cubic millimetres of a voxel of the network's grid and of the source's.
+    /// Volume in cubic millimetres of a voxel of the network's grid, and of the source's.
     voxels: [f64; 2],
 }
 
@@ -27,31 +27,31 @@ enum State {
     Waiting,
     /// Values are resampled and discretised as planes arrive.
     Engine(Engine),
-    /// Labels (argmax) on the network's grid, brought back at the end.
+    /// Labels (argmax) on the network's grid, mapped back at the end.
     Labels(Array3<u8>),
-    /// Masks (thresholds) on the network's grid, brought back at the end.
+    /// Masks (thresholds) on the network's grid, mapped back at the end.
     Masks(Array4<u8>),
-    /// Values of all classes, brought back one at a time: the way back has several resamplings.
+    /// Values of all classes, mapped back one at a time: the inverse has several resamplings.
     Values(Array4<f32>, Decision),
 }
 
 impl Segmenter {
-    /// For an image that went through `applied` to size `dims`.
+    /// Creates a segmenter for an image that was transformed by `applied` to size `dims`.
     pub fn new(plan: PostPlan, applied: &[Applied], dims: [usize; 3]) -> Result<Self> {
         let inverse = Inverse::new(applied, dims, plan.nearest())?;
         Ok(Self { plan, inverse, state: State::Waiting, voxels: [1.0; 2] })
     }
 
-    /// With the volume in cubic millimetres of a voxel of the network's grid and of the source's, for
-    /// operations that measure; 1 without.
+    /// Sets the volume in cubic millimetres of a voxel of the network's grid, and of the source's, for
+    /// operations that measure. The default is 1.
     #[must_use]
     pub fn with_voxels(mut self, network: f64, source: f64) -> Self {
-        // MONAI takes 1 where there is none.
+        // MONAI uses 1 if there is none.
         self.voxels = [network, source].map(|v| if v > 0.0 { v } else { 1.0 });
         self
     }
 
-    /// The segmentation, once all planes were taken.
+    /// Returns the segmentation after all planes have been received.
     pub fn finish(self) -> Result<Segmentation> {
         let Self { plan, inverse, state, voxels: [network, source] } = self;
         let mut segmentation = match state {
@@ -86,11 +86,11 @@ impl Segmenter {
         })
     }
 
-    /// The decision on values of `classes` on the source's grid.
+    /// Returns the decision on values of `classes` on the source's grid.
     fn decision(&self, discretise: Discretise, classes: usize) -> Decision {
         let activation = self.plan.activation_after;
         let (rule, channels) = match discretise {
-            // A sigmoid in f32 has ties where the difference has none.
+            // A sigmoid in f32 creates ties that the difference does not have.
             Discretise::Argmax if classes == 2 && activation != Activation::Sigmoid => {
                 (Rule::Sign, 1)
             }
@@ -171,8 +171,8 @@ impl PlaneSink for Segmenter {
     }
 }
 
-/// What was discretised on the network's grid, of voxels of `volume` cubic millimetres, after the
-/// operations there, on the source's grid.
+/// Applies the operations on the network's grid, where voxels have `volume` cubic millimetres, and maps
+/// the discretised result to the source's grid.
 fn brought_back(
     mut there: Segmentation,
     plan: &PostPlan,
@@ -189,7 +189,7 @@ fn brought_back(
     }
 }
 
-/// The first of the largest classes of each voxel of a plane.
+/// Computes the argmax of each voxel of a plane; of equal classes, the first.
 fn argmax_plane(
     activation: Activation,
     plane: &ArrayView3<f32>,

@@ -1,9 +1,9 @@
-//! Classes that may overlap, in one image.
+//! Overlapping classes in a single image.
 //!
-//! `AsDiscreted(to_onehot=n)` makes a channel of each class, and operations that follow work on each
-//! channel by itself: a hole that is filled may belong to two classes, a voxel that is removed to none. Channels
-//! of the image's size are never made: a voxel has the code of its set of classes, and of sets there
-//! are few.
+//! `AsDiscreted(to_onehot=n)` creates one channel per class, and later operations treat each channel
+//! separately: a filled hole may belong to two classes, a removed voxel to none. Full-size channels are
+//! never created. Instead, each voxel stores the code of its set of classes, and there are few distinct
+//! sets.
 
 use std::collections::HashMap;
 
@@ -18,18 +18,18 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct ClassSets {
     /// The code of each voxel, axes (X, Y, Z).
     codes: Array3<u16>,
-    /// The classes of each code, ascending. Code 0 is no class at all.
+    /// The classes of each code, ascending. Code 0 is the empty set.
     members: Vec<Vec<u16>>,
     index: HashMap<Vec<u16>, u16>,
     classes: usize,
 }
 
 impl ClassSets {
-    /// The one-hot form of labels: each voxel belongs to the class of its label, background
-    /// included.
+    /// Creates the one-hot form of labels: each voxel belongs to the class of its label, including
+    /// background.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidModel`] where a label is none of the classes.
+    /// [`ErrorKind::InvalidModel`] if a label is not one of the classes.
     pub fn one_hot(labels: ArrayView3<u8>, classes: usize) -> Result<Self> {
         let wrong = labels.iter().find(|label| usize::from(**label) >= classes);
         if let Some(label) = wrong {
@@ -50,13 +50,13 @@ impl ClassSets {
         Ok(this)
     }
 
-    /// Codes of the same sets on another grid.
+    /// Returns codes on another grid with the same sets.
     pub(super) fn with_codes(&self, codes: Array3<u16>) -> Self {
         let (members, index) = (self.members.clone(), self.index.clone());
         Self { codes, members, index, classes: self.classes }
     }
 
-    /// The code of each voxel, axes (X, Y, Z).
+    /// Returns the code of each voxel, axes (X, Y, Z).
     pub fn codes(&self) -> ArrayView3<'_, u16> {
         self.codes.view()
     }
@@ -65,17 +65,17 @@ impl ClassSets {
         &mut self.codes
     }
 
-    /// The classes of each code, ascending.
+    /// Returns the classes of each code, ascending.
     pub fn members(&self) -> &[Vec<u16>] {
         &self.members
     }
 
-    /// How many classes there are, background included.
+    /// Returns the number of classes, including background.
     pub fn classes(&self) -> usize {
         self.classes
     }
 
-    /// The code of a set of classes.
+    /// Returns the code of a set of classes.
     pub(super) fn code_of(&mut self, set: Vec<u16>) -> Result<u16> {
         if let Some(&code) = self.index.get(&set) {
             return Ok(code);
@@ -91,7 +91,7 @@ impl ClassSets {
         Ok(code)
     }
 
-    /// Voxels of each code.
+    /// Returns the number of voxels of each code.
     pub fn histogram(&self) -> Vec<u64> {
         let none = || vec![0_u64; self.members.len()];
         ndarray::Zip::from(&self.codes).par_fold(
@@ -107,14 +107,14 @@ impl ClassSets {
         )
     }
 
-    /// Whether some voxel belongs to two classes beside the background.
+    /// Whether any voxel belongs to two classes other than background.
     pub fn overlap(&self) -> bool {
         let several = |set: &[u16]| set.iter().filter(|class| **class != 0).count() > 1;
         let counts = self.histogram();
         self.members.iter().zip(counts).any(|(set, count)| count > 0 && several(set))
     }
 
-    /// Labels by a rule from a set of classes to a label.
+    /// Converts the image to labels, by a function from a set of classes to a label.
     pub(super) fn labels(&self, label: impl Fn(&[u16]) -> u8) -> Result<Array3<u8>> {
         let table: Vec<u8> = self.members.iter().map(|set| label(set)).collect();
         let mut labels = like(&self.codes.view())?;
@@ -124,12 +124,12 @@ impl ClassSets {
         Ok(labels)
     }
 
-    /// For each code whether its set has one of `classes`.
+    /// Returns, for each code, whether its set contains one of `classes`.
     fn having(&self, classes: &[u16]) -> Vec<bool> {
         self.members.iter().map(|set| set.iter().any(|class| classes.contains(class))).collect()
     }
 
-    /// Classes that some voxel belongs to, with the box round each.
+    /// Returns the bounding box of each class; `None` for a class without voxels.
     pub(super) fn boxes(&self) -> Vec<Option<Bounds>> {
         let by_code = boxes_of_values(self.codes.view(), self.members.len());
         let mut boxes = vec![None; self.classes];
@@ -141,7 +141,7 @@ impl ClassSets {
         boxes
     }
 
-    /// 1 where a voxel belongs to one of `classes`, within a box.
+    /// Returns a mask of a box: 1 if a voxel belongs to one of `classes`.
     pub(super) fn mask(&self, classes: &[u16], bounds: Bounds) -> Result<Array3<u8>> {
         let having = self.having(classes);
         let part = within(self.codes.view(), bounds);
@@ -152,7 +152,7 @@ impl ClassSets {
         Ok(mask)
     }
 
-    /// Makes voxels of a box belong to `class` where the mask is not 0, and to it nowhere else.
+    /// Sets, within a box, the voxels of `class` to those where the mask is not 0.
     pub(super) fn set_mask(
         &mut self,
         class: u16,
@@ -173,7 +173,7 @@ impl ClassSets {
         )
     }
 
-    /// Takes voxels of a box out of all of `classes` where they belong to one and the mask is 0.
+    /// Removes `classes` from voxels of a box that belong to one of them where the mask is 0.
     pub(super) fn keep(
         &mut self,
         classes: &[u16],
@@ -191,12 +191,12 @@ impl ClassSets {
         )
     }
 
-    /// No voxel belongs to any class.
+    /// Removes all voxels from all classes.
     pub(super) fn clear(&mut self) {
         self.codes.par_mapv_inplace(|_| 0);
     }
 
-    /// Gives voxels of a box another set where `wanted` says so of their code and the mask.
+    /// Changes the sets of voxels of a box that `wanted` selects by code and mask.
     fn recode(
         &mut self,
         bounds: Bounds,
@@ -236,7 +236,7 @@ impl ClassSets {
         Ok(())
     }
 
-    /// Takes classes out of all sets.
+    /// Removes classes from all sets.
     pub(crate) fn forget(&mut self, classes: &[u16]) {
         for set in &mut self.members {
             set.retain(|class| !classes.contains(class));
@@ -247,7 +247,7 @@ impl ClassSets {
         }
     }
 
-    /// The masks of one class after another, X running fastest as in the codes.
+    /// Returns the mask of one class, X varying fastest as in the codes.
     pub fn class_mask(&self, class: u16) -> Result<Array3<u8>> {
         let (x, y, z) = self.codes.dim();
         let whole = [x, y, z].map(|n| (0, n.saturating_sub(1)));

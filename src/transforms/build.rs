@@ -1,4 +1,4 @@
-//! From a bundle's component to a transform.
+//! Builds transforms from a bundle's components.
 
 use serde_json::{Value, json};
 
@@ -14,9 +14,11 @@ use super::{Orientationd, Spacingd, Transform, squeeze};
 use crate::bundle::{Args, Component};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Builds the transform that a component names; `None` for those with nothing left to do here:
-/// the image is loaded, channel-first and f32 before the first transform runs. A transform or an
-/// argument that is not supported is [`ErrorKind::InvalidModel`] naming its JSON path.
+/// Builds the transform that a component names. Returns `None` for those with nothing left to do: the
+/// image is loaded, channel-first and f32 before the first transform runs.
+///
+/// # Errors
+/// [`ErrorKind::InvalidModel`] with the JSON path of an unsupported transform or argument.
 pub fn build(component: &Component) -> Result<Option<Box<dyn Transform>>> {
     if squeeze::is_squeeze(component) {
         return squeeze::build(component);
@@ -64,7 +66,7 @@ fn transform(target: &str, args: &mut Args) -> Result<Box<dyn Transform>> {
     })
 }
 
-/// The name of the class that a dictionary transform wraps, which is without the last letter.
+/// Returns the name of the array transform that a dictionary transform wraps: without the final `d`.
 fn array_name(target: &str) -> &str {
     match target.strip_suffix('d') {
         Some(name) if !target.ends_with("Pad") => name,
@@ -72,7 +74,7 @@ fn array_name(target: &str) -> &str {
     }
 }
 
-/// Whether the component changes nothing of one f32 image in memory; its arguments are read.
+/// Whether the component leaves an f32 image in memory unchanged; its arguments are read.
 fn nothing_to_do(target: &str, args: &mut Args) -> Result<bool> {
     match array_name(target) {
         "LoadImage" => args.ignore(&[
@@ -107,7 +109,7 @@ fn nothing_to_do(target: &str, args: &mut Args) -> Result<bool> {
     Ok(true)
 }
 
-/// There is one image, so there can be nothing to concatenate.
+/// Reads arguments for concatenation, which has nothing to do: there is only one image.
 fn only_one_item(args: &mut Args) -> Result<()> {
     args.ignore(&["name"]);
     if args.number("dim")?.is_some_and(|dim| dim != 0.0) {
@@ -119,7 +121,7 @@ fn only_one_item(args: &mut Args) -> Result<()> {
     }
 }
 
-/// A function in a configuration may be the identity.
+/// Checks that a function in a configuration is the identity.
 fn only_identity(args: &mut Args) -> Result<()> {
     args.ignore(&["inv_func", "track_meta", "overwrite"]);
     let lambda = args.raw("func").and_then(|f| f.get("$lambda"));

@@ -1,7 +1,7 @@
-//! A bundle's whole preprocessing: images by key in, one image for the network out.
+//! A bundle's complete preprocessing: takes images by key and returns one image for the network.
 //!
-//! Most bundles load one image. Those that load several work on each by its key until
-//! `ConcatItemsd` makes channels of them; `ResampleToMatchd` brings one to another's grid.
+//! Most bundles load one image. Those that load several process each by its key until `ConcatItemsd`
+//! turns them into channels; `ResampleToMatchd` resamples one to another's grid.
 
 use std::collections::BTreeMap;
 
@@ -16,38 +16,40 @@ use super::{
 use crate::bundle::{Args, Component};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Arguments that dictionary transforms take as one value for each key.
+/// Arguments for which dictionary transforms take one value per key.
 const BY_KEY: [&str; 6] =
     ["mode", "padding_mode", "align_corners", "dtype", "scale_extent", "channel_dim"];
 
-/// How far corners of grids may lie apart that are the same, in millimetres.
+/// Tolerance for the corners of equal grids, in millimetres.
 const SAME_GRID: f64 = 1e-2;
 
 /// The preprocessing of a bundle.
 #[derive(Debug)]
 pub struct Preprocessing {
-    /// Keys of the images that are loaded, in their order.
+    /// Keys of the images that are loaded, in order.
     pub keys: Vec<String>,
     steps: Vec<Step>,
     /// The key of the image that the network gets.
     result: String,
-    /// The spatial axis that `SqueezeDimd` took away: images are planes across it.
+    /// The spatial axis that `SqueezeDimd` removed: images are planes across it.
     pub plane_across: Option<usize>,
 }
 
 #[derive(Debug)]
 enum Step {
-    /// One transform on each of its keys.
+    /// One transform for each of its keys.
     Each(Vec<(String, Box<dyn Transform>)>),
-    /// `ConcatItemsd`: channels of `keys`, in their order, as `name`.
+    /// `ConcatItemsd`: joins `keys`, in order, as channels of `name`.
     Concat { keys: Vec<String>, name: String, path: String },
-    /// `ResampleToMatchd`: `keys` on the grid of `reference`.
+    /// `ResampleToMatchd`: resamples `keys` to the grid of `reference`.
     Match { keys: Vec<String>, reference: String, resample: Resample },
 }
 
 impl Preprocessing {
-    /// From a bundle's components for the images `keys`. What is not supported is
-    /// [`ErrorKind::InvalidModel`] naming its JSON path.
+    /// Builds the preprocessing of the images `keys` from a bundle's components.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidModel`] with the JSON path of anything unsupported.
     pub fn new(components: &[Component], keys: &[String]) -> Result<Self> {
         let mut known: Vec<String> = keys.to_vec();
         let mut steps = Vec::new();
@@ -58,7 +60,8 @@ impl Preprocessing {
         }
         let result = match &known[..] {
             [only] => only.clone(),
-            // What MONAI's evaluator gives the network (`prepare_batch`, `CommonKeys.IMAGE`).
+            // The image that MONAI's evaluator passes to the network (`prepare_batch`,
+            // `CommonKeys.IMAGE`).
             several if several.iter().any(|key| key == "image") => "image".to_owned(),
             several => {
                 return Err(Error::new(
@@ -75,21 +78,21 @@ impl Preprocessing {
         Ok(Self { keys: keys.to_vec(), steps, result, plane_across: dimensions.end()? })
     }
 
-    /// How many steps there are.
+    /// Returns the number of steps.
     pub fn len(&self) -> usize {
         self.steps.len()
     }
 
-    /// Whether images stay as they are.
+    /// Whether images stay unchanged.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }
 
-    /// What [`run`](Self::run) would make of images of these sizes and places, and the memory for
-    /// it: all images there are at each step, and what the step makes beside them.
+    /// Predicts what [`run`](Self::run) would make of images of these extents, and its peak memory: all
+    /// images present at each step, and what the step allocates besides them.
     ///
     /// # Errors
-    /// As of running it, as far as sizes and places alone are at fault.
+    /// Propagates the errors of running it, as far as extents alone are at fault.
     pub fn forecast(&self, images: Vec<Extent>) -> Result<Forecast> {
         self.check_count(images.len())?;
         let mut images: BTreeMap<String, Extent> = self.keys.iter().cloned().zip(images).collect();
@@ -113,8 +116,8 @@ impl Preprocessing {
         Err(Error::internal(format!("{images} images for the keys {}", self.keys.join(", "))))
     }
 
-    /// Runs every step on `images`, one for each of [`keys`](Self::keys). `done` is called after
-    /// each step and may stop the rest.
+    /// Runs every step on `images`, one for each of [`keys`](Self::keys). `done` is called after each
+    /// step and may cancel the rest.
     pub fn run(
         &self,
         images: Vec<Image>,
@@ -134,7 +137,7 @@ fn lost(key: &str) -> Error {
     Error::internal(format!("there is no image {key}"))
 }
 
-/// The step that a component is; none where it has nothing to do. `known` are the images there are.
+/// Returns the step for a component; `None` if it has nothing to do. `known` are the current images.
 fn step(component: &Component, known: &mut Vec<String>) -> Result<Option<Step>> {
     let mut args = Args::new(component);
     if component.target == "DeleteItemsd" {
@@ -163,13 +166,14 @@ fn step(component: &Component, known: &mut Vec<String>) -> Result<Option<Step>> 
     }
 }
 
-/// What one component would do, by itself, where that is not what its arguments say; else empty.
+/// Describes what one component by itself would do, if its arguments do not say so themselves; else
+/// empty.
 ///
 /// # Errors
 ///
-/// Those of [`Preprocessing::new`].
+/// Propagates the errors of [`Preprocessing::new`].
 pub fn describe(component: &Component) -> Result<String> {
-    // By itself it finds whatever images it names.
+    // Considered by itself, it finds every image it names.
     let mut known: Vec<String> = match component.args.get("keys") {
         Some(Value::Array(list)) => {
             list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
@@ -184,19 +188,19 @@ pub fn describe(component: &Component) -> Result<String> {
     })
 }
 
-/// Where the keys found stand among those that a component names.
+/// The positions of the existing keys among those that a component names.
 struct Places {
-    /// The place of each.
+    /// The position of each key.
     at: Vec<usize>,
-    /// How many are named.
+    /// How many keys are named.
     of: usize,
 }
 
-/// The images that a component works on: those of its keys that exist. Keys of labels and boxes,
-/// which are there in training alone, are passed over; that none is there is an error.
+/// Returns the images that a component works on: those of its keys that exist. Keys of labels and
+/// boxes, which only exist in training, are skipped. It is an error if none exists.
 fn component_keys(args: &mut Args, known: &[String]) -> Result<(Vec<String>, Places)> {
     let given: Vec<&str> = match args.raw("keys") {
-        // An array transform works on the one image.
+        // An array transform works on the first image.
         None => {
             let keys: Vec<String> = known.first().cloned().into_iter().collect();
             return Ok((keys, Places { at: vec![0], of: 1 }));
@@ -218,7 +222,7 @@ fn component_keys(args: &mut Args, known: &[String]) -> Result<(Vec<String>, Pla
     Ok((found, Places { at, of: given.len() }))
 }
 
-/// Whether a component works on every image there is.
+/// Whether a component works on every image.
 fn covers(component: &Component, known: &[String]) -> bool {
     match component.args.get("keys") {
         Some(Value::Array(list)) => {
@@ -229,7 +233,7 @@ fn covers(component: &Component, known: &[String]) -> bool {
     }
 }
 
-/// The component as it is for one of its keys: lists with a value for each key become that value.
+/// Returns the component for one of its keys: lists with a value per key become that value.
 fn for_key(component: &Component, index: usize, keys: usize) -> Component {
     let mut alone = component.clone();
     if keys < 2 {
@@ -257,7 +261,7 @@ fn concat(component: &Component, keys: Vec<String>, known: &mut Vec<String>) -> 
     if !known.contains(&name) {
         known.push(name.clone());
     }
-    // What went into it is used up.
+    // The inputs are consumed.
     known.retain(|key| *key == name || !keys.contains(key));
     Ok(Step::Concat { keys, name, path: component.path.clone() })
 }
@@ -284,8 +288,7 @@ fn matched(component: &Component, keys: Vec<String>) -> Result<Step> {
 }
 
 impl Step {
-    /// Brings the images to what they will be, and gives the bytes that are held beside them
-    /// meanwhile.
+    /// Updates the images' extents and returns the bytes held besides them meanwhile.
     fn forecast(&self, images: &mut BTreeMap<String, Extent>) -> Result<u64> {
         let mut beside = 0_u64;
         match self {
@@ -355,8 +358,10 @@ impl Step {
     }
 }
 
-/// Images that lie on one grid as the channels of one image, with the history of the first. Grids
-/// that differ are [`ErrorKind::InvalidImage`], naming which.
+/// Joins images on the same grid as channels of one image, with the history of the first.
+///
+/// # Errors
+/// [`ErrorKind::InvalidImage`] if grids differ; the message names which.
 pub fn stack(parts: Vec<Image>, names: &[String], what: &str) -> Result<Image> {
     let first = parts.first().ok_or_else(|| Error::internal("nothing to concatenate"))?;
     for (part, name) in parts.iter().zip(names).skip(1) {
@@ -378,7 +383,7 @@ pub fn stack(parts: Vec<Image>, names: &[String], what: &str) -> Result<Image> {
     Ok(Image { data, affine: first.affine, applied: first.applied.clone() })
 }
 
-/// In what two grids differ.
+/// Describes the difference between two grids.
 fn differs(a: &Image, b: &Image) -> Option<String> {
     if a.dims() != b.dims() {
         return Some(format!("it has {:?} voxels, not {:?}", b.dims(), a.dims()));

@@ -7,8 +7,8 @@ use super::{Extent, Image, Transform};
 use crate::bundle::Args;
 use crate::error::{Error, ErrorKind, Result};
 
-/// `monai.transforms.CropForegroundd`: the box round the foreground and a margin; what of it lies
-/// outside of the image is padded.
+/// `monai.transforms.CropForegroundd`: crops to the bounding box of the foreground plus a margin. Parts
+/// outside of the image are padded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CropForegroundd {
     select: Selection,
@@ -20,7 +20,7 @@ pub struct CropForegroundd {
 
 impl CropForegroundd {
     pub(super) fn from_args(args: &mut Args) -> Result<Self> {
-        // There is one image, which is its own source; the coordinates would only be noted.
+        // There is one image, which is its own source; the coordinates would only be recorded.
         args.ignore(&["source_key", "start_coord_key", "end_coord_key"]);
         let margin = args.whole_per_axis("margin")?.unwrap_or([0; 3]);
         if margin.iter().any(|m| *m < 0) {
@@ -61,7 +61,7 @@ impl Transform for CropForegroundd {
         cut(image, offset, size.map(|s| s as usize), self.pad)
     }
 
-    /// The whole image may be foreground.
+    /// Predicts the extent if the whole image is foreground, which is the largest possible one.
     fn extent(&self, image: Extent) -> Result<Extent> {
         let size = std::array::from_fn(|a| {
             let margin = if self.allow_smaller { 0 } else { self.margin[a].saturating_mul(2) };
@@ -101,8 +101,8 @@ impl Transform for CenterSpatialCropd {
     }
 }
 
-/// `monai.transforms.SpatialCropd` by centre and size, or by start and end. Axes beyond those named
-/// stay whole.
+/// `monai.transforms.SpatialCropd` by centre and size, or by start and end. Axes without a range are
+/// not cropped.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SpatialCropd {
     ranges: Vec<(i64, i64)>,
@@ -153,7 +153,7 @@ impl Transform for SpatialCropd {
     }
 }
 
-/// Both lists at one length, up to three; a single number stands for all.
+/// Brings both lists to one length, up to three; a single number stands for all axes.
 fn pairs(a: Vec<i64>, b: Vec<i64>) -> Option<Vec<(i64, i64)>> {
     let n = a.len().max(b.len());
     let long = |list: Vec<i64>| match list.len() {
@@ -164,7 +164,7 @@ fn pairs(a: Vec<i64>, b: Vec<i64>) -> Option<Vec<(i64, i64)>> {
     (1..=3).contains(&n).then(|| a.into_iter().zip(b).collect())
 }
 
-/// The voxels from `start` up to `end`, as far as there are any.
+/// Cuts out the voxels from `start` to `end` (exclusive) that exist.
 fn crop(image: Image, start: [i64; 3], end: [i64; 3]) -> Result<Image> {
     let dims = image.dims();
     let size = std::array::from_fn(|a| (end[a].min(dims[a] as i64) - start[a]).max(0) as usize);

@@ -1,93 +1,93 @@
-//! Size and place of an image without its voxels: what a chain of transforms will make, and the
-//! memory it will take, known before an image is loaded.
+//! The size and position of an image without its voxels. From these, the result of a chain of
+//! transforms and its memory use are known before an image is loaded.
 
 use super::Transform;
 use crate::error::Result;
 use crate::volume::Affine;
 
-/// An image but for its voxels.
+/// An image without its voxels.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Extent {
     /// Channels.
     pub channels: usize,
-    /// Size along X, Y, Z; where it depends on voxels (`CropForegroundd`), the largest possible one.
+    /// Size along X, Y, Z; the largest possible one if it depends on voxels (`CropForegroundd`).
     pub dims: [usize; 3],
     /// Voxel index (x, y, z) to RAS+ millimetres.
     pub affine: Affine,
-    /// How the way back goes.
+    /// How the result is mapped back to the source's grid.
     pub way: Way,
 }
 
-/// How the way back from a grid to the source's goes.
+/// How a result is mapped back to the source's grid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// By flips, permutations, padding and cropping alone.
     Copied,
     /// Axis by axis.
     Straight,
-    /// Through one resampling between grids that are turned or sheared against each other; before
-    /// that resampling the image had only been copied.
+    /// Through one resampling between grids that are rotated or sheared against each other, and only
+    /// copies before it.
     Oblique,
     /// Step by step, in any other order.
     Steps,
 }
 
 impl Way {
-    /// Once the image is resampled axis by axis, too.
+    /// Adds an axis-aligned resampling.
     pub(super) fn straight(self) -> Self {
         if self == Self::Copied { Self::Straight } else { self }
     }
 
-    /// Once it is resampled onto a grid that is turned or sheared against its own, too.
+    /// Adds a resampling to a grid that is rotated or sheared against the image's own.
     pub(super) fn oblique(self) -> Self {
         if self == Self::Copied { Self::Oblique } else { Self::Steps }
     }
 
-    /// Once it is resampled, axis by axis or not.
+    /// Adds a resampling, axis-aligned if `straight`.
     pub(super) fn resampled(self, straight: bool) -> Self {
         if straight { self.straight() } else { self.oblique() }
     }
 }
 
 impl Extent {
-    /// An image with one channel and no history.
+    /// Creates an image with one channel and no history.
     pub fn new(dims: [usize; 3], affine: Affine) -> Self {
         Self { channels: 1, dims, affine, way: Way::Copied }
     }
 
-    /// Voxels of all channels.
+    /// Returns the number of voxels in all channels.
     pub fn voxels(&self) -> u64 {
         voxels(self.dims).saturating_mul(self.channels as u64)
     }
 
-    /// Bytes of the voxels in f32.
+    /// Returns the size of the voxels in bytes, as f32.
     pub fn bytes(&self) -> u64 {
         self.voxels().saturating_mul(size_of::<f32>() as u64)
     }
 }
 
-/// Voxels of a grid; a number beyond all memory where they overflow.
+/// Returns the number of voxels of a grid, saturating on overflow.
 pub fn voxels(dims: [usize; 3]) -> u64 {
     dims.iter().fold(1, |product, &n| product.saturating_mul(n as u64))
 }
 
-/// What a chain of transforms makes, and takes.
+/// The predicted result and memory use of a chain of transforms.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Forecast {
     /// The result.
     pub result: Extent,
-    /// Bytes of voxels held at the same time, at most.
+    /// Peak bytes of voxels held at the same time.
     pub peak: u64,
 }
 
-/// What one transform makes of an image, and bytes it holds beside it meanwhile.
+/// Predicts what one transform makes of an image, and the bytes it holds besides it meanwhile.
 pub(super) fn step(transform: &dyn Transform, before: Extent) -> Result<(Extent, u64)> {
     let after = transform.extent(before)?;
     if !transform.copies() && after.voxels() == before.voxels() {
         return Ok((after, 0));
     }
-    // Channels are made one by one, each of a copy in the order of memory that suits, and several
-    // are brought together in the end.
+    // Channels are transformed one by one, each from a copy in a suitable memory order; several
+    // channels are then joined.
     let one = before.bytes() / before.channels.max(1) as u64;
     let made = if after.channels > 1 { after.bytes().saturating_mul(2) } else { after.bytes() };
     Ok((after, one.saturating_add(made)))
@@ -122,7 +122,8 @@ mod tests {
     }
 
     proptest! {
-        /// What is forecast is what is made, whatever the sizes; of a crop to the foreground, no less.
+        /// The forecast equals the actual size, whatever the input; for a crop to the foreground, it is
+        /// an upper bound.
         #[test]
         fn sizes_are_those_that_are_made(
             dims in [2usize..20, 2usize..20, 2usize..20],

@@ -1,4 +1,4 @@
-//! What `CropForegroundd` takes for foreground, and the box round it.
+//! The foreground selection of `CropForegroundd` and its bounding box.
 
 use ndarray::{ArrayView4, Axis};
 use rayon::prelude::*;
@@ -26,7 +26,8 @@ enum Comparison {
 }
 
 impl Selection {
-    /// `select_fn` may compare with a number; without one, what is above 0 is foreground.
+    /// Parses the arguments. `select_fn` may compare with a number; without it, values above 0 are
+    /// foreground.
     pub(super) fn from_args(args: &mut Args) -> Result<Self> {
         let (comparison, bound) = match args.raw("select_fn") {
             None => (Comparison::Above, 0.0),
@@ -58,7 +59,7 @@ impl Selection {
     }
 }
 
-/// A lambda of one parameter that compares it with a number, or MONAI's `is_positive`.
+/// Parses a lambda of one parameter that compares it with a number, or MONAI's `is_positive`.
 fn parse(function: &Value) -> Option<(Comparison, f64)> {
     if let Some(name) = function.get("$symbol").and_then(Value::as_str) {
         let default = name.rsplit('.').next() == Some("is_positive");
@@ -80,13 +81,14 @@ fn parse(function: &Value) -> Option<(Comparison, f64)> {
         "!=" => Comparison::NotEqual,
         _ => return None,
     };
-    // A negative value put in for a reference stands in parentheses.
+    // A negative value that replaced a reference is in parentheses.
     let bare = bound.strip_prefix('(').and_then(|b| b.strip_suffix(')')).unwrap_or(bound);
     let bound: f64 = bare.parse().ok()?;
     bound.is_finite().then_some((comparison, bound))
 }
 
-/// First and last foreground index along X, Y, Z over the channels chosen; `None` without any.
+/// Returns the first and last foreground index along X, Y, Z over the selected channels; `None` without
+/// foreground.
 pub(super) fn bounding_box(
     data: ArrayView4<f32>,
     select: &Selection,
@@ -105,7 +107,7 @@ pub(super) fn bounding_box(
             ));
         }
         let view = data.index_axis(Axis(0), channel);
-        // Planes across the axis that runs slowest in memory.
+        // Planes across the axis that varies slowest in memory.
         let slowest = (0..3).max_by_key(|&a| view.strides()[a].unsigned_abs()).unwrap_or(0);
         let of_channel = view
             .axis_iter(Axis(slowest))
@@ -131,7 +133,7 @@ pub(super) fn bounding_box(
     Ok(found)
 }
 
-/// The smallest box round both.
+/// Returns the smallest box around both.
 fn union<const N: usize>(
     a: Option<[(usize, usize); N]>,
     b: [(usize, usize); N],

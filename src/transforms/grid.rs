@@ -1,9 +1,9 @@
-//! Linear maps between grids that act on each axis alone.
+//! Separable linear maps between grids.
 //!
-//! Cropping, padding, flipping, resizing and axis-aligned resampling all make each output value from
-//! a few input values along each axis. Kept as one sparse matrix an axis ([`AxisTaps`]), any chain
-//! of them is again such a map ([`GridMap`]), so that undoing a whole preprocessing chain is a
-//! single pass over the result, and can be done a slab at a time.
+//! Cropping, padding, flipping, resizing and axis-aligned resampling all compute each output value from
+//! a few input values along each axis. With one sparse matrix per axis ([`AxisTaps`]), any chain of
+//! them is again such a map ([`GridMap`]). So undoing a whole preprocessing chain is a single pass over
+//! the result, which can run slab by slab.
 
 use ndarray::{Array3, ArrayView3, Axis};
 use rayon::prelude::*;
@@ -11,8 +11,8 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::memory::zeroed;
 
-/// A sparse matrix along one axis: each output index with the input indices and weights that make
-/// it, in compressed rows. An empty row gives 0 (outside of the input).
+/// A sparse matrix along one axis in compressed row form: for each output index, the input indices and
+/// their weights. An empty row gives 0 (outside of the input).
 #[derive(Debug, Clone, PartialEq)]
 pub struct AxisTaps {
     inputs: usize,
@@ -21,8 +21,8 @@ pub struct AxisTaps {
 }
 
 impl AxisTaps {
-    /// From the taps of each output index; indices must be below `inputs`. Taps of weight zero are
-    /// left out.
+    /// Creates the matrix from the taps of each output index. Indices must be below `inputs`. Taps of
+    /// weight zero are dropped.
     pub fn from_rows<R>(inputs: usize, rows: impl IntoIterator<Item = R>) -> Self
     where
         R: IntoIterator<Item = (usize, f64)>,
@@ -40,28 +40,28 @@ impl AxisTaps {
         this
     }
 
-    /// Every output is the input of the same index.
+    /// Creates the identity: every output is the input of the same index.
     pub fn identity(n: usize) -> Self {
         Self::from_rows(n, (0..n).map(|i| [(i, 1.0)]))
     }
 
-    /// Number of input indices.
+    /// Returns the number of input indices.
     pub fn inputs(&self) -> usize {
         self.inputs
     }
 
-    /// Number of output indices.
+    /// Returns the number of output indices.
     pub fn outputs(&self) -> usize {
         self.starts.len() - 1
     }
 
-    /// The taps of output index `i`, by ascending input index.
+    /// Returns the taps of output index `i`, by ascending input index.
     #[inline]
     pub fn row(&self, i: usize) -> &[(u32, f64)] {
         &self.taps[self.starts[i] as usize..self.starts[i + 1] as usize]
     }
 
-    /// This map after `first`: output ← `self` ← `first` ← input.
+    /// Composes this map with `first`, which is applied before it: output ← `self` ← `first` ← input.
     pub fn after(&self, first: &Self) -> Self {
         let rows = (0..self.outputs()).map(|i| {
             let mut row: Vec<(usize, f64)> = Vec::new();
@@ -79,7 +79,7 @@ impl AxisTaps {
         Self::from_rows(first.inputs, rows.collect::<Vec<_>>())
     }
 
-    /// The same map with the input axis reversed.
+    /// Returns the same map with the input axis reversed.
     pub fn with_reversed_input(&self) -> Self {
         let n = self.inputs;
         let rows = (0..self.outputs())
@@ -87,14 +87,15 @@ impl AxisTaps {
         Self::from_rows(n, rows)
     }
 
-    /// The same map with the output axis reversed.
+    /// Returns the same map with the output axis reversed.
     pub fn with_reversed_output(&self) -> Self {
         let rows =
             (0..self.outputs()).rev().map(|i| self.row(i).iter().map(|&(t, w)| (t as usize, w)));
         Self::from_rows(self.inputs, rows)
     }
 
-    /// Each row as two taps (the second of weight zero where there is one), if none has more.
+    /// Returns each row as two taps (the second of weight zero if there is only one); `None` if a row
+    /// has more.
     pub fn pairs(&self) -> Option<Vec<Pair>> {
         (0..self.outputs())
             .map(|i| match *self.row(i) {
@@ -116,32 +117,32 @@ pub struct Pair {
     pub weight: [f64; 2],
 }
 
-/// A linear map from one grid to another, each output axis made from one input axis alone.
+/// A linear map from one grid to another; each output axis is computed from a single input axis.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GridMap {
-    /// For each output axis the input axis it is made from: a permutation.
+    /// The input axis of each output axis: a permutation.
     pub source: [usize; 3],
-    /// For each output axis its taps along that input axis.
+    /// The taps of each output axis along its input axis.
     pub taps: [AxisTaps; 3],
 }
 
 impl GridMap {
-    /// The identity on a grid.
+    /// Creates the identity on a grid.
     pub fn identity(dims: [usize; 3]) -> Self {
         Self { source: [0, 1, 2], taps: dims.map(AxisTaps::identity) }
     }
 
-    /// Without permutation.
+    /// Creates a map without permutation.
     pub fn from_taps(taps: [AxisTaps; 3]) -> Self {
         Self { source: [0, 1, 2], taps }
     }
 
-    /// Size of the output grid.
+    /// Returns the size of the output grid.
     pub fn outputs(&self) -> [usize; 3] {
         std::array::from_fn(|i| self.taps[i].outputs())
     }
 
-    /// Size of the input grid.
+    /// Returns the size of the input grid.
     pub fn inputs(&self) -> [usize; 3] {
         let mut dims = [0; 3];
         for (taps, &source) in self.taps.iter().zip(&self.source) {
@@ -150,7 +151,7 @@ impl GridMap {
         dims
     }
 
-    /// This map after `first`. Fails where their grids do not meet.
+    /// Composes this map with `first`, which is applied before it. Fails if their grids do not match.
     pub fn after(&self, first: &Self) -> Result<Self> {
         if self.inputs() != first.outputs() {
             return Err(Error::internal(format!(
@@ -165,9 +166,12 @@ impl GridMap {
         })
     }
 
-    /// Applies the map in f64 and rounds once. The output has its fastest axis where the input's
-    /// runs fastest, so that both are walked along memory. Without memory for it,
-    /// [`ErrorKind::OutOfMemory`](crate::error::ErrorKind::OutOfMemory).
+    /// Applies the map in f64 and rounds once. The output's fastest axis is the one computed from the
+    /// input's fastest axis, so both are traversed in memory order.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfMemory`](crate::error::ErrorKind::OutOfMemory) if there is no memory for the
+    /// result.
     pub fn apply(&self, input: ArrayView3<f32>) -> Result<Array3<f32>> {
         let view = input.permuted_axes(self.source);
         apply_separable(view, &self.taps)
@@ -211,7 +215,7 @@ fn apply_separable(mut input: ArrayView3<f32>, taps: &[AxisTaps; 3]) -> Result<A
     Ok(output.permuted_axes(back))
 }
 
-/// Voxels of a grid, as a number that no buffer can have where they overflow.
+/// Returns the number of voxels of a grid, saturating on overflow at a size that no buffer can have.
 pub(super) fn size(shape: [usize; 3]) -> usize {
     shape.iter().fold(1, |product: usize, &n| product.saturating_mul(n))
 }

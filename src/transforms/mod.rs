@@ -1,8 +1,8 @@
-//! MONAI's preprocessing, each transform with the record that inverts it.
+//! MONAI's preprocessing; each spatial transform records how to invert it.
 //!
-//! An [`Image`] is channel-first with axes (C, X, Y, Z) as MONAI sees them, whatever its memory
-//! order: flips and permutations are views, and the resampler works along memory. Every spatial
-//! transform appends an [`Applied`] record, from which `postprocess` builds the way back.
+//! An [`Image`] is channel-first with axes (C, X, Y, Z) as in MONAI, whatever its memory order: flips
+//! and permutations are views, and the resampler works in memory order. Every spatial transform appends
+//! an [`Applied`] record, from which `postprocess` builds the inverse.
 
 mod build;
 mod chain;
@@ -37,7 +37,7 @@ pub use spacing::Spacingd;
 use crate::error::Result;
 use crate::volume::Affine;
 
-/// An image on its way to the network.
+/// An image during preprocessing.
 #[derive(Debug, Clone)]
 pub struct Image {
     /// Axes (C, X, Y, Z), any strides.
@@ -49,36 +49,36 @@ pub struct Image {
 }
 
 impl Image {
-    /// A fresh image with no history.
+    /// Creates an image with no history.
     pub fn new(data: Array4<f32>, affine: Affine) -> Self {
         Self { data, affine, applied: Vec::new() }
     }
 
-    /// Size along X, Y, Z.
+    /// Returns the size along X, Y, Z.
     pub fn dims(&self) -> [usize; 3] {
         let (_, x, y, z) = self.data.dim();
         [x, y, z]
     }
 }
 
-/// What a spatial transform did: enough to undo it.
+/// What a spatial transform did, as needed to undo it.
 #[derive(Debug, Clone, PartialEq)]
-// An image has a handful of these.
+// An image has only a handful of these.
 #[allow(clippy::large_enum_variant)]
 pub enum Applied {
-    /// Axes were permuted and flipped: output axis `i` is input axis `source[i]`, reversed where
+    /// Axes were permuted and flipped: output axis `i` is input axis `source[i]`, reversed if
     /// `flipped[i]`.
     Orientation {
-        /// Input axis that each output axis is.
+        /// The input axis of each output axis.
         source: [usize; 3],
-        /// Whether that axis runs backwards.
+        /// Whether that axis is reversed.
         flipped: [bool; 3],
         /// Size before.
         dims: [usize; 3],
     },
     /// The image was resampled from one grid to another.
     Resample {
-        /// How.
+        /// Resampling parameters.
         resample: Resample,
         /// Size and affine before.
         from: ([usize; 3], Affine),
@@ -87,16 +87,16 @@ pub enum Applied {
     },
     /// A window was cut out, larger than the image (padding), smaller (cropping) or both.
     Window {
-        /// Index in the image before of the first voxel after; negative where it was padded.
+        /// Index of the window's first voxel in the original image; negative if it was padded.
         offset: [i64; 3],
         /// Size before.
         from: [usize; 3],
         /// Size after.
         to: [usize; 3],
     },
-    /// The image was brought to another number of voxels.
+    /// The image was resized to another number of voxels.
     Resize {
-        /// How.
+        /// Resizing mode.
         mode: ResizeMode,
         /// Size before.
         from: [usize; 3],
@@ -107,19 +107,18 @@ pub enum Applied {
 
 /// One preprocessing transform.
 pub trait Transform: Debug + Send + Sync {
-    /// Applies it.
+    /// Applies the transform.
     fn apply(&self, image: Image) -> Result<Image>;
 
-    /// What it makes of an image, without the voxels; where that depends on them, the largest
-    /// possible size.
+    /// Predicts the extent of the result; the largest possible size if it depends on the voxels.
     ///
     /// # Errors
-    /// As [`apply`](Self::apply), as far as size and place alone are at fault.
+    /// Propagates the errors of [`apply`](Self::apply), as far as size and position alone are at fault.
     fn extent(&self, image: Extent) -> Result<Extent> {
         Ok(image)
     }
 
-    /// Whether it makes new voxels beside those it gets even where their number stays.
+    /// Whether it allocates new voxels even if their number does not change.
     fn copies(&self) -> bool {
         false
     }

@@ -1,4 +1,4 @@
-//! `Orientationd`: axes permuted and flipped to the wanted anatomical codes.
+//! `Orientationd`: permutes and flips axes to the wanted anatomical codes.
 
 use ndarray::Axis;
 
@@ -7,10 +7,10 @@ use crate::bundle::Args;
 use crate::error::{Error, ErrorKind, Result};
 use crate::volume::Affine;
 
-/// `monai.transforms.Orientationd` with `axcodes` (RAS and the like); `labels` keeps its default.
+/// `monai.transforms.Orientationd` with `axcodes` (such as RAS); `labels` must keep its default.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Orientationd {
-    /// For each output axis the RAS axis it runs along and whether it runs towards the positive end.
+    /// For each output axis, the RAS axis it follows and whether it points in its positive direction.
     target: [(usize, bool); 3],
 }
 
@@ -34,7 +34,7 @@ impl Orientationd {
         }
     }
 
-    /// From three letters, one of each pair L/R, P/A, I/S.
+    /// Parses three letters, one of each pair L/R, P/A, I/S.
     pub fn new(axcodes: &str) -> Result<Self> {
         let mut target = [(0, false); 3];
         let mut seen = [false; 3];
@@ -65,13 +65,14 @@ impl Orientationd {
 }
 
 impl Orientationd {
-    /// The input axis of each output axis of an image with this affine, and whether it is reversed.
+    /// Returns, for an image with this affine, the input axis of each output axis and whether it is
+    /// reversed.
     fn axes(&self, affine: &Affine) -> Result<([usize; 3], [bool; 3])> {
         let current = io_orientation(affine);
         let mut source = [0; 3];
         let mut flipped = [false; 3];
         for (out, &(ras, positive)) in self.target.iter().enumerate() {
-            // Each RAS axis is taken by exactly one index axis.
+            // Each RAS axis is assigned to exactly one index axis.
             let input = current.iter().position(|&(axis, _)| axis == ras).ok_or_else(|| {
                 Error::new(ErrorKind::InvalidImage, "the image's affine has no orientation")
             })?;
@@ -94,7 +95,8 @@ impl Transform for Orientationd {
     }
 }
 
-/// An image whose output axis `i` is input axis `source[i]`, reversed where `flipped[i]`: a view.
+/// Returns a view of the image whose output axis `i` is input axis `source[i]`, reversed if
+/// `flipped[i]`.
 pub(super) fn turned(mut image: Image, source: [usize; 3], flipped: [bool; 3]) -> Image {
     let dims = image.dims();
     let mut data = image.data.permuted_axes([0, source[0] + 1, source[1] + 1, source[2] + 1]);
@@ -107,13 +109,13 @@ pub(super) fn turned(mut image: Image, source: [usize; 3], flipped: [bool; 3]) -
     image
 }
 
-/// What [`turned`] makes.
+/// Returns the extent of the result of [`turned`].
 pub(super) fn turned_extent(image: Extent, source: [usize; 3], flipped: [bool; 3]) -> Extent {
     let affine = reoriented(&image.affine, source, flipped, image.dims);
     Extent { dims: source.map(|axis| image.dims[axis]), affine, ..image }
 }
 
-/// The affine after permuting and flipping: `affine · inv_ornt_aff` of nibabel.
+/// Returns the affine after permuting and flipping: `affine · inv_ornt_aff` of nibabel.
 fn reoriented(affine: &Affine, source: [usize; 3], flipped: [bool; 3], dims: [usize; 3]) -> Affine {
     let mut m = Affine([[0.0; 4]; 4]);
     m.0[3][3] = 1.0;
@@ -125,15 +127,15 @@ fn reoriented(affine: &Affine, source: [usize; 3], flipped: [bool; 3], dims: [us
     affine.mul(&m)
 }
 
-/// For each index axis the RAS axis it lies closest to and whether it runs towards its positive end
-/// (`nibabel.io_orientation`): the rotation nearest to the affine decides, the largest cosine first.
+/// Returns, for each index axis, the closest RAS axis and whether it points in its positive direction
+/// (`nibabel.io_orientation`). The rotation nearest to the affine decides, largest cosine first.
 fn io_orientation(affine: &Affine) -> [(usize, bool); 3] {
     let spacing = affine.spacing();
     let mut rotation: [[f64; 3]; 3] =
         std::array::from_fn(|r| std::array::from_fn(|c| affine.0[r][c] / spacing[c]));
     nearest_rotation(&mut rotation);
     let mut result = [(0, true); 3];
-    // nibabel goes through the input axes by descending largest absolute cosine.
+    // nibabel processes the input axes by descending largest absolute cosine.
     let mut order = [0, 1, 2];
     let strength = |c: usize| (0..3).map(|r| rotation[r][c].abs()).fold(0.0f64, f64::max);
     order.sort_by(|&a, &b| strength(b).total_cmp(&strength(a)));
@@ -153,8 +155,8 @@ fn io_orientation(affine: &Affine) -> [(usize, bool); 3] {
     result
 }
 
-/// The orthogonal polar factor by Newton's iteration `R ← (R + R⁻ᵀ)/2`, which equals the product of
-/// the singular vectors that nibabel takes. Left as it is where it does not exist.
+/// Replaces a matrix by its orthogonal polar factor, using Newton's iteration `R ← (R + R⁻ᵀ)/2`. This
+/// equals the product of the singular vectors that nibabel uses. A singular matrix is left unchanged.
 fn nearest_rotation(m: &mut [[f64; 3]; 3]) {
     for _ in 0..32 {
         let Some(inverse_transpose) = inverse_transpose(m) else { return };

@@ -5,12 +5,12 @@ use super::{Extent, Image, Transform};
 use crate::bundle::Args;
 use crate::error::Result;
 
-/// Where padding goes (`monai.utils.Method`).
+/// Which ends are padded (`monai.utils.Method`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Method {
-    /// To both ends, an odd voxel to the far one.
+    /// Both ends; the far end gets an odd voxel.
     Symmetric,
-    /// To the far end.
+    /// The far end.
     End,
 }
 
@@ -35,23 +35,24 @@ fn pad_to(image: Image, size: [i64; 3], method: Method, mode: PadMode) -> Result
     cut(image, offset, to.map(|n| n as usize), mode)
 }
 
-/// An image of at least `size`; its place matters to no transform that follows.
+/// Returns the extent of an image padded to at least `size`. The affine is kept: no later transform
+/// depends on the position.
 pub(super) fn padded(image: Extent, size: [i64; 3]) -> Extent {
     let size = size.map(|n| usize::try_from(n).unwrap_or(0));
     Extent { dims: std::array::from_fn(|a| size[a].max(image.dims[a])), ..image }
 }
 
-/// `monai.utils.fall_back_tuple`: what is not above 0 is the image's own size.
+/// `monai.utils.fall_back_tuple`: sizes not above 0 default to the image's own size.
 pub(super) fn fall_back(given: [i64; 3], dims: [i64; 3]) -> [i64; 3] {
     std::array::from_fn(|a| if given[a] > 0 { given[a] } else { dims[a] })
 }
 
-/// `size` rounded up to a multiple of `k`, unless that is not above 0.
+/// Rounds `size` up to a multiple of `k`, if `k` is above 0.
 pub(super) fn divisible_size(size: i64, k: i64) -> i64 {
     if k > 0 { size.saturating_add(k - 1).div_euclid(k) * k } else { size }
 }
 
-/// `monai.transforms.SpatialPadd`: pads up to a size.
+/// `monai.transforms.SpatialPadd`: pads to a size.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SpatialPadd {
     spatial_size: [i64; 3],
@@ -81,7 +82,7 @@ impl Transform for SpatialPadd {
     }
 }
 
-/// `monai.transforms.DivisiblePadd`: pads up to multiples of `k`.
+/// `monai.transforms.DivisiblePadd`: pads to multiples of `k`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DivisiblePadd {
     k: [i64; 3],
@@ -123,7 +124,7 @@ pub struct BorderPadd {
 impl BorderPadd {
     pub(super) fn from_args(args: &mut Args) -> Result<Self> {
         let border = args.whole_numbers("spatial_border")?.unwrap_or_default();
-        // MONAI takes negative widths for none.
+        // MONAI treats negative widths as zero.
         let border: Vec<i64> = border.into_iter().map(|n| n.max(0)).collect();
         let border = match border[..] {
             [n] => [(n, n); 3],

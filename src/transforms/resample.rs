@@ -1,9 +1,9 @@
-//! Resampling between two grids with affines: `monai.transforms.SpatialResample` as PyTorch's
-//! `affine_grid` and `grid_sample` compute it.
+//! Resampling between two grids with affines: `monai.transforms.SpatialResample` as computed by
+//! PyTorch's `affine_grid` and `grid_sample`.
 //!
-//! Where both grids have the same axes the map is separable and becomes a [`GridMap`]; a sheared
-//! grid (gantry tilt) goes voxel by voxel. Coordinates are computed in f64 in the same steps as
-//! there, so that nearest-neighbour ties fall to the same side.
+//! If both grids have the same axes, the map is separable and becomes a [`GridMap`]. A sheared grid
+//! (gantry tilt) is sampled voxel by voxel. Coordinates are computed in f64 in PyTorch's order of
+//! operations, so that nearest-neighbour ties resolve the same way.
 
 use ndarray::{Array3, ArrayView3};
 use rayon::prelude::*;
@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::memory::zeroed;
 use crate::volume::Affine;
 
-/// How values between voxels are made.
+/// How values between voxels are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interpolation {
     /// Linear along each axis (MONAI's "bilinear").
@@ -22,10 +22,10 @@ pub enum Interpolation {
     Nearest,
 }
 
-/// What lies outside of the image.
+/// Values outside of the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PaddingMode {
-    /// The nearest voxel of the border.
+    /// The nearest border voxel.
     Border,
     /// Zero.
     Zeros,
@@ -40,7 +40,7 @@ pub struct Resample {
     pub mode: Interpolation,
     /// Padding.
     pub padding: PaddingMode,
-    /// PyTorch's `align_corners`: here it only decides where a reflection turns.
+    /// PyTorch's `align_corners`: here it only decides where reflections occur.
     pub align_corners: bool,
 }
 
@@ -50,11 +50,11 @@ pub type Grid = ([usize; 3], Affine);
 /// `monai.data.utils.AFFINE_TOL`.
 const AFFINE_TOLERANCE: f64 = 1e-3;
 
-/// A displacement in voxels below which an axis counts as straight.
+/// Displacement in voxels below which an axis counts as aligned.
 const STRAIGHT: f64 = 1e-8;
 
 impl Resample {
-    /// The separable map from one grid to another; `None` where their axes are not the same.
+    /// Returns the separable map from one grid to another; `None` if their axes are not aligned.
     pub fn grid_map(&self, from: &Grid, to: &Grid) -> Result<Option<GridMap>> {
         let xform = from.1.solve(&to.1)?;
         if unchanged(from, to, &xform) {
@@ -83,7 +83,7 @@ impl Resample {
         Sampler::new(*self, from, to)?.apply(input)
     }
 
-    /// The voxels that make the value at a coordinate along an axis of `n` voxels.
+    /// Returns the voxels and weights that give the value at a coordinate along an axis of `n` voxels.
     fn taps_at(&self, coordinate: f64, n: usize) -> [(usize, f64); 2] {
         let last = (n - 1) as f64;
         let c = match self.padding {
@@ -111,7 +111,7 @@ impl Resample {
     }
 }
 
-/// Reflects `x` into `[low, high]` as often as it takes.
+/// Reflects `x` into `[low, high]`, repeatedly if necessary.
 fn reflect(x: f64, low: f64, high: f64) -> f64 {
     let span = high - low;
     if span <= 0.0 {
@@ -135,7 +135,7 @@ fn is_diagonal(xform: &Affine, dims: [usize; 3]) -> bool {
     })
 }
 
-/// A resampling from one grid to another, voxel by voxel.
+/// A voxel-by-voxel resampling from one grid to another.
 #[derive(Debug, Clone)]
 pub(crate) struct Sampler {
     resample: Resample,
@@ -144,20 +144,20 @@ pub(crate) struct Sampler {
 }
 
 impl Sampler {
-    /// From grid `from` to grid `to`.
+    /// Creates a sampler from grid `from` to grid `to`.
     pub(crate) fn new(resample: Resample, from: &Grid, to: &Grid) -> Result<Self> {
         let xform = from.1.solve(&to.1)?;
         let sampling = Sampling::new(&xform, from.0, to.0, resample.align_corners)?;
         Ok(Self { resample, sampling, xform })
     }
 
-    /// The input voxels along each axis that make the output voxel `at`, with their weights.
+    /// Returns the input voxels along each axis that make up the output voxel `at`, with their weights.
     pub(crate) fn taps(&self, at: [usize; 3]) -> [[(usize, f64); 2]; 3] {
         let Sampling { theta, base, from, .. } = &self.sampling;
         let b: [f64; 3] = std::array::from_fn(|a| base[a][at[a]]);
         std::array::from_fn(|axis| {
             let t = &theta[axis];
-            // Summed from the last axis on, as MONAI hands the axes to PyTorch reversed.
+            // Summed from the last axis, because MONAI passes the axes to PyTorch in reverse order.
             let normalised = t[2] * b[2] + t[1] * b[1] + t[0] * b[0] + t[3];
             self.resample.taps_at(self.sampling.index(axis, normalised), from[axis])
         })
@@ -193,19 +193,19 @@ impl Sampler {
         sum as f32
     }
 
-    /// The output axis along which the input's `axis` changes most.
+    /// Returns the output axis along which the input's `axis` changes most.
     pub(crate) fn steepest(&self, axis: usize) -> usize {
         let slope = |output: usize| self.xform.0[axis][output].abs();
         (0..3).max_by(|&a, &b| slope(a).total_cmp(&slope(b))).unwrap_or(axis)
     }
 }
 
-/// From output indices to input coordinates, by way of PyTorch's normalised ones.
+/// Maps output indices to input coordinates, through PyTorch's normalised coordinates.
 #[derive(Debug, Clone)]
 struct Sampling {
     from: [usize; 3],
     to: [usize; 3],
-    /// Normalised output coordinates to normalised input coordinates.
+    /// Maps normalised output coordinates to normalised input coordinates.
     theta: [[f64; 4]; 3],
     /// Normalised coordinate of each output index along each axis.
     base: [Vec<f64>; 3],
@@ -226,7 +226,7 @@ impl Sampling {
         })
     }
 
-    /// From a normalised coordinate to an index along an input axis.
+    /// Converts a normalised coordinate to an index along an input axis.
     fn index(&self, axis: usize, normalised: f64) -> f64 {
         let n = self.from[axis] as f64;
         if self.align_corners {
@@ -237,7 +237,7 @@ impl Sampling {
     }
 }
 
-/// `monai.networks.utils.normalize_transform`: index to [-1, 1].
+/// `monai.networks.utils.normalize_transform`: maps indices to [-1, 1].
 fn normalisation(dims: [usize; 3], align_corners: bool) -> Affine {
     let mut m = Affine::IDENTITY;
     for (axis, &n) in dims.iter().enumerate() {

@@ -1,7 +1,7 @@
-//! `Resized`: the image brought to a number of voxels, as `torch.nn.functional.interpolate` does it.
+//! `Resized`: resizes the image to a number of voxels, like `torch.nn.functional.interpolate`.
 //!
-//! PyTorch computes source positions and weights in f32; so do we, because the difference to f64
-//! shows in the result.
+//! PyTorch computes source positions and weights in f32, and so does this module, because the
+//! difference to f64 shows in the result.
 
 use ndarray::Axis;
 
@@ -12,10 +12,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::memory::keep_voxels;
 use crate::volume::Affine;
 
-/// How a resized voxel is made (`mode` of `torch.nn.functional.interpolate`).
+/// How a resized voxel is computed (`mode` of `torch.nn.functional.interpolate`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResizeMode {
-    /// The mean of the voxels it covers, wholly or in part.
+    /// The mean of the voxels it covers, wholly or partly.
     Area,
     /// The voxel at its lower edge.
     Nearest,
@@ -23,13 +23,13 @@ pub enum ResizeMode {
     NearestExact,
     /// Linear along each axis.
     Linear {
-        /// The outermost voxels' centres, not the image's edges, stay where they are.
+        /// Aligns the centres of the outermost voxels rather than the edges of the image.
         align_corners: bool,
     },
 }
 
 impl ResizeMode {
-    /// The map from a grid of size `from` to one of size `to`.
+    /// Returns the map from a grid of size `from` to one of size `to`.
     pub fn grid_map(self, from: [usize; 3], to: [usize; 3]) -> GridMap {
         if from == to {
             return GridMap::identity(from);
@@ -40,7 +40,7 @@ impl ResizeMode {
         }))
     }
 
-    /// The input voxels of output voxel `i` of `m`, made of `n`.
+    /// Returns the input voxels, of `n`, that output voxel `i` of `m` is computed from.
     fn taps(self, i: usize, n: usize, m: usize) -> Vec<(usize, f64)> {
         let scale = n as f32 / m as f32;
         let single = |position: f32| vec![((position as usize).min(n - 1), 1.0)];
@@ -80,9 +80,9 @@ pub struct Resized {
 
 #[derive(Debug, Clone, PartialEq)]
 enum Size {
-    /// `size_mode` "all": each axis; what is not above 0 stays.
+    /// `size_mode` "all": the size along each axis; axes not above 0 keep theirs.
     All([i64; 3]),
-    /// `size_mode` "longest": the longest axis, the others in proportion.
+    /// `size_mode` "longest": the size along the longest axis; the others follow in proportion.
     Longest(f64),
 }
 
@@ -122,7 +122,7 @@ impl Resized {
     }
 }
 
-/// `mode` and `align_corners`, which goes with linear interpolation only.
+/// Parses `mode` and `align_corners`; the latter is only valid with linear interpolation.
 fn mode_from_args(args: &mut Args) -> Result<ResizeMode> {
     let given = match args.raw("align_corners") {
         Some(serde_json::Value::Array(list)) => match list.as_slice() {
@@ -177,7 +177,7 @@ impl Transform for Resized {
 }
 
 impl Resized {
-    /// The size that an image of size `from` is brought to.
+    /// Returns the size to which an image of size `from` is resized, if it is valid.
     fn checked(&self, from: [usize; 3]) -> Result<[usize; 3]> {
         let to = self.output(from);
         if from.contains(&0) || to.iter().any(|n| !(1..=100_000).contains(n)) {
@@ -189,7 +189,7 @@ impl Resized {
         Ok(to)
     }
 
-    /// `monai.transforms.utils.scale_affine`: output index to input index.
+    /// `monai.transforms.utils.scale_affine`: maps output indices to input indices.
     fn affine(&self, from: [usize; 3], to: [usize; 3]) -> Affine {
         let mut affine = Affine::IDENTITY;
         if from == to {

@@ -1,4 +1,4 @@
-//! `Spacingd`: resampling to a voxel size.
+//! `Spacingd`: resamples to a voxel size.
 
 use ndarray::{Array4, Axis};
 
@@ -26,8 +26,8 @@ const AFFINE_TOLERANCE: f64 = 1e-3;
 
 impl Spacingd {
     pub(super) fn from_args(args: &mut Args) -> Result<Self> {
-        // One image goes through at a time, so there is no second shape to match; all arithmetic
-        // is f64 whatever `dtype` asks for.
+        // Images are processed one at a time, so there is no second shape to match. All arithmetic is
+        // f64, whatever `dtype` says.
         args.ignore(&["ensure_same_shape"]);
         args.float_dtype("dtype")?;
         if args.boolean("recompute_affine", false)? {
@@ -46,7 +46,7 @@ impl Spacingd {
         })
     }
 
-    /// Size and affine of the output.
+    /// Returns the size and affine of the output.
     fn output_grid(&self, dims: [usize; 3], affine: &Affine) -> Result<Grid> {
         let original = affine.spacing();
         let wanted = std::array::from_fn(|i| {
@@ -63,7 +63,7 @@ impl Spacingd {
     }
 }
 
-/// `mode`, `padding_mode` and `align_corners` with MONAI's defaults.
+/// Parses `mode`, `padding_mode` and `align_corners`, with MONAI's defaults.
 pub(super) fn resample_from_args(args: &mut Args) -> Result<Resample> {
     let mode = match args.string("mode")? {
         None | Some("bilinear") => Interpolation::Linear,
@@ -114,7 +114,7 @@ impl Transform for Spacingd {
     }
 }
 
-/// Channels along a new first axis; a single one keeps its memory order and is not copied.
+/// Stacks channels along a new first axis. A single channel keeps its memory order and is not copied.
 pub(super) fn stack(mut channels: Vec<ndarray::Array3<f32>>) -> Result<Array4<f32>> {
     if channels.len() == 1 {
         return Ok(channels.remove(0).insert_axis(Axis(0)));
@@ -124,7 +124,7 @@ pub(super) fn stack(mut channels: Vec<ndarray::Array3<f32>>) -> Result<Array4<f3
         .map_err(|e| Error::internal("channels differ in size").caused_by(e))
 }
 
-/// `monai.data.utils.zoom_affine`: the rotation of `affine` with other voxel sizes, shear removed.
+/// `monai.data.utils.zoom_affine`: the rotation of `affine` with other voxel sizes and without shear.
 fn zoomed(affine: &Affine, scale: [f64; 3], diagonal: bool) -> Result<Affine> {
     let norm = affine.spacing();
     let scale: [f64; 3] = std::array::from_fn(|i| match scale[i] {
@@ -187,8 +187,8 @@ fn shape_and_offset(
     Ok((shape, offset))
 }
 
-/// The world position of the output's first voxel: that of the corner from which all others lie in
-/// positive direction, else centres are aligned.
+/// Returns the world position of the output's first voxel: the corner from which all others lie in
+/// positive direction or, if there is none, the position that aligns the centres.
 fn offset_of(
     dims: [usize; 3],
     shape: [usize; 3],
@@ -201,7 +201,7 @@ fn offset_of(
         let smallest = (0..3)
             .map(|a| mapped.iter().map(|m| m[a] - origin[a]).fold(f64::MAX, f64::min))
             .fold(f64::MAX, f64::min);
-        // numpy.allclose(min, 0, rtol=…) leaves the default absolute tolerance.
+        // numpy.allclose(min, 0, rtol=…) keeps the default absolute tolerance.
         if smallest.abs() <= 1e-8 {
             return input.apply(*corner);
         }

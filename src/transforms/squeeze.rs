@@ -1,13 +1,13 @@
-//! `SqueezeDimd`: images of two dimensions, held as volumes one voxel deep.
+//! `SqueezeDimd`: 2D images, held as volumes one voxel deep.
 //!
-//! An [`Image`] keeps its four axes. Which of them MONAI's tensor no longer has is followed through
-//! the chain, so that what would work on other axes than the bundle means is refused.
+//! An [`Image`] always keeps its four axes. This module tracks which of them MONAI's tensor no longer
+//! has, and refuses transforms that would work on other axes than the bundle intends.
 
 use super::{Image, Transform};
 use crate::bundle::{Args, Component};
 use crate::error::{Error, ErrorKind, Result};
 
-/// `monai.transforms.SqueezeDim` of a spatial axis: it must be one voxel long.
+/// `monai.transforms.SqueezeDim` of a spatial axis, which must be one voxel long.
 #[derive(Debug)]
 pub(super) struct SqueezeDimd {
     /// 0, 1 or 2 for X, Y or Z.
@@ -30,12 +30,12 @@ impl Transform for SqueezeDimd {
     }
 }
 
-/// What a `SqueezeDimd` takes away: a spatial axis, or `None` for the channel axis.
+/// Returns the axis that a `SqueezeDimd` removes: a spatial axis, or `None` for the channel axis.
 fn squeezed(component: &Component) -> Result<Option<usize>> {
     let mut args = Args::new(component);
     args.ignore(&["keys", "allow_missing_keys", "update_meta"]);
     let expected = "one axis of the channel, X, Y and Z (0 to 3 or -4 to -1)";
-    // Written as null it means every axis of one voxel, which is another with every image.
+    // An explicit null means every axis of one voxel, which depends on the image.
     if component.args.get("dim").is_some_and(serde_json::Value::is_null) {
         return Err(args.invalid("dim", expected));
     }
@@ -49,8 +49,8 @@ fn squeezed(component: &Component) -> Result<Option<usize>> {
     Ok(axis)
 }
 
-/// The transform of a `SqueezeDimd`; none for the channel axis, which follows on
-/// [`Dimensions`] alone.
+/// Builds the transform of a `SqueezeDimd`; `None` for the channel axis, which only affects
+/// [`Dimensions`].
 pub(super) fn build(component: &Component) -> Result<Option<Box<dyn Transform>>> {
     Ok(squeezed(component)?.map(|axis| Box::new(SqueezeDimd { axis }) as Box<dyn Transform>))
 }
@@ -60,17 +60,17 @@ pub(super) fn is_squeeze(component: &Component) -> bool {
     matches!(component.target.as_str(), "SqueezeDim" | "SqueezeDimd")
 }
 
-/// Which axes MONAI's tensor lacks after some steps of a chain.
+/// The axes that MONAI's tensor lacks after some steps of a chain.
 #[derive(Debug, Default)]
 pub(super) struct Dimensions {
     no_channel: bool,
     plane: Option<usize>,
 }
 
-/// What does not look at axes.
+/// Transforms that do not depend on axes.
 const ANY_AXES: [&str; 5] = ["EnsureType", "CastToType", "ToTensor", "ToDevice", "Identity"];
 
-/// What works on the voxels of a plane as on those of a volume.
+/// Transforms that treat the voxels of a plane like those of a volume.
 const VOXELS: [&str; 9] = [
     "ScaleIntensity",
     "ScaleIntensityRange",
@@ -84,11 +84,11 @@ const VOXELS: [&str; 9] = [
 ];
 
 impl Dimensions {
-    /// Follows one component, whose keys cover every image or, where `all` is false, not.
+    /// Applies one component; `all` tells whether its keys cover every image.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidModel`] where the component would work on axes that are not there.
+    /// [`ErrorKind::InvalidModel`] if the component would work on axes that no longer exist.
     pub fn follow(&mut self, component: &Component, all: bool) -> Result<()> {
         let name = component.target.strip_suffix('d').unwrap_or(&component.target);
         if is_squeeze(component) {
@@ -123,11 +123,11 @@ impl Dimensions {
         Err(refuse(component, why))
     }
 
-    /// The spatial axis that is gone at the end of the chain.
+    /// Returns the spatial axis that is missing at the end of the chain.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidModel`] where the channels are gone.
+    /// [`ErrorKind::InvalidModel`] if the channel axis is missing.
     pub fn end(&self) -> Result<Option<usize>> {
         if self.no_channel {
             let why = "preprocessing: SqueezeDimd leaves no channels; end with EnsureChannelFirstd";

@@ -1,4 +1,4 @@
-//! `Flipd` and `Rotate90d`: axes reversed and swapped, as views.
+//! `Flipd` and `Rotate90d`: reverse and swap axes, as views.
 
 use super::orientation::{turned, turned_extent};
 use super::{Extent, Image, Transform};
@@ -8,14 +8,14 @@ use crate::error::Result;
 /// `monai.transforms.Flipd` and `monai.transforms.Rotate90d`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Turn {
-    /// Input axis that each output axis is.
+    /// The input axis of each output axis.
     source: [usize; 3],
-    /// Whether it runs backwards.
+    /// Whether it is reversed.
     flipped: [bool; 3],
 }
 
 impl Turn {
-    /// `Flipd`: the axes in `spatial_axis`, all without.
+    /// Parses `Flipd`: flips the axes in `spatial_axis`, or all if it is absent.
     pub(super) fn flip(args: &mut Args) -> Result<Self> {
         let mut flipped = [false; 3];
         match args.whole_numbers("spatial_axis")? {
@@ -31,7 +31,7 @@ impl Turn {
         Ok(Self { source: [0, 1, 2], flipped })
     }
 
-    /// `Rotate90d`: `k` quarter turns from the first of `spatial_axes` to the second.
+    /// Parses `Rotate90d`: `k` quarter turns from the first of `spatial_axes` to the second.
     pub(super) fn quarter_turns(args: &mut Args) -> Result<Self> {
         let turns = match args.whole_numbers("k")?.as_deref() {
             None => 1,
@@ -56,7 +56,7 @@ impl Turn {
     }
 }
 
-/// An axis, counted from the end where it is negative.
+/// Resolves an axis; negative ones count from the end.
 fn axis_of(axis: i64) -> Option<usize> {
     let axis = if axis < 0 { axis + 3 } else { axis };
     usize::try_from(axis).ok().filter(|axis| *axis < 3)

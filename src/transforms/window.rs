@@ -1,4 +1,4 @@
-//! Cutting a window out of the grid: the common part of all cropping and padding.
+//! Cuts a window out of the grid: the shared part of all cropping and padding.
 
 use ndarray::{Array4, ArrayView4, Axis, Slice, Zip};
 
@@ -8,13 +8,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::memory::zeros;
 use crate::volume::Affine;
 
-/// Voxels along an axis beyond which an image is none.
+/// Limit on the voxels along an axis.
 const LARGEST: usize = 100_000;
 
-/// What lies in a window outside of the image (`mode` of MONAI's padding).
+/// Values of a window outside of the image (`mode` of MONAI's padding).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum PadMode {
-    /// One value.
+    /// A constant.
     Constant(f32),
     /// The border voxel.
     Edge,
@@ -27,7 +27,7 @@ pub(super) enum PadMode {
 }
 
 impl PadMode {
-    /// `mode` with the constant's value.
+    /// Parses `mode` and the constant's value.
     pub(super) fn from_args(args: &mut Args) -> Result<Self> {
         let value = match args.number("value")? {
             Some(value) => value,
@@ -44,13 +44,13 @@ impl PadMode {
         }
     }
 
-    /// The index whose value stands at `i` of an axis of `n`; `None` for the constant.
+    /// Returns the index that provides the value at `i` on an axis of `n`; `None` for the constant.
     fn source(self, i: i64, n: i64) -> Option<usize> {
         let index = match self {
             _ if (0..n).contains(&i) => i,
             Self::Constant(_) => return None,
             Self::Edge => i.clamp(0, n - 1),
-            // One voxel past the border has no mirror image but itself.
+            // A single voxel can only be mirrored onto itself.
             Self::Reflect if n == 1 => 0,
             Self::Reflect => (n - 1) - ((n - 1) - i.rem_euclid(2 * (n - 1))).abs(),
             Self::Symmetric => {
@@ -62,7 +62,7 @@ impl PadMode {
         Some(index as usize)
     }
 
-    /// Whether PyTorch, which does these modes for MONAI, pads an axis of `n` by so much.
+    /// Whether PyTorch, which implements these modes for MONAI, allows this padding on an axis of `n`.
     fn allows(self, before: i64, after: i64, n: i64) -> bool {
         match self {
             Self::Reflect => before.max(after) < n,
@@ -72,9 +72,11 @@ impl PadMode {
     }
 }
 
-/// The window of size `to` that begins at `offset`, which may lie outside of the image; the affine
-/// follows, and a record is kept. A window of no voxel, or one that the mode cannot fill, is
-/// [`ErrorKind::InvalidImage`].
+/// Cuts the window of size `to` that begins at `offset`, which may lie outside of the image. Updates
+/// the affine and records the window.
+///
+/// # Errors
+/// [`ErrorKind::InvalidImage`] for an empty window, or one that the mode cannot fill.
 pub(super) fn cut(
     mut image: Image,
     offset: [i64; 3],
@@ -121,14 +123,14 @@ pub(super) fn cut(
     Ok(image)
 }
 
-/// The affine of a grid that begins at `offset`.
+/// Returns the affine of a grid that begins at `offset`.
 fn shifted(affine: &Affine, offset: [i64; 3]) -> Affine {
     let mut out = *affine;
     out.set_origin(affine.apply(offset.map(|o| o as f64)));
     out
 }
 
-/// Each output voxel from the indices its axes name, in the memory order of the input.
+/// Gathers each output voxel from the indices given by its axes, in the memory order of the input.
 fn gather(
     input: ArrayView4<f32>,
     tables: &[Vec<Option<usize>>; 3],
@@ -145,7 +147,7 @@ fn gather(
     Ok(output)
 }
 
-/// An array of another size whose axes have the same order in memory.
+/// Allocates an array of another size with the same memory order of axes.
 fn like(input: &ArrayView4<f32>, shape: [usize; 4]) -> Result<Array4<f32>> {
     let mut order = [0, 1, 2, 3];
     order.sort_by_key(|&a| std::cmp::Reverse(input.strides()[a].unsigned_abs()));
@@ -156,7 +158,7 @@ fn like(input: &ArrayView4<f32>, shape: [usize; 4]) -> Result<Array4<f32>> {
     Ok(zeros(order.map(|a| shape[a]), "a padded image")?.permuted_axes(back))
 }
 
-/// The way back: what was cropped away is 0, what was padded goes.
+/// Returns the inverse: cropped voxels become 0, and padding is removed.
 pub(crate) fn inverse_taps(offset: [i64; 3], from: [usize; 3], to: [usize; 3]) -> [AxisTaps; 3] {
     std::array::from_fn(|axis| {
         AxisTaps::from_rows(

@@ -1,4 +1,4 @@
-//! A segmentation read row by row, as runs of voxels of each segment: for writers and for what is measured.
+//! Reads a segmentation row by row, as runs of voxels of each segment, for writers and measurements.
 
 use std::borrow::Cow;
 
@@ -9,25 +9,26 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::writers::Label;
 use crate::writers::layout::slice_order;
 
-/// The segments that a voxel of a value belongs to.
+/// The segments of the voxels with some value.
 #[derive(Debug, Clone)]
 pub(in crate::writers) enum Meaning {
-    /// Their positions among the descriptions.
+    /// Positions of the segments in the descriptions.
     Segments(Vec<u16>),
-    /// One has this label, which no description has.
+    /// A label that has no description.
     Undescribed(u16),
 }
 
-/// Voxels with their slices one after the other, each row by row.
+/// Voxels slice by slice, each row by row.
 pub(in crate::writers) struct Layer<'a, L: Clone> {
     voxels: Cow<'a, [L]>,
     /// Columns, rows and slices.
     pub(in crate::writers) dims: [usize; 3],
-    /// What each value means; values beyond belong to no segment.
+    /// The meaning of each value; values beyond belong to no segment.
     meaning: Vec<Meaning>,
 }
 
-/// Pixels of a slice, so that those of a slab and of the slice before it are counted by 32 bits.
+/// Limit on the pixels of a slice, so that 32 bits can count those of a slab and of the slice before
+/// it.
 const MOST_PIXELS: usize = (u32::MAX / 16) as usize;
 
 /// Voxels `start..end` of a row that belong to a segment.
@@ -38,9 +39,9 @@ pub(in crate::writers) struct Run {
     pub(in crate::writers) end: u16,
 }
 
-/// What the values of a label map mean. 0 is background.
+/// Returns the meaning of the values of a label map. 0 is background.
 pub(in crate::writers) fn labels(segments: &[SegmentDescription]) -> Vec<Meaning> {
-    // Whatever a label can be.
+    // Every possible label.
     let mut meaning: Vec<Meaning> = (0..=u16::MAX).map(Meaning::Undescribed).collect();
     meaning[0] = Meaning::Segments(Vec::new());
     for (segment, index) in segments.iter().zip(0..) {
@@ -49,7 +50,7 @@ pub(in crate::writers) fn labels(segments: &[SegmentDescription]) -> Vec<Meaning
     meaning
 }
 
-/// What the codes of sets of labels mean. 0 among the members is background.
+/// Returns the meaning of the codes of label sets. The member 0 is background.
 pub(in crate::writers) fn sets(
     members: &[Vec<u16>],
     segments: &[SegmentDescription],
@@ -65,13 +66,13 @@ pub(in crate::writers) fn sets(
 }
 
 impl<'a, L: Label> Layer<'a, L> {
-    /// `voxels` has the axes (X, Y, Z).
+    /// Creates a layer of `voxels`, axes (X, Y, Z).
     pub(in crate::writers) fn new(
         voxels: ArrayView3<'a, L>,
         meaning: Vec<Meaning>,
     ) -> Result<Self> {
         let (columns, rows, slices) = voxels.dim();
-        // Runs count columns by 16 bits, and components of a slab by 32.
+        // Runs store columns in 16 bits, and components of a slab are counted in 32.
         let pixels = columns.saturating_mul(rows);
         if columns > usize::from(u16::MAX) || pixels > MOST_PIXELS {
             return Err(Error::internal(format!("slices of {columns} × {rows} pixels")));
@@ -79,18 +80,18 @@ impl<'a, L: Label> Layer<'a, L> {
         Ok(Self { voxels: slice_order(voxels), dims: [columns, rows, slices], meaning })
     }
 
-    /// The voxels of row `y` of slice `z`; none where there is no such row.
+    /// Returns the voxels of row `y` of slice `z`; empty if there is no such row.
     pub(in crate::writers) fn row(&self, y: usize, z: usize) -> &[L] {
         let [columns, rows, _] = self.dims;
         let start = (z * rows + y) * columns;
         self.voxels.get(start..start + columns).unwrap_or_default()
     }
 
-    /// The runs of a row, by segment and then from left to right.
+    /// Finds the runs of a row, ordered by segment and then from left to right.
     pub(in crate::writers) fn runs(&self, row: &[L], runs: &mut Vec<Run>) -> Result<()> {
         runs.clear();
         let Some(&first) = row.first() else { return Ok(()) };
-        // Most rows are background: this test runs at the speed of memory, the search for runs does not.
+        // Most rows are background. This check runs at memory speed; the search for runs does not.
         let first: u16 = first.into();
         if row.iter().fold(0, |differing, &label| differing | (label.into() ^ first)) == 0 {
             let end = row.len() as u16;

@@ -1,19 +1,19 @@
-//! The order in which files hold voxels: X fastest, Z slowest.
+//! The voxel order of files: X fastest, Z slowest.
 
 use std::borrow::Cow;
 
 use ndarray::{Array3, ArrayView3, Axis};
 use rayon::prelude::*;
 
-/// The voxels of a volume, axes (X, Y, Z), with X fastest and Z slowest: borrowed where they lie so
-/// in memory without gaps, copied into that order otherwise.
+/// Returns the voxels of a volume, axes (X, Y, Z), with X fastest and Z slowest. They are borrowed if
+/// memory already has this order without gaps, and copied otherwise.
 pub(super) fn slice_order<T>(voxels: ArrayView3<'_, T>) -> Cow<'_, [T]>
 where
     T: Copy + Default + Send + Sync,
 {
-    // Where Z varies fastest in memory, as in an array of axes (X, Y, Z) in row-major order, a
-    // cache line holds a voxel of each of some dozen slices: slices are copied that many together,
-    // one row of each after the other.
+    // If Z varies fastest in memory, as in a row-major array with axes (X, Y, Z), a cache line contains
+    // a voxel of each of several dozen slices. So that many slices are copied together, one row of each
+    // at a time.
     const SLICES: usize = 32;
     let slices_first = voxels.reversed_axes();
     if let Some(voxels) = slices_first.to_slice() {

@@ -1,4 +1,4 @@
-//! Label maps to DICOM SEG and other results.
+//! Writes label maps as DICOM SEG and other results.
 
 pub mod dicom;
 mod layer;

@@ -1,8 +1,9 @@
-//! A picture as a DICOM Secondary Capture Image (PS3.3 A.8.1), which every archive keeps and every viewer
-//! shows: one frame of RGB, explicit VR little endian, in the study of the images it was made of.
+//! Writes a picture as a DICOM Secondary Capture Image (PS3.3 A.8.1), which every archive stores and
+//! every viewer shows: one RGB frame, explicit VR little endian, in the study of its source images.
 //!
-//! It says that no text in the picture identifies the patient (Burned In Annotation, C.7.6.1.1.6),
-//! and names all source images. It lies in no frame of reference, for it is a page and not a plane.
+//! It states that no text in the picture identifies the patient (Burned In Annotation, C.7.6.1.1.6),
+//! and references all source images. It has no frame of reference, because it is a page and not a
+//! plane.
 
 use dicom_core::VR;
 use dicom_dictionary_std::{tags, uids};
@@ -17,24 +18,24 @@ use crate::dicom::segment::{Algorithm, Code};
 use crate::dicom::{Dataset, Instance};
 use crate::error::{Error, Result};
 
-/// What UIDs of Secondary Captures are derived for.
+/// Kind from which the UIDs of Secondary Captures are derived.
 const KIND: &str = "secondary-capture";
-/// How far the series is numbered after its source's.
+/// Offset of the series number from that of the source series.
 const SERIES_NUMBER_OFFSET: i64 = 1400;
 const SERIES_DESCRIPTION: &str = "AI segmentation preview, not for clinical use";
 /// Derivation Description (0008,2111).
 const DERIVATION: &str =
     "Planes through the source images with the outlines of an automatic segmentation";
 
-/// What to write.
+/// The input of [`write`].
 pub struct CaptureRequest<'a> {
     /// The picture.
     pub picture: &'a Picture,
-    /// The slices that the picture was made of.
+    /// The slices that the picture was made from.
     pub slices: &'a [SourceSlice<'a>],
-    /// What made the segmentation that it shows.
+    /// The algorithm that made the segmentation shown.
     pub algorithm: &'a Algorithm,
-    /// What UIDs are made from.
+    /// The seed of the UIDs.
     pub identity: &'a Identity,
 }
 
@@ -46,11 +47,11 @@ pub struct Capture {
     pub sop_instance_uid: String,
 }
 
-/// Whether images can be the source of a Secondary Capture: what [`write`] would refuse about them, known
-/// before there is a picture. They are of `columns` by `rows` pixels.
+/// Checks whether images of `columns` by `rows` pixels can be the source of a Secondary Capture:
+/// [`write`] would refuse them otherwise. This is known before there is a picture.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidImage`](crate::error::ErrorKind::InvalidImage) where they do not belong together.
+/// [`ErrorKind::InvalidImage`](crate::error::ErrorKind::InvalidImage) if they do not belong together.
 pub fn check(slices: &[SourceSlice], columns: usize, rows: usize) -> Result<()> {
     check_consistent(&instances(slices), columns, rows)
 }
@@ -58,7 +59,7 @@ pub fn check(slices: &[SourceSlice], columns: usize, rows: usize) -> Result<()> 
 /// Writes a picture as a Secondary Capture Image.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidImage`](crate::error::ErrorKind::InvalidImage) where the source has no Study
+/// [`ErrorKind::InvalidImage`](crate::error::ErrorKind::InvalidImage) if the source has no Study
 /// Instance UID.
 pub fn write(request: &CaptureRequest) -> Result<Capture> {
     let instances = instances(request.slices);
@@ -68,7 +69,7 @@ pub fn write(request: &CaptureRequest) -> Result<Capture> {
 
     let mut to = Dataset::new_empty();
     copy_context(source, &mut to)?;
-    // Of the Frame of Reference Module, which this object has not.
+    // Part of the Frame of Reference Module, which this object does not have.
     to.remove_element(tags::POSITION_REFERENCE_INDICATOR);
     copy_lossy_compression(&instances, &mut to);
     let head = SeriesHead {
@@ -93,8 +94,8 @@ pub fn write(request: &CaptureRequest) -> Result<Capture> {
     Ok(Capture { bytes: file.into_bytes(), sop_instance_uid })
 }
 
-/// SOP Common, General Image, Image Pixel and SC Equipment modules (PS3.3 C.12.1, C.7.6.1, C.7.6.3,
-/// C.8.6.1).
+/// Writes the SOP Common, General Image, Image Pixel and SC Equipment modules (PS3.3 C.12.1, C.7.6.1,
+/// C.7.6.3, C.8.6.1).
 fn put_image(picture: &Picture, sop_instance_uid: &str, to: &mut Dataset) {
     to.put_text(tags::SOP_CLASS_UID, VR::UI, uids::SECONDARY_CAPTURE_IMAGE_STORAGE);
     to.put_text(tags::SOP_INSTANCE_UID, VR::UI, sop_instance_uid);
@@ -115,7 +116,7 @@ fn put_image(picture: &Picture, sop_instance_uid: &str, to: &mut Dataset) {
     to.put_u16(tags::PIXEL_REPRESENTATION, &[0]);
 }
 
-/// What the picture was made of (PS3.3 C.7.6.1.1.3 and C.7.6.1.1.4).
+/// Writes the sources of the picture (PS3.3 C.7.6.1.1.3 and C.7.6.1.1.4).
 fn put_derivation(instances: &[&Instance], to: &mut Dataset) {
     let purpose = Code::dcm("121322", "Source image for image processing operation");
     to.put_text(tags::DERIVATION_DESCRIPTION, VR::ST, DERIVATION);

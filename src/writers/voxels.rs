@@ -1,4 +1,4 @@
-//! The voxels of a segmentation as every writer gets them.
+//! The voxels of a segmentation, as passed to every writer.
 
 use std::ops::Range;
 
@@ -6,16 +6,16 @@ use ndarray::{Array3, ArrayView3, ArrayView4, Axis, ShapeBuilder, Zip, s};
 
 use super::Label;
 
-/// The voxels of a segmentation, any strides: X fastest and Z slowest is read in place, another
-/// layout is copied once.
+/// The voxels of a segmentation, with any strides. If X is fastest and Z slowest, they are read in
+/// place; other layouts are copied once.
 #[derive(Debug, Clone)]
 pub enum Voxels<'a, L> {
     /// A label map, axes (X: columns, Y: rows, Z: slices); 0 is background.
     Labels(ArrayView3<'a, L>),
     /// Masks of 0 and 1, axes (segment, X, Y, Z), which may overlap.
     Masks(ArrayView4<'a, u8>),
-    /// Sets of label values, which may overlap: for each voxel, axes (X, Y, Z), an index into
-    /// `members`; 0 among the members is background.
+    /// Sets of label values, which may overlap. Each voxel, axes (X, Y, Z), is an index into `members`;
+    /// 0 among the members is background.
     Sets {
         /// The set of each voxel.
         codes: ArrayView3<'a, L>,
@@ -25,7 +25,7 @@ pub enum Voxels<'a, L> {
 }
 
 impl<L> Voxels<'_, L> {
-    /// Columns, rows and slices.
+    /// Returns the number of columns, rows and slices.
     pub fn dim(&self) -> (usize, usize, usize) {
         match self {
             Self::Labels(voxels) | Self::Sets { codes: voxels, .. } => voxels.dim(),
@@ -41,9 +41,9 @@ impl<L> Voxels<'_, L> {
 pub type Bounds = [Range<usize>; 3];
 
 impl<L: Label> Voxels<'_, L> {
-    /// The mask of one segment within `bounds`: 1 where it is and 0 elsewhere, axes (X, Y, Z), X fastest in
-    /// memory. `index` is the segment's position among the descriptions, which chooses the mask where there are
-    /// masks; `value` is its value in a label map. Bounds beyond the volume are cut off.
+    /// Returns the mask of one segment within `bounds`: 1 inside and 0 elsewhere, axes (X, Y, Z), X
+    /// fastest in memory. `index` is the segment's position in the descriptions, which selects the mask
+    /// if there are masks; `value` is its value in a label map. Bounds beyond the volume are clipped.
     pub fn mask(&self, index: usize, value: u16, bounds: &Bounds) -> Array3<u8> {
         let (columns, rows, slices) = self.dim();
         let cut = |range: &Range<usize>, most: usize| {

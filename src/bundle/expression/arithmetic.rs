@@ -1,6 +1,6 @@
 //! Python's operators on resolved values.
 //!
-//! Integers have 64 bits here: what would not fit is refused, as is anything not finite.
+//! Integers have 64 bits. Results that do not fit, or are not finite, are refused.
 
 use std::cmp::Ordering;
 
@@ -8,7 +8,7 @@ use super::super::value::Value;
 use super::ast::{BinaryOp, CompareOp, UnaryOp};
 use super::{Fault, Scope};
 
-/// The longest string or list an operator may make.
+/// Length limit for a string or list created by an operator.
 const MAX_LENGTH: usize = 100_000;
 
 /// A number; booleans count as integers, as in Python.
@@ -43,7 +43,7 @@ impl Number {
     }
 }
 
-/// A finite float as a value.
+/// Returns a finite float as a value.
 pub(super) fn finite(x: f64) -> Result<Value, Fault> {
     if x.is_finite() {
         Ok(Value::Float(x))
@@ -52,7 +52,7 @@ pub(super) fn finite(x: f64) -> Result<Value, Fault> {
     }
 }
 
-/// `op operand`; `not` works on truth values and is not among these.
+/// Evaluates `op operand`. `not` works on truth values and is handled elsewhere.
 pub(super) fn unary(op: UnaryOp, operand: &Value) -> Result<Value, Fault> {
     let integer = |i: Option<i64>| i.map(Value::Int).ok_or_else(too_large);
     match (op, Number::of(operand)) {
@@ -65,7 +65,7 @@ pub(super) fn unary(op: UnaryOp, operand: &Value) -> Result<Value, Fault> {
     }
 }
 
-/// `left op right`; `and` and `or` are not among these.
+/// Evaluates `left op right`. `and` and `or` are handled elsewhere.
 pub(super) fn binary(
     op: BinaryOp,
     left: Value,
@@ -178,7 +178,7 @@ fn numeric(op: BinaryOp, a: Number, b: Number) -> Result<Value, Fault> {
     }
 }
 
-/// What Python computes exactly on integers; `None` where the result is a float.
+/// Computes what Python computes exactly on integers; `None` if the result is a float.
 fn integral(op: BinaryOp, a: i64, b: i64) -> Option<Result<Value, Fault>> {
     let exact = match op {
         BinaryOp::Add => a.checked_add(b),
@@ -208,7 +208,7 @@ fn floor_divide(a: i64, b: i64) -> Option<i64> {
     if a % b != 0 && (a < 0) != (b < 0) { quotient.checked_sub(1) } else { Some(quotient) }
 }
 
-/// `left op right`.
+/// Evaluates the comparison `left op right`.
 pub(super) fn compare(op: CompareOp, left: &Value, right: &Value) -> Result<bool, Fault> {
     match op {
         CompareOp::Equal => equal(left, right),
@@ -236,7 +236,7 @@ pub(super) fn compare(op: CompareOp, left: &Value, right: &Value) -> Result<bool
     }
 }
 
-/// Which of two numbers or strings comes first.
+/// Orders two numbers or strings.
 pub(super) fn order(left: &Value, right: &Value) -> Result<Ordering, Fault> {
     let order = match (left, right) {
         (Value::Str(a), Value::Str(b)) => Some(a.cmp(b)),

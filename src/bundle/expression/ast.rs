@@ -1,4 +1,4 @@
-//! The parts an expression consists of.
+//! The syntax tree of an expression.
 
 use super::super::id::Reference;
 
@@ -31,7 +31,7 @@ pub(crate) enum Expr {
     Starred(Box<Expr>),
     /// `-a`, `+a`, `~a`, `not a`.
     Unary(UnaryOp, Box<Expr>),
-    /// `a + b` and the like, `and` and `or` among them.
+    /// `a + b` and other binary operators, including `and` and `or`.
     Binary(BinaryOp, Box<Expr>, Box<Expr>),
     /// `a < b <= c`
     Compare(Box<Expr>, Vec<(CompareOp, Expr)>),
@@ -51,12 +51,12 @@ pub(crate) enum Expr {
     Comprehension { kind: ComprehensionKind, element: Box<Expr>, clauses: Vec<Clause> },
 }
 
-/// What a comprehension makes.
+/// What a comprehension creates.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum ComprehensionKind {
     /// `[..]`
     List,
-    /// `(..)`, or bare as the one argument of a call.
+    /// `(..)`, or without parentheses as the only argument of a call.
     Generator,
     /// `{..}`
     Set,
@@ -67,13 +67,13 @@ pub(crate) enum ComprehensionKind {
 /// One `for targets in items if a if b`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Clause {
-    /// One name, or several that a tuple is taken apart into.
+    /// One name, or several that a tuple is unpacked into.
     pub targets: Vec<String>,
     pub items: Expr,
     pub conditions: Vec<Expr>,
 }
 
-/// Operators before an operand.
+/// Unary operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum UnaryOp {
     Negative,
@@ -82,7 +82,7 @@ pub(crate) enum UnaryOp {
     Not,
 }
 
-/// Operators between two operands.
+/// Binary operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BinaryOp {
     Or,
@@ -102,7 +102,7 @@ pub(crate) enum BinaryOp {
 }
 
 impl BinaryOp {
-    /// As Python writes it.
+    /// Returns Python's spelling.
     pub fn symbol(self) -> &'static str {
         match self {
             Self::Or => "or",
@@ -122,7 +122,7 @@ impl BinaryOp {
         }
     }
 
-    /// How tightly it binds, see [`precedence`].
+    /// Returns its precedence; see [`precedence`].
     pub fn precedence(self) -> u8 {
         match self {
             Self::Or => precedence::OR,
@@ -154,7 +154,7 @@ pub(crate) enum CompareOp {
 }
 
 impl CompareOp {
-    /// As Python writes it.
+    /// Returns Python's spelling.
     pub fn symbol(self) -> &'static str {
         match self {
             Self::Equal => "==",
@@ -171,7 +171,7 @@ impl CompareOp {
     }
 }
 
-/// How tightly operators bind, loosest first (the Python reference's table of operator precedence).
+/// Precedence of operators, loosest first (from the Python reference's table).
 pub(super) mod precedence {
     /// `lambda`
     pub const LAMBDA: u8 = 0;
@@ -203,12 +203,12 @@ pub(super) mod precedence {
     pub const POWER: u8 = 13;
     /// `x.y`, `x[y]`, `x(y)`
     pub const POSTFIX: u8 = 14;
-    /// Literals, names, brackets.
+    /// Literals, names, and anything in brackets.
     pub const ATOM: u8 = 15;
 }
 
 impl Expr {
-    /// Calls `visit` with each expression this one directly consists of.
+    /// Calls `visit` with each direct subexpression.
     pub fn for_each_child<'e>(&'e self, visit: &mut dyn FnMut(&'e Expr)) {
         match self {
             Self::List(items) | Self::Tuple(items) | Self::Set(items) => {

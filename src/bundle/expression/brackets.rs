@@ -1,6 +1,6 @@
-//! The parser's part for what stands in brackets: tuples, lists, dictionaries, comprehensions.
+//! Parses what is in brackets: tuples, lists, dictionaries, comprehensions.
 //!
-//! Each function takes over after the opening bracket.
+//! Each function starts after the opening bracket.
 
 use super::ast::{Clause, ComprehensionKind, Expr, precedence as level};
 use super::parse::{Parsed, Parser};
@@ -38,7 +38,7 @@ impl Parser {
         Ok(expr)
     }
 
-    /// The rest of `a, b, c` after `a`, a comma at the end allowed.
+    /// Parses the rest of `a, b, c` after `a`; a trailing comma is allowed.
     pub(super) fn rest_of_items(&mut self, first: Expr, end: Option<&str>) -> Parsed<Vec<Expr>> {
         let mut items = vec![first];
         while self.take(",") {

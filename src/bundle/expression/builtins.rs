@@ -1,23 +1,23 @@
-//! The calls that are evaluated: Python's own functions without side effects.
+//! The supported calls: Python's built-in functions without side effects.
 
 use super::super::value::Value;
 use super::arithmetic::{self, Number, finite};
 use super::ast::BinaryOp;
 use super::{Fault, Scope};
 
-/// The longest range made.
+/// Length limit for a range.
 const MAX_RANGE: usize = 100_000;
 
-/// Types that may stand for themselves, as in `dtype: "$float"`.
+/// Types that are also values, as in `dtype: "$float"`.
 pub(super) const TYPES: [&str; 4] = ["bool", "float", "int", "str"];
 
-/// The functions [`call`] knows.
+/// The functions supported by [`call`].
 pub(super) const FUNCTIONS: [&str; 14] = [
     "abs", "bool", "dict", "float", "int", "len", "list", "max", "min", "range", "sorted", "str",
     "sum", "tuple",
 ];
 
-/// `name(*args)`, `name` being one of [`FUNCTIONS`] but `dict`.
+/// Evaluates `name(*args)`; `name` is one of [`FUNCTIONS`] except `dict`.
 pub(super) fn call(name: &str, args: Vec<Value>, scope: &mut dyn Scope) -> Result<Value, Fault> {
     match (name, args.as_slice()) {
         ("abs", [value]) => match Number::of(value) {
@@ -58,7 +58,7 @@ fn length(length: usize) -> Value {
     Value::Int(i64::try_from(length).unwrap_or(i64::MAX))
 }
 
-/// What iterating over a value gives.
+/// Returns the items that iterating over a value yields.
 pub(super) fn items(value: &Value, scope: &mut dyn Scope) -> Result<Vec<Value>, Fault> {
     scope.spend(value.weight())?;
     match value {
@@ -84,7 +84,7 @@ fn range(start: i64, stop: i64, step: i64, scope: &mut dyn Scope) -> Result<Valu
         .ok_or_else(|| Fault::Here(format!("makes a range of more than {MAX_RANGE} numbers")))?;
     scope.spend(count)?;
     let numbers = (0..count as i128).map(|index| start + index * wide);
-    // Every number lies between two that have 64 bits.
+    // Every number lies between two 64-bit numbers.
     Ok(Value::List(numbers.map(|n| Value::Int(n as i64)).collect()))
 }
 
@@ -112,7 +112,7 @@ fn to_str(value: &Value) -> Result<Value, Fault> {
         Value::Bool(true) => "True".to_owned(),
         Value::Bool(false) => "False".to_owned(),
         Value::Null => "None".to_owned(),
-        // Where Python and Rust write a float alike.
+        // In this range, Python and Rust format a float alike.
         Value::Float(x) if *x == 0.0 || (1e-4..1e16).contains(&x.abs()) => format!("{x:?}"),
         _ => return Err(wrong("str")),
     };

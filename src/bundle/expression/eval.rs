@@ -1,4 +1,4 @@
-//! The value of an expression.
+//! Evaluates expressions.
 
 use super::super::value::Value;
 use super::ast::{BinaryOp, Clause, ComprehensionKind, Expr, UnaryOp};
@@ -8,17 +8,17 @@ use super::{Fault, Scope, arithmetic, builtins};
 /// Calls that return their argument, or a copy of it.
 const COPIES: [&str; 2] = ["copy.copy", "copy.deepcopy"];
 
-/// Calls that only name something the server chooses by itself; the call stays a symbol.
+/// Calls that only name something the server chooses itself; the call stays a symbol.
 const NOT_EVALUATED: [&str; 1] = ["torch.device"];
 
-/// Evaluates `expr` with what `scope` offers.
+/// Evaluates `expr` in `scope`.
 pub(crate) fn evaluate(expr: &Expr, scope: &mut dyn Scope) -> Result<Value, Fault> {
     Evaluator { scope, locals: Vec::new(), depth: 0 }.value(expr)
 }
 
 struct Evaluator<'s> {
     scope: &'s mut dyn Scope,
-    /// Variables of comprehensions, inner ones last.
+    /// Variables of comprehensions, innermost last.
     locals: Vec<(String, Value)>,
     depth: usize,
 }
@@ -273,7 +273,7 @@ impl Evaluator<'_> {
         }
     }
 
-    /// The full name of a called function, where it has one.
+    /// Returns the full name of a called function, if it has one.
     fn callee(&self, function: &Expr) -> Option<String> {
         match function {
             Expr::Name(name) if self.local(name).is_some() => None,
@@ -317,7 +317,7 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Runs `body` for each combination the clauses give.
+    /// Runs `body` for each combination that the clauses produce.
     fn each(
         &mut self,
         clauses: &[Clause],
@@ -366,7 +366,7 @@ fn truth(value: &Value) -> Evaluated<bool> {
     })
 }
 
-/// Python's index into `length` items, negative ones from the end.
+/// Resolves a Python index into `length` items; negative indices count from the end.
 fn position(index: i64, length: usize) -> Option<usize> {
     let index = if index < 0 { index.checked_add(i64::try_from(length).ok()?)? } else { index };
     usize::try_from(index).ok().filter(|index| *index < length)

@@ -1,9 +1,9 @@
-//! Python expressions in a configuration (`$@bundle_root + '/eval'`), read without Python.
+//! Python expressions in a configuration (`$@bundle_root + '/eval'`), evaluated without Python.
 //!
-//! What serving may need is evaluated: literals, arithmetic, comparisons, conditions, indices,
-//! comprehensions, a handful of calls without side effects, and `@` references. Names of libraries
-//! stay symbols, a `lambda` stays a function in a normal form; everything else is refused. The size
-//! of an expression and the work it may cause are bounded, whoever wrote it.
+//! Only what serving may need is evaluated: literals, arithmetic, comparisons, conditions, indices,
+//! comprehensions, a handful of calls without side effects, and `@` references. Library names stay
+//! symbols, and a `lambda` stays a function in a normal form. Everything else is refused. The size of
+//! an expression and the work it may cause are limited, because bundles are untrusted.
 
 mod arithmetic;
 mod ast;
@@ -22,32 +22,32 @@ pub(super) use ast::Expr;
 pub(super) use eval::evaluate;
 pub(super) use parse::parse;
 
-/// Why an expression has no value here.
+/// Why an expression cannot be evaluated.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Fault {
-    /// The expression itself: what it does that is not supported.
+    /// The fault is in the expression itself; the text says what is not supported.
     Here(String),
-    /// An item it refers to.
+    /// The fault is in an item it refers to.
     Elsewhere(Problem),
 }
 
-/// What an expression sees of the configuration around it.
+/// The surroundings of an expression in the configuration.
 pub(crate) trait Scope {
-    /// The value of an item, for a reference that stands `depth` levels deep in its expression.
+    /// Returns the value of an item, for a reference nested `depth` levels deep in its expression.
     fn reference(&mut self, reference: &Reference, depth: usize) -> Result<Value, Fault>;
 
-    /// The full name of the module, or the member of one, that `name` was imported as.
+    /// Returns the full name of the module, or the member of one, that was imported as `name`.
     fn module(&self, name: &str) -> Option<String>;
 
-    /// Accounts for work about to be done, in units of one small value; fails once there was too
-    /// much.
+    /// Accounts for work about to be done, in units of one small value. Fails once the limit is
+    /// exceeded.
     fn spend(&mut self, units: usize) -> Result<(), Fault>;
 }
 
-/// An import statement: `(alias, full name)`, or `None` where `source` is none.
+/// Parses an import statement into `(alias, full name)`; `None` if `source` is not one.
 ///
-/// `import a.b` binds `a`, `import a.b as c` and `from a import b as c` bind `c`. Of several names
-/// in one statement MONAI takes the first.
+/// `import a.b` binds `a`; `import a.b as c` and `from a import b as c` bind `c`. If one statement has
+/// several names, MONAI uses the first.
 pub(super) fn parse_import(source: &str) -> Option<(String, String)> {
     let words: Vec<&str> = source.split_whitespace().collect();
     let (full, rest) = match words.as_slice() {

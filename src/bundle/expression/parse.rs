@@ -1,19 +1,19 @@
-//! From tokens to an expression: recursive descent, with binding powers for the operators.
+//! Parses tokens into an expression: recursive descent, with binding powers for the operators.
 //!
-//! The grammar is that of Python's expressions but for `await`, `yield`, `:=`, bytes, f-strings and
-//! lambda parameters other than plain names. Nesting and the number of chained operators are
-//! bounded, so that neither parsing nor walking the result can exhaust the stack.
+//! The grammar is that of Python's expressions without `await`, `yield`, `:=`, bytes, f-strings, and
+//! lambda parameters other than plain names. Nesting and the number of chained operators are limited,
+//! so neither parsing nor walking the result can exhaust the stack.
 
 use super::ast::{BinaryOp, CompareOp, ComprehensionKind, Expr, UnaryOp, precedence as level};
 use super::token::{Token, tokenise};
 
-/// The longest expression read, in bytes.
+/// Length limit for an expression, in bytes.
 const MAX_LENGTH: usize = 16 << 10;
 
-/// The deepest nesting of brackets, unary operators and the like.
+/// Nesting limit for brackets, unary operators and the like.
 const MAX_DEPTH: usize = 48;
 
-/// The most operators, calls, indices and attributes in one expression.
+/// Limit on the operators, calls, indices and attributes in one expression.
 const MAX_LINKS: usize = 128;
 
 const KEYWORDS: [&str; 35] = [
@@ -23,7 +23,7 @@ const KEYWORDS: [&str; 35] = [
     "with", "yield",
 ];
 
-/// Parses an expression, given without its `$`. The error says what cannot be read.
+/// Parses an expression, given without its `$`. The error says what cannot be parsed.
 pub(crate) fn parse(source: &str) -> Result<Expr, String> {
     if source.len() > MAX_LENGTH {
         return Err(format!("is longer than {MAX_LENGTH} bytes"));
@@ -37,7 +37,7 @@ pub(crate) fn parse(source: &str) -> Result<Expr, String> {
     }
 }
 
-/// Where parsing stands. What is in brackets is parsed in `brackets`.
+/// The parser's state. The contents of brackets are parsed in `brackets`.
 pub(super) struct Parser {
     tokens: Vec<Token>,
     at: usize,
@@ -116,7 +116,7 @@ impl Parser {
         }
     }
 
-    /// A whole expression without a bare tuple: `lambda`, `if` – `else` or an operation.
+    /// Parses a whole expression without a bare tuple: `lambda`, `if` – `else` or an operation.
     pub(super) fn expression(&mut self) -> Parsed {
         self.nested(|p| {
             if p.take_word("lambda") {
@@ -153,7 +153,7 @@ impl Parser {
         Ok(Expr::Lambda { params, body: Box::new(self.expression()?) })
     }
 
-    /// Operators that bind at least as tightly as `floor`.
+    /// Parses operators that bind at least as tightly as `floor`.
     pub(super) fn operation(&mut self, floor: u8) -> Parsed {
         let mut left = self.operand(floor)?;
         loop {
@@ -168,7 +168,7 @@ impl Parser {
             };
             self.at += 1;
             self.link()?;
-            // `**` takes what is on its right first, and a sign there: 2 ** -1.
+            // `**` is right-associative, and its right operand may have a sign: 2 ** -1.
             let right = match op {
                 BinaryOp::Power => self.nested(|p| p.operation(level::UNARY))?,
                 _ => self.operation(op.precedence() + 1)?,
@@ -243,7 +243,7 @@ impl Parser {
         })
     }
 
-    /// An atom and what is hung on it: attributes, indices, calls.
+    /// Parses an atom with its attributes, indices and calls.
     fn postfix(&mut self) -> Parsed {
         let mut expr = self.atom()?;
         loop {
@@ -289,7 +289,7 @@ impl Parser {
         if ends { Ok(None) } else { Ok(Some(Box::new(self.expression()?))) }
     }
 
-    /// An expression, or one with a star before it.
+    /// Parses an expression, optionally starred.
     pub(super) fn item(&mut self) -> Parsed {
         if self.take("*") {
             let inner = self.nested(|p| p.operation(level::BIT_OR))?;

@@ -1,15 +1,15 @@
-//! An expression written out again in one normal form.
+//! Prints an expression in a normal form.
 //!
-//! This is how a `lambda` reaches whoever has to recognise it: one space round operators and after
-//! commas, no needless parentheses, single quotes, references replaced by their values, and module
-//! names in full (`np.where` is `numpy.where`).
+//! A `lambda` is passed on in this form, so that it can be recognised: one space around operators and
+//! after commas, no redundant parentheses, single quotes, references replaced by their values, and full
+//! module names (`np.where` is `numpy.where`).
 
 use super::super::value::Value;
 use super::ast::{Clause, ComprehensionKind, Expr, UnaryOp, precedence as level};
 use super::{Fault, Scope};
 
-/// Writes `expr` out; references and modules are looked up in `scope`, where `params` are no
-/// modules. `depth` is how deep the expression stands.
+/// Prints `expr`. References and modules are looked up in `scope`; `params` are not modules. `depth` is
+/// the nesting depth of the expression.
 pub(super) fn print(
     expr: &Expr,
     params: &[String],
@@ -25,7 +25,7 @@ pub(super) fn print(
 
 struct Printer<'s> {
     scope: &'s mut dyn Scope,
-    /// Parameters and comprehension variables, which are no modules.
+    /// Parameters and comprehension variables, which are not modules.
     bound: Vec<String>,
     depth: usize,
     out: String,
@@ -38,7 +38,7 @@ impl Printer<'_> {
         self.out.push_str(text);
     }
 
-    /// Writes `expr`, in parentheses where it binds less tightly than `floor`.
+    /// Prints `expr`, in parentheses if it binds less tightly than `floor`.
     fn expr(&mut self, expr: &Expr, floor: u8) -> Printed {
         self.scope.spend(1)?;
         let bracketed = precedence(expr) < floor;
@@ -256,7 +256,7 @@ impl Printer<'_> {
     }
 }
 
-/// A constant as Python writes it; `None` for what is no constant.
+/// Formats a constant as Python source; `None` if it is not a constant.
 fn literal(value: &Value) -> Option<String> {
     let all = |items: &[Value]| {
         let texts: Option<Vec<String>> = items.iter().map(literal).collect();
@@ -282,7 +282,7 @@ fn literal(value: &Value) -> Option<String> {
     })
 }
 
-/// A negative number stands where a name stood, and must bind as tightly.
+/// A negative number replaces a name here, and must bind as tightly.
 fn parenthesised(number: String) -> String {
     if number.starts_with('-') { format!("({number})") } else { number }
 }

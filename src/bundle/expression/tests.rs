@@ -1,4 +1,4 @@
-//! The expression language as a whole.
+//! Tests of the whole expression language.
 
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};

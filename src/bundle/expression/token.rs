@@ -1,4 +1,4 @@
-//! An expression cut into tokens.
+//! Splits an expression into tokens.
 
 use super::super::id::{Reference, scan};
 
@@ -16,14 +16,14 @@ pub(super) enum Token {
     Op(&'static str),
 }
 
-/// Operators and brackets, longer ones before their beginnings.
+/// Operators and brackets; longer ones come before their prefixes.
 const OPERATORS: [&str; 38] = [
     "**", "//", "==", "!=", "<=", ">=", "<<", ">>", ":=", "->", "+", "-", "*", "/", "%", "(", ")",
     "[", "]", "{", "}", ",", ":", ".", "<", ">", "=", "&", "|", "^", "~", ";", "!", "?", "@", "`",
     "$", "\\",
 ];
 
-/// Cuts `source` (what follows the `$`) into tokens; the error says what cannot be read.
+/// Splits `source` (the text after the `$`) into tokens. The error says what cannot be read.
 pub(super) fn tokenise(source: &str) -> Result<Vec<Token>, String> {
     let mut tokens = Vec::new();
     let mut rest = source.trim();
@@ -123,7 +123,7 @@ fn decimal(text: &str) -> Result<(Token, usize), String> {
     Ok((Token::Int(value), length))
 }
 
-/// A string literal at the start of `text`, its prefix already taken off.
+/// Reads a string literal at the start of `text`, after its prefix.
 fn string(text: &str, raw: bool) -> Result<(Token, usize), String> {
     let quote = ["'''", "\"\"\"", "'", "\""].into_iter().find(|q| text.starts_with(q));
     let quote = quote.ok_or_else(|| "string without quotes".to_owned())?;
@@ -154,7 +154,7 @@ fn string(text: &str, raw: bool) -> Result<(Token, usize), String> {
     }
 }
 
-/// Appends what the escape `\c` means; returns how many bytes of `rest` belong to it.
+/// Appends what the escape `\c` means and returns how many bytes of `rest` belong to it.
 fn unescape(c: char, rest: &str, value: &mut String) -> Result<usize, String> {
     let plain = match c {
         '\n' => return Ok(0),
@@ -180,7 +180,7 @@ fn unescape(c: char, rest: &str, value: &mut String) -> Result<usize, String> {
     Ok(0)
 }
 
-/// The first characters of a text, for a message.
+/// Returns the first characters of a text, for a message.
 fn excerpt(text: &str) -> String {
     text.chars().take(20).collect()
 }

@@ -1,15 +1,15 @@
-//! The nodes that take the place of a norm, in ONNX's messages (onnx.proto).
+//! Builds the nodes that replace a norm, as ONNX messages (onnx.proto).
 
 use super::survey::{Kind, Norm};
 use crate::inference::protobuf::{put_bytes, put_number, put_varint};
 
-/// Values that one sum runs over at the most.
+/// The most values that one sum runs over.
 pub(super) const LONGEST_ROW: i64 = 4096;
 
-/// Reductions have their axes as an input from this version on, before as an attribute.
+/// From this operator set on, reductions take their axes as an input; before, as an attribute.
 const AXES_AS_INPUT: u64 = 18;
 
-/// What the names of all values begin with that are not the model's own.
+/// Prefix of the names of all values that are not the model's own.
 const PREFIX: &str = "ahi_inference/two_stage_norms";
 
 /// An attribute of a node.
@@ -19,7 +19,7 @@ enum Attribute<'a> {
     Tensor(&'a str, Tensor<'a>),
 }
 
-/// A tensor of one dimension, or a single f32 value without any.
+/// A 1D tensor, or an f32 scalar.
 enum Tensor<'a> {
     I64(&'a [i64]),
     F32(f32),
@@ -32,7 +32,7 @@ struct Writer<'a> {
     prefix: String,
 }
 
-/// What all norms share: constants.
+/// Writes the constants that all norms share.
 pub(super) fn shared(out: &mut Vec<u8>, opset: u64) {
     let mut writer = Writer { out, opset, prefix: PREFIX.to_owned() };
     let divisors: Vec<i64> = (1..=LONGEST_ROW).collect();
@@ -52,7 +52,7 @@ pub(super) fn shared(out: &mut Vec<u8>, opset: u64) {
     writer.constant("unit", Tensor::F32(1.0));
 }
 
-/// The nodes of norm number `index`.
+/// Writes the nodes of norm number `index`.
 pub(super) fn replacement(out: &mut Vec<u8>, opset: u64, index: usize, norm: &Norm) {
     Writer { out, opset, prefix: format!("{PREFIX}/{index}") }.norm(norm);
 }
@@ -104,7 +104,7 @@ impl Writer<'_> {
         self.node("Reshape", &[&result, &shape], &norm.output, &[]);
     }
 
-    /// The largest divisor of the values of a group that one sum may run over.
+    /// Computes the length of a row: the largest divisor of a group's size that one sum may run over.
     fn row_length(&mut self, shape: &str, kept: &str, groups: Option<&str>) -> String {
         let [zero, one, end, divisors] = ["0", "1", "end", "divisors"].map(common);
         let sizes = self.add("Slice", &[shape, kept, &end], "sizes", &[]);
@@ -118,7 +118,7 @@ impl Writer<'_> {
         self.add("ReduceMax", &[&lengths], "length", &[])
     }
 
-    /// The square root of variance and epsilon.
+    /// Computes the square root of variance plus epsilon.
     fn deviation(&mut self, centred: &str, length: &str, epsilon: f32) -> String {
         let squares = self.reduce("ReduceSumSquare", centred, 3, "row_squares");
         let square = self.reduce("ReduceMean", &squares, 2, "square");
@@ -129,7 +129,7 @@ impl Writer<'_> {
         self.add("Sqrt", &[&guarded], "deviation", &[])
     }
 
-    /// (N, C, all other dimensions as one), with the scale and bias of each channel.
+    /// Reshapes to (N, C, all other dimensions as one) and applies the scale and bias of each channel.
     fn scaled_by_channel(&mut self, mut result: String, shape: &str, norm: &Norm) -> String {
         let [zero, two, rest, column] = ["0", "2", "rest", "column"].map(common);
         if norm.scale.is_none() && norm.bias.is_none() {
@@ -161,7 +161,7 @@ impl Writer<'_> {
         self.add("Constant", &[], name, &[Attribute::Tensor("value", value)])
     }
 
-    /// A node whose output has a name of its own; returns that.
+    /// Adds a node and returns its uniquely named output.
     fn add(
         &mut self,
         operator: &str,
@@ -189,7 +189,7 @@ impl Writer<'_> {
 }
 
 impl Attribute<'_> {
-    /// `AttributeProto`.
+    /// Encodes an `AttributeProto`.
     fn message(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let kind = match self {
@@ -215,7 +215,7 @@ impl Attribute<'_> {
 }
 
 impl Tensor<'_> {
-    /// `TensorProto`.
+    /// Encodes a `TensorProto`.
     fn message(&self) -> Vec<u8> {
         let mut out = Vec::new();
         match self {

@@ -1,4 +1,4 @@
-//! A model with its norms replaced.
+//! Rewrites a model with its norms replaced.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -12,19 +12,19 @@ use crate::inference::protobuf::{
 };
 use crate::memory::reserve;
 
-/// What the nodes of one norm take, and the constants of all, generously.
+/// Generous bound on the bytes of one norm's nodes, and of the shared constants.
 const BYTES_OF_NORM: usize = 32 << 10;
 
-/// A length that is not known yet is written in so many bytes.
+/// Bytes of a length that is only known afterwards.
 const LENGTH: usize = 5;
 
-/// The largest message that there may be.
+/// Size limit of a message.
 const LARGEST: usize = i32::MAX as usize;
 
-/// The model at `path` with the norms replaced that `survey` found in it: the bytes of a model file.
+/// Returns the bytes of the model at `path` with the norms replaced that `survey` found in it.
 ///
 /// # Errors
-/// [`ErrorKind::OutOfMemory`] where there is no memory for it; [`ErrorKind::InvalidModel`] where the file
+/// [`ErrorKind::OutOfMemory`] if there is no memory for it; [`ErrorKind::InvalidModel`] if the file
 /// cannot be read or is too large.
 pub(in crate::inference) fn rewritten(path: &Path, survey: &Survey) -> Result<Vec<u8>> {
     let unreadable = |e: io::Error| {
@@ -50,9 +50,9 @@ struct Rewrite<'a, R> {
     input: Reader<R>,
     survey: &'a Survey,
     out: Vec<u8>,
-    /// Norms replaced so far.
+    /// Number of norms replaced so far.
     done: usize,
-    /// Nodes of the graph so far. A message may come in several parts.
+    /// Number of graph nodes so far. A message may come in several parts.
     index: u64,
 }
 
@@ -109,7 +109,7 @@ impl<R: Read + Seek> Rewrite<'_, R> {
             Content::Fixed64(bytes) => put_fixed64(&mut self.out, number, bytes),
             Content::Bytes(length) => {
                 put_length(&mut self.out, number, length);
-                // The file is as long as it was when the room was made, or another by now.
+                // The file may have grown since the buffer was allocated.
                 if length > (self.out.capacity() - self.out.len()) as u64 {
                     return Err(malformed());
                 }

@@ -1,4 +1,4 @@
-//! Which norms a model has, and which of them can be rewritten.
+//! Finds the norms of a model, and determines which of them can be rewritten.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -7,38 +7,38 @@ use std::path::Path;
 
 use crate::inference::protobuf::{Content, Reader, malformed};
 
-/// Graphs within graphs.
+/// Nesting limit for graphs.
 const DEEPEST: usize = 32;
 
-/// Longest name that is believed.
+/// Longest accepted name.
 const LONGEST_NAME: u64 = 4096;
 
-/// Largest tensor whose values are looked at, in bytes.
+/// Largest tensor whose values are examined, in bytes.
 const LARGEST_VECTOR: u64 = 1 << 18;
 
-/// The first version of the operators that the replacements are written for.
+/// Oldest operator set that the replacements are written for.
 const OLDEST_OPSET: u64 = 13;
 
-/// `GroupNormalization` scales channels from here on, before it groups.
+/// From this operator set on, `GroupNormalization` scales by channel instead of by group.
 const SCALES_CHANNELS: u64 = 21;
 
-/// Norms that are rewritten at the most: more than any network has.
+/// Limit on rewritten norms: more than any network has.
 const MOST_NORMS: usize = 4096;
 
-/// Names of norms that are told of where they cannot be rewritten.
+/// How many norms that cannot be rewritten are listed by name.
 const MOST_NAMES: usize = 8;
 
-/// What was found in a model.
+/// The norms found in a model.
 #[derive(Debug, Default)]
 pub(in crate::inference) struct Survey {
-    /// Version of the operators.
+    /// Version of the operator set.
     pub(super) opset: u64,
-    /// Those that can be rewritten, by the index of their node in the graph.
+    /// Norms that can be rewritten, by the index of their node in the graph.
     pub(super) norms: HashMap<u64, Norm>,
     left: Left,
 }
 
-/// Norms that cannot be rewritten: the names of some, and how many there are.
+/// Norms that cannot be rewritten: their count, and the names of some.
 #[derive(Debug, Default)]
 struct Left {
     names: Vec<String>,
@@ -60,14 +60,14 @@ pub(super) struct Norm {
     pub kind: Kind,
     pub epsilon: f32,
     pub image: String,
-    /// None where all of it is 1.
+    /// `None` if all values are 1.
     pub scale: Option<String>,
-    /// None where all of it is 0.
+    /// `None` if all values are 0.
     pub bias: Option<String>,
     pub output: String,
 }
 
-/// What the values are taken together by.
+/// How values are grouped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// By channel.
@@ -78,7 +78,7 @@ pub(super) enum Kind {
     GroupsOfScaled(i64),
 }
 
-/// A node, as far as it matters here.
+/// The relevant parts of a node.
 #[derive(Debug, Default)]
 struct Node {
     operator: String,
@@ -88,7 +88,7 @@ struct Node {
     output: String,
     epsilon: Option<f32>,
     groups: Option<i64>,
-    /// Of a `Constant`.
+    /// Value of a `Constant` node.
     value: Option<Vector>,
 }
 
@@ -102,13 +102,13 @@ impl Node {
 /// A tensor of f32 values.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Vector {
-    /// The value that all of them have, where that is known.
+    /// The common value of all elements, if there is one and it is known.
     uniform: Option<f32>,
 }
 
 impl Survey {
-    /// Looks for norms in the model at `path`. One that is not well formed has none: ONNX Runtime says
-    /// what is wrong with it.
+    /// Finds the norms in the model at `path`. A malformed file yields none: ONNX Runtime reports the
+    /// error when it loads the model.
     pub fn of(path: &Path) -> Self {
         let file = || File::open(path);
         file().and_then(|first| Self::read(first, &file)).unwrap_or_default()
@@ -122,7 +122,7 @@ impl Survey {
         if found.is_empty() {
             return Ok(survey);
         }
-        // Their scales and biases may stand anywhere.
+        // Scales and biases may be anywhere in the file.
         let wanted = found.iter().flat_map(|(_, node)| node.inputs[1..].iter().cloned());
         let mut second = Walk::new(again()?, Some(wanted.collect()));
         second.model()?;
@@ -137,12 +137,12 @@ impl Survey {
         Ok(survey)
     }
 
-    /// How many are rewritten.
+    /// Returns the number of norms that are rewritten.
     pub fn rewritable(&self) -> usize {
         self.norms.len()
     }
 
-    /// What is said of norms that stay as they are; nothing where there are none.
+    /// Returns a warning about norms that are not rewritten, if there are any.
     pub fn warning(&self) -> Option<String> {
         let Left { names, count } = &self.left;
         let more = if *count > names.len() { ", …" } else { "" };
@@ -157,13 +157,13 @@ impl Survey {
     }
 }
 
-/// The norm of a node, where all that its replacement depends on is known.
+/// Returns the norm of a node, if everything its replacement depends on is known.
 fn norm(node: &Node, opset: u64, vectors: &HashMap<String, Vector>) -> Option<Norm> {
     let [image, scale, bias] = &node.inputs[..] else { return None };
     if opset < OLDEST_OPSET || node.output.is_empty() {
         return None;
     }
-    // Only f32 is rewritten; both have the type of the image.
+    // Only f32 is rewritten; scale and bias have the type of the image.
     let unless = |name: &String, neutral: f32| -> Option<Option<String>> {
         let vector = vectors.get(name)?;
         Some((vector.uniform != Some(neutral)).then(|| name.clone()))
@@ -184,17 +184,17 @@ fn norm(node: &Node, opset: u64, vectors: &HashMap<String, Vector>) -> Option<No
     })
 }
 
-/// Goes through the nodes of a model, and in a second walk through the tensors that are wanted.
+/// Walks through the nodes of a model and, in a second pass, through the wanted tensors.
 struct Walk<R> {
     input: Reader<R>,
     opset: u64,
     /// Norms of the main graph, by the index of their node.
     found: Vec<(u64, Node)>,
-    /// Those in graphs within it, in functions, and beyond what is rewritten.
+    /// Norms in nested graphs, in functions, and beyond the limit.
     left: Left,
     wanted: Option<HashSet<String>>,
     vectors: HashMap<String, Vector>,
-    /// Nodes of the main graph so far.
+    /// Number of nodes of the main graph so far.
     index: u64,
 }
 
@@ -225,7 +225,7 @@ impl<R: Read + Seek> Walk<R> {
         Ok(())
     }
 
-    /// `OperatorSetIdProto`.
+    /// Parses an `OperatorSetIdProto`.
     fn operators(&mut self, end: u64) -> Result<()> {
         let (mut domain, mut version) = (String::new(), 0);
         while let Some(field) = self.input.field(end)? {
@@ -303,7 +303,7 @@ impl<R: Read + Seek> Walk<R> {
         }
     }
 
-    /// `NodeProto`.
+    /// Parses a `NodeProto`.
     fn node(&mut self, end: u64, depth: usize) -> Result<Node> {
         let mut node = Node::default();
         while let Some(field) = self.input.field(end)? {
@@ -329,7 +329,7 @@ impl<R: Read + Seek> Walk<R> {
         Ok(node)
     }
 
-    /// `AttributeProto`.
+    /// Parses an `AttributeProto`.
     fn attribute(&mut self, node: &mut Node, end: u64, depth: usize) -> Result<()> {
         let (mut name, mut float, mut number) = (String::new(), None, None);
         while let Some(field) = self.input.field(end)? {
@@ -355,7 +355,7 @@ impl<R: Read + Seek> Walk<R> {
         Ok(())
     }
 
-    /// `TensorProto`: its name, and its values where they are f32.
+    /// Parses a `TensorProto`: its name, and its values if they are f32.
     fn tensor(&mut self, end: u64) -> Result<(String, Option<Vector>)> {
         const F32: u64 = 1;
         let (mut name, mut kind, mut uniform) = (String::new(), 0, None);
@@ -363,7 +363,7 @@ impl<R: Read + Seek> Walk<R> {
             match (field.number, field.content) {
                 (2, Content::Number(number)) => kind = number,
                 (8, Content::Bytes(length)) => name = self.input.text(length, LONGEST_NAME)?,
-                // `float_data` and `raw_data` are the same bytes.
+                // `float_data` and `raw_data` have the same bytes.
                 (4 | 9, Content::Bytes(length)) if length <= LARGEST_VECTOR => {
                     let mut bytes = Vec::with_capacity(length as usize);
                     self.input.read(length, &mut bytes)?;

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-/// As `/proc/cpuinfo` writes them: AVX-512's and AMX's.
+/// Flags of AVX-512 and AMX as `/proc/cpuinfo` spells them.
 const FLAGS: [&str; 2] = ["avx512_bf16", "amx_bf16"];
 
-/// What keeps this CPU from it; nothing where it can.
+/// Returns what this CPU lacks; `None` if it supports bfloat16.
 pub(super) fn missing(root: &Path) -> Option<String> {
     let info = std::fs::read_to_string(root.join("proc/cpuinfo")).unwrap_or_default();
     let field = |name: &str| {

@@ -1,5 +1,5 @@
-//! Shared libraries that a library needs and that the dynamic linker would not find, all of them at
-//! once: the linker itself stops at the first.
+//! Finds the shared libraries that a library needs and the dynamic linker would not find. It lists all
+//! of them at once: the linker itself stops at the first.
 
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
@@ -11,20 +11,21 @@ use object::read::ReadCache;
 use object::read::elf::{Dyn, FileHeader};
 use object::{Endianness, ReadRef};
 
-/// Folders that the linker looks into without being told.
+/// Folders that the linker searches by default.
 const DEFAULT: [&str; 6] =
     ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "lib64", "usr/lib64", "lib", "usr/lib"];
 
-/// How deep `include` lines may lead.
+/// Nesting limit of `include` lines.
 const DEPTH: usize = 4;
 
-/// Where libraries are looked for.
+/// The search path for libraries.
 pub(super) struct Search {
     folders: Vec<PathBuf>,
 }
 
 impl Search {
-    /// In the folders of `LD_LIBRARY_PATH`, of `ld.so.conf`, and the usual ones, below `root`.
+    /// Creates the search path: the folders of `LD_LIBRARY_PATH` and `ld.so.conf`, and the default
+    /// ones, below `root`.
     pub fn new(root: &Path, library_path: Option<&OsStr>) -> Self {
         let mut folders: Vec<PathBuf> = library_path
             .map(|paths| std::env::split_paths(paths).filter(|p| p.is_absolute()).collect())
@@ -44,13 +45,14 @@ impl Search {
         folders.map(|folder| folder.join(name)).find(|path| path.is_file())
     }
 
-    /// The names of libraries that `library` needs, or that those it needs do, and that are nowhere.
+    /// Returns the names of the direct and transitive dependencies of `library` that are not found
+    /// anywhere.
     pub fn missing(&self, library: &Path) -> Vec<String> {
         let mut missing = BTreeSet::new();
         let mut seen = HashSet::new();
         let mut waiting = vec![library.to_owned()];
         while let Some(path) = waiting.pop() {
-            // One that cannot be read is left to the linker, which says what is wrong with it.
+            // An unreadable library is left to the linker, which reports the error.
             let Some(needs) = needs(&path) else { continue };
             for name in needs.names {
                 if !seen.insert(name.clone()) {
@@ -66,14 +68,14 @@ impl Search {
     }
 }
 
-/// Adds the folders that a file of the linker's configuration names.
+/// Adds the folders listed in a linker configuration file.
 fn configured(root: &Path, file: &Path, depth: usize, folders: &mut Vec<PathBuf>) {
     let Ok(text) = fs::read_to_string(file) else { return };
     let below = |path: &str| root.join(path.trim_start_matches('/'));
     for line in text.lines().map(|line| line.split('#').next().unwrap_or_default().trim()) {
         match line.strip_prefix("include") {
             Some(pattern) if depth > 0 => {
-                // In practice the files of one folder with one ending.
+                // In practice, patterns match the files of one folder with one extension.
                 let pattern = below(pattern.trim());
                 let Some(parent) = pattern.parent() else { continue };
                 let mut files: Vec<PathBuf> = fs::read_dir(parent)
@@ -94,11 +96,11 @@ fn configured(root: &Path, file: &Path, depth: usize, folders: &mut Vec<PathBuf>
 
 struct Needs {
     names: Vec<String>,
-    /// Of the library's own, looked into first.
+    /// The library's own search path, searched first.
     folders: Vec<PathBuf>,
 }
 
-/// What an ELF file says it needs; `None` where it is none.
+/// Returns the dependencies of an ELF file; `None` if it is not one.
 fn needs(path: &Path) -> Option<Needs> {
     let file = ReadCache::new(File::open(path).ok()?);
     let header = FileHeader64::<Endianness>::parse(&file).ok()?;
@@ -143,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    /// Makes a shared library with the linker that built this test.
+    /// Builds a shared library with the linker that built this test.
     fn library(folder: &Path, name: &str, needs: &[&str], flags: &[&str]) {
         fs::create_dir_all(folder).unwrap();
         let file = folder.join(name);

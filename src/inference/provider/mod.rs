@@ -1,4 +1,4 @@
-//! Which execution provider runs networks: chosen by what is there, and reported with the reason.
+//! Chooses the execution provider for networks from what is available, and reports the reason.
 
 mod bf16;
 mod libraries;
@@ -21,17 +21,17 @@ use crate::error::{Error, ErrorKind, Result};
 /// Which execution provider to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ProviderChoice {
-    /// CUDA where it works; the CPU otherwise, by OpenVINO where its library is there and takes the
-    /// model, else by ONNX Runtime's own kernels.
+    /// CUDA if it works, otherwise the CPU: with OpenVINO if its library is present and accepts the
+    /// model, else with ONNX Runtime's own kernels.
     #[default]
     Auto,
     /// ONNX Runtime's own CPU kernels.
     Cpu,
-    /// An NVIDIA GPU by CUDA, or an error.
+    /// An NVIDIA GPU with CUDA, or an error.
     Cuda,
-    /// An NVIDIA GPU by TensorRT, with CUDA for what it does not take, or an error.
+    /// An NVIDIA GPU with TensorRT, and CUDA for unsupported operators, or an error.
     TensorRt,
-    /// The CPU by OpenVINO, or an error.
+    /// The CPU with OpenVINO, or an error.
     OpenVino,
 }
 
@@ -49,7 +49,7 @@ pub enum Provider {
 }
 
 impl Provider {
-    /// ONNX Runtime's name of it.
+    /// Returns ONNX Runtime's name for it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cpu => "CPUExecutionProvider",
@@ -64,7 +64,7 @@ impl Provider {
         matches!(self, Self::Cuda | Self::TensorRt)
     }
 
-    /// The files of ONNX Runtime that hold it, where they are its own.
+    /// Returns ONNX Runtime's own library files that contain the provider.
     fn libraries(self) -> &'static [&'static str] {
         const CUDA: &str = "libonnxruntime_providers_cuda.so";
         match self {
@@ -81,7 +81,7 @@ impl Provider {
         }
     }
 
-    /// What gets the build with it.
+    /// Returns the command that installs a build with this provider.
     fn build(self) -> &'static str {
         match self {
             Self::OpenVino => "scripts/get-onnxruntime.sh without --slim, on x86-64,",
@@ -89,12 +89,12 @@ impl Provider {
         }
     }
 
-    /// Libraries that it loads by name while it runs.
+    /// Returns the libraries that it loads by name at run time.
     fn by_name(self) -> &'static [&'static str] {
         if self.is_gpu() { &["libcuda.so.1", "libcudnn.so.9"] } else { &[] }
     }
 
-    /// Who has the libraries that it needs.
+    /// Returns the source of the libraries that it needs.
     fn vendor(self) -> &'static str {
         match self.is_gpu() {
             true => "CUDA 13 and cuDNN 9 have them (TensorRT 10 libnvinfer, the driver libcuda)",
@@ -103,31 +103,31 @@ impl Provider {
     }
 }
 
-/// What was chosen.
+/// The chosen provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chosen {
     /// The provider.
     pub provider: Provider,
-    /// The GPUs it may use, as CUDA numbers them; none on the CPU.
+    /// The GPUs it may use, in CUDA's numbering; empty on the CPU.
     pub devices: Vec<i32>,
-    /// Why it is not a better one, where that would have been taken.
+    /// Why a better provider was not chosen, if one would have been preferred.
     pub reason: Option<String>,
 }
 
 impl Chosen {
-    /// The CPU, for a reason or because it was asked for.
+    /// Chooses the CPU, with the reason unless it was requested.
     pub fn cpu(reason: Option<String>) -> Self {
         Self { provider: Provider::Cpu, devices: Vec::new(), reason }
     }
 }
 
-/// The provider that `choice` means on `machine`, with the ONNX Runtime in the file `library`, for a model
-/// that a CPU computes in `precision`.
+/// Resolves `choice` to a provider on `machine`, with the ONNX Runtime in the file `library`, for a
+/// model that a CPU computes in `precision`.
 ///
 /// # Errors
-/// [`ErrorKind::Configuration`] where one was asked for that cannot be used, naming everything that
-/// is missing: never another provider in its place. So where the precision was asked for and the CPU, or
-/// what runs on it, does not have it.
+/// [`ErrorKind::Configuration`] if an explicitly requested provider cannot be used. The message names
+/// everything that is missing; there is no fallback to another provider. The same applies to an
+/// explicitly requested precision that the CPU or its provider does not support.
 pub fn choose(
     choice: ProviderChoice,
     precision: CpuPrecision,
@@ -145,7 +145,7 @@ pub fn choose(
     Ok(chosen)
 }
 
-/// The fastest there is, and why it is no faster one.
+/// Returns the fastest available provider, and why it is not a faster one.
 fn best(machine: &Machine, library: &Path) -> Chosen {
     let (devices, no_gpu) = machine.gpu(Provider::Cuda, library);
     if no_gpu.is_empty() {
@@ -182,7 +182,7 @@ fn named(provider: Provider, machine: &Machine, library: &Path) -> Result<Chosen
     ))
 }
 
-/// A GPU computes in precisions of its own.
+/// Checks that a CPU supports the precision; GPUs have their own precisions.
 fn ensure_precision(chosen: &Chosen, precision: CpuPrecision, machine: &Machine) -> Result<()> {
     if precision == CpuPrecision::F32 || chosen.provider.is_gpu() {
         return Ok(());
@@ -201,7 +201,7 @@ fn ensure_precision(chosen: &Chosen, precision: CpuPrecision, machine: &Machine)
     }
 }
 
-/// The error where a precision was asked for that cannot be had.
+/// Creates the error for a requested precision that is not available.
 pub(super) fn precision_unusable(precision: CpuPrecision, why: &str) -> Error {
     Error::new(
         ErrorKind::Configuration,
@@ -213,21 +213,21 @@ pub(super) fn precision_unusable(precision: CpuPrecision, why: &str) -> Error {
     )
 }
 
-/// What a session on a GPU is made with.
+/// Settings for sessions on a GPU.
 #[derive(Debug, Clone, Default)]
 pub struct GpuSettings {
-    /// The model's own.
+    /// The model's own settings.
     pub execution: Execution,
-    /// Bytes of a GPU's memory that the arenas of the network's sessions on it may take together.
+    /// Total bytes of a GPU's memory for the arenas of the network's sessions on it.
     pub memory: Option<usize>,
-    /// Permits for that memory, where all models together are bounded.
+    /// Permits for that memory, if the sum over all models is limited.
     pub permits: Option<Arc<GpuPermits>>,
     /// Folder for TensorRT's engines.
     pub engines: Option<std::path::PathBuf>,
 }
 
 impl GpuSettings {
-    /// How many sessions of the network share one device of `provider`.
+    /// Returns how many sessions of the network share one device of `provider`.
     pub(super) fn sessions_on_one(&self, provider: Provider) -> usize {
         match provider.is_gpu() {
             true => self.execution.sessions_per_gpu.map_or(1, NonZero::get),
@@ -235,14 +235,14 @@ impl GpuSettings {
         }
     }
 
-    /// Bytes that the arena of each of these sessions may take.
+    /// Returns the bytes that the arena of each of these sessions may use.
     pub(super) fn arena(&self, provider: Provider) -> Option<usize> {
         self.memory.map(|bytes| bytes / self.sessions_on_one(provider))
     }
 }
 
-/// What to register with a session of `threads` threads on `device`, best first: each must work.
-/// `precision` is a CPU's.
+/// Returns the providers to register with a session of `threads` threads on `device`, in order of
+/// preference. Each must work. `precision` applies to a CPU.
 pub(super) fn providers(
     provider: Provider,
     device: i32,
@@ -256,7 +256,7 @@ pub(super) fn providers(
             ConvolutionSearch::Exhaustive => ConvAlgorithmSearch::Exhaustive,
             ConvolutionSearch::Default => ConvAlgorithmSearch::Default,
         };
-        // Windows are of one size, so the arena grows once, to what they need and no power of two.
+        // Windows have one size, so the arena grows once: to the exact size, not to a power of two.
         let mut cuda = CUDA::default()
             .with_device_id(device)
             .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
@@ -281,8 +281,8 @@ pub(super) fn providers(
         tensorrt.build().error_on_failure()
     };
     let openvino = || {
-        // The precision is said: left to OpenVINO, it would be what the CPU has instructions for. Its
-        // threads are not pinned to cores, which others want as well.
+        // The precision is set explicitly: by default, OpenVINO uses whatever the CPU has instructions
+        // for. Its threads are not pinned, because other work needs the cores too.
         let config = serde_json::json!({"CPU": {
             "ENABLE_CPU_PINNING": "NO",
             "INFERENCE_PRECISION_HINT": precision.name(),

@@ -1,5 +1,5 @@
-//! What a machine has of what a GPU needs. The places looked at lie below a root and an environment
-//! that tests make themselves.
+//! Checks a machine for what a GPU needs. All paths are below a root and come with an environment, so
+//! that tests can provide their own.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use super::Provider;
 use super::libraries::Search;
 
-/// The oldest driver that CUDA 13 runs with.
+/// The oldest driver that supports CUDA 13.
 const OLDEST_DRIVER: u32 = 580;
 
-/// Where to look.
+/// The machine to examine.
 #[derive(Debug, Clone)]
 pub struct Machine {
     /// Root of the file system.
@@ -24,7 +24,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This one.
+    /// Returns the machine this process runs on.
     pub fn this() -> Self {
         Self {
             root: PathBuf::from("/"),
@@ -33,8 +33,8 @@ impl Machine {
         }
     }
 
-    /// The GPUs that `provider` of the ONNX Runtime in the file `library` may use, and everything that
-    /// keeps it from using any.
+    /// Returns the GPUs that `provider` of the ONNX Runtime in the file `library` may use, and
+    /// everything that prevents their use.
     pub(in crate::inference) fn gpu(
         &self,
         provider: Provider,
@@ -64,7 +64,7 @@ impl Machine {
         let found = fs::read_dir(self.root.join("dev")).into_iter().flatten().flatten();
         let mut count =
             found.filter(|entry| entry.file_name().to_str().is_some_and(numbered)).count();
-        // In the Windows Subsystem for Linux the device has another name.
+        // Under the Windows Subsystem for Linux, the device has another name.
         if count == 0 && self.root.join("dev/dxg").exists() {
             count = 1;
         }
@@ -72,7 +72,7 @@ impl Machine {
             return Devices::None;
         }
         let Some(visible) = &self.visible_devices else { return Devices::Visible(count as i32) };
-        // CUDA takes those before the first that there is not.
+        // CUDA uses the devices listed before the first one that does not exist.
         let names = visible.split(',').map(str::trim);
         let there = |name: &&str| match name.parse::<i64>() {
             Ok(number) => (0..count as i64).contains(&number),
@@ -84,7 +84,7 @@ impl Machine {
         }
     }
 
-    /// What is wrong with the driver.
+    /// Returns what is wrong with the driver.
     fn driver(&self) -> Option<String> {
         let text = fs::read_to_string(self.root.join("proc/driver/nvidia/version")).ok()?;
         let version = driver_version(&text)?;
@@ -94,7 +94,7 @@ impl Machine {
         })
     }
 
-    /// The libraries that are not there.
+    /// Returns the missing libraries.
     pub(in crate::inference) fn libraries(
         &self,
         provider: Provider,
@@ -134,7 +134,7 @@ enum Devices {
     Visible(i32),
 }
 
-/// The version in the text that the driver gives of itself.
+/// Extracts the version from the driver's version file.
 fn driver_version(text: &str) -> Option<&str> {
     let line = text.lines().find(|line| line.starts_with("NVRM version"))?;
     line.split_whitespace()
@@ -157,7 +157,7 @@ mod tests {
     const VERSION: &str =
         "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release";
 
-    /// A root with files, and the ONNX Runtime in it.
+    /// Creates a root with the files, and the path of its ONNX Runtime.
     fn machine(files: &[(&str, &str)]) -> (TempDir, Machine, PathBuf) {
         let root = tempfile::tempdir().unwrap();
         for (name, text) in files {

@@ -1,6 +1,6 @@
 //! Connected components over one-hot channels, as scikit-image labels an image whose first axis is the
-//! channel: a voxel may touch one of the next channel. Channels are not made; runs of each class are
-//! read from the image of sets.
+//! channel: voxels of adjacent channels may touch. The channels are not materialised; runs of each
+//! class are read from the image of sets.
 
 use std::collections::HashMap;
 
@@ -22,16 +22,16 @@ struct Run {
 pub(super) struct ChannelComponents {
     /// Axes from slowest to fastest in memory.
     order: [usize; 3],
-    /// Runs row by row, within a row by channel and start.
+    /// Runs in row order; within a row by channel and start.
     runs: Vec<Run>,
-    /// First run of each row, and the number of runs.
+    /// Index of the first run of each row, then the number of runs.
     rows: Vec<usize>,
     /// The first run of each run's component.
     roots: Vec<u32>,
 }
 
 impl ChannelComponents {
-    /// `connectivity` is how many of the four coordinates of neighbours may differ.
+    /// Finds components. `connectivity` is how many of the four coordinates of neighbours may differ.
     pub(super) fn find(sets: &ClassSets, connectivity: usize) -> Self {
         let codes = sets.codes();
         let mut order = [0, 1, 2];
@@ -43,7 +43,7 @@ impl ChannelComponents {
         Self { order, runs, rows, roots }
     }
 
-    /// Takes the voxels of components out of their class where `chosen` says so of their number of
+    /// Removes the voxels of a component from their class if `chosen` returns true for its number of
     /// voxels.
     pub(super) fn remove(&self, sets: &mut ClassSets, chosen: impl Fn(u64) -> bool) -> Result<()> {
         let mut voxels = vec![0_u64; self.runs.len()];
@@ -81,7 +81,7 @@ impl ChannelComponents {
     }
 }
 
-/// The runs of all rows, and where each row's begin.
+/// Returns the runs of all rows, and the index where each row begins.
 fn runs_of(codes: ArrayView3<u16>, members: &[Vec<u16>]) -> (Vec<Run>, Vec<usize>) {
     let (mut runs, mut rows) = (Vec::new(), vec![0]);
     let mut open: Vec<Run> = Vec::new();
@@ -115,7 +115,7 @@ fn runs_of(codes: ArrayView3<u16>, members: &[Vec<u16>]) -> (Vec<Run>, Vec<usize
     (runs, rows)
 }
 
-/// The root of each run after joining all that touch.
+/// Returns the root of each run after joining all that touch.
 fn joined(runs: &[Run], rows: &[usize], [slow, mid]: [usize; 2], connectivity: usize) -> Vec<u32> {
     let mut forest = Forest::new(runs.len());
     for s in 0..slow {
@@ -144,8 +144,8 @@ fn joined(runs: &[Run], rows: &[usize], [slow, mid]: [usize; 2], connectivity: u
     (0..runs.len() as u32).map(|run| forest.root(run)).collect()
 }
 
-/// Joins the runs of two rows that touch: `left` is how many coordinates more may differ, the channel
-/// and the place along the row.
+/// Joins the touching runs of two rows. `left` is how many more coordinates may differ: the channel and
+/// the position along the row.
 fn join_rows(
     forest: &mut Forest,
     runs: &[Run],
@@ -166,7 +166,7 @@ fn join_rows(
             }
             let slack = u32::from(left > 0);
             let others = &runs[there.clone()];
-            // Runs of one channel do not overlap, so that their ends ascend, too.
+            // Runs of one channel do not overlap, so their ends ascend too.
             let first = others.partition_point(|o| {
                 (o.channel, o.end.saturating_add(slack)) <= (channel, run.start)
             });
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
     use crate::postprocess::components::labelling::{Components, Neighbourhood};
 
-    /// Against the components of the channels themselves.
+    /// Compares with the components of materialised channels.
     #[test]
     fn components_are_those_of_channels() {
         let mut state = 99_u32;
@@ -200,7 +200,7 @@ mod tests {
                 [0, 0, 0, 1, 2, 3][random(6) as usize]
             });
             let mut sets = ClassSets::one_hot(labels.view(), 4).unwrap();
-            // Some overlap.
+            // Some classes overlap.
             let part = Array3::from_shape_simple_fn((6, 5, 7), || u8::from(random(3) == 0));
             sets.set_mask(2, [(0, 5), (0, 4), (0, 6)], part.view()).unwrap();
             let mut channels = Array4::<u8>::zeros((4, 6, 5, 7));

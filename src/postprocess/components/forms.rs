@@ -1,4 +1,4 @@
-//! `AsDiscreted` on what was discretised already: another form of the same classes.
+//! `AsDiscreted` on an already discretised result: converts the classes to another form.
 
 use ndarray::{ArrayView4, Axis};
 
@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::postprocess::arrays::like;
 use crate::postprocess::{ClassSets, Segmentation};
 
-/// Changes the form of a segmentation, as `operation` says.
+/// Converts a segmentation as `operation` says.
 pub(super) fn apply(operation: &LabelOperation, segmentation: &mut Segmentation) -> Result<()> {
     let made = match (operation, &mut *segmentation) {
         (LabelOperation::OneHot { classes }, Segmentation::Labels(labels)) => {
@@ -26,7 +26,7 @@ pub(super) fn apply(operation: &LabelOperation, segmentation: &mut Segmentation)
             labels.par_mapv_inplace(|label| u8::from(f32::from(label) >= *t));
             return Ok(());
         }
-        // Channels are 0 or 1, and the bound lies between.
+        // Channels are 0 or 1, and the threshold lies in between.
         (LabelOperation::Threshold(_), _) => return Ok(()),
         _ => {
             return Err(Error::new(
@@ -40,7 +40,7 @@ pub(super) fn apply(operation: &LabelOperation, segmentation: &mut Segmentation)
     Ok(())
 }
 
-/// The first channel of each voxel that is 1.
+/// Returns the first channel of each voxel that is 1.
 fn first_of_masks(masks: ArrayView4<u8>) -> Result<Segmentation> {
     let mut labels = like(&masks.index_axis(Axis(0), 0))?;
     for (channel, mask) in masks.outer_iter().enumerate().skip(1).rev() {

@@ -1,24 +1,24 @@
 //! Connected components by runs and union-find.
 //!
-//! Each row along the axis that runs fastest in memory is cut into runs of voxels of one group;
-//! runs of neighbouring rows that touch are joined. Work and memory go with the number of runs,
-//! which in label maps is a small part of the number of voxels.
+//! Each row along the fastest axis in memory is split into runs of voxels of one group, and touching
+//! runs of neighbouring rows are joined. Work and memory are proportional to the number of runs, which
+//! in label maps is a small fraction of the number of voxels.
 
 use ndarray::{ArrayView4, ArrayViewMut4, Axis, s};
 use rayon::prelude::*;
 
 use crate::disjoint::Forest;
 
-/// Which voxels belong together: the group of each value, 0 for those of none.
+/// The group of each value; 0 for values that belong to none.
 pub(super) type Groups = [u8; 256];
 
-/// What counts as touching.
+/// Defines which voxels touch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Neighbourhood {
-    /// How many coordinates of two neighbours may differ by one: 1 for faces, 2 also edges, 3 also
+    /// How many coordinates of two neighbours may differ by one: 1 for faces, 2 adds edges, 3 adds
     /// corners.
     pub(super) connectivity: usize,
-    /// Whether a voxel touches the same one of the next channel.
+    /// Whether a voxel touches the same voxel of the next channel.
     pub(super) across_channels: bool,
 }
 
@@ -28,9 +28,9 @@ pub(super) struct Components {
     order: [usize; 4],
     /// Size along these axes.
     shape: [usize; 4],
-    /// Runs row by row.
+    /// Runs in row order.
     runs: Vec<Run>,
-    /// First run of each row, and the number of runs.
+    /// Index of the first run of each row, then the number of runs.
     rows: Vec<usize>,
     /// The component of each run.
     of_run: Vec<u32>,
@@ -54,7 +54,7 @@ pub(super) struct Component {
     pub(super) voxels: u64,
     /// Index of its first voxel in C order of (C, X, Y, Z), whatever the memory order.
     pub(super) first: u64,
-    /// Whether it reaches an end of X, Y or Z.
+    /// Whether it touches an end of X, Y or Z.
     pub(super) at_border: bool,
 }
 
@@ -84,13 +84,13 @@ impl Components {
         this
     }
 
-    /// All components, in no order that means anything.
+    /// Returns all components, in no particular order.
     pub(super) fn all(&self) -> &[Component] {
         &self.found
     }
 
-    /// Sets the voxels of the components that `chosen` names by index. The image has the size that
-    /// components were found in.
+    /// Sets the voxels of the components selected by index in `chosen`. The image must have the size in
+    /// which components were found.
     pub(super) fn paint(&self, image: ArrayViewMut4<u8>, chosen: &[bool], value: u8) {
         let mut image = image.permuted_axes(self.order);
         let [_, slow, mid, _] = self.shape;
@@ -112,7 +112,7 @@ impl Components {
         }
     }
 
-    /// Numbers the components and adds up their runs; `weights` are those of the C order.
+    /// Numbers the components and adds up their runs. `weights` are the strides of the C order.
     fn collect(&mut self, roots: &[u32], weights: [usize; 4]) {
         const NONE: u32 = u32::MAX;
         let [_, slow, mid, fast] = self.shape;
@@ -140,7 +140,7 @@ impl Components {
     }
 }
 
-/// The runs of all rows, and where each row's begin.
+/// Returns the runs of all rows, and the index where each row begins.
 fn runs_of(image: &ArrayView4<u8>, groups: &Groups) -> (Vec<Run>, Vec<usize>) {
     let (channels, slow, ..) = image.dim();
     let planes: Vec<(Vec<Run>, Vec<usize>)> = (0..channels * slow)
@@ -181,7 +181,7 @@ fn runs_of(image: &ArrayView4<u8>, groups: &Groups) -> (Vec<Run>, Vec<usize>) {
     (runs, rows)
 }
 
-/// The root of each run after joining all that touch.
+/// Returns the root of each run after joining all that touch.
 fn joined(
     runs: &[Run],
     rows: &[usize],
@@ -216,7 +216,7 @@ fn joined(
     (0..runs.len() as u32).map(|run| forest.root(run)).collect()
 }
 
-/// The rows before a row that it may touch, and by how much runs there may miss each other.
+/// Returns the offsets of earlier rows that a row may touch, and the gap allowed between touching runs.
 fn earlier_rows(neighbourhood: Neighbourhood) -> Vec<(isize, isize, isize, u32)> {
     let channels: &[isize] = if neighbourhood.across_channels { &[-1, 0, 1] } else { &[0] };
     let mut offsets = Vec::new();
@@ -264,7 +264,7 @@ mod tests {
 
     use super::*;
 
-    /// Components by flooding, voxel by voxel: sizes, sorted.
+    /// Finds components by flood fill, voxel by voxel: returns their sizes, sorted.
     fn flooded(image: &Array4<u8>, near: Neighbourhood) -> Vec<u64> {
         let mut seen = Array4::from_elem(image.dim(), false);
         let mut sizes = Vec::new();

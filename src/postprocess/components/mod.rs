@@ -1,6 +1,6 @@
-//! Operations on finished labels or masks: `KeepLargestConnectedComponentd`, `FillHolesd`,
-//! `RemoveSmallObjectsd`, `LabelFilterd`, the `Lambdad` that merges masks, and `AsDiscreted` where it
-//! makes one form of another.
+//! Operations on discretised labels or masks: `KeepLargestConnectedComponentd`, `FillHolesd`,
+//! `RemoveSmallObjectsd`, `LabelFilterd`, the `Lambdad` that merges masks, and `AsDiscreted` if it
+//! converts one form to another.
 
 mod channels;
 mod forms;
@@ -14,61 +14,61 @@ use super::{Merge, Segmentation};
 use crate::bundle::Args;
 use crate::error::Result;
 
-/// One operation as a bundle's postprocessing names it.
+/// One operation of a bundle's postprocessing.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LabelOperation {
     /// `monai.transforms.KeepLargestConnectedComponentd`.
     KeepLargest {
-        /// Labels (or channels of masks) it applies to; all but 0 where not given.
+        /// Labels (or channels of masks) it applies to; all but 0 if absent.
         applied_labels: Option<Vec<u8>>,
-        /// Each label by itself, or all of them as one.
+        /// Whether each label is treated separately, or all of them as one.
         independent: bool,
-        /// Whether channels are classes; by default where there are several.
+        /// Whether channels are classes; by default, if there is more than one.
         onehot: Option<bool>,
         /// How many coordinates of neighbours may differ.
         connectivity: usize,
-        /// How many components stay.
+        /// How many components to keep.
         components: usize,
     },
     /// `monai.transforms.FillHolesd`.
     FillHoles {
-        /// Labels (or channels) it applies to; all but 0 where not given.
+        /// Labels (or channels) it applies to; all but 0 if absent.
         applied_labels: Option<Vec<u8>>,
         /// How many coordinates of neighbouring background voxels may differ.
         connectivity: usize,
     },
     /// `monai.transforms.RemoveSmallObjectsd`.
     RemoveSmall {
-        /// What has fewer voxels goes.
+        /// Objects with fewer voxels are removed.
         min_size: f64,
         /// Whether the size is in cubic millimetres rather than voxels.
         by_measure: bool,
         /// How many coordinates of neighbours may differ.
         connectivity: usize,
-        /// False: whatever is not background belongs together.
+        /// If false, all foreground voxels belong together.
         independent_channels: bool,
     },
     /// `monai.transforms.LabelFilterd`.
     Filter {
-        /// Labels that stay.
+        /// Labels to keep.
         applied_labels: Vec<u8>,
     },
-    /// `monai.transforms.Lambdad` that makes labels of masks.
+    /// `monai.transforms.Lambdad` that converts masks to labels.
     Merge(Merge),
-    /// `monai.transforms.AsDiscreted` with `to_onehot`: labels to a channel for each class.
+    /// `monai.transforms.AsDiscreted` with `to_onehot`: converts labels to one channel per class.
     OneHot {
-        /// How many classes there are.
+        /// Number of classes.
         classes: usize,
     },
-    /// `monai.transforms.AsDiscreted` with `argmax`, of channels that are 0 or 1: the first of them that
-    /// is 1, else 0.
+    /// `monai.transforms.AsDiscreted` with `argmax`, on channels that are 0 or 1: returns the first
+    /// channel that is 1, else 0.
     Argmax,
-    /// `monai.transforms.AsDiscreted` with `threshold`, of labels: 1 where they are at least this.
+    /// `monai.transforms.AsDiscreted` with `threshold`, on labels: 1 if they are at least this.
     Threshold(f32),
 }
 
 impl LabelOperation {
-    /// The operation that a component's class names; `None` for any other class.
+    /// Parses the operation that a component's class names; `None` for any other class.
     pub fn from_args(target: &str, args: &mut Args) -> Result<Option<Self>> {
         Ok(Some(match target {
             "KeepLargestConnectedComponentd" | "KeepLargestConnectedComponent" => {
@@ -86,12 +86,12 @@ impl LabelOperation {
                 }
             }
             "FillHolesd" | "FillHoles" => Self::FillHoles {
-                // MONAI takes an empty list for none.
+                // MONAI treats an empty list like an absent one.
                 applied_labels: labels(args)?.filter(|labels| !labels.is_empty()),
                 connectivity: connectivity(args, 3)?,
             },
             "RemoveSmallObjectsd" | "RemoveSmallObjects" => {
-                // An image with an affine has its own voxel size, and every image here has one.
+                // An image with an affine has its own voxel size, and every image here has an affine.
                 args.ignore(&["pixdim"]);
                 let min_size = args.number("min_size")?.unwrap_or(64.0);
                 if !(0.0..=1e15).contains(&min_size) {
@@ -115,7 +115,7 @@ impl LabelOperation {
 }
 
 impl LabelOperation {
-    /// Applies it to a segmentation on whatever grid.
+    /// Applies the operation to a segmentation on any grid.
     pub fn apply(&self, segmentation: &mut Segmentation) -> Result<()> {
         match (self, &mut *segmentation) {
             (Self::Merge(merge), _) => merge.apply(segmentation),
@@ -131,7 +131,7 @@ impl LabelOperation {
         }
     }
 
-    /// The same operation on voxels of `volume` cubic millimetres: sizes are counted in voxels.
+    /// Returns the operation with sizes in voxels, for voxels of `volume` cubic millimetres.
     pub fn in_voxels(&self, volume: f64) -> Self {
         match *self {
             Self::RemoveSmall {

@@ -1,4 +1,4 @@
-//! Operations on one-hot channels, a class at a time.
+//! Operations on one-hot channels, one class at a time.
 
 use ndarray::Axis;
 
@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::postprocess::ClassSets;
 use crate::postprocess::boxes::{Bounds, widen};
 
-/// Applies an operation to the channels that `sets` stands for.
+/// Applies an operation to the channels that `sets` represents.
 pub(super) fn apply(operation: &LabelOperation, sets: &mut ClassSets) -> Result<()> {
     match operation {
         LabelOperation::KeepLargest {
@@ -37,7 +37,7 @@ pub(super) fn apply(operation: &LabelOperation, sets: &mut ClassSets) -> Result<
             components.remove(sets, |voxels| (voxels as f64) < *min_size)
         }
         LabelOperation::Filter { applied_labels } => {
-            // Channels hold 0 and 1, whatever their class.
+            // Channels contain 0 and 1, whatever their class.
             if !applied_labels.contains(&1) {
                 sets.clear();
             }
@@ -47,7 +47,7 @@ pub(super) fn apply(operation: &LabelOperation, sets: &mut ClassSets) -> Result<
     }
 }
 
-/// The channels named with the boxes round them, or all but the first; those that are empty are left
+/// Returns the named channels, or all but the first, with their bounding boxes. Empty channels are left
 /// out.
 fn channels_named(sets: &ClassSets, labels: Option<&[u8]>) -> Result<Vec<(u16, Bounds)>> {
     let boxes = sets.boxes();
@@ -100,7 +100,7 @@ fn largest_of_union(
     sets.keep(&channels, bounds, union.view())
 }
 
-/// Fills the holes of each class in its own channel; what lies in them stays what it is, too.
+/// Fills the holes of each class in its own channel; filled voxels also keep their other classes.
 fn fill(sets: &mut ClassSets, channels: &[(u16, Bounds)], near: Neighbourhood) -> Result<()> {
     // Background is never filled.
     for &(channel, bounds) in channels.iter().filter(|(channel, _)| *channel != 0) {

@@ -1,5 +1,5 @@
-//! What the operations do. Labels are an image of one channel; masks have one channel a class, which
-//! MONAI calls one-hot.
+//! Implements the operations. Labels are an image of one channel; masks have one channel per class,
+//! which MONAI calls one-hot.
 
 use ndarray::{ArrayView4, ArrayViewMut4, Axis, Slice};
 
@@ -9,8 +9,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::postprocess::boxes::boxes_of_values;
 
 impl LabelOperation {
-    /// Applies it to labels or masks; `as_labels` says whether an image of one channel stands for its
-    /// one-hot form.
+    /// Applies the operation to labels or masks. `as_labels` says whether an image of one channel
+    /// represents its one-hot form.
     pub(super) fn apply_to(
         &self,
         mut image: ArrayViewMut4<u8>,
@@ -59,12 +59,12 @@ impl LabelOperation {
     }
 }
 
-/// Neighbours within a channel.
+/// Returns the neighbourhood within a channel.
 pub(super) fn faces(connectivity: usize) -> Neighbourhood {
     Neighbourhood { connectivity, across_channels: false }
 }
 
-/// How many voxels have each value.
+/// Counts the voxels of each value.
 fn histogram(image: ArrayView4<u8>) -> [u64; 256] {
     ndarray::Zip::from(image).par_fold(
         || [0; 256],
@@ -76,8 +76,8 @@ fn histogram(image: ArrayView4<u8>) -> [u64; 256] {
     )
 }
 
-/// For each component whether it is beyond the `keep` largest of its group. Of equal ones the later
-/// in C order stays, as in MONAI.
+/// Returns, for each component, whether it is beyond the `keep` largest of its group. Of equal ones,
+/// the later in C order is kept, as in MONAI.
 fn beyond_largest(components: &[Component], keep: usize) -> Vec<bool> {
     let mut order: Vec<usize> = (0..components.len()).collect();
     order.sort_by_key(|&i| {
@@ -103,7 +103,7 @@ fn largest_of_labels(
     let applied = |v: u8| labels.map_or(v != 0, |labels| labels.contains(&v));
     let groups: Groups = std::array::from_fn(|v| match v as u8 {
         v if !applied(v) => 0,
-        // Background that is cleared stays background.
+        // Cleared background stays background.
         v if independent => v,
         _ => 1,
     });
@@ -120,12 +120,12 @@ pub(super) fn clear_beyond(
     components.paint(image, &beyond_largest(components.all(), keep), 0);
 }
 
-/// Whatever is not 0 is one group.
+/// Returns the groups in which every value except 0 is one group.
 pub(super) fn foreground() -> Groups {
     std::array::from_fn(|v| u8::from(v != 0))
 }
 
-/// The channels named, or all but the first that are not empty.
+/// Returns the named channels, or all non-empty ones but the first.
 fn channels_named(image: ArrayView4<u8>, labels: Option<&[u8]>) -> Result<Vec<usize>> {
     let channels = image.dim().0;
     let Some(labels) = labels else {
@@ -165,7 +165,7 @@ fn largest_of_union(
 ) -> Result<()> {
     let channels = channels_named(image.view(), labels)?;
     let Some((first, rest)) = channels.split_first() else { return Ok(()) };
-    // Keeps the memory order of the channel.
+    // This keeps the memory order of the channel.
     let mut union = image.index_axis(Axis(0), *first).map(|v| u8::from(*v != 0));
     for &c in rest {
         ndarray::Zip::from(&mut union)
@@ -180,12 +180,12 @@ fn largest_of_union(
     Ok(())
 }
 
-/// `skimage.morphology.remove_small_objects` as MONAI calls it: masks are labelled with their
-/// channels as a fourth axis; in a map of several labels each label is one object.
+/// `skimage.morphology.remove_small_objects` as called by MONAI: masks are labelled with their channels
+/// as a fourth axis. In a map of several labels, each label is one object.
 ///
-/// MONAI documents that objects smaller than `min_size` are removed, and so it is here. It hands
-/// `min_size` on by its position, where scikit-image has `max_size` since 0.26, so that with such a
-/// version an object of exactly that size goes, too; that is not followed.
+/// MONAI documents that objects smaller than `min_size` are removed, and so does this function. MONAI
+/// passes `min_size` by position, where scikit-image 0.26 and later expect `max_size`, so that those
+/// versions also remove objects of exactly that size. This is not reproduced.
 fn remove_small(
     mut image: ArrayViewMut4<u8>,
     min_size: f64,
@@ -222,7 +222,7 @@ fn fill_channels(
     Ok(())
 }
 
-/// Fills the holes of each label in turn, by ascending label; what lies in them is overwritten.
+/// Fills the holes of each label in turn, in ascending order; the voxels in the holes are overwritten.
 pub(super) fn fill_labels(
     mut image: ArrayViewMut4<u8>,
     labels: Option<&[u8]>,
@@ -233,7 +233,7 @@ pub(super) fn fill_labels(
         if labels.is_some_and(|labels| !labels.contains(&label)) {
             continue;
         }
-        // A hole lies within the box round its label, and does not reach the box's faces.
+        // A hole lies within the bounding box of its label and does not touch the box's faces.
         let Some(found) = boxes[label as usize] else { continue };
         let mut part = image.view_mut();
         for (axis, (first, last)) in found.into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The arguments of postprocessing transforms.
+//! Parses the arguments of postprocessing transforms.
 
 use crate::bundle::Args;
 use crate::error::Result;
@@ -6,7 +6,7 @@ use crate::postprocess::Activation;
 
 use super::InvertSpec;
 
-/// What one `AsDiscreted` does, in its order.
+/// The operations of one `AsDiscreted`, in order.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct AsDiscrete {
     pub argmax: bool,
@@ -16,9 +16,9 @@ pub(super) struct AsDiscrete {
 }
 
 impl AsDiscrete {
-    /// Of a component's arguments.
+    /// Parses a component's arguments.
     pub(super) fn from_args(args: &mut Args) -> Result<Self> {
-        // Results are integers whatever type they would be written as.
+        // Results are integers, whatever type they would be written as.
         args.ignore(&["dtype"]);
         if args.number("dim")?.is_some_and(|d| d != 0.0) {
             return Err(args.invalid("dim", "0"));
@@ -41,7 +41,7 @@ impl AsDiscrete {
     }
 }
 
-/// A number, or a list of one for the single key.
+/// Returns a number, or the element of a list of one for the single key.
 fn only_number(args: &mut Args, name: &str) -> Result<Option<f64>> {
     match args.raw(name) {
         Some(serde_json::Value::Array(list)) if list.len() == 1 && list[0].is_null() => Ok(None),
@@ -52,7 +52,7 @@ fn only_number(args: &mut Args, name: &str) -> Result<Option<f64>> {
     }
 }
 
-/// What an `Activationsd` applies.
+/// Parses the activation of an `Activationsd`.
 pub(super) fn activation(args: &mut Args) -> Result<Activation> {
     if args.raw("other").is_some() {
         return Err(args.invalid("other", "nothing"));
@@ -68,7 +68,7 @@ pub(super) fn activation(args: &mut Args) -> Result<Activation> {
     }
 }
 
-/// A truth value, or a list of one for the single key.
+/// Returns a boolean, or the element of a list of one for the single key.
 fn flag(args: &mut Args, name: &str) -> Result<bool> {
     match args.raw(name) {
         Some(serde_json::Value::Array(list)) if list.len() == 1 => {
@@ -78,9 +78,9 @@ fn flag(args: &mut Args, name: &str) -> Result<bool> {
     }
 }
 
-/// What an `Invertd` is told.
+/// Parses the arguments of an `Invertd`.
 pub(super) fn invert(args: &mut Args) -> Result<InvertSpec> {
-    // There is one image and one preprocessing; where tensors live does not matter.
+    // There is one image and one preprocessing; the device of tensors does not matter.
     args.ignore(&[
         "transform",
         "orig_keys",

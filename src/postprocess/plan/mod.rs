@@ -1,4 +1,4 @@
-//! A bundle's postprocessing read into what the engine does, in its order.
+//! Translates a bundle's postprocessing into the engine's operations, in order.
 
 mod arguments;
 mod reading;
@@ -9,65 +9,67 @@ use crate::error::{Error, ErrorKind, Result};
 use super::activation::Activation;
 use super::components::LabelOperation;
 
-/// What follows the network.
+/// The processing after the network.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PostPlan {
-    /// Applied first.
+    /// Activation on the network's grid, applied first.
     pub activation: Activation,
     /// Discretisation on the network's grid, before any inversion.
     pub before: Option<Discretise>,
-    /// The way back to the source's grid; without it the result is brought back all the same, by
-    /// the nearest voxel, because outputs are written on the source's grid.
+    /// The inverse to the source's grid. Without it, the result is still mapped back, by the nearest
+    /// voxel, because outputs are written on the source's grid.
     pub invert: Option<InvertSpec>,
-    /// Applied to values on the source's grid.
+    /// Activation of values on the source's grid.
     pub activation_after: Activation,
-    /// Discretisation on the source's grid. Labels and masks that were interpolated on the way there
-    /// (`before`, and `nearest_interp` false) are rounded where this is none.
+    /// Discretisation on the source's grid. If it is `None`, labels and masks that were interpolated on
+    /// the way (`before`, and `nearest_interp` false) are rounded.
     pub after: Option<Discretise>,
-    /// Operations on the labels of the network's grid, in their order.
+    /// Operations on labels on the network's grid, in order.
     pub operations_before: Vec<LabelOperation>,
-    /// Operations on the labels of the source's grid, in their order.
+    /// Operations on labels on the source's grid, in order.
     pub operations_after: Vec<LabelOperation>,
 }
 
 /// `AsDiscreted`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Discretise {
-    /// The class with the largest value; the first of equals.
+    /// The class with the largest value; the first of equal ones.
     Argmax,
-    /// 1 where a value is at least this, for each class.
+    /// For each class, 1 if a value is at least this.
     Threshold(f32),
-    /// The nearest whole number, halves to the even one. Of probabilities it is 1 above a half.
+    /// The nearest whole number, halves to even. A probability becomes 1 above one half.
     Round,
 }
 
 /// `Invertd`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvertSpec {
-    /// Every resampling takes the nearest voxel.
+    /// Every resampling uses the nearest voxel.
     pub nearest: bool,
 }
 
-/// What there is at a place of the postprocessing.
+/// The form of the result at a point of the postprocessing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     /// Values of each class.
     Values,
     /// A label map.
     Labels,
-    /// A label map of 0 and 1 that was made of another one.
+    /// A label map of 0 and 1 that was made from another one.
     Binary,
     /// Masks, one for each channel of the network.
     Masks,
-    /// One-hot channels of so many classes.
+    /// One-hot channels of this many classes.
     Sets(usize),
-    /// Masks made into labels.
+    /// Masks merged into labels.
     Merged,
 }
 
 impl PostPlan {
-    /// From a bundle's postprocessing. What is not supported is [`ErrorKind::InvalidModel`] naming
-    /// its JSON path.
+    /// Creates the plan from a bundle's postprocessing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidModel`] with the JSON path of anything unsupported.
     pub fn new(components: &[Component]) -> Result<Self> {
         let plan = reading::read(components)?;
         if plan.before.is_none() && plan.after.is_none() {
@@ -79,17 +81,17 @@ impl PostPlan {
         Ok(plan)
     }
 
-    /// Whether the way back takes the nearest voxel.
+    /// Whether mapping back uses the nearest voxel.
     pub fn nearest(&self) -> bool {
         self.invert.is_none_or(|invert| invert.nearest)
     }
 
-    /// Whether labels or masks are interpolated on the way back.
+    /// Whether labels or masks are interpolated when mapped back.
     pub fn interpolates_labels(&self) -> bool {
         self.before.is_some() && !self.nearest()
     }
 
-    /// What a user of the result should know of how it was made.
+    /// Returns what a user of the result should know about its processing.
     pub fn warnings(&self) -> Vec<String> {
         if !self.interpolates_labels() {
             return Vec::new();
@@ -104,10 +106,10 @@ impl PostPlan {
         }
     }
 
-    /// What the voxels of the result say, for a network of so many output channels.
+    /// Returns the form of the result, for a network with this many output channels.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidModel`] where the postprocessing does not suit that number.
+    /// [`ErrorKind::InvalidModel`] if the postprocessing does not match that number.
     pub fn form(&self, channels: usize) -> Result<ResultForm> {
         let forms = self.forms();
         let invalid = |why: String| {
@@ -153,16 +155,16 @@ impl PostPlan {
         })
     }
 
-    /// What would become of one component by itself, where that is not what its arguments say; else
+    /// Describes what one component by itself would do, if its arguments do not say so themselves; else
     /// empty.
     ///
     /// # Errors
-    /// Those of [`new`](Self::new), as far as this component alone is at fault.
+    /// Propagates the errors of [`new`](Self::new), as far as this component alone is at fault.
     pub fn describe(component: &Component) -> Result<String> {
         reading::describe(component)
     }
 
-    /// The forms that the result has one after the other.
+    /// Returns the successive forms of the result.
     pub(super) fn forms(&self) -> Vec<Form> {
         let first = |discretise: Discretise| match discretise {
             Discretise::Argmax => Form::Labels,
@@ -185,7 +187,7 @@ impl PostPlan {
             (Some(_), Some(Discretise::Argmax), Some(Form::Masks | Form::Sets(_))) => {
                 forms.push(Form::Labels);
             }
-            // Where at most one class has more than a half, channels are labels.
+            // If at most one class is above one half, channels are labels.
             (Some(_), Some(_), Some(Form::Sets(_))) => {
                 forms.push(Form::Labels);
             }
@@ -196,7 +198,7 @@ impl PostPlan {
     }
 }
 
-/// The form that an operation makes, where it makes another one.
+/// Returns the form after an operation, if it changes the form.
 fn after(form: Form, operation: &LabelOperation) -> Option<Form> {
     match (operation, form) {
         (LabelOperation::Merge(_), _) => Some(Form::Merged),

@@ -1,4 +1,4 @@
-//! The components of a bundle's postprocessing, one after the other.
+//! Reads the components of a bundle's postprocessing one by one.
 
 use serde_json::Value;
 
@@ -8,22 +8,22 @@ use crate::bundle::{Args, Component};
 use crate::error::{Error, ErrorKind, Result};
 use crate::postprocess::{Activation, LabelOperation};
 
-/// Said where `Invertd` interpolates labels.
+/// The warning if `Invertd` interpolates labels.
 pub(super) const LABELS_INTERPOLATED: &str = "postprocessing: Invertd has nearest_interp false after \
      AsDiscreted, so that labels are interpolated where the way back resamples, as in MONAI. Values \
      between labels are rounded, so that a rim of label 1 may lie between labels 0 and 2; with \
      nearest_interp true there is none";
 
-/// Said where `Invertd` interpolates channels of 0 and 1 and nothing discretises them again.
+/// The warning if `Invertd` interpolates channels of 0 and 1 and nothing discretises them again.
 pub(super) const CHANNELS_INTERPOLATED: &str = "postprocessing: Invertd has nearest_interp false \
      after AsDiscreted, so that masks are interpolated where the way back resamples, as in MONAI. No \
      AsDiscreted follows: what is above a half belongs to the mask";
 
-/// What there is for each key of a bundle that combines several networks.
+/// Transforms that only bundles with several networks use.
 const SEVERAL_NETWORKS: [&str; 4] =
     ["MeanEnsembled", "MeanEnsemble", "VoteEnsembled", "VoteEnsemble"];
 
-/// The plan of all components.
+/// Creates the plan of all components.
 pub(super) fn read(components: &[Component]) -> Result<PostPlan> {
     let mut plan = PostPlan::default();
     for component in components {
@@ -33,9 +33,9 @@ pub(super) fn read(components: &[Component]) -> Result<PostPlan> {
     Ok(plan)
 }
 
-/// What becomes of one component by itself, where that is not what its arguments say.
+/// Describes what one component by itself would do, if its arguments do not say so themselves.
 pub(super) fn describe(component: &Component) -> Result<String> {
-    // By itself it finds what it works on.
+    // Considered by itself, it finds whatever it works on.
     let attempts = [
         PostPlan::default(),
         PostPlan { before: Some(Discretise::Argmax), ..PostPlan::default() },
@@ -45,7 +45,7 @@ pub(super) fn describe(component: &Component) -> Result<String> {
     for mut plan in attempts {
         match add(&mut plan, component) {
             Ok(()) => return Ok(note(component).to_owned()),
-            // The first reason is that of the arguments, if those are at fault.
+            // The first error is about the arguments, if those are at fault.
             Err(e) => error = error.or(Some(e)),
         }
     }
@@ -63,7 +63,7 @@ fn note(component: &Component) -> &'static str {
     }
 }
 
-/// Arguments that dictionary transforms take as one value for each key.
+/// Arguments for which dictionary transforms take one value per key.
 const BY_KEY: [&str; 9] = [
     "softmax",
     "sigmoid",
@@ -76,8 +76,8 @@ const BY_KEY: [&str; 9] = [
     "post_func",
 ];
 
-/// The component as it is for the network's result, where it has several keys: lists with a value
-/// for each become that of `pred`, or of the first key where that is none of them.
+/// Returns the component for the network's result. If it has several keys, lists with a value per key
+/// become the value for `pred`, or for the first key if `pred` is not among them.
 fn for_result(component: &Component) -> Component {
     let mut alone = component.clone();
     let Some(keys) = component.args.get("keys").and_then(Value::as_array) else { return alone };
@@ -128,7 +128,7 @@ fn add(plan: &mut PostPlan, component: &Component) -> Result<()> {
         "EnsureTyped" | "EnsureType" => {
             args.ignore(&["data_type", "dtype", "device", "wrap_sequence", "track_meta"]);
         }
-        // Outputs are the request's business.
+        // Outputs are chosen by the request.
         "SaveImaged" | "SaveImage" => return Ok(()),
         several if SEVERAL_NETWORKS.contains(&several) => {
             return Err(misplaced(
@@ -158,7 +158,7 @@ fn add_operation(
         return Err(misplaced(component, "it must follow AsDiscreted"));
     }
     if plan.is_pending() {
-        // Operations work on labels, and between labels are none.
+        // Operations need labels, and interpolated values are not labels yet.
         plan.resolve(component, Discretise::Round)?;
     }
     let form = plan.reached();
@@ -180,10 +180,10 @@ fn add_operation(
     Ok(())
 }
 
-/// Adds one `AsDiscreted`, which may do several things in their order.
+/// Adds one `AsDiscreted`, which may do several things in order.
 fn discretise(plan: &mut PostPlan, component: &Component, wanted: AsDiscrete) -> Result<()> {
     let AsDiscrete { argmax, to_onehot, threshold, rounding } = wanted;
-    // What is done to values, if they have to be made labels or masks first.
+    // How values are discretised, if they first have to become labels or masks.
     let pending = plan.is_pending();
     let mut threshold = threshold;
     if plan.reached() == Form::Values || pending {
@@ -197,7 +197,7 @@ fn discretise(plan: &mut PostPlan, component: &Component, wanted: AsDiscrete) ->
             (false, None, false) => None,
         };
         match first {
-            // A one-hot form of values between labels is that of the labels below them.
+            // A one-hot form of values between labels would be that of the labels below them.
             _ if to_onehot.is_some() && !argmax => {
                 return Err(misplaced(component, "to_onehot needs labels: set argmax"));
             }
@@ -243,12 +243,12 @@ fn discretise(plan: &mut PostPlan, component: &Component, wanted: AsDiscrete) ->
             plan.push(LabelOperation::Threshold(t));
         }
     }
-    // Rounding what is discretised already changes nothing: labels and masks are whole numbers.
+    // Rounding already discretised labels and masks changes nothing: they are whole numbers.
     Ok(())
 }
 
 impl PostPlan {
-    /// The form of the result so far.
+    /// Returns the form of the result so far.
     fn reached(&self) -> Form {
         self.forms().last().copied().unwrap_or(Form::Values)
     }
@@ -267,7 +267,7 @@ impl PostPlan {
         last != Activation::None
     }
 
-    /// The first discretisation of values.
+    /// Sets the first discretisation of values.
     fn set(&mut self, discretise: Discretise) {
         if self.invert.is_some() {
             self.after = Some(discretise);
@@ -276,7 +276,7 @@ impl PostPlan {
         }
     }
 
-    /// The discretisation of what was interpolated.
+    /// Sets the discretisation of interpolated labels or masks.
     fn resolve(&mut self, component: &Component, discretise: Discretise) -> Result<()> {
         let filled =
             |operation: &LabelOperation| matches!(operation, LabelOperation::FillHoles { .. });
@@ -303,7 +303,7 @@ impl PostPlan {
             }
             (Form::Sets(classes), Discretise::Threshold(_) | Discretise::Round) => {
                 self.after = Some(discretise);
-                // What follows works on channels, as what came before did.
+                // The following operations work on channels, as the previous ones did.
                 self.push(LabelOperation::OneHot { classes });
             }
             _ => self.after = Some(discretise),
@@ -320,7 +320,7 @@ impl PostPlan {
     }
 }
 
-/// Leaves out a one-hot form where every operation that follows does the same with labels.
+/// Removes a one-hot form if every operation after it does the same with labels.
 fn simplify(plan: &mut PostPlan) {
     if plan.interpolates_labels() {
         return;

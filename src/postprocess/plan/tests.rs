@@ -64,7 +64,7 @@ fn one_hot_channels_are_kept_where_an_operation_tells_them_from_labels() {
     let argmax = ("AsDiscreted", json!({"argmax": true}));
     let invert = ("Invertd", json!({"nearest_interp": false}));
     let is_onehot = |o: &LabelOperation| matches!(o, LabelOperation::OneHot { classes: 3 });
-    // As labels alone.
+    // These stay labels.
     for list in [
         vec![invert.clone(), onehot.clone()],
         vec![invert.clone(), onehot.clone(), largest.clone(), argmax.clone()],
@@ -80,7 +80,7 @@ fn one_hot_channels_are_kept_where_an_operation_tells_them_from_labels() {
     assert!(is_onehot(&interpolated.operations_before[0]));
     assert_eq!(interpolated.after, Some(Discretise::Argmax));
     assert!(interpolated.interpolates_labels() && interpolated.warnings().is_empty());
-    // The number of classes has to be that of the network.
+    // The number of classes must match the network's.
     assert!(after.form(3).is_ok() && after.form(4).is_err());
 }
 

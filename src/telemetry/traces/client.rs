@@ -22,7 +22,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest answer of a collector that is read, in bytes.
 const LONGEST: usize = 1 << 20;
 
-/// Sends batches of spans. Tells the log when that begins to fail and when it works again, not of every batch.
+/// Sends batches of spans. Logs only when exports start to fail and when they work again, not every batch.
 #[derive(Debug)]
 pub(super) struct Client {
     runtime: Runtime,
@@ -66,7 +66,7 @@ impl Client {
         Ok(response.body(body.to_bytes())?)
     }
 
-    /// Tells the log where the state changes.
+    /// Logs changes of state.
     fn note(&self, problem: Option<String>) {
         let failed = self.failing.swap(problem.is_some(), Ordering::Relaxed);
         match problem {
@@ -84,7 +84,7 @@ impl Client {
 
 #[async_trait]
 impl HttpClient for Client {
-    /// Blocks the thread of the batch processor, the only one that exports.
+    /// Blocks its thread: the batch processor has a thread of its own.
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let sent = self.runtime.block_on(tokio::time::timeout(TIMEOUT, self.send(request)));
         let sent = sent.unwrap_or_else(|_| Err(format!("no answer within {TIMEOUT:?}").into()));

@@ -1,4 +1,4 @@
-//! Spans to a collector, in the background.
+//! Exports spans to a collector in the background.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// draining and flushing answers take 28.
 const LAST: Duration = Duration::from_millis(1500);
 
-/// Exports spans until it is dropped, which waits for the last of them for at most 1.5 s.
+/// Exports spans until it is dropped. Dropping it flushes the last spans, for at most 1.5 s.
 #[derive(Debug)]
 pub struct Exporting(SdkTracerProvider);
 
@@ -29,8 +29,8 @@ impl Drop for Exporting {
     }
 }
 
-/// Records spans from now on, and exports them in batches to `collector`. OpenTelemetry's variables of the
-/// process say the rest: `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_TRACES_SAMPLER` and its argument,
+/// Starts to record spans and to export them in batches to `collector`. OpenTelemetry's environment variables
+/// configure the rest: `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_TRACES_SAMPLER` and its argument,
 /// `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_BSP_*`.
 ///
 /// # Errors
@@ -56,7 +56,7 @@ pub fn export(collector: &EndpointUrl) -> Result<Exporting> {
     Ok(Exporting(provider))
 }
 
-/// What the spans are of: the environment's word, else the program's name; and its version.
+/// Describes the process: `service.name` from the environment, else the program's name, and its version.
 fn resource() -> Resource {
     let given = Resource::builder().build();
     let name = given.get(&Key::new("service.name")).map(|name| name.to_string());

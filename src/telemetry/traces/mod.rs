@@ -21,16 +21,16 @@ pub use export::{Exporting, export};
 /// The value of an attribute.
 pub use opentelemetry::Value as Attribute;
 
-/// Records spans for the whole process, once [`export`] was called.
+/// The process's tracer, set by [`export`].
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
-/// A place in a trace that spans begin below. Cheap to clone; empty if traces are off.
+/// The parent of new spans. Cheap to clone; empty if traces are off.
 #[derive(Clone, Default)]
 pub struct Trace(Option<Context>);
 
 impl Trace {
-    /// The caller's place in its trace, from its headers `traceparent` and `tracestate` (W3C Trace Context); the
-    /// start of a new trace if they are absent or malformed.
+    /// Reads the caller's span from its headers `traceparent` and `tracestate` (W3C Trace Context). If they are
+    /// missing or malformed, a new trace starts.
     pub fn of_caller(traceparent: Option<&str>, tracestate: Option<&str>) -> Self {
         if TRACER.get().is_none() {
             return Self(None);
@@ -40,17 +40,17 @@ impl Trace {
             .into_iter()
             .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
             .collect();
-        // A context of its own: that of the thread may belong to another request.
+        // Not the thread's current context, which may belong to another request.
         let propagator = TraceContextPropagator::new();
         Self(Some(propagator.extract_with_context(&Context::new(), &carrier)))
     }
 
-    /// Begins the span of a request that a caller waits for.
+    /// Begins the span of a request.
     pub fn serve(&self, name: impl Into<Cow<'static, str>>) -> Span {
         self.start(name.into(), SpanKind::Server)
     }
 
-    /// Begins the span of a part of the work.
+    /// Begins the span of a step of the work.
     pub fn begin(&self, name: impl Into<Cow<'static, str>>) -> Span {
         self.start(name.into(), SpanKind::Internal)
     }
@@ -63,14 +63,14 @@ impl Trace {
         Span { context: started, ended: false }
     }
 
-    /// The trace's identifier, 32 hexadecimal digits.
+    /// Returns the trace's identifier, 32 hexadecimal digits.
     pub fn id(&self) -> Option<String> {
         let span = self.0.as_ref()?.span().span_context().clone();
         span.is_valid().then(|| span.trace_id().to_string())
     }
 }
 
-/// Whether both are the same span of the same trace.
+/// Equal if both are the same span of the same trace.
 impl PartialEq for Trace {
     fn eq(&self, other: &Self) -> bool {
         let of =
@@ -85,7 +85,7 @@ impl std::fmt::Debug for Trace {
     }
 }
 
-/// A span that runs. Dropping it without [`end`](Self::end) marks it as failed: the work returned early or was
+/// A running span. Dropping it without [`end`](Self::end) marks it as failed: the work returned early or was
 /// cancelled.
 #[derive(Debug)]
 pub struct Span {
@@ -94,7 +94,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// The place that spans of its parts begin below.
+    /// Returns the parent for spans of its steps.
     pub fn trace(&self) -> Trace {
         Trace(self.context.clone())
     }
@@ -106,12 +106,12 @@ impl Span {
         }
     }
 
-    /// Ends it: well, or with the code of what went wrong.
+    /// Ends it, with the error code if it failed.
     pub fn end(mut self, outcome: Result<(), &'static str>) {
         self.close(outcome);
     }
 
-    /// Ends it as a piece of work that returned `result`.
+    /// Ends it with the outcome `result`.
     pub fn end_with<T>(self, result: &crate::error::Result<T>) {
         self.end(result.as_ref().map(|_| ()).map_err(|e| e.kind().code()));
     }

@@ -1,4 +1,4 @@
-//! Chains of transforms, whole.
+//! Tests of whole chains of transforms.
 
 use serde_json::json;
 
@@ -78,7 +78,7 @@ fn values_by_key_go_to_their_keys() {
 
 #[test]
 fn values_by_key_count_keys_that_are_absent() {
-    // The label of training comes first, and its mode is not the image's.
+    // The training label comes first, and its mode differs from the image's.
     let spacing = json!({
         "keys": ["label", "image"], "mode": ["nearest", "bilinear"], "pixdim": [1, 1, 1]
     });

@@ -1,7 +1,7 @@
-//! Transforms that change values and leave the grid alone.
+//! Transforms that change values but not the grid.
 //!
-//! Sums and counts are taken plane by plane and joined in order, so that the same image always gives
-//! the same result whatever the number of threads.
+//! Sums and counts are computed plane by plane and combined in order, so the same image always gives
+//! the same result for any number of threads.
 
 mod normalize;
 mod order_statistics;
@@ -19,7 +19,7 @@ pub(super) use threshold::ThresholdIntensityd;
 
 use crate::error::Result;
 
-/// Calls `work` with each channel (axes as the image's, one channel), or with the whole image.
+/// Calls `work` with each channel (same axes as the image, one channel), or with the whole image.
 fn for_each_part(
     data: &mut Array4<f32>,
     channel_wise: bool,
@@ -29,7 +29,7 @@ fn for_each_part(
     data.axis_chunks_iter_mut(Axis(0), channels).try_for_each(work)
 }
 
-/// What `of` makes of each plane across the axis that runs slowest in memory, in order.
+/// Returns the result of `of` for each plane across the axis that varies slowest in memory, in order.
 fn by_plane<T: Send>(
     values: ArrayView4<f32>,
     of: impl Fn(ArrayView3<f32>) -> T + Send + Sync,
@@ -41,7 +41,7 @@ fn by_plane<T: Send>(
     values.axis_iter(Axis(slowest)).into_par_iter().map(of).collect()
 }
 
-/// Smallest and largest value.
+/// Returns the smallest and the largest value.
 fn extent(values: ArrayView4<f32>) -> (f32, f32) {
     let whole = (f32::INFINITY, f32::NEG_INFINITY);
     by_plane(values, |plane| plane.fold(whole, |(low, high), &v| (low.min(v), high.max(v))))

@@ -1,4 +1,4 @@
-//! `NormalizeIntensityd`: a mean taken off, and divided by a standard deviation.
+//! `NormalizeIntensityd`: subtracts a mean and divides by a standard deviation.
 
 use ndarray::{ArrayView4, ArrayViewMut4};
 
@@ -7,11 +7,11 @@ use crate::bundle::Args;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transforms::{Image, Transform};
 
-/// `monai.transforms.NormalizeIntensityd`. What is not given is the mean and the (biased) standard
-/// deviation of the image, of each channel, or of what is not zero in them.
+/// `monai.transforms.NormalizeIntensityd`. Missing arguments default to the mean and the (biased)
+/// standard deviation of the image or of each channel, optionally of the nonzero values only.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NormalizeIntensityd {
-    /// One for the whole image, or one a channel.
+    /// One value for the whole image, or one per channel.
     subtrahend: Option<Vec<f64>>,
     divisor: Option<Vec<f64>>,
     nonzero: bool,
@@ -80,7 +80,7 @@ impl Transform for NormalizeIntensityd {
     }
 }
 
-/// A number, or with `channel_wise` a list of them.
+/// Returns a number or, with `channel_wise`, a list of them.
 fn given(args: &mut Args, name: &str, channel_wise: bool) -> Result<Option<Vec<f64>>> {
     let Some(value) = args.raw(name) else { return Ok(None) };
     let numbers = if channel_wise {
@@ -92,7 +92,7 @@ fn given(args: &mut Args, name: &str, channel_wise: bool) -> Result<Option<Vec<f
     numbers.map(Some).ok_or_else(|| args.invalid(name, expected))
 }
 
-/// Mean and biased standard deviation of the values that are used; `None` where none is.
+/// Returns the mean and biased standard deviation of the `used` values; `None` if there are none.
 fn mean_and_deviation(
     values: ArrayView4<f32>,
     used: impl Fn(f32) -> bool + Send + Sync,

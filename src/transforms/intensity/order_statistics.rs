@@ -1,14 +1,14 @@
-//! Values by their rank without sorting: two counting passes over the image.
+//! Finds values by rank without sorting: two counting passes over the image.
 
 use ndarray::ArrayView4;
 
 use super::by_plane;
 
-/// Half of the bits of a value.
+/// Number of bins for half of a value's bits.
 const BINS: usize = 1 << 16;
 
-/// An image's values by rank. Building it counts the upper halves of all values once; each rank
-/// asked for counts the lower halves of those that share its upper half.
+/// An image's values by rank. Construction counts the upper halves of all values once. Each query
+/// counts the lower halves of the values that share the wanted upper half.
 pub(super) struct OrderStatistics<'a> {
     values: ArrayView4<'a, f32>,
     upper: Vec<u64>,
@@ -20,7 +20,7 @@ impl<'a> OrderStatistics<'a> {
         Self { values, upper }
     }
 
-    /// The value with `rank` smaller ones or equal ones before it; 0 without any values.
+    /// Returns the value at `rank` in sorted order, counted from 0; 0 if there are no values.
     fn at(&self, rank: usize) -> f32 {
         let Some((upper, within)) = find(&self.upper, rank as u64) else { return 0.0 };
         let lower = count(self.values, |key| {
@@ -30,7 +30,7 @@ impl<'a> OrderStatistics<'a> {
         value_of((upper << 16 | lower) as u32)
     }
 
-    /// Linear between the values at `floor(rank)` and the next, as `torch.lerp` does.
+    /// Interpolates linearly between the values at `floor(rank)` and the next, as `torch.lerp` does.
     fn between(&self, rank: f64) -> f32 {
         let low = rank.floor();
         let weight = (rank - low) as f32;
@@ -43,8 +43,8 @@ impl<'a> OrderStatistics<'a> {
     }
 
     /// `monai.transforms.utils_pytorch_numpy_unification.percentile`, `q` from 0 to 100. Up to a
-    /// million values it is `torch.quantile`, which takes the quantile in f32; above,
-    /// `numpy.percentile`, which takes it in f64.
+    /// million values, MONAI uses `torch.quantile`, which computes the quantile in f32; above that,
+    /// `numpy.percentile`, which computes it in f64.
     pub(super) fn percentile(&self, q: f64) -> f32 {
         let last = self.values.len().saturating_sub(1) as f64;
         let quantile = q / 100.0;
@@ -54,7 +54,7 @@ impl<'a> OrderStatistics<'a> {
     }
 }
 
-/// Bits in the order of the values (negative ones reversed, below the positive ones).
+/// Maps a value to bits that sort like the values (negative ones inverted, below the positive ones).
 fn key_of(value: f32) -> u32 {
     let bits = value.to_bits();
     if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
@@ -64,7 +64,7 @@ fn value_of(key: u32) -> f32 {
     f32::from_bits(if key >> 31 == 1 { key & !(1 << 31) } else { !key })
 }
 
-/// How many values fall into each bin; those without one are not counted.
+/// Counts the values in each bin; values without a bin are not counted.
 fn count(values: ArrayView4<f32>, bin: impl Fn(u32) -> Option<usize> + Send + Sync) -> Vec<u64> {
     let planes = by_plane(values, |plane| {
         let mut counts = vec![0u32; BINS];
@@ -84,7 +84,7 @@ fn count(values: ArrayView4<f32>, bin: impl Fn(u32) -> Option<usize> + Send + Sy
     total
 }
 
-/// The bin that holds a rank, and the rank within it.
+/// Returns the bin that contains a rank, and the rank within it.
 fn find(counts: &[u64], mut rank: u64) -> Option<(usize, u64)> {
     for (bin, &n) in counts.iter().enumerate() {
         if rank < n {

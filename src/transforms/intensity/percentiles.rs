@@ -1,4 +1,4 @@
-//! Ranges taken from percentiles of the image: `ScaleIntensityRangePercentilesd` and
+//! Intensity ranges from percentiles of the image: `ScaleIntensityRangePercentilesd` and
 //! `ClipIntensityPercentilesd`.
 
 use ndarray::ArrayViewMut4;
@@ -71,7 +71,7 @@ pub struct ClipIntensityPercentilesd {
 impl ClipIntensityPercentilesd {
     pub(in crate::transforms) fn from_args(args: &mut Args) -> Result<Self> {
         args.float_dtype("dtype")?;
-        // The bounds found would only be noted beside the image.
+        // The clipping values would only be recorded with the image.
         args.ignore(&["return_clipping_values"]);
         if args.raw("sharpness_factor").is_some() {
             return Err(args.invalid("sharpness_factor", "null"));

@@ -10,8 +10,8 @@ use crate::transforms::{Image, Transform};
 /// `b_min` and `b_max`.
 pub(super) type Bounds = (Option<f64>, Option<f64>);
 
-/// `monai.transforms.ScaleIntensityRange`: `[a_min, a_min + a_span]` to `b`, perhaps clipped to it.
-/// Arithmetic is f32 in MONAI's order.
+/// `monai.transforms.ScaleIntensityRange`: maps `[a_min, a_min + a_span]` to `b`, optionally clipped to
+/// it. Arithmetic is f32 in MONAI's order.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct RangeMap {
     pub(super) a_min: f32,
@@ -24,7 +24,7 @@ impl RangeMap {
     pub(super) fn apply(&self, mut values: ArrayViewMut4<f32>) {
         let a_min = self.a_min;
         if self.a_span == 0.0 {
-            // MONAI warns of the division by zero and subtracts only.
+            // MONAI warns of the division by zero and only subtracts.
             let shift = self.b.0.unwrap_or(0.0) as f32;
             values.par_mapv_inplace(|v| v - a_min + shift);
             return;
@@ -41,7 +41,7 @@ impl RangeMap {
     }
 }
 
-/// `b_min`, `b_max` and `clip`.
+/// Parses `b_min`, `b_max` and `clip`.
 pub(super) fn target_from_args(args: &mut Args) -> Result<(Bounds, bool)> {
     let b = (args.number("b_min")?, args.number("b_max")?);
     let clip = args.truth("clip", false)?;
@@ -72,8 +72,8 @@ impl Transform for ScaleIntensityRanged {
     }
 }
 
-/// `monai.transforms.ScaleIntensityd`: from the image's (or each channel's) own range to
-/// `minv..maxv`, or by a factor where both are null.
+/// `monai.transforms.ScaleIntensityd`: maps the own range of the image (or of each channel) to
+/// `minv..maxv`, or scales by a factor if both are null.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScaleIntensityd {
     minv: Option<f64>,
@@ -97,7 +97,7 @@ impl ScaleIntensityd {
     fn rescale(&self, mut values: ArrayViewMut4<f32>) {
         let (low, high) = extent(values.view());
         if low == high {
-            // A constant image is multiplied by the lower bound there, not set to it.
+            // Like MONAI, this multiplies a constant image by the lower bound instead of setting it.
             if let Some(minv) = self.minv {
                 values.par_mapv_inplace(|v| v * minv as f32);
             }

@@ -1,11 +1,11 @@
-//! `ThresholdIntensityd`: values on one side of a threshold kept.
+//! `ThresholdIntensityd`: keeps values on one side of a threshold.
 
 use crate::bundle::Args;
 use crate::error::Result;
 use crate::transforms::{Image, Transform};
 
-/// `monai.transforms.ThresholdIntensityd`: keeps values above (or below) the threshold, strictly;
-/// all others become `cval`.
+/// `monai.transforms.ThresholdIntensityd`: keeps values strictly above (or below) the threshold and
+/// sets all others to `cval`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ThresholdIntensityd {
     threshold: f32,

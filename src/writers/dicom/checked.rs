@@ -1,4 +1,4 @@
-//! That what a writer is asked for agrees with itself and can be encoded.
+//! Checks that the input of a writer is consistent and can be encoded.
 
 use std::collections::HashSet;
 
@@ -6,26 +6,26 @@ use crate::dicom::segment::{Algorithm, SegmentDescription, check_text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::writers::Voxels;
 
-/// What every DICOM object of a segmentation is made from.
+/// The input of every DICOM object of a segmentation.
 pub(in crate::writers) struct Checked<'a, 'v, L> {
     /// The voxels.
     pub voxels: &'a Voxels<'v, L>,
-    /// How many source slices there are.
+    /// Number of source slices.
     pub slices: usize,
     /// The segments.
     pub segments: &'a [SegmentDescription],
-    /// What found them.
+    /// The algorithm that found them.
     pub algorithm: &'a Algorithm,
     /// Series Description (0008,103E).
     pub series_description: &'a str,
 }
 
 impl<L> Checked<'_, '_, L> {
-    /// Checks it.
+    /// Checks the input.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidModel`] where there are no segments, two of one label, or texts that cannot be
-    /// encoded; [`ErrorKind::Internal`] where numbers do not agree.
+    /// [`ErrorKind::InvalidModel`] if there are no segments, two with the same label, or texts that
+    /// cannot be encoded; [`ErrorKind::Internal`] if numbers are inconsistent.
     pub fn check(&self) -> Result<()> {
         let (columns, rows, slices) = self.voxels.dim();
         if slices != self.slices {

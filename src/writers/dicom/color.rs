@@ -3,7 +3,7 @@
 
 use crate::dicom::segment::SegmentDescription;
 
-/// Colours that are told apart easily, for segments without one of their own.
+/// Easily distinguishable colours for segments that have none.
 const DISTINCT: [[u8; 3]; 12] = [
     [230, 60, 60],
     [70, 180, 80],
@@ -19,19 +19,19 @@ const DISTINCT: [[u8; 3]; 12] = [
     [40, 140, 130],
 ];
 
-/// The colour of the segment of this index, where it has none of its own.
+/// Returns the colour for the segment at this index, if it has none.
 pub(in crate::writers) fn distinct(index: usize) -> [u8; 3] {
     DISTINCT[index % DISTINCT.len()]
 }
 
-/// The colour that a segment is shown in, in every output, sRGB. `index` is its position among the
+/// Returns a segment's colour in sRGB, the same in every output. `index` is its position in the
 /// descriptions.
 pub fn display_color(segment: &SegmentDescription, index: usize) -> [u8; 3] {
     segment.color.unwrap_or_else(|| distinct(index))
 }
 
-/// sRGB to the three 16-bit values of Recommended Display CIELab Value (0062,000D): L* 0 to 100,
-/// a* and b* -128 to 127, each over 0 to 65535.
+/// Converts sRGB to the three 16-bit values of Recommended Display CIELab Value (0062,000D): L* from 0
+/// to 100 and a* and b* from -128 to 127, each scaled to 0 to 65535.
 pub(in crate::writers) fn cielab([red, green, blue]: [u8; 3]) -> [u16; 3] {
     // IEC 61966-2-1, then its primaries adapted to D50 by Bradford's method.
     let linear = |c: u8| {

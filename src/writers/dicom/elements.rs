@@ -1,4 +1,4 @@
-//! Small pieces of data sets: elements, sequences and coded concepts.
+//! Building blocks of data sets: elements, sequences and coded concepts.
 
 use dicom_core::header::HasLength;
 use dicom_core::value::DataSetSequence;
@@ -8,12 +8,12 @@ use dicom_dictionary_std::tags;
 use crate::dicom::segment::Code;
 use crate::dicom::{Dataset, Instance};
 
-/// Sets elements of a data set, one line each.
+/// Sets elements of a data set.
 pub(in crate::writers) trait Put {
-    /// Sets a text of one value; an empty one becomes an element of length zero (type 2).
+    /// Sets a text with one value; an empty one becomes a zero-length element (type 2).
     fn put_text(&mut self, tag: Tag, vr: VR, value: &str);
 
-    /// Sets a text of several values.
+    /// Sets a text with several values.
     fn put_texts(&mut self, tag: Tag, vr: VR, values: &[String]);
 
     /// Sets unsigned 16-bit values (US).
@@ -22,7 +22,7 @@ pub(in crate::writers) trait Put {
     /// Sets a sequence.
     fn put_items(&mut self, tag: Tag, items: Vec<Dataset>);
 
-    /// Sets a code sequence of one item.
+    /// Sets a code sequence with one item.
     fn put_code(&mut self, tag: Tag, code: &Code) {
         self.put_items(tag, vec![code_item(code)]);
     }
@@ -50,7 +50,7 @@ impl Put for Dataset {
     }
 }
 
-/// An item of a code sequence (PS3.3 section 8.8).
+/// Creates an item of a code sequence (PS3.3 section 8.8).
 pub(in crate::writers) fn code_item(code: &Code) -> Dataset {
     let mut item = Dataset::new_empty();
     item.put_text(tags::CODE_VALUE, VR::SH, &code.value);
@@ -59,17 +59,18 @@ pub(in crate::writers) fn code_item(code: &Code) -> Dataset {
     item
 }
 
-/// The items of a sequence, none where it is absent.
+/// Returns the items of a sequence; empty if it is absent.
 pub(in crate::writers) fn items(dataset: &Dataset, tag: Tag) -> &[Dataset] {
     dataset.get(tag).and_then(|element| element.value().items()).unwrap_or_default()
 }
 
-/// Whether the element is there with a value.
+/// Whether the element is present and has a value.
 pub(in crate::writers) fn has_value(dataset: &Dataset, tag: Tag) -> bool {
     dataset.get(tag).is_some_and(|element| !element.is_empty())
 }
 
-/// A number as a decimal string (DS) of at most 16 characters (PS3.5 6.2), as exact as they allow.
+/// Formats a number as a decimal string (DS) of at most 16 characters (PS3.5 6.2), as precisely as they
+/// allow.
 pub(in crate::writers) fn decimal_string(x: f64) -> String {
     const LIMIT: usize = 16;
     let shortest = x.to_string();
@@ -79,7 +80,7 @@ pub(in crate::writers) fn decimal_string(x: f64) -> String {
     (0..LIMIT)
         .rev()
         .flat_map(|digits| {
-            // Positional notation where it keeps at least as many significant digits.
+            // Positional notation, if it keeps at least as many significant digits.
             let positional = (1e-4..1e15).contains(&x.abs()).then(|| format!("{x:.digits$}"));
             [positional, Some(format!("{x:.digits$e}"))]
         })
@@ -88,7 +89,7 @@ pub(in crate::writers) fn decimal_string(x: f64) -> String {
         .unwrap_or(shortest)
 }
 
-/// An item that names an instance (SOP Instance Reference Macro, PS3.3 10.8).
+/// Creates an item that references an instance (SOP Instance Reference Macro, PS3.3 10.8).
 pub(in crate::writers) fn reference(instance: &Instance) -> Dataset {
     let mut item = Dataset::new_empty();
     item.put_text(tags::REFERENCED_SOP_CLASS_UID, VR::UI, &instance.sop_class_uid);

@@ -1,4 +1,4 @@
-//! Who made an object: the program and the model that it ran.
+//! Describes what created an object: the program and its model.
 
 use dicom_core::VR;
 use dicom_dictionary_std::tags;
@@ -7,14 +7,14 @@ use super::elements::Put;
 use crate::dicom::Dataset;
 use crate::dicom::segment::{Algorithm, Code};
 
-/// Who made the object (Enhanced General Equipment Module, PS3.3 C.7.5.2).
+/// Manufacturer of the object (Enhanced General Equipment Module, PS3.3 C.7.5.2).
 pub(in crate::writers) const MANUFACTURER: &str = "ahi-inference";
-/// No device with a serial number is involved; the attribute must not be empty.
+/// No device with a serial number is involved, but the attribute must not be empty.
 const DEVICE_SERIAL_NUMBER: &str = "0";
 
-/// General and Enhanced General Equipment modules (PS3.3 C.7.5.1, C.7.5.2), and the Contributing
-/// Equipment Sequence of the SOP Common Module (C.12.1), which archives keep where they replace the
-/// former: the software that wrote the object and the model it ran.
+/// Writes the General and Enhanced General Equipment modules (PS3.3 C.7.5.1, C.7.5.2) and the
+/// Contributing Equipment Sequence of the SOP Common Module (C.12.1): the software that wrote the
+/// object and the model it ran. Archives that replace the former keep the latter.
 pub(in crate::writers) fn put_equipment(algorithm: &Algorithm, to: &mut Dataset) {
     put_names(algorithm, to);
     to.put_text(tags::DEVICE_SERIAL_NUMBER, VR::LO, DEVICE_SERIAL_NUMBER);
@@ -39,7 +39,7 @@ fn put_names(algorithm: &Algorithm, to: &mut Dataset) {
     to.put_texts(tags::SOFTWARE_VERSIONS, VR::LO, &versions);
 }
 
-/// Algorithm Identification Macro (PS3.3 10.16, Table 10-19).
+/// Creates an item of the Algorithm Identification Macro (PS3.3 10.16, Table 10-19).
 pub(in crate::writers) fn algorithm_item(algorithm: &Algorithm) -> Dataset {
     let mut item = Dataset::new_empty();
     item.put_code(tags::ALGORITHM_FAMILY_CODE_SEQUENCE, &algorithm.family);

@@ -1,20 +1,20 @@
-//! The UIDs of what is made of one segmentation.
+//! The UIDs of the objects created from one segmentation.
 
 use sha2::{Digest, Sha256};
 
 use crate::dicom::uid;
 
-/// What all UIDs of one segmentation are made from.
+/// The seed of all UIDs of one segmentation.
 ///
-/// They are derived from what the segmentation was made of, so that a request that is sent again makes
-/// instances of the same UIDs, and an archive that has them keeps one of each.
+/// UIDs are derived from the segmentation's inputs. A repeated request thus creates instances with the
+/// same UIDs, and an archive keeps one of each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     seed: [u8; 32],
 }
 
 impl Identity {
-    /// The identity of what is made from `parts`, which are told apart by their order and their ends.
+    /// Creates the identity derived from `parts`; their order and boundaries matter.
     pub fn derived<'p>(parts: impl IntoIterator<Item = &'p str>) -> Self {
         let mut hash = Sha256::new();
         for part in parts {
@@ -24,12 +24,12 @@ impl Identity {
         Self { seed: hash.finalize().into() }
     }
 
-    /// An identity that no other segmentation has.
+    /// Creates an identity that no other segmentation has.
     pub fn fresh() -> Self {
         Self::derived([uid::generate().as_str()])
     }
 
-    /// The UID of the thing of this name: a series, an instance, a segment.
+    /// Returns the UID of the named object: a series, an instance, a segment.
     pub fn uid(&self, name: &str) -> String {
         let mut hash = Sha256::new();
         hash.update(self.seed);
@@ -38,22 +38,22 @@ impl Identity {
         uid::from_digest(&digest)
     }
 
-    /// Series Instance UID of the objects of this kind.
+    /// Returns the Series Instance UID of objects of this kind.
     pub fn series(&self, kind: &str) -> String {
         self.uid(&format!("series {kind}"))
     }
 
-    /// SOP Instance UID of the object of this kind and number, from 1, of its series.
+    /// Returns the SOP Instance UID of object `number` of this kind in its series, counted from 1.
     pub fn instance(&self, kind: &str, number: usize) -> String {
         self.uid(&format!("instance {kind} {number}"))
     }
 
-    /// Tracking UID (0062,0021) of the segment of this index, the same in every output.
+    /// Returns the Tracking UID (0062,0021) of the segment at this index, the same in every output.
     pub fn tracking(&self, segment: usize) -> String {
         self.uid(&format!("segment {segment}"))
     }
 
-    /// Frame of Reference UID of a source that has none.
+    /// Returns the Frame of Reference UID for a source that has none.
     pub fn frame_of_reference(&self) -> String {
         self.uid("frame of reference")
     }

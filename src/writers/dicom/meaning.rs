@@ -1,4 +1,4 @@
-//! What a segment is, in codes.
+//! Writes what a segment is, as codes.
 
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
@@ -7,9 +7,9 @@ use super::elements::{Put, code_item};
 use crate::dicom::Dataset;
 use crate::dicom::segment::SegmentDescription;
 
-/// Puts the category, the type with its modifier, and the anatomic region of a segment into an item, as the
-/// Segment Description Macro (PS3.3 C.8.20.4) has them. `property_type` is the sequence of the type, which other
-/// objects have under another name.
+/// Writes the category, the type with its modifier, and the anatomic region of a segment into an item,
+/// as in the Segment Description Macro (PS3.3 C.8.20.4). `property_type` is the sequence of the type,
+/// whose name differs between objects.
 pub(in crate::writers) fn put_meaning(
     segment: &SegmentDescription,
     property_type: Tag,

@@ -1,5 +1,5 @@
-//! What all DICOM objects of a result share: patient, study and equipment, their UIDs, the planes of the
-//! source, and small pieces of data sets.
+//! The shared parts of all DICOM objects of a result: patient, study and equipment, their UIDs, the
+//! planes of the source, and building blocks of data sets.
 
 mod charset;
 mod checked;
@@ -32,8 +32,8 @@ pub(in crate::writers) use times::put_times;
 /// One source slice, in volume order.
 #[derive(Debug, Clone, Copy)]
 pub struct SourceSlice<'a> {
-    /// The instance the slice is in.
+    /// The instance that contains the slice.
     pub instance: &'a Instance,
-    /// The frame within the instance, counted from zero; 0 in a single-frame instance.
+    /// The frame within the instance, counted from zero; 0 for a single-frame instance.
     pub frame: usize,
 }

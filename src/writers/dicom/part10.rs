@@ -1,4 +1,4 @@
-//! A Part 10 file as it grows.
+//! Builds Part 10 files.
 
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
@@ -7,17 +7,17 @@ use dicom_object::FileMetaTableBuilder;
 use crate::dicom::Dataset;
 use crate::error::{Error, Result};
 
-/// Largest even length below FFFFFFFFH, which means another encoding (PS3.5 7.1.2).
+/// Largest even length below FFFFFFFFH, which would mean undefined length (PS3.5 7.1.2).
 pub(in crate::writers) const LARGEST_VALUE: u32 = u32::MAX - 1;
 
-/// A Part 10 file: everything but the pixel data is encoded by `dicom-object`, then the pixel data is
-/// written in place, so that it is never held twice.
+/// A Part 10 file. Everything but the pixel data is encoded by `dicom-object`; the pixel data is then
+/// written in place, so it is never held twice.
 pub(in crate::writers) struct Part10 {
     bytes: Vec<u8>,
 }
 
 impl Part10 {
-    /// The file of `object` in a transfer syntax that `dicom-object` can write.
+    /// Encodes `object` in a transfer syntax that `dicom-object` supports.
     pub fn new(object: Dataset, transfer_syntax: &str) -> Result<Self> {
         let defect = |e: Box<dyn std::error::Error + Send + Sync>| {
             Error::internal("a DICOM object of the result cannot be encoded").caused_by(e)
@@ -29,8 +29,8 @@ impl Part10 {
         Ok(Self { bytes })
     }
 
-    /// Adds Pixel Data (7FE0,0010), the last element of the data set, of `length` bytes, an even number,
-    /// as OB in explicit VR little endian, and returns its zeroed value.
+    /// Appends Pixel Data (7FE0,0010), the last element of the data set, as OB in explicit VR little
+    /// endian. `length` is in bytes and must be even. Returns its zeroed value.
     pub fn append_pixel_data(&mut self, length: usize) -> Result<&mut [u8]> {
         let length = u32::try_from(length)
             .ok()
@@ -46,8 +46,8 @@ impl Part10 {
         Ok(self.bytes.get_mut(start..).unwrap_or_default())
     }
 
-    /// The bytes of the file of `object` before and after the place of an element that is not in it, for
-    /// what is written between them.
+    /// Returns the bytes of the file of `object` before and after the position of an absent element, so
+    /// that the caller can write that element in between.
     pub fn split(object: Dataset, transfer_syntax: &str, at: Tag) -> Result<(Vec<u8>, Vec<u8>)> {
         let mut before = object.clone();
         let after: Vec<Tag> = before.tags().filter(|&tag| tag >= at).collect();
@@ -63,7 +63,7 @@ impl Part10 {
         Ok((whole, after))
     }
 
-    /// The finished file.
+    /// Returns the finished file.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
@@ -94,7 +94,7 @@ mod tests {
         object.put_text(tags::SOP_INSTANCE_UID, VR::UI, "1.2.3");
         object.put_text(tags::STUDY_ID, VR::SH, "7");
         let (before, after) = Part10::split(object, syntax, tags::PATIENT_NAME).unwrap();
-        // Study ID (0020,0010) of two bytes.
+        // Study ID (0020,0010) with a value of two bytes.
         assert_eq!(after, b"\x20\0\x10\0\x02\0\0\x007 ");
         assert!(before.ends_with(b"1.2.3\0"));
     }

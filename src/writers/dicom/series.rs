@@ -1,4 +1,4 @@
-//! The series of an object, and the frame of reference that it lies in.
+//! Writes the series of an object and its frame of reference.
 
 use dicom_core::VR;
 use dicom_dictionary_std::tags;
@@ -7,7 +7,7 @@ use super::Identity;
 use super::elements::Put;
 use crate::dicom::{Attributes, Dataset};
 
-/// What a series says of itself.
+/// The attributes of a series.
 pub(in crate::writers) struct SeriesHead<'a> {
     /// Modality (0008,0060).
     pub modality: &'a str,
@@ -15,12 +15,12 @@ pub(in crate::writers) struct SeriesHead<'a> {
     pub uid: &'a str,
     /// Series Description (0008,103E).
     pub description: &'a str,
-    /// The series is numbered this far after the one it was made from, so that viewers list both
-    /// together and scanners, which count from 1, do not use the number.
+    /// Offset of the series number from that of the source series, so that viewers list both together
+    /// and the number does not collide with those of scanners, which count from 1.
     pub offset: i64,
 }
 
-/// General Series Module (PS3.3 C.7.3.1).
+/// Writes the General Series Module (PS3.3 C.7.3.1).
 pub(in crate::writers) fn put_series(head: &SeriesHead, source: &Dataset, to: &mut Dataset) {
     let number = source.integer(tags::SERIES_NUMBER).unwrap_or(0);
     let number = Some(number.saturating_add(head.offset))
@@ -32,7 +32,7 @@ pub(in crate::writers) fn put_series(head: &SeriesHead, source: &Dataset, to: &m
     to.put_text(tags::SERIES_DESCRIPTION, VR::LO, head.description);
 }
 
-/// Frame of Reference Module (PS3.3 C.7.4.1): the source's. Returns its UID.
+/// Writes the source's Frame of Reference Module (PS3.3 C.7.4.1) and returns its UID.
 pub(in crate::writers) fn put_frame_of_reference(
     source: &Dataset,
     identity: &Identity,

@@ -1,5 +1,5 @@
-//! What a segmentation takes over from the images it was made of: the planes of its frames, with
-//! the source's own decimal strings, and the attributes of patient and study.
+//! What a segmentation copies from its source images: the planes of its frames, in the source's own
+//! decimal strings, and the attributes of patient and study.
 
 use std::collections::HashSet;
 
@@ -13,8 +13,8 @@ use crate::dicom::attributes::keyword;
 use crate::dicom::{Attributes, Dataset, Instance, charset, uid};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Where the pixels of one source slice lie, in the strings of the source without their padding:
-/// rounding them would make planes that no longer coincide with those they were drawn on.
+/// The plane of one source slice, in the strings of the source without their padding: rounding them
+/// would create planes that no longer coincide with the source's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::writers) struct Plane {
     /// Image Position (Patient) (0020,0032).
@@ -23,13 +23,13 @@ pub(in crate::writers) struct Plane {
     pub orientation: Vec<String>,
     /// Pixel Spacing (0028,0030).
     pub spacing: Vec<String>,
-    /// Slice Thickness (0018,0050), where the source states it.
+    /// Slice Thickness (0018,0050), if the source has it.
     pub thickness: Option<String>,
 }
 
 impl Plane {
-    /// The plane of a slice: from the functional groups of the frame, then from those shared by all
-    /// frames (PS3.3 C.7.6.16), then from the top level of the data set.
+    /// Returns the plane of a slice: from the functional groups of the frame, then from the shared ones
+    /// (PS3.3 C.7.6.16), then from the top level of the data set.
     pub fn of(slice: &SourceSlice) -> Result<Self> {
         if slice.frame as u64 >= slice.number_of_frames() {
             return Err(Error::internal(format!(
@@ -63,13 +63,13 @@ impl SourceSlice<'_> {
         self.number_of_frames() > 1
     }
 
-    /// How many frames the instance has, at least one.
+    /// Returns the number of frames of the instance, at least one.
     pub(in crate::writers) fn number_of_frames(&self) -> u64 {
         let stated = self.instance.dataset.integer(tags::NUMBER_OF_FRAMES);
         stated.and_then(|frames| u64::try_from(frames).ok()).unwrap_or(1).max(1)
     }
 
-    /// The values of an attribute of a functional group, none where the source has none.
+    /// Returns the values of an attribute of a functional group; empty if the source has none.
     fn texts(&self, group: Tag, tag: Tag) -> Vec<String> {
         let dataset: &Dataset = &self.instance.dataset;
         let own = items(dataset, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).get(self.frame);
@@ -77,7 +77,7 @@ impl SourceSlice<'_> {
         let top =
             (!self.is_multi_frame() || tag != tags::IMAGE_POSITION_PATIENT).then_some(dataset);
         let groups = [own, shared].into_iter().flatten().filter_map(|g| items(g, group).first());
-        // A value set as one string still has its separators.
+        // A value set as one string still contains its separators.
         groups
             .chain(top)
             .find(|dataset| has_value(dataset, tag))
@@ -109,16 +109,16 @@ impl SourceSlice<'_> {
     }
 }
 
-/// The instances of the slices, each once, in the order of the slices.
+/// Returns the instances of the slices without duplicates, in slice order.
 pub(in crate::writers) fn instances<'a>(slices: &[SourceSlice<'a>]) -> Vec<&'a Instance> {
     let mut seen = HashSet::new();
     let instances = slices.iter().map(|slice| slice.instance);
     instances.filter(|instance| seen.insert(instance.sop_instance_uid.as_str())).collect()
 }
 
-/// That the instances belong together and are of `columns` by `rows` pixels. A segmentation refers
-/// to one patient, study, series and frame of reference: mixed ones are refused, and the error says
-/// which attribute differs in which instance but never its value.
+/// Checks that the instances belong together and have `columns` by `rows` pixels. A segmentation refers
+/// to one patient, study, series and frame of reference: mixed sources are refused. The error says
+/// which attribute differs in which instance, but never its value.
 pub(in crate::writers) fn check_consistent(
     instances: &[&Instance],
     columns: usize,
@@ -154,7 +154,7 @@ pub(in crate::writers) fn check_consistent(
                 );
             }
         }
-        // Archives have UIDs with leading zeros; references to them must be as they are.
+        // Archives have UIDs with leading zeros; references must repeat them unchanged.
         if !uid::is_written(&instance.sop_instance_uid) || !uid::is_valid(&instance.sop_class_uid) {
             return fault(instance, "its SOP Instance or SOP Class UID is not a UID".to_owned());
         }
@@ -162,8 +162,8 @@ pub(in crate::writers) fn check_consistent(
     Ok(())
 }
 
-/// Attributes of type 2 in the Patient, General Study and Frame of Reference modules: written
-/// empty where the source lacks them.
+/// Type 2 attributes of the Patient, General Study and Frame of Reference modules: written empty if the
+/// source lacks them.
 const REQUIRED: [(Tag, VR); 10] = [
     (tags::PATIENT_NAME, VR::PN),
     (tags::PATIENT_ID, VR::LO),
@@ -177,9 +177,9 @@ const REQUIRED: [(Tag, VR); 10] = [
     (tags::POSITION_REFERENCE_INDICATOR, VR::LO),
 ];
 
-/// Attributes taken over where the source has them: the Patient (PS3.3 C.7.1.1), Clinical Trial
-/// Subject and Study (C.7.1.3, C.7.2.3), General Study (C.7.2.1) and Patient Study (C.7.2.2)
-/// modules, and from the series what says which part of the body it shows.
+/// Attributes copied if the source has them: the Patient (PS3.3 C.7.1.1), Clinical Trial Subject and
+/// Study (C.7.1.3, C.7.2.3), General Study (C.7.2.1) and Patient Study (C.7.2.2) modules, and the
+/// attributes of the series that identify the body part.
 const OPTIONAL: [Tag; 44] = [
     tags::ISSUER_OF_PATIENT_ID,
     tags::ISSUER_OF_PATIENT_ID_QUALIFIERS_SEQUENCE,
@@ -227,12 +227,12 @@ const OPTIONAL: [Tag; 44] = [
     tags::LATERALITY,
 ];
 
-/// Whether an attribute is one that [`copy_context`] takes over.
+/// Whether [`copy_context`] copies an attribute.
 pub(in crate::writers) fn is_taken_over(tag: Tag) -> bool {
     REQUIRED.iter().any(|(required, _)| *required == tag) || OPTIONAL.contains(&tag)
 }
 
-/// Copies patient, study and frame of reference into `to`, values as they are.
+/// Copies patient, study and frame of reference into `to`, with unchanged values.
 pub(in crate::writers) fn copy_context(from: &Dataset, to: &mut Dataset) -> Result<()> {
     for (tag, vr) in REQUIRED {
         match from.get(tag) {
@@ -254,8 +254,8 @@ pub(in crate::writers) fn copy_context(from: &Dataset, to: &mut Dataset) -> Resu
     Ok(())
 }
 
-/// A copy of `element` whose items name no character set of their own, unless their texts are bytes in it:
-/// all others are written in the one of the new object.
+/// Returns a copy of `element` whose items do not specify their own character set, unless their texts
+/// are raw bytes in it: all other texts are written in the character set of the new object.
 fn adopted(element: &InMemElement) -> InMemElement {
     fn strip(items: &mut [Dataset]) {
         for item in items {
@@ -270,8 +270,8 @@ fn adopted(element: &InMemElement) -> InMemElement {
     element
 }
 
-/// Says how often and how the sources were compressed with loss (PS3.3 C.7.6.1.1.5): what was lost
-/// there is lost in everything derived from it.
+/// Records how often and how the sources were lossily compressed (PS3.3 C.7.6.1.1.5): the loss affects
+/// everything derived from them.
 pub(in crate::writers) fn copy_lossy_compression(instances: &[&Instance], to: &mut Dataset) {
     let lossy = |instance: &&&Instance| match instance.dataset.text(tags::LOSSY_IMAGE_COMPRESSION) {
         Some(said) => said == "01",
@@ -289,8 +289,8 @@ pub(in crate::writers) fn copy_lossy_compression(instances: &[&Instance], to: &m
     }
 }
 
-/// Whether a transfer syntax is taken to be lossy. Those of JPEG 2000, High-Throughput JPEG 2000 and JPEG
-/// XL that may be either count as such: each has a lossless sibling for images that are not.
+/// Whether a transfer syntax is considered lossy. Syntaxes of JPEG 2000, High-Throughput JPEG 2000 and
+/// JPEG XL that allow both count as lossy: each has a lossless counterpart.
 fn is_lossy(transfer_syntax: &str) -> bool {
     const LOSSY: [&str; 8] = [
         uids::JPEG_BASELINE8_BIT,

@@ -1,4 +1,4 @@
-//! Dates and times of what is made.
+//! Dates and times of created objects.
 
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::tags;
@@ -10,8 +10,8 @@ use super::elements::Put;
 use crate::dicom::{Attributes, Dataset};
 use crate::error::{Error, Result};
 
-/// Dates and times of series, content and instance: now, on the clock of the source's Timezone
-/// Offset From UTC or else in UTC.
+/// Writes the current date and time of series, content and instance, in the source's Timezone Offset
+/// From UTC or else in UTC.
 pub(in crate::writers) fn put_times(source: &Dataset, to: &mut Dataset) -> Result<()> {
     const DATE: &[BorrowedFormatItem] = format_description!("[year][month][day]");
     const TIME: &[BorrowedFormatItem] = format_description!("[hour][minute][second]");
@@ -29,8 +29,7 @@ pub(in crate::writers) fn put_times(source: &Dataset, to: &mut Dataset) -> Resul
     Ok(())
 }
 
-/// The present on the clock of an offset such as `+0100` (PS3.3 C.12.1.1.8), UTC where there is
-/// none.
+/// Returns the current time at an offset such as `+0100` (PS3.3 C.12.1.1.8), or in UTC without one.
 fn now_at(offset: Option<&str>) -> OffsetDateTime {
     const OFFSET: &[BorrowedFormatItem] =
         format_description!("[offset_hour sign:mandatory][offset_minute]");

@@ -1,7 +1,6 @@
-//! Planes of a mask with one bit for each voxel, so that 64 cells without a surface are passed over
-//! at once.
+//! Planes of a mask with one bit per voxel, so that 64 cells without a surface are skipped at once.
 
-/// One plane of a mask, with a rim of voxels outside around it: column 0 and row 0 are of the rim.
+/// One plane of a mask, with a rim of outside voxels around it: column 0 and row 0 belong to the rim.
 #[derive(Debug, Clone)]
 pub struct Plane {
     words: Vec<u64>,
@@ -10,24 +9,24 @@ pub struct Plane {
 }
 
 impl Plane {
-    /// An empty plane for masks of `columns` by `rows` voxels.
+    /// Creates an empty plane for masks of `columns` by `rows` voxels.
     pub fn new(columns: usize, rows: usize) -> Self {
-        // The rim on both sides, and a word behind it that is always empty.
+        // The rim on both sides, plus a trailing word that is always empty.
         let per_row = (columns + 2).div_ceil(64) + 1;
         let rows = rows + 2;
         Self { words: vec![0; per_row * rows], per_row, rows }
     }
 
-    /// Takes all voxels out.
+    /// Removes all voxels.
     pub fn clear(&mut self) {
         self.words.fill(0);
     }
 
-    /// Puts in the voxels of a row of the mask for which `inside` holds; rows are counted without the rim.
+    /// Sets the voxels of a row of the mask from `inside`; `row` is counted without the rim.
     pub fn set_row(&mut self, row: usize, inside: impl Iterator<Item = bool>) {
         let start = (row + 1) * self.per_row;
         let Some(words) = self.words.get_mut(start..start + self.per_row) else { return };
-        // Whole words are put together in a register.
+        // Whole words are assembled in a register.
         let (mut word, mut at) = (0_u64, 1_usize);
         for inside in inside {
             word |= u64::from(inside) << (at % 64);
@@ -44,35 +43,35 @@ impl Plane {
         }
     }
 
-    /// Rows with the rim.
+    /// Returns the number of rows, including the rim.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Columns with the rim, rounded up.
+    /// Returns the number of columns, including the rim, rounded up.
     pub fn columns(&self) -> usize {
         self.per_row * 64
     }
 
-    /// A row, counted with the rim; empty beyond the last.
+    /// Returns a row, counted with the rim; empty beyond the last.
     pub fn row(&self, row: usize) -> &[u64] {
         let start = row.saturating_mul(self.per_row);
         self.words.get(start..start + self.per_row).unwrap_or(&[])
     }
 
-    /// Number of voxels.
+    /// Returns the number of voxels.
     pub fn count(&self) -> u64 {
         self.words.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 }
 
-/// Word `at` of a row, moved by one voxel: bit `i` is voxel `i + 1`.
+/// Returns word `at` of a row, shifted by one voxel: bit `i` is voxel `i + 1`.
 pub(super) fn following(row: &[u64], at: usize) -> u64 {
     let word = |at: usize| row.get(at).copied().unwrap_or(0);
     word(at) >> 1 | word(at + 1) << 63
 }
 
-/// The positions of bits that are set, counted from `64 · at`.
+/// Returns the positions of set bits, counted from `64 · at`.
 pub(super) fn ones(mut word: u64, at: usize) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let bit = word.trailing_zeros();

@@ -1,37 +1,37 @@
-//! What the surface looks like within one cell: a table made from a single rule.
+//! The surface within one cell: a table generated from a single rule.
 //!
-//! A cell has the centres of 2 × 2 × 2 voxels as its corners. Corner `c` is at x = bit 0, y = bit 1,
-//! z = bit 2 of `c`. The surface crosses each of the cell's 12 edges between a corner inside and one
-//! outside, at its middle.
+//! A cell has the centres of 2 × 2 × 2 voxels as its corners. Bits 0, 1 and 2 of a corner's number are
+//! its x, y and z. The surface crosses each of the cell's 12 edges between an inside and an outside
+//! corner, at its midpoint.
 //!
 //! On a face of the cell, walk around its corners counterclockwise, as seen from outside the cell.
-//! Every run of corners inside is cut off by one segment, from the edge by which the walk enters the
-//! run to the one by which it leaves. So voxels that touch along an edge or in a point alone are apart,
-//! and what is outside is connected there. A crossing is entered on one of its edge's two faces and
-//! left on the other, because those are walked in opposite directions; segments join to closed loops.
-//! The neighbour behind a face sees the same corners from the other side, and has the same segments,
-//! reversed: whatever the mask, the loops of all cells fit together without a gap.
+//! Every run of inside corners is cut off by one segment, from the edge where the walk enters the run
+//! to the edge where it leaves. So voxels that only touch along an edge or at a point are separate, and
+//! the outside is connected there. A crossing is entered on one of its edge's two faces and left on the
+//! other, because those are walked in opposite directions, so segments form closed loops. The
+//! neighbouring cell at a face sees the same corners from the other side and has the same segments,
+//! reversed: for any mask, the loops of all cells fit together without gaps.
 //!
-//! Loops are divided into triangles by diagonals. None of them joins two crossings of one face:
+//! Loops are divided into triangles by diagonals. No diagonal joins two crossings of one face:
 //! otherwise the neighbour could have the same diagonal, and four triangles would share it.
 
 use std::sync::LazyLock;
 
-/// A triangle's edges of the cell, in an order that is counterclockwise as seen from outside the mask.
+/// A triangle's edges of the cell, counterclockwise as seen from outside the mask.
 pub(super) type Triangle = [u8; 3];
 
-/// Where an edge of a cell lies: it runs along `axis` from the corner at `start`, whose coordinate along
-/// that axis is 0.
+/// An edge of a cell: it runs along `axis` from the corner at `start`, whose coordinate along that axis
+/// is 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Edge {
     pub axis: usize,
     pub start: [usize; 3],
 }
 
-/// The triangles of each case. A case has bit `c` set where corner `c` is inside.
+/// The triangles of each case. Bit `c` of a case is set if corner `c` is inside.
 static CASES: LazyLock<Vec<Vec<Triangle>>> = LazyLock::new(|| (0..=u8::MAX).map(case).collect());
 
-/// The triangles of a cell.
+/// Returns the triangles of a cell.
 pub(super) fn triangles(case: u8) -> &'static [Triangle] {
     CASES.get(usize::from(case)).map_or(&[], Vec::as_slice)
 }
@@ -51,14 +51,14 @@ pub(super) const EDGES: [Edge; 12] = {
     edges
 };
 
-/// The edge between two corners that differ in one bit.
+/// Returns the edge between two corners that differ in one bit.
 fn edge_between(a: usize, b: usize) -> usize {
     let axis = (a ^ b).trailing_zeros() as usize;
     let low = a & b;
     axis * 4 + (low >> ((axis + 1) % 3) & 1) + 2 * (low >> ((axis + 2) % 3) & 1)
 }
 
-/// The corners of a face in their order around it, counterclockwise as seen from outside the cell.
+/// Returns the corners of a face, counterclockwise as seen from outside the cell.
 fn face(axis: usize, upper: bool) -> [usize; 4] {
     let (u, v) = (1 << ((axis + 1) % 3), 1 << ((axis + 2) % 3));
     let mut corners = [0, u, u | v, v].map(|corner| corner | usize::from(upper) << axis);
@@ -75,7 +75,7 @@ fn case(case: u8) -> Vec<Triangle> {
         for corners in [face(axis, false), face(axis, true)] {
             for at in (0..4).filter(|&at| inside(corners[(at + 1) % 4]) && !inside(corners[at])) {
                 let enters = edge_between(corners[at], corners[(at + 1) % 4]);
-                // The first step from inside to outside after it; there is one, for `at` is outside.
+                // The first following step from inside to outside; it exists because `at` is outside.
                 let leaves = (at + 1..at + 4)
                     .find(|&i| !inside(corners[(i + 1) % 4]))
                     .map(|i| edge_between(corners[i % 4], corners[(i + 1) % 4]));
@@ -96,7 +96,7 @@ fn case(case: u8) -> Vec<Triangle> {
     triangles
 }
 
-/// The ring cut into triangles by the diagonals allowed that are shortest in total.
+/// Divides the ring into triangles by the allowed diagonals with the least total length.
 fn divided(ring: &[usize]) -> Vec<Triangle> {
     if ring.len() < 3 {
         return Vec::new();
@@ -104,7 +104,7 @@ fn divided(ring: &[usize]) -> Vec<Triangle> {
     best(ring).map_or(Vec::new(), |(_, triangles)| triangles)
 }
 
-/// The ways to cut a ring differ in the corner of the triangle that is at its closing side.
+/// Tries every possible third corner for the triangle at the ring's closing side.
 fn best(ring: &[usize]) -> Option<(u32, Vec<Triangle>)> {
     let last = ring.len() - 1;
     let mut least: Option<(u32, Vec<Triangle>)> = None;
@@ -132,13 +132,13 @@ fn best(ring: &[usize]) -> Option<(u32, Vec<Triangle>)> {
     least
 }
 
-/// Twice the coordinates of an edge's middle.
+/// Returns twice the coordinates of an edge's midpoint.
 fn middle(edge: usize) -> [i32; 3] {
     let Edge { axis, start } = EDGES[edge];
     std::array::from_fn(|i| 2 * start[i] as i32 + i32::from(i == axis))
 }
 
-/// Four times the squared distance of two edges' middles.
+/// Returns four times the squared distance between two edges' midpoints.
 fn distance(a: usize, b: usize) -> u32 {
     let (a, b) = (middle(a), middle(b));
     (0..3).map(|i| a[i].abs_diff(b[i]).pow(2)).sum()
@@ -156,8 +156,7 @@ mod tests {
 
     use super::*;
 
-    /// Edges of triangles that belong to one triangle alone, with the number of times that each
-    /// direction occurs.
+    /// Returns the directed edges that belong to a single triangle.
     fn rim(case: u8) -> Vec<[u8; 2]> {
         let mut uses: HashMap<[u8; 2], i32> = HashMap::new();
         for t in triangles(case) {
@@ -199,7 +198,7 @@ mod tests {
         }
     }
 
-    /// The rim of a cell on a face is that of its neighbour behind it, reversed.
+    /// The rim of a cell on a face equals its neighbour's, reversed.
     #[test]
     fn neighbours_fit() {
         for axis in 0..3 {

@@ -4,20 +4,20 @@ use super::bits::{Plane, ones};
 use super::grid::Grid;
 use crate::volume::Affine;
 
-/// A mask whose voxels are blocks of another's: inside where at least half of a block's voxels are. Of
-/// blocks that jut out of the box, the voxels outside count as such.
+/// A mask whose voxels are blocks of another mask: inside if at least half of a block's voxels are. If
+/// a block extends beyond the box, its voxels outside of the box count as outside.
 pub(super) struct Coarse<G> {
     grid: G,
     factor: usize,
 }
 
 impl<G: Grid> Coarse<G> {
-    /// Blocks of `factor` voxels along each axis; the mask itself where that is 1.
+    /// Creates blocks of `factor` voxels along each axis; the mask itself if that is 1.
     pub fn new(grid: G, factor: usize) -> Self {
         Self { grid, factor: factor.max(1) }
     }
 
-    /// Indices of blocks to where `affine` has the voxels; the box begins at voxel `offset`.
+    /// Returns the affine of the blocks, given the voxels' `affine`; the box begins at voxel `offset`.
     pub fn affine(&self, affine: &Affine, offset: [usize; 3]) -> Affine {
         let step = self.factor as f64;
         let mut blocks = *affine;

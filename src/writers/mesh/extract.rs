@@ -1,4 +1,4 @@
-//! Marching cubes over a mask, two planes of it at a time.
+//! Marching cubes over a mask, two planes at a time.
 
 use super::bits::{Plane, following, ones};
 use super::cases::{EDGES, Edge, triangles};
@@ -6,11 +6,11 @@ use super::grid::Grid;
 use super::surface::Surface;
 use crate::error::{Error, Result};
 
-/// The surface of a mask: [`Surface::vertices`] are half-way between the centres of two voxels, in
-/// voxels from the centre of the box's first.
+/// Returns the surface of a mask. Its [`Surface::vertices`] are halfway between the centres of two
+/// voxels, in voxels from the centre of the box's first voxel.
 ///
 /// # Errors
-/// [`Error::internal`] where the surface has more vertices than 32 bits count.
+/// [`Error::internal`] if the surface has more vertices than 32 bits can count.
 pub(super) fn extract(mask: &impl Grid) -> Result<Surface> {
     let [columns, rows, planes] = mask.dims();
     let mut sheet = Sheet::new(columns, rows);
@@ -24,14 +24,15 @@ pub(super) fn extract(mask: &impl Grid) -> Result<Surface> {
             mask.plane(z, &mut high);
             surface.voxels += high.count();
         }
-        // Heights and indices count the rim, whose voxels are at -1.
+        // Heights and indices include the rim, whose voxels are at -1.
         sheet.next_slab(&low, &high, z, &mut surface.vertices)?;
         sheet.cells(&low, &high, &mut surface.triangles);
     }
     Ok(surface)
 }
 
-/// How many crossings of voxels' faces a mask has, which is the number of its surface's vertices.
+/// Returns the number of faces between inside and outside voxels, which is the number of vertices of
+/// the surface.
 pub(super) fn crossings(mask: &impl Grid) -> u64 {
     let [columns, rows, planes] = mask.dims();
     let mut low = Plane::new(columns, rows);
@@ -58,15 +59,15 @@ pub(super) fn crossings(mask: &impl Grid) -> u64 {
     found
 }
 
-/// The numbers of the vertices on the edges of a slab of cells between two planes. Those of edges
-/// that are not crossed are left over from other slabs and never read.
+/// The numbers of the vertices on the edges of a slab of cells between two planes. Entries of edges
+/// without a crossing are left over from other slabs and never read.
 struct Sheet {
     columns: usize,
-    /// Along X and Y in the lower plane.
+    /// Edges along X and Y in the lower plane.
     low: [Vec<u32>; 2],
-    /// Along X and Y in the upper plane.
+    /// Edges along X and Y in the upper plane.
     high: [Vec<u32>; 2],
-    /// Along Z between the planes.
+    /// Edges along Z between the planes.
     between: Vec<u32>,
 }
 
@@ -82,7 +83,7 @@ impl Sheet {
         }
     }
 
-    /// Makes the vertices of the upper plane and those between the planes, in slab `z`.
+    /// Creates the vertices of the upper plane and those between the planes, in slab `z`.
     fn next_slab(
         &mut self,
         low: &Plane,
@@ -121,12 +122,12 @@ impl Sheet {
         Ok(())
     }
 
-    /// Makes the triangles of all cells between the planes.
+    /// Creates the triangles of all cells between the planes.
     fn cells(&self, low: &Plane, high: &Plane, all: &mut Vec<[u32; 3]>) {
         for y in 0..low.rows() - 1 {
             let rows = [low.row(y), low.row(y + 1), high.row(y), high.row(y + 1)];
             for at in 0..rows[0].len() {
-                // The corners of 64 cells: the voxels of the four rows, and those that follow them.
+                // The corners of 64 cells: the voxels of the four rows, and the voxels after them.
                 let left = rows.map(|row| row.get(at).copied().unwrap_or(0));
                 let right = rows.map(|row| following(row, at));
                 let any = left.iter().chain(&right).fold(0, |any, word| any | word);
@@ -143,7 +144,7 @@ impl Sheet {
         }
     }
 
-    /// The number of the vertex on an edge of the cell at column `x` and row `y`.
+    /// Returns the number of the vertex on an edge of the cell at column `x` and row `y`.
     fn number(&self, edge: u8, x: usize, y: usize) -> u32 {
         let Edge { axis, start } = EDGES[usize::from(edge) % EDGES.len()];
         let numbers = match (axis, start[2]) {

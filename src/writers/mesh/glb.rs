@@ -1,10 +1,10 @@
-//! Binary glTF 2.0 (Khronos, ISO/IEC 12113): a JSON chunk that describes, a binary one with the
-//! numbers.
+//! Binary glTF 2.0 (Khronos, ISO/IEC 12113): a JSON chunk with the description and a binary chunk with
+//! the numbers.
 //!
-//! Each segment has a node, a mesh and a material of its label, and the node's `extras` have its
-//! number. The root node takes the vertices' millimetres in LPS+ to glTF's metres with +Y upwards and
-//! the front to +Z: X stays (left), the head's direction becomes Y, and the front is the direction
-//! against Y.
+//! Each segment has a node, a mesh and a material named after its label; the node's `extras` contain
+//! its number. The root node transforms the vertices from LPS+ millimetres to glTF's metres with +Y up
+//! and +Z to the front: X stays (left), the direction of the head becomes Y, and the front, which is -Y
+//! in LPS+, becomes Z.
 
 use serde_json::{Map, Value, json};
 
@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 pub(super) struct Part<'a> {
     /// Its Segment Number.
     pub number: u16,
-    /// What it is called.
+    /// Its display name.
     pub name: &'a str,
     /// Its display colour, sRGB.
     pub color: [u8; 3],
@@ -23,19 +23,19 @@ pub(super) struct Part<'a> {
     pub mesh: &'a Placed,
 }
 
-/// A quarter turn about X, from Z upwards to Y upwards, as a quaternion (x, y, z, w).
+/// A quarter turn about X, from Z up to Y up, as a quaternion (x, y, z, w).
 const Y_UPWARDS: [f64; 4] =
     [-std::f64::consts::FRAC_1_SQRT_2, 0.0, 0.0, std::f64::consts::FRAC_1_SQRT_2];
-/// Metres of a millimetre.
+/// Metres per millimetre.
 const METRE: f64 = 0.001;
-/// What buffer views are used for.
+/// Targets of buffer views.
 const ARRAY_BUFFER: u32 = 34962;
 const ELEMENT_ARRAY_BUFFER: u32 = 34963;
-/// Types of numbers.
+/// Component types.
 const UNSIGNED_INT: u32 = 5125;
 const FLOAT: u32 = 5126;
 
-/// A file as it grows.
+/// Builds a file mesh by mesh.
 #[derive(Debug, Default)]
 pub(super) struct Writer {
     binary: Vec<u8>,
@@ -47,7 +47,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// One without meshes.
+    /// Creates a file without meshes.
     pub fn new() -> Self {
         Self::default()
     }
@@ -55,7 +55,7 @@ impl Writer {
     /// Adds a mesh.
     ///
     /// # Errors
-    /// [`Error::internal`] where the file would have more than the 4 GiB that its format allows.
+    /// [`Error::internal`] if the file would exceed the format's limit of 4 GiB.
     pub fn append(&mut self, part: &Part) -> Result<()> {
         let mesh = part.mesh;
         let count = mesh.vertices.len();
@@ -102,7 +102,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Adds numbers, each of four bytes, so that all are aligned.
+    /// Adds numbers of four bytes each, so that all are aligned.
     fn view(
         &mut self,
         numbers: impl Iterator<Item = [u8; 4]>,
@@ -127,10 +127,10 @@ impl Writer {
         self.accessors.len() - 1
     }
 
-    /// The whole file.
+    /// Returns the whole file.
     ///
     /// # Errors
-    /// [`Error::internal`] where it has more than the 4 GiB that its format allows.
+    /// [`Error::internal`] if it exceeds the format's limit of 4 GiB.
     pub fn finish(self) -> Result<Vec<u8>> {
         let mut json = serde_json::to_vec(&self.description())
             .map_err(|e| Error::internal("glTF cannot be encoded").caused_by(e))?;
@@ -153,12 +153,12 @@ impl Writer {
             head.extend(number(file.len())?);
             head.extend(b"BIN\0");
         }
-        // In place: the numbers may take hundreds of megabytes.
+        // In place, because the numbers may take hundreds of megabytes.
         file.splice(0..0, head);
         Ok(file)
     }
 
-    /// The JSON chunk. glTF allows no empty arrays.
+    /// Returns the JSON chunk. glTF allows no empty arrays.
     fn description(&self) -> Value {
         let mut root = json!({
             "name": "patient", "rotation": Y_UPWARDS, "scale": [METRE, METRE, METRE],
@@ -201,7 +201,7 @@ fn floats(vectors: &[[f32; 3]]) -> impl Iterator<Item = [u8; 4]> {
     vectors.iter().flatten().map(|x| x.to_le_bytes())
 }
 
-/// The smallest and largest coordinates.
+/// Returns the smallest and largest coordinates.
 fn bounds(vertices: &[[f32; 3]]) -> ([f32; 3], [f32; 3]) {
     vertices.iter().fold(([f32::MAX; 3], [f32::MIN; 3]), |(low, high), vertex| {
         (
@@ -211,7 +211,7 @@ fn bounds(vertices: &[[f32; 3]]) -> ([f32; 3], [f32; 3]) {
     })
 }
 
-/// A component of sRGB (IEC 61966-2-1) to the linear light that glTF's factors are in.
+/// Converts an sRGB component (IEC 61966-2-1) to linear light, as used by glTF's factors.
 fn linear(component: u8) -> f64 {
     let c = f64::from(component) / 255.0;
     let light = if c <= 0.040_45 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) };

@@ -1,4 +1,4 @@
-//! What meshes are made from: a mask, asked for plane by plane, so that none has to be made in one piece.
+//! Masks as the source of meshes. They are read plane by plane, so no mask has to exist as a whole.
 
 use ndarray::{ArrayView3, Axis, s};
 
@@ -7,10 +7,10 @@ use crate::writers::{Bounds, Label, Voxels};
 
 /// The voxels of one segment in a box.
 pub trait Grid: Sync {
-    /// Voxels of the box along X, Y and Z.
+    /// Returns the size of the box along X, Y and Z.
     fn dims(&self) -> [usize; 3];
 
-    /// Puts the voxels of plane `z` into `plane`, which is empty and has the box's size.
+    /// Writes the voxels of plane `z` into `plane`, which is empty and has the box's size.
     fn plane(&self, z: usize, plane: &mut Plane);
 }
 
@@ -24,14 +24,14 @@ impl<G: Grid> Grid for &G {
     }
 }
 
-/// The voxels of an array, axes (X, Y, Z), for which something holds.
+/// The voxels of an array, axes (X, Y, Z), that satisfy a predicate.
 pub struct MaskGrid<'a, T, F> {
     voxels: ArrayView3<'a, T>,
     inside: F,
 }
 
 impl<'a, T, F: Fn(&T) -> bool> MaskGrid<'a, T, F> {
-    /// The voxels for which `inside` holds.
+    /// Selects the voxels for which `inside` holds.
     pub fn new(voxels: ArrayView3<'a, T>, inside: F) -> Self {
         Self { voxels, inside }
     }
@@ -60,14 +60,14 @@ pub struct SegmentGrid<'v, 'a, L> {
     voxels: &'v Voxels<'a, L>,
     index: usize,
     value: u16,
-    /// For each set of values, whether the segment's is among them.
+    /// For each set of values, whether it contains the segment's.
     having: Vec<bool>,
     bounds: Bounds,
 }
 
 impl<'v, 'a, L: Label> SegmentGrid<'v, 'a, L> {
-    /// The segment at position `index` among the descriptions, of the label value `value`, within
-    /// `bounds`, which lie within the volume.
+    /// Selects the segment at position `index` in the descriptions, with the label value `value`,
+    /// within `bounds`, which must lie within the volume.
     pub fn new(voxels: &'v Voxels<'a, L>, index: usize, value: u16, bounds: Bounds) -> Self {
         let having = match voxels {
             Voxels::Sets { members, .. } => {

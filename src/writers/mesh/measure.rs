@@ -2,9 +2,9 @@
 
 use super::surface::Surface;
 
-/// The volume inside, in the cube of the vertices' unit; negative where triangles face inwards.
+/// Returns the enclosed volume, in cubes of the vertices' unit; negative if triangles face inwards.
 pub(super) fn volume(surface: &Surface) -> f64 {
-    // From a point nearby, so that the parts are not much larger than their sum.
+    // Relative to a nearby point, so that the summands are not much larger than their sum.
     let origin = surface.vertices.first().map_or([0.0; 3], |v| v.map(f64::from));
     let corner = |index: u32| {
         let vertex = surface.vertices[index as usize];
@@ -22,8 +22,8 @@ pub(super) fn volume(surface: &Surface) -> f64 {
     six / 6.0
 }
 
-/// Unit normals of the vertices, outwards, weighted by the triangles' areas; zero where those cancel
-/// out. And by how much the volume grows when every vertex moves along its normal, for each unit of the way.
+/// Returns the vertices' unit normals, outwards, weighted by the triangles' areas; zero if those cancel
+/// out. Also returns the volume gained per unit of length when every vertex moves along its normal.
 pub(super) fn normals(surface: &Surface) -> (Vec<[f32; 3]>, f64) {
     let mut normals = vec![[0.0_f32; 3]; surface.vertices.len()];
     for triangle in &surface.triangles {
@@ -47,12 +47,12 @@ pub(super) fn normals(surface: &Surface) -> (Vec<[f32; 3]>, f64) {
     (normals, growth)
 }
 
-/// The area of a triangle.
+/// Returns the area of a triangle.
 pub(super) fn area([a, b, c]: [[f32; 3]; 3]) -> f32 {
     twice_area(a, b, c).iter().map(|x| x * x).sum::<f32>().sqrt() / 2.0
 }
 
-/// A vector along a triangle's normal, as long as twice its area.
+/// Returns a vector along a triangle's normal, with twice its area as length.
 pub(super) fn twice_area(a: [f32; 3], b: [f32; 3], c: [f32; 3]) -> [f32; 3] {
     let (u, v): ([f32; 3], [f32; 3]) =
         (std::array::from_fn(|i| b[i] - a[i]), std::array::from_fn(|i| c[i] - a[i]));

@@ -1,23 +1,24 @@
-//! Surface meshes of segments: STL for printing and for what reads it already, glTF for viewers.
+//! Surface meshes of segments: STL for printing and existing software, glTF for viewers.
 //!
-//! The surface of a segment's voxels is found by marching cubes, smoothed, and given the volume of its
-//! voxels back. What a reader may rely on:
+//! The surface of a segment's voxels is extracted by marching cubes, smoothed, and adjusted to the
+//! volume of its voxels. Guarantees for readers:
 //!
-//! - **Closed.** Every edge belongs to two triangles, which run through it in opposite directions. The
+//! - **Closed.** Every edge belongs to two triangles, which traverse it in opposite directions. The
 //!   triangles are counterclockwise as seen from outside, whatever the handedness of the voxels' axes.
-//!   No triangle is without area.
-//! - **Volume.** That of the voxels within 0.1 %, as long as the form allows it: a segment of scattered
-//!   single voxels may lack more, because no vertex goes farther than 0.42 of a voxel from the border.
-//! - **Topology.** Cavities stay, as surfaces that face inwards. Voxels that touch along an edge or in
-//!   a corner alone are apart. Segments of fewer than 100 voxels are not smoothed.
-//! - **Axes.** The vertices are millimetres of the patient's axes as DICOM has them, LPS+ (PS3.3
-//!   C.7.6.2.1.1): X to the left, Y to the back, Z to the head. MONAI Deploy's operator writes LPS+ as
-//!   well, but leaves out the position of the first voxel; here it is in. A glTF file is in metres with
-//!   Y upwards by its standard: the node at its root turns and scales the vertices accordingly.
+//!   No triangle is degenerate.
+//! - **Volume.** It matches that of the voxels within 0.1 %, if the shape allows it: a segment of
+//!   scattered single voxels may lose more, because no vertex moves more than 0.42 voxels from the
+//!   border.
+//! - **Topology.** Cavities are kept, as surfaces that face inwards. Voxels that only touch along an
+//!   edge or at a corner are separate. Segments of fewer than 100 voxels are not smoothed.
+//! - **Axes.** The vertices are in millimetres along the patient's axes as in DICOM, LPS+ (PS3.3
+//!   C.7.6.2.1.1): X to the left, Y to the back, Z to the head. MONAI Deploy's operator also writes
+//!   LPS+ but omits the position of the first voxel, which is included here. By its standard, a glTF
+//!   file is in metres with Y up: its root node rotates and scales the vertices accordingly.
 //!
-//! Meshes of more vertices in total than [`most_vertices`] says would be of no use to a viewer and of
-//! unbounded size. Voxels are then taken together, 2 × 2 × 2 or more, where at least half of them are of
-//! the segment, and a warning says so.
+//! Meshes with more vertices in total than [`most_vertices`] would be of no use to a viewer and of
+//! unbounded size. In that case, voxels are merged into blocks of 2 × 2 × 2 or more, which are inside
+//! if at least half of their voxels are, and a warning says so.
 
 mod bits;
 mod cases;
@@ -42,19 +43,19 @@ pub use grid::{Grid, MaskGrid, SegmentGrid};
 use place::Placed;
 pub use place::check;
 
-/// The most vertices of all segments' meshes together, of a volume of so many voxels. A tenth of the
-/// voxels is several times what organs have.
+/// Returns the limit on the vertices of all segments' meshes together, for a volume of this many
+/// voxels. A tenth of the voxels is several times what organs need.
 pub fn most_vertices(voxels: u64) -> u64 {
     const MOST: u64 = 4_000_000;
     const LEAST: u64 = 100_000;
     (voxels / 10).clamp(LEAST, MOST)
 }
 
-/// One segment to make a mesh of.
+/// One segment to create a mesh of.
 pub struct Shape<'a, G> {
     /// Its Segment Number.
     pub number: u16,
-    /// What it is called.
+    /// Its display name.
     pub name: &'a str,
     /// Its display colour, sRGB.
     pub color: [u8; 3],
@@ -64,7 +65,7 @@ pub struct Shape<'a, G> {
     pub offset: [usize; 3],
 }
 
-/// Which files to make.
+/// The file formats to write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Formats {
     /// Binary STL.
@@ -73,23 +74,23 @@ pub struct Formats {
     pub glb: bool,
 }
 
-/// Files of meshes.
+/// The created files.
 #[derive(Debug, Default)]
 pub struct Files {
-    /// Binary STL: the closed surfaces of all segments one after the other, in their order.
+    /// Binary STL: the closed surfaces of all segments in order.
     pub stl: Option<Vec<u8>>,
-    /// Binary glTF 2.0: a node, a mesh and a material for each segment that has voxels.
+    /// Binary glTF 2.0: a node, a mesh and a material for each segment with voxels.
     pub glb: Option<Vec<u8>>,
-    /// Voxels that were taken together along each axis, where it was more than one.
+    /// Number of voxels merged along each axis, if more than one.
     pub coarsened: Option<usize>,
 }
 
-/// Makes the meshes of all shapes that have voxels, of `most` vertices in total. `affine` takes indices
-/// of voxels to RAS+ millimetres.
+/// Creates the meshes of all shapes that have voxels, with at most `most` vertices in total. `affine`
+/// maps voxel indices to RAS+ millimetres.
 ///
 /// # Errors
-/// [`Error::internal`](crate::error::Error::internal) where a file would be larger than its format allows, which
-/// `most` is to prevent.
+/// [`Error::internal`](crate::error::Error::internal) if a file would exceed the limit of its format,
+/// which `most` should prevent.
 pub fn write<G: Grid>(
     shapes: &[Shape<G>],
     affine: &Affine,
@@ -99,7 +100,7 @@ pub fn write<G: Grid>(
     let factor = factor(shapes, most);
     let mut stl = formats.stl.then(stl::Writer::new);
     let mut glb = formats.glb.then(glb::Writer::new);
-    // Only so many meshes at a time are held beside the files.
+    // Limits the number of meshes held at a time besides the files.
     for several in shapes.chunks(rayon::current_num_threads().max(1)) {
         let meshes: Vec<Placed> =
             several.par_iter().map(|shape| mesh(shape, affine, factor)).collect::<Result<_>>()?;
@@ -124,13 +125,12 @@ pub fn write<G: Grid>(
     })
 }
 
-/// How many voxels along each axis are to be taken together so that the meshes have no more than
-/// `most` vertices.
+/// Returns how many voxels to merge along each axis so that the meshes have at most `most` vertices.
 fn factor<G: Grid>(shapes: &[Shape<G>], most: u64) -> usize {
     let vertices = |factor: usize| -> u64 {
         shapes.par_iter().map(|shape| extract::crossings(&Coarse::new(&shape.grid, factor))).sum()
     };
-    // A box of less than 2^16 voxels along each axis has become a single voxel at the end.
+    // With this factor, a box of less than 2^16 voxels along each axis becomes a single voxel.
     (0..=16).map(|power| 1 << power).find(|&factor| vertices(factor) <= most).unwrap_or(1 << 16)
 }
 

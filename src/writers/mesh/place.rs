@@ -1,4 +1,4 @@
-//! Surfaces from voxels to the patient.
+//! Transforms surfaces from voxels to patient space.
 
 use super::measure::normals;
 use super::surface::Surface;
@@ -9,7 +9,7 @@ use crate::volume::{Affine, Geometry};
 /// A mesh in patient space.
 #[derive(Debug, Default)]
 pub(super) struct Placed {
-    /// LPS+ millimetres.
+    /// Vertices in LPS+ millimetres.
     pub vertices: Vec<[f32; 3]>,
     /// Unit normals of the vertices, outwards, in the same axes.
     pub normals: Vec<[f32; 3]>,
@@ -18,13 +18,13 @@ pub(super) struct Placed {
 }
 
 impl Placed {
-    /// Whether there is nothing of it.
+    /// Whether the mesh has no triangles.
     pub fn is_empty(&self) -> bool {
         self.triangles.is_empty()
     }
 }
 
-/// Puts a surface where `affine` says, which takes voxels to RAS+ millimetres.
+/// Transforms a surface by `affine`, which maps voxels to RAS+ millimetres.
 pub(super) fn place(surface: &Surface, affine: &Affine) -> Placed {
     let affine = lps_ras(affine);
     let place = |vertex: &[f32; 3]| affine.apply(vertex.map(f64::from)).map(|x| x as f32);
@@ -35,26 +35,26 @@ pub(super) fn place(surface: &Surface, affine: &Affine) -> Placed {
     let triangles = surface.triangles.iter().map(turn).collect();
     let placed = Surface { vertices, triangles, voxels: surface.voxels };
     let (mut normals, _) = normals(&placed);
-    // Where a vertex's triangles cancel out, any direction is as good; glTF wants unit vectors.
+    // If a vertex's triangles cancel out, any direction will do; glTF requires unit vectors.
     normals.iter_mut().filter(|normal| **normal == [0.0; 3]).for_each(|n| *n = [0.0, 0.0, 1.0]);
     let Surface { vertices, triangles, .. } = placed;
     Placed { vertices, normals, triangles }
 }
 
-/// That single precision leaves a hundredth of a voxel at the coordinates of a volume.
+/// Checks that single precision resolves a hundredth of a voxel at the coordinates of a volume.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidImage`] where it does not.
+/// [`ErrorKind::InvalidImage`] if it does not.
 pub fn check(geometry: &Geometry) -> Result<()> {
     const SHARE: f64 = 0.01;
     let affine = &geometry.affine;
-    // The corners, one voxel farther out than those of the outermost voxels.
+    // The corners, one voxel beyond the outermost voxels.
     let corners = (0..8).map(|corner| {
         let index =
             |axis: usize| if corner >> axis & 1 == 1 { geometry.dims[axis] as f64 } else { -1.0 };
         affine.apply(std::array::from_fn(index))
     });
-    // As `max` would pass over what is not a number.
+    // `max` would ignore NaN.
     let larger = |most: f64, x: f64| if x.is_nan() { f64::INFINITY } else { most.max(x.abs()) };
     let farthest = corners.flatten().fold(0.0, larger);
     let smallest = (0..3).map(|axis| norm(affine.column(axis))).fold(f64::INFINITY, f64::min);

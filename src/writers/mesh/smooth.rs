@@ -1,42 +1,41 @@
-//! The steps between voxels taken out of a surface, without its volume.
+//! Smooths the steps between voxels while preserving the volume.
 //!
-//! Taubin's filter: each vertex goes some way towards the mean of its neighbours, which smooths and
-//! shrinks, and then a little further back, which undoes the shrinking for all but the smallest
-//! features. Afterwards all vertices are moved along their normals, outwards or inwards, by the one
+//! Taubin's filter moves each vertex some way towards the mean of its neighbours, which smooths and
+//! shrinks. It then moves it back a little further, which undoes the shrinking of all but the smallest
+//! features. Afterwards, all vertices are moved along their normals, outwards or inwards, by the one
 //! distance that gives the surface the volume of its voxels.
 //!
-//! Everything is computed in voxels and not in millimetres. The means of neighbours do not depend on
-//! the axes they are computed in, and what is uncertain about a mask's border is a part of a voxel,
-//! whatever its size.
+//! Everything is computed in voxels, not millimetres. The means of neighbours do not depend on the
+//! axes, and the uncertainty of a mask's border is a fraction of a voxel, whatever its size.
 //!
-//! No vertex leaves its place by more than [`LEASH`]. The vertices of marching cubes are at least
-//! √½ = 0.707 apart, so that no two of them can meet while the filter runs, and the surface stays within
-//! the voxels on both sides of the border. The correction of volume may use a little more, [`REACH`],
-//! which only structures as thin as one voxel need.
+//! The filter moves no vertex by more than [`LEASH`] from its original position. The vertices of
+//! marching cubes are at least √½ = 0.707 apart, so no two of them can meet during filtering, and the
+//! surface stays within the voxels on both sides of the border. The volume correction may use a little
+//! more, [`REACH`], which only structures as thin as one voxel need.
 
 use super::measure::{area, normals, volume};
 use super::surface::Surface;
 
-/// Farther than that, in voxels, the filter moves no vertex.
+/// The most that the filter moves a vertex, in voxels.
 const LEASH: f32 = 0.35;
-/// Farther than that, in voxels, no vertex is from where it began.
+/// The most that any vertex moves from its original position, in voxels.
 const REACH: f32 = 0.42;
-/// Steps forth and back.
+/// Rounds of forward and backward steps.
 const ROUNDS: usize = 12;
-/// The share of the way to the neighbours' mean, forth and back: frequencies below
-/// 1 / FORTH + 1 / BACK = 0.1 pass (Taubin 1995).
+/// Fraction of the way to the neighbours' mean, forward and backward. Frequencies below 1 / FORTH + 1 /
+/// BACK = 0.1 pass (Taubin 1995).
 const FORTH: f32 = 0.5;
 const BACK: f32 = -0.526_315_8;
-/// Surfaces of fewer voxels are as they are: a filter would take all of their form.
+/// Surfaces of fewer voxels are not smoothed: the filter would remove their shape.
 const FEWEST_VOXELS: u64 = 100;
-/// The share of the volume that may be wrong.
+/// Tolerated relative error of the volume.
 const TOLERANCE: f64 = 0.001;
-/// A triangle smaller than that, in squared voxels, is not left: its corners go back to their places,
-/// where the smallest is √3/8.
+/// Smallest area of a triangle, in squared voxels. The corners of smaller ones return to their original
+/// positions, where the smallest area is √3/8.
 const LEAST_AREA: f32 = 0.001;
 
-/// Smooths a surface of [`FEWEST_VOXELS`] or more, and gives any its voxels' volume, as far as
-/// [`REACH`] allows.
+/// Smooths a surface of [`FEWEST_VOXELS`] or more. Adjusts any surface to the volume of its voxels, as
+/// far as [`REACH`] allows.
 pub(super) fn smooth(surface: &mut Surface) {
     let places = surface.vertices.clone();
     if surface.voxels >= FEWEST_VOXELS {
@@ -44,7 +43,7 @@ pub(super) fn smooth(surface: &mut Surface) {
     }
     inflate(surface, &places);
     if untangle(surface, &places) {
-        // What was put back is small, and the volume nearly right.
+        // The restored parts are small, and the volume is nearly right.
         inflate(surface, &places);
         untangle(surface, &places);
     }
@@ -62,7 +61,7 @@ fn filter(surface: &mut Surface, places: &[[f32; 3]]) {
     }
 }
 
-/// The number of triangles at each vertex, which is that of its neighbours.
+/// Returns the number of triangles at each vertex, which equals the number of its neighbours.
 fn degrees(surface: &Surface) -> Vec<f32> {
     let mut degrees = vec![0.0; surface.vertices.len()];
     for &corner in surface.triangles.iter().flatten() {
@@ -71,11 +70,12 @@ fn degrees(surface: &Surface) -> Vec<f32> {
     degrees
 }
 
-/// Moves each vertex by `share` of its way to the mean of its neighbours.
+/// Moves each vertex by the fraction `share` of its way to the mean of its neighbours.
 fn step(surface: &mut Surface, degrees: &[f32], sums: &mut [[f32; 3]], share: f32) {
     sums.fill([0.0; 3]);
     for &[a, b, c] in &surface.triangles {
-        // A triangle's way around meets each neighbour once: the next triangle has it as its other.
+        // One direction per triangle visits each neighbour once: the adjacent triangle contributes the
+        // other.
         for [from, to] in [[a, b], [b, c], [c, a]] {
             let neighbour = surface.vertices[to as usize];
             let sum = &mut sums[from as usize];
@@ -91,7 +91,7 @@ fn step(surface: &mut Surface, degrees: &[f32], sums: &mut [[f32; 3]], share: f3
     }
 }
 
-/// Brings a vertex back to `most` from its place where it is farther away.
+/// Limits the distance of a vertex from its original position to `most`.
 fn hold(vertex: &mut [f32; 3], place: &[f32; 3], most: f32) {
     let way: [f32; 3] = std::array::from_fn(|i| vertex[i] - place[i]);
     let length = way.iter().map(|x| x * x).sum::<f32>().sqrt();
@@ -100,14 +100,14 @@ fn hold(vertex: &mut [f32; 3], place: &[f32; 3], most: f32) {
     }
 }
 
-/// Moves all vertices along their normals until the volume is that of the voxels.
+/// Moves all vertices along their normals until the volume matches the voxels.
 fn inflate(surface: &mut Surface, places: &[[f32; 3]]) {
     const MOST_STEPS: usize = 12;
     let wanted = surface.voxels as f64;
     for step in 0..MOST_STEPS {
         let missing = wanted - volume(surface);
-        // One step is made in any case: on a border between two segments, both surfaces have the same
-        // vertices, and readers of STL would take those for one.
+        // At least one step is made: on a border between two segments, both surfaces start with the
+        // same vertices, and STL readers would merge those.
         if step > 0 && missing.abs() <= TOLERANCE * wanted {
             return;
         }
@@ -115,7 +115,7 @@ fn inflate(surface: &mut Surface, places: &[[f32; 3]]) {
         if growth <= 0.0 {
             return;
         }
-        // The vertices on their leashes stay behind; the next step makes up for them.
+        // Vertices at their limit do not move; the next step compensates for them.
         let distance = (missing / growth).clamp(-0.25, 0.25) as f32;
         for ((vertex, normal), place) in surface.vertices.iter_mut().zip(&normals).zip(places) {
             for i in 0..3 {
@@ -126,8 +126,8 @@ fn inflate(surface: &mut Surface, places: &[[f32; 3]]) {
     }
 }
 
-/// Puts the corners of triangles that have become too small back to their places; whether there were
-/// any.
+/// Moves the corners of triangles that have become too small back to their original positions. Returns
+/// whether there were any.
 fn untangle(surface: &mut Surface, places: &[[f32; 3]]) -> bool {
     const MOST_TURNS: usize = 16;
     for turn in 0..MOST_TURNS {

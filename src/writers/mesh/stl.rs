@@ -1,17 +1,17 @@
-//! Binary STL: 80 bytes of text, the number of triangles, then 50 bytes for each.
+//! Binary STL: 80 bytes of text, the number of triangles, then 50 bytes per triangle.
 
 use super::measure::twice_area;
 use super::place::Placed;
 use crate::error::{Error, Result};
 
-/// It must not begin with "solid", by which readers tell the other, textual form. 3D Slicer looks for
-/// the axes there; nothing else reads it.
+/// It must not begin with "solid", which identifies the text format. 3D Slicer reads the axes from it;
+/// other software ignores it.
 const HEADER: &[u8] = b"ahi-inference SPACE=LPS UNIT=mm";
 const HEADER_BYTES: usize = 80;
-/// Normal, three corners, and two bytes without a meaning.
+/// Normal, three corners, and two bytes without meaning.
 const TRIANGLE_BYTES: usize = 50;
 
-/// A file as it grows.
+/// Builds a file mesh by mesh.
 #[derive(Debug)]
 pub(super) struct Writer {
     bytes: Vec<u8>,
@@ -19,7 +19,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// One without triangles.
+    /// Creates a file without triangles.
     pub fn new() -> Self {
         let mut bytes = HEADER.to_vec();
         bytes.resize(HEADER_BYTES, b' ');
@@ -30,7 +30,7 @@ impl Writer {
     /// Adds the triangles of a mesh.
     ///
     /// # Errors
-    /// [`Error::internal`] where there are more than 32 bits count.
+    /// [`Error::internal`] if there are more than 32 bits can count.
     pub fn append(&mut self, mesh: &Placed) -> Result<()> {
         self.triangles = u32::try_from(mesh.triangles.len())
             .ok()
@@ -51,7 +51,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The whole file.
+    /// Returns the whole file.
     pub fn finish(mut self) -> Vec<u8> {
         if let Some(count) = self.bytes.get_mut(HEADER_BYTES..HEADER_BYTES + 4) {
             count.copy_from_slice(&self.triangles.to_le_bytes());

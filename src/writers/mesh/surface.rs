@@ -5,7 +5,7 @@
 pub(super) struct Surface {
     /// Axes (X, Y, Z), from the centre of the first voxel of a box.
     pub vertices: Vec<[f32; 3]>,
-    /// Indices of vertices, counterclockwise from outside where the axes are right-handed.
+    /// Indices of vertices, counterclockwise from outside if the axes are right-handed.
     pub triangles: Vec<[u32; 3]>,
     /// Number of voxels inside.
     pub voxels: u64,

@@ -1,4 +1,4 @@
-//! Whole meshes, of masks made at random and of known forms.
+//! Tests of whole meshes, from random masks and known shapes.
 
 use std::collections::HashMap;
 
@@ -20,7 +20,7 @@ fn smoothed(mask: &Array3<u8>) -> Surface {
     surface
 }
 
-/// That every edge belongs to two triangles, which run through it in opposite directions.
+/// Asserts that every edge belongs to two triangles, which traverse it in opposite directions.
 fn assert_closed(triangles: &[[u32; 3]]) {
     let mut uses: HashMap<[u32; 2], usize> = HashMap::new();
     for &[a, b, c] in triangles {
@@ -35,7 +35,7 @@ fn assert_closed(triangles: &[[u32; 3]]) {
     }
 }
 
-/// That the triangles around each vertex form one fan.
+/// Asserts that the triangles around each vertex form one fan.
 fn assert_manifold(surface: &Surface) {
     let mut fans: Vec<HashMap<u32, u32>> = vec![HashMap::new(); surface.vertices.len()];
     for &[a, b, c] in &surface.triangles {
@@ -120,7 +120,7 @@ fn the_volume_is_that_of_the_voxels() {
         ("wire", Array3::from_elem((120, 1, 1), 1)),
         ("voxel", Array3::from_elem((1, 1, 1), 1)),
         ("shell", ball(24, 10.3) - ball(24, 6.2)),
-        // A staircase of one voxel's thickness.
+        // A staircase one voxel thick.
         ("stairs", Array3::from_shape_fn((40, 20, 20), |(x, _, z)| u8::from(x / 2 == z))),
     ];
     for (name, mask) in cases {
@@ -192,7 +192,7 @@ fn meshes_face_outwards_in_axes_of_either_hand() {
 
 #[test]
 fn what_is_too_large_becomes_coarser() {
-    // Every second voxel, like a chessboard: the most surface that a mask can have.
+    // Every second voxel, like a chessboard: the largest possible surface of a mask.
     let mask = Array3::from_shape_fn((20, 20, 20), |(x, y, z)| ((x + y + z) % 2) as u8);
     let shape = |mask| Shape {
         number: 3,
@@ -206,7 +206,7 @@ fn what_is_too_large_becomes_coarser() {
     assert_eq!(factor(&shapes, 5_000), 2);
     let affine =
         Affine::from_columns([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0]], [0.0; 3]);
-    // At half its resolution it is a box of full blocks, as large as all voxels.
+    // At half resolution, it is a box of full blocks, as large as all voxels together.
     let placed = mesh(&shapes[0], &affine, 2).unwrap();
     let reach = |i: usize| {
         let along = placed.vertices.iter().map(|v| v[i]);
@@ -265,14 +265,14 @@ fn files_hold_the_segments_that_have_voxels() {
     assert_eq!(json["nodes"][2]["extras"]["segmentNumber"], 3);
     assert_eq!(json["buffers"][0]["byteLength"], glb.len() - 28 - number(12));
 
-    // Nothing at all is a file, too.
+    // A file without meshes is valid, too.
     let files = write(&shapes[1..2], &Affine::IDENTITY, 100_000, formats).unwrap();
     assert_eq!(files.stl.unwrap()[80..], [0; 4]);
     let glb = files.glb.unwrap();
     assert_eq!(u32::from_le_bytes(glb[8..12].try_into().unwrap()) as usize, glb.len());
 }
 
-/// Readers of STL take equal places for one vertex: two bodies that share some would no longer be closed.
+/// STL readers merge vertices at equal positions: two bodies that share some would no longer be closed.
 #[test]
 fn neighbours_share_no_vertex() {
     let near = |[x, y, z]: [usize; 3], centre: [f64; 3], radius: f64| {

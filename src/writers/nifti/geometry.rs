@@ -1,17 +1,17 @@
-//! Where the voxels of a NIfTI file lie: an affine whose axes are orthogonal, and slices that fit it.
+//! The geometry of a NIfTI file: an affine with orthogonal axes, and slices shifted to fit it.
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// How far from orthogonal the axes may be, as a cosine, for a quaternion to stand for them.
+/// Tolerated deviation of the axes from orthogonal, as a cosine, for a quaternion to represent them.
 const ORTHOGONAL: f64 = 1e-5;
 
-/// A stack whose slices lie above each other: the same slices, each moved within its plane.
+/// An upright stack: the same slices, each shifted within its plane.
 pub(super) struct Upright {
-    /// To RAS, with orthogonal axes.
+    /// Affine to RAS, with orthogonal axes.
     pub affine: [[f64; 4]; 4],
-    /// Extents along X and Y that hold all slices.
+    /// Extents along X and Y that contain all slices.
     pub dims: [usize; 2],
-    /// Where each slice begins along X and Y.
+    /// Offset of each slice along X and Y.
     pub offsets: Vec<[usize; 2]>,
 }
 
@@ -30,7 +30,7 @@ impl Upright {
         let column = |c: usize| [affine[0][c], affine[1][c], affine[2][c]];
         let [sx, sy, _] = geometry.spacing;
         let (i, step) = (column(0).map(|v| v / sx), column(2));
-        // Directions that are rounded to a few decimals are not quite at a right angle.
+        // Directions rounded to a few decimals are not exactly orthogonal.
         let along = dot(column(1), i);
         let j: [f64; 3] = std::array::from_fn(|r| column(1)[r] - along * i[r]);
         let length = dot(j, j).sqrt();
@@ -40,7 +40,8 @@ impl Upright {
         let shifts = [dot(step, i) / sx, dot(step, j) / sy];
         let pixels = |slice: usize| shifts.map(|shift| (shift * slice as f64).round());
         let last = pixels(z.saturating_sub(1));
-        // A slice of a plausible stack is never that far from the first; `extents` refuses it by then.
+        // In a plausible stack, no slice is that far from the first; `extents` refuses the size before
+        // that.
         const FARTHEST: f64 = 1e6;
         if last.iter().any(|shift| shift.is_nan() || shift.abs() > FARTHEST) {
             return Err(Error::new(
@@ -72,19 +73,19 @@ impl Upright {
     }
 }
 
-/// What the header says of an affine besides the affine itself.
+/// Header fields derived from an affine.
 #[derive(Debug, PartialEq)]
 pub(super) struct Geometry {
     /// Size of a voxel along each axis in millimetres.
     pub spacing: [f64; 3],
-    /// `qfac`: -1 where the axes are left-handed.
+    /// `qfac`: -1 if the axes are left-handed.
     pub handedness: f64,
-    /// The rotation as a quaternion's b, c and d, where the axes are orthogonal.
+    /// The rotation as a quaternion's b, c and d, if the axes are orthogonal.
     pub quaternion: Option<[f64; 3]>,
 }
 
 impl Geometry {
-    /// `None` where the affine is not finite or not invertible.
+    /// Returns `None` if the affine is not finite or not invertible.
     pub fn of(affine: &[[f64; 4]; 4]) -> Option<Self> {
         if !affine.as_flattened().iter().all(|x| x.is_finite()) {
             return None;
@@ -110,10 +111,10 @@ impl Geometry {
     }
 }
 
-/// b, c and d of the unit quaternion, a not negative, of the rotation with these columns.
+/// Returns b, c and d of the unit quaternion, with nonnegative a, of the rotation with these columns.
 fn quaternion(i: [f64; 3], j: [f64; 3], k: [f64; 3]) -> [f64; 3] {
     let ([r11, r21, r31], [r12, r22, r32], [r13, r23, r33]) = (i, j, k);
-    // Squares of twice a, b, c, d: the largest is the one to divide by.
+    // Squares of twice a, b, c, d: the largest one is used as the divisor.
     let squares = [
         1.0 + r11 + r22 + r33,
         1.0 + r11 - r22 - r33,

@@ -1,5 +1,5 @@
-//! NIfTI-1 files (<https://nifti.nimh.nih.gov/nifti-1>), gzip compressed: a label map or masks, and the
-//! image they belong to, for tools of research.
+//! NIfTI-1 files (<https://nifti.nimh.nih.gov/nifti-1>), gzip compressed: a label map or masks, and
+//! their source image, for research tools.
 
 mod geometry;
 
@@ -17,7 +17,7 @@ use crate::writers::Label;
 use crate::writers::layout::slice_order;
 use geometry::{Geometry, Upright};
 
-/// Bytes before the voxels: the header of 348 bytes and four that say that no extension follows.
+/// Bytes before the voxels: the header of 348 bytes, and four that say that no extension follows.
 const VOXEL_OFFSET: usize = 352;
 /// `NIFTI_XFORM_SCANNER_ANAT`: coordinates are those of the scanner.
 const SCANNER_ANATOMICAL: i16 = 1;
@@ -25,50 +25,51 @@ const SCANNER_ANATOMICAL: i16 = 1;
 /// A finished file.
 #[derive(Debug, Clone)]
 pub struct Nifti {
-    /// Its bytes, gzip compressed.
+    /// The gzip-compressed bytes.
     pub bytes: Vec<u8>,
-    /// Extents along X and Y where they are not those of the volume: slices of a tilted stack lie beside
-    /// each other.
+    /// Extents along X and Y if they differ from the volume's: the slices of a tilted stack are shifted
+    /// against each other.
     pub widened: Option<[usize; 2]>,
 }
 
 /// Writes a label map as `.nii.gz`.
 ///
-/// `labels` has the axes (X, Y, Z); the file keeps them, X fastest. `affine` maps the index
-/// (x, y, z, 1) to millimetres in RAS (x to the right, y to the front, z to the head), its last row
-/// is (0, 0, 0, 1); it becomes the sform and the qform. Labels of one byte are written as `DT_UINT8`,
+/// `labels` has the axes (X, Y, Z); the file keeps them, X fastest. `affine` maps the homogeneous index
+/// (x, y, z, 1) to millimetres in RAS (x to the right, y to the front, z to the head); its last row is
+/// (0, 0, 0, 1). It becomes the sform and the qform. Labels of one byte are written as `DT_UINT8`,
 /// others as `DT_UINT16`.
 ///
-/// The axes of NIfTI's qform are orthogonal, and ITK reads no other files. The slices of a tilted gantry
-/// are therefore moved by whole pixels, each to where it lies, at most half a pixel off; no voxel
-/// changes and none is lost, the file is wider. Axes that are oblique to each other by rounding alone are made orthogonal.
+/// The axes of NIfTI's qform are orthogonal, and ITK rejects other files. The slices of a tilted gantry
+/// are therefore shifted by whole pixels, each to its position within half a pixel. No voxel changes
+/// and none is lost; the file is wider. Axes that are oblique only because of rounding are made
+/// orthogonal.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidImage`] where an extent is zero or exceeds NIfTI-1's 32767 or the affine is
-/// not finite or not invertible.
+/// [`ErrorKind::InvalidImage`] if an extent is zero or exceeds NIfTI-1's 32767, or if the affine is not
+/// finite or not invertible.
 pub fn write<L: Label>(labels: ArrayView3<L>, affine: &[[f64; 4]; 4]) -> Result<Nifti> {
     let (x, y, z) = labels.dim();
     file([x, y, z], None, [Ok(labels.into())].into_iter(), affine, &of_labels::<L>())
 }
 
-/// Writes masks of 0 and 1, axes (channel, X, Y, Z), as `.nii.gz` of four dimensions, the channel
-/// last, as `monai.transforms.SaveImage` does. Otherwise like [`write`].
+/// Writes masks of 0 and 1, axes (channel, X, Y, Z), as `.nii.gz` with four dimensions, the channel
+/// last, like `monai.transforms.SaveImage`. Otherwise like [`write`].
 ///
 /// # Errors
 ///
-/// Those of [`write`], for the number of channels too.
+/// Propagates the errors of [`write`], which also apply to the number of channels.
 pub fn write_masks(masks: ArrayView4<u8>, affine: &[[f64; 4]; 4]) -> Result<Nifti> {
     let (channels, x, y, z) = masks.dim();
     let volumes = masks.outer_iter().map(|mask| Ok(mask.into()));
     file([x, y, z], Some(channels), volumes, affine, &of_labels::<u8>())
 }
 
-/// Writes masks that are made one after the other, each of size `dims`, as [`write_masks`] does.
+/// Writes masks that are created one by one, each of size `dims`, like [`write_masks`].
 ///
 /// # Errors
 ///
-/// Those of [`write_masks`], and those of making them.
+/// Propagates the errors of [`write_masks`] and of creating the masks.
 pub fn write_each(
     dims: [usize; 3],
     masks: impl ExactSizeIterator<Item = Result<Array3<u8>>>,
@@ -79,14 +80,14 @@ pub fn write_each(
     file(dims, Some(channels), masks, affine, &of_labels::<u8>())
 }
 
-/// Writes an image in physical units as `.nii.gz`, on the grid that [`write`] gives a label map of the same
-/// size. Whole values are written as `DT_INT16`, or as `DT_UINT16` with `scl_inter` where that does not hold
-/// them; others as `DT_FLOAT32`. No value changes. What lies beside the slices of a tilted stack has the
+/// Writes an image in physical units as `.nii.gz`, on the grid that [`write`] gives a label map of the
+/// same size. Whole values are written as `DT_INT16`, or as `DT_UINT16` with `scl_inter` if they do not
+/// fit; others as `DT_FLOAT32`. No value changes. Voxels outside the slices of a tilted stack have the
 /// image's lowest value.
 ///
 /// # Errors
 ///
-/// Those of [`write`]; [`ErrorKind::OutOfMemory`] where the memory is not to be had.
+/// Propagates the errors of [`write`]; [`ErrorKind::OutOfMemory`] if there is not enough memory.
 pub fn write_image(image: &Physical, affine: &[[f64; 4]; 4]) -> Result<Nifti> {
     let (x, y, z) = image.dim();
     let dims = [x, y, z];
@@ -96,7 +97,7 @@ pub fn write_image(image: &Physical, affine: &[[f64; 4]; 4]) -> Result<Nifti> {
             let volumes = [Ok(voxels.view().into())].into_iter();
             let ends = [least, most].map(|distance| i16::try_from(*low + i32::from(distance)));
             if let [Ok(least), Ok(_)] = ends {
-                // Both ends fit, so that whatever lies between them does.
+                // Both ends fit, so everything in between does.
                 let value = |distance: u16| (*low + i32::from(distance)) as i16;
                 let put = |distance: u16, to: &mut [u8]| {
                     to.copy_from_slice(&value(distance).to_le_bytes())
@@ -105,7 +106,7 @@ pub fn write_image(image: &Physical, affine: &[[f64; 4]; 4]) -> Result<Nifti> {
                 return file(dims, None, volumes, affine, &encoding);
             }
             let put = |distance: u16, to: &mut [u8]| to.copy_from_slice(&distance.to_le_bytes());
-            // Below 2^24, so that 32 bits hold it.
+            // The magnitude is below 2^24, so f32 represents it exactly.
             let encoding = Encoding::of_image(UINT16, &least.to_le_bytes(), *low as f32, put);
             file(dims, None, volumes, affine, &encoding)
         }
@@ -119,57 +120,58 @@ pub fn write_image(image: &Physical, affine: &[[f64; 4]; 4]) -> Result<Nifti> {
     }
 }
 
-/// Bytes that [`write_image`] takes for a volume of `dims` voxels of `voxel_bytes` each, at most.
+/// Returns the most bytes that [`write_image`] needs for a volume of `dims` voxels of `voxel_bytes`
+/// each.
 ///
 /// # Errors
 ///
-/// Those of [`write`].
+/// Propagates the errors of [`write`].
 pub fn image_bytes(dims: [usize; 3], affine: &[[f64; 4]; 4], voxel_bytes: u64) -> Result<u64> {
     let [x, y] = Upright::of(dims, affine)?.dims;
     Ok(compressed(raw([x, y, dims[2]], voxel_bytes)))
 }
 
-/// Bytes of the voxels of a volume.
+/// Returns the uncompressed bytes of the voxels of a volume.
 fn raw(dims: [usize; 3], voxel_bytes: u64) -> u64 {
     dims.into_iter().fold(voxel_bytes, |bytes, extent| bytes.saturating_mul(extent as u64))
 }
 
-/// The most that `bytes` become by compression. Noise is not always recognised as such, and may be written with
-/// codes of up to nine bits a byte, as zlib's own bound (`deflateBound`) has it.
+/// Returns an upper bound on the compressed size of `bytes`. Noise is not always recognised as such and
+/// may be written with codes of up to nine bits per byte, as in zlib's own bound (`deflateBound`).
 fn compressed(bytes: u64) -> u64 {
     bytes.saturating_add(bytes >> 3).saturating_add(bytes >> 6).saturating_add(4096)
 }
 
-/// The lowest and the highest of `values`; 0 where there are none.
+/// Returns the lowest and the highest of `values`; 0 if there are none.
 fn range(values: &[u16]) -> (u16, u16) {
     let ends = values.par_iter().fold(|| (u16::MAX, 0), |(a, b), &v| (a.min(v), b.max(v)));
     let (least, most) = ends.reduce(|| (u16::MAX, 0), |(a, b), (c, d)| (a.min(c), b.max(d)));
     (least.min(most), most)
 }
 
-/// NIfTI's codes of the types of voxels.
+/// NIfTI's codes for voxel types.
 const UINT8: i16 = 2;
 const INT16: i16 = 4;
 const FLOAT32: i16 = 16;
 const UINT16: i16 = 512;
 
-/// How voxels are stored. `P` puts one, little endian.
+/// How voxels are stored. `P` writes one in little endian.
 struct Encoding<P> {
     datatype: i16,
-    /// Of a voxel.
+    /// Bytes per voxel.
     bytes: usize,
-    /// What is added to a stored value.
+    /// Offset added to stored values.
     intercept: f32,
-    /// A voxel that belongs to no slice; its first `bytes` count.
+    /// The value of voxels that belong to no slice, in the first `bytes` bytes.
     beside: [u8; 4],
     put: P,
     level: Compression,
-    /// Whether the memory of the file is reserved before it is made. A label map shrinks to a hundredth.
+    /// Whether the memory of the file is reserved in advance. A label map compresses to a hundredth.
     reserved: bool,
 }
 
 impl<P> Encoding<P> {
-    /// That of an image, which compresses badly: the fastest way is almost the best one.
+    /// Returns the encoding of an image, which compresses badly: the fastest level is almost the best.
     fn of_image(datatype: i16, lowest: &[u8], intercept: f32, put: P) -> Self {
         let mut beside = [0; 4];
         let bytes = lowest.len().min(beside.len());
@@ -179,7 +181,7 @@ impl<P> Encoding<P> {
     }
 }
 
-/// The encoding of labels.
+/// Returns the encoding of labels.
 fn of_labels<L: Label>() -> Encoding<impl Fn(L, &mut [u8])> {
     let bytes = size_of::<L>();
     Encoding {
@@ -191,23 +193,24 @@ fn of_labels<L: Label>() -> Encoding<impl Fn(L, &mut [u8])> {
             let label: u16 = label.into();
             to.copy_from_slice(&label.to_le_bytes()[..to.len()]);
         },
-        // On the long runs of label maps this level is as fast as the lowest one and shrinks far more.
+        // On the long runs of label maps, this level is as fast as the lowest and compresses far
+        // better.
         level: Compression::default(),
         reserved: false,
     }
 }
 
-/// Whether a volume of `dims` voxels can be written.
+/// Checks whether a volume of `dims` voxels can be written.
 ///
 /// # Errors
 ///
-/// Those of [`write`].
+/// Propagates the errors of [`write`].
 pub fn check(dims: [usize; 3], affine: &[[f64; 4]; 4]) -> Result<()> {
     let upright = Upright::of(dims, affine)?;
     extents(&upright, dims[2], 1).map(|_| ())
 }
 
-/// Extents along X, Y, Z and of channels, which NIfTI-1 has as numbers of 16 bits.
+/// Returns the extents along X, Y, Z and of channels, which NIfTI-1 stores as 16-bit numbers.
 fn extents(upright: &Upright, slices: usize, channels: usize) -> Result<[i16; 4]> {
     let [x, y] = upright.dims;
     let extents = [x, y, slices, channels];
@@ -224,7 +227,8 @@ fn extents(upright: &Upright, slices: usize, channels: usize) -> Result<[i16; 4]
     Ok(fitting)
 }
 
-/// A file of `volumes`, all of size `dims`; where `channels` is given, they are a fourth dimension.
+/// Writes a file of `volumes`, all of size `dims`; if `channels` is given, they form a fourth
+/// dimension.
 fn file<'v, T, P>(
     dims: [usize; 3],
     channels: Option<usize>,
@@ -284,7 +288,7 @@ where
     Ok(Nifti { bytes, widened: (upright.dims != [x, y]).then_some(upright.dims) })
 }
 
-/// `nifti_1_header`, field by field in the order of the file, and the extension flag.
+/// Encodes `nifti_1_header`, field by field in file order, and the extension flag.
 fn header<P>(
     dimensions: i16,
     [x, y, z, channels]: [i16; 4],

@@ -51,7 +51,7 @@ fn rotation_becomes_a_quaternion() {
 #[test]
 fn tilted_slices_are_moved_to_where_they_lie() {
     let mut affine = LPS_AXIAL;
-    // Each slice 0.3 mm to the front and 0.6 to the left: 0.6 and 1.2 pixels.
+    // Each slice is shifted 0.3 mm to the front and 0.6 mm to the left: 0.6 and 1.2 pixels.
     (affine[1][2], affine[0][2]) = (0.3, -0.6);
     let labels = Array3::from_shape_fn((3, 2, 4), |(x, y, z)| (1 + x + 3 * y + 6 * z) as u8);
     let file = write(labels.view(), &affine).unwrap();
@@ -85,7 +85,7 @@ fn tilted_slices_are_moved_to_where_they_lie() {
 #[test]
 fn axes_that_are_oblique_by_rounding_are_made_orthogonal() {
     let mut affine = LPS_AXIAL;
-    // A cosine of 4e-4: directions of three decimals.
+    // A cosine of 4e-4: directions with three decimals.
     affine[0][1] = -0.0002;
     let labels = Array3::from_elem((2, 2, 2), 1_u8);
     let file = write(labels.view(), &affine).unwrap();
@@ -106,7 +106,7 @@ fn what_nifti_cannot_hold_is_refused() {
     assert_eq!(write(empty.view(), &LPS_AXIAL).unwrap_err().kind(), ErrorKind::InvalidImage);
 }
 
-/// The file's header and its voxels.
+/// Returns the file's header and its voxels.
 fn read(file: &Nifti) -> (Vec<u8>, Vec<u8>) {
     let mut bytes = Vec::new();
     GzDecoder::new(file.bytes.as_slice()).read_to_end(&mut bytes).unwrap();
@@ -128,7 +128,7 @@ fn images_have_the_type_that_holds_their_values() {
     assert_eq!(datatype(&header), INT16);
     assert_eq!(voxels, [-1024_i16, 0, 2976].map(i16::to_le_bytes).concat());
 
-    // Beyond 16 bits with a sign: as it is kept, with the lowest value beside it.
+    // Beyond signed 16 bits: stored as given, with the lowest value as intercept.
     for (low, distances) in [(-40_000, [0, 1, 9]), (0, [0, 40_000, 65_535])] {
         let (header, voxels) = read(&write_image(&whole(low, distances), &LPS_AXIAL).unwrap());
         assert_eq!(datatype(&header), UINT16);

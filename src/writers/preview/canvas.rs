@@ -1,4 +1,4 @@
-//! Pixels, and texts on them.
+//! A pixel canvas with text.
 
 use std::convert::Infallible;
 
@@ -13,12 +13,12 @@ use embedded_graphics::text::{Baseline, Text};
 
 use super::picture::Picture;
 
-/// The font, of Latin-1; a character that it lacks is shown as a question mark.
+/// The Latin-1 font; characters that it lacks are shown as a question mark.
 const FONT: &MonoFont = &FONT_7X13;
-/// Pixels of a character.
+/// Size of a character in pixels.
 pub(super) const CHARACTER: [usize; 2] = [7, 13];
 
-/// A picture as it is drawn.
+/// A picture being drawn.
 pub(super) struct Canvas {
     width: usize,
     height: usize,
@@ -26,12 +26,12 @@ pub(super) struct Canvas {
 }
 
 impl Canvas {
-    /// A dark one.
+    /// Creates a canvas filled with the background.
     pub fn new(width: usize, height: usize, background: [u8; 3]) -> Self {
         Self { width, height, pixels: vec![background; width * height] }
     }
 
-    /// Puts rows of `width` pixels, from 0 to 1, with their upper left corner at (`x`, `y`).
+    /// Draws rows of `width` pixels, with values from 0 to 1, with the upper left corner at (`x`, `y`).
     pub fn put(&mut self, [x, y]: [usize; 2], pixels: &[[f32; 3]], width: usize) {
         for (row, pixels) in pixels.chunks(width.max(1)).enumerate() {
             for (column, pixel) in pixels.iter().enumerate() {
@@ -50,7 +50,7 @@ impl Canvas {
         }
     }
 
-    /// Writes a line of text with its upper left corner at (`x`, `y`).
+    /// Draws a line of text with its upper left corner at (`x`, `y`).
     pub fn text(&mut self, [x, y]: [usize; 2], text: &str, [r, g, b]: [u8; 3]) {
         let style = MonoTextStyle::new(FONT, Rgb888::new(r, g, b));
         let at = Point::new(x.min(1 << 16) as i32, y.min(1 << 16) as i32);
@@ -58,7 +58,7 @@ impl Canvas {
         let Ok(_) = Text::with_baseline(text, at, style, Baseline::Top).draw(self);
     }
 
-    /// The same over an image: on a shadow that sets it off.
+    /// Draws a line of text over an image, with a shadow for contrast.
     pub fn label(&mut self, [x, y]: [usize; 2], text: &str, color: [u8; 3]) {
         for [dx, dy] in [[0, 1], [2, 1], [1, 0], [1, 2]] {
             self.text([(x + dx).saturating_sub(1), (y + dy).saturating_sub(1)], text, [0; 3]);
@@ -66,7 +66,7 @@ impl Canvas {
         self.text([x, y], text, color);
     }
 
-    /// What was drawn.
+    /// Returns the picture.
     pub fn finish(self) -> Picture {
         let size = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
         let rgb = self.pixels.into_flattened();

@@ -1,15 +1,15 @@
-//! How much of each segment the slices along each axis hold.
+//! Counts how much of each segment the slices along each axis contain.
 
 use rayon::prelude::*;
 
 use super::labelled::Labelled;
 
-/// Voxels of one segment.
+/// Voxel counts of one segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extent {
-    /// In each slice along X, Y and Z.
+    /// Voxels in each slice along X, Y and Z.
     pub slices: [Vec<u64>; 3],
-    /// In all.
+    /// Total number of voxels.
     pub voxels: u64,
 }
 
@@ -19,10 +19,10 @@ impl Extent {
     }
 }
 
-/// What is counted of some slices.
+/// The counts of some slices.
 struct Partial {
-    /// Of each segment that was found. Those along X are differences: what begins there less what has
-    /// ended.
+    /// One entry per segment, `None` until it is found. Counts along X are differences: runs that begin
+    /// at an index minus those that end there.
     extents: Vec<Option<Extent>>,
 }
 

@@ -1,4 +1,4 @@
-//! Voxels of a segmentation, asked for the segments that they are of.
+//! Access to a segmentation's voxels by segment.
 
 use std::ops::Range;
 
@@ -6,24 +6,24 @@ use ndarray::{ArrayView1, ArrayView3, Axis, s};
 
 use crate::writers::{Label, Voxels};
 
-/// Where segments are. They are counted from 0 in the order of their descriptions.
+/// Gives the positions of segments, which are numbered from 0 in the order of their descriptions.
 pub trait Labelled: Sync {
-    /// Calls with each segment that the voxel (x, y, z) is of.
+    /// Calls `found` with each segment that contains the voxel (x, y, z).
     fn at(&self, voxel: [usize; 3], found: &mut dyn FnMut(usize));
 
-    /// Calls with each run of voxels of one segment in a row of the volume.
+    /// Calls `found` with each run of voxels of one segment in a row of the volume.
     fn runs(&self, y: usize, z: usize, found: &mut dyn FnMut(usize, Range<usize>));
 }
 
-/// Voxels with the segments that their values stand for.
+/// Voxels with the segments that their values represent.
 pub struct SegmentMap<'v, 'a, L> {
     voxels: &'v Voxels<'a, L>,
-    /// For each value of a voxel, the segments that it is of. Values beyond the last are of none.
+    /// For each voxel value, the segments that contain it. Values beyond the last belong to none.
     segments: Vec<Vec<usize>>,
 }
 
 impl<'v, 'a, L: Label> SegmentMap<'v, 'a, L> {
-    /// The segments of the label values `values`, in this order. They do not matter where `voxels` are
+    /// Maps the label values `values`, in this order, to segments. They are ignored if `voxels` are
     /// masks.
     pub fn new(voxels: &'v Voxels<'a, L>, values: impl IntoIterator<Item = u16>) -> Self {
         let values: Vec<u16> = values.into_iter().collect();
@@ -92,20 +92,20 @@ impl<L: Label> Labelled for SegmentMap<'_, '_, L> {
     }
 }
 
-/// A row of voxels; empty outside the volume.
+/// Returns a row of voxels; empty outside the volume.
 fn row<'r, T>(values: &'r ArrayView3<'_, T>, y: usize, z: usize) -> ArrayView1<'r, T> {
     let (_, rows, slices) = values.dim();
     if y < rows && z < slices { values.slice(s![.., y, z]) } else { ArrayView1::from(&[]) }
 }
 
-/// Calls with each run of equal values, but for those of the value 0.
+/// Calls `found` with each run of equal values, except the value 0.
 fn for_each_run<T: Label>(row: ArrayView1<T>, found: &mut dyn FnMut(T, Range<usize>)) {
     let none = T::default();
     let Some(slice) = row.to_slice() else {
         let copy: Vec<T> = row.iter().copied().collect();
         return for_each_run(ArrayView1::from(&copy), found);
     };
-    // Most rows are background: this test runs at the speed of memory, the runs do not.
+    // Most rows are background. This check runs at memory speed; the search for runs does not.
     if slice.iter().fold(0, |bits, &value| bits | value.into()) == none.into() {
         return;
     }

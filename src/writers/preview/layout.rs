@@ -1,4 +1,4 @@
-//! Panels, title and legend on one picture.
+//! Arranges panels, title and legend in one picture.
 
 use super::canvas::{CHARACTER, Canvas};
 use super::panel::Panel;
@@ -7,19 +7,19 @@ use super::scene::Scene;
 use super::view::View;
 use super::window::Window;
 
-/// The most pixels of a panel along each axis.
+/// Largest size of a panel along each axis, in pixels.
 const LARGEST_PANEL: usize = 388;
-/// Pixels around and between what is drawn.
+/// Margin around and between the elements, in pixels.
 const GAP: usize = 8;
 /// Height of a line of text.
 const LINE: usize = 16;
-/// A picture is not narrower, for the sake of the legend.
+/// Smallest width of a picture, to leave room for the legend.
 const LEAST_WIDTH: usize = 396;
-/// Width of a column of the legend, at least.
+/// Smallest width of a legend column.
 const COLUMN: usize = 280;
-/// Segments that are named.
+/// Largest number of segments in the legend.
 const MOST_ENTRIES: usize = 16;
-/// Side of a legend's coloured square.
+/// Side length of the legend's colour squares.
 const SWATCH: usize = 10;
 
 const BACKGROUND: [u8; 3] = [16, 16, 20];
@@ -27,7 +27,7 @@ const TEXT: [u8; 3] = [225, 225, 225];
 const FAINT: [u8; 3] = [150, 150, 158];
 const LETTER: [u8; 3] = [255, 225, 120];
 
-/// Draws all of it. `views` has at most three.
+/// Draws the whole picture. `views` has at most three entries.
 pub(super) fn compose(scene: &Scene, views: &[View]) -> Picture {
     let panels: Vec<Panel> = views
         .iter()
@@ -60,14 +60,14 @@ pub(super) fn compose(scene: &Scene, views: &[View]) -> Picture {
     canvas.finish()
 }
 
-/// The largest size of a panel that has the shape of its view, in whole pixels.
+/// Returns the largest panel size with the aspect ratio of its view, in whole pixels.
 fn panel_size(view: &View) -> [usize; 2] {
     let [across, down] = [view.across.length, view.down.length];
     let scale = LARGEST_PANEL as f64 / across.max(down).max(f64::MIN_POSITIVE);
     [across, down].map(|length| ((length * scale).round().max(1.0) as usize).min(LARGEST_PANEL))
 }
 
-/// Names the plane and its sides, as far as they fit.
+/// Writes the names of the plane and its sides, as far as they fit.
 fn letter(canvas: &mut Canvas, [x, y]: [usize; 2], panel: &Panel, view: &View, slices: usize) {
     let [w, h] = CHARACTER;
     let (width, height) = (panel.width, panel.height);
@@ -84,7 +84,7 @@ fn letter(canvas: &mut Canvas, [x, y]: [usize; 2], panel: &Panel, view: &View, s
         ([middle[0], y + height - h - 2], view.down.letters[1]),
     ];
     for (at, letter) in places {
-        // The plane's name may reach that far.
+        // The plane's name may extend to here.
         if at[1] < y + 2 + h && at[0] < x + 3 + (name.len() + 1) * w {
             continue;
         }
@@ -94,7 +94,7 @@ fn letter(canvas: &mut Canvas, [x, y]: [usize; 2], panel: &Panel, view: &View, s
 
 /// The largest segments with their volumes.
 struct Legend {
-    /// Colour, name and volume; without a colour, a remark.
+    /// Colour, and name with volume; entries without a colour are remarks.
     entries: Vec<(Option<[u8; 3]>, String)>,
     columns: usize,
     column_width: usize,
@@ -154,7 +154,7 @@ impl Legend {
     }
 }
 
-/// Millilitres with three figures or more.
+/// Formats millilitres with three or more significant figures.
 fn rounded(millilitres: f64) -> String {
     let decimals = match millilitres {
         x if x >= 99.95 => 0,
@@ -165,7 +165,7 @@ fn rounded(millilitres: f64) -> String {
     format!("{millilitres:.decimals$}")
 }
 
-/// At most `room` characters of a text on one line.
+/// Shortens a text to at most `room` characters on one line.
 fn shortened(text: &str, room: usize) -> String {
     let plain: Vec<char> = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if plain.len() <= room {

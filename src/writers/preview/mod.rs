@@ -1,18 +1,19 @@
-//! A picture of a segmentation: the planes that show most of its segments, outlined over the image.
+//! Draws a picture of a segmentation: the planes that show most of its segments, outlined over the
+//! image.
 //!
-//! - Up to three planes, axial, coronal and sagittal, named after the patient's axes that the voxels'
-//!   are nearest to. Those of a volume of one slice, which would be a line, are left out.
+//! - Up to three planes, axial, coronal and sagittal, named after the patient axes closest to the
+//!   voxels' axes. Planes that would be a line, because the volume has one slice, are left out.
 //! - Radiological convention, whatever the order of the source: the patient's right is on the left, the
-//!   front is up or on the left, the head is up. Letters as DICOM has them (PS3.3 C.7.6.1.1.1) say so.
-//!   Sizes follow the spacing of the voxels.
-//! - In each plane the slice is shown that shows most: each segment counts by how its cross-section
-//!   compares to its own largest one, so that a small one counts as much as a large one.
+//!   front is up or on the left, the head is up. DICOM's letters (PS3.3 C.7.6.1.1.1) mark the sides.
+//!   Sizes follow the voxel spacing.
+//! - Each plane shows the best slice: each segment counts by the ratio of its cross-section to its own
+//!   largest one, so a small segment counts as much as a large one.
 //! - Every segment is outlined in its display colour and lightly filled, small ones over large ones. A
-//!   legend has the names and volumes of the largest.
-//! - No text says anything about the patient.
+//!   legend lists the names and volumes of the largest.
+//! - No text contains anything about the patient.
 //!
-//! At most [`MOST_PIXELS`] pixels, whatever the size of the volume; only those voxels of the image are
-//! read that are shown.
+//! A picture has at most [`MOST_PIXELS`] pixels, whatever the size of the volume; only voxels of the
+//! image that are shown are read.
 
 mod canvas;
 mod extents;
@@ -30,7 +31,7 @@ pub use picture::Picture;
 pub use scene::{Scene, Shown};
 pub use window::{VoiFunction, Window};
 
-/// The most pixels of a picture.
+/// Limit on the pixels of a picture.
 pub const MOST_PIXELS: usize = 1200 * 500;
 
 /// Draws a scene.

@@ -1,4 +1,4 @@
-//! One plane of the volume at the size it is shown in.
+//! One plane of the volume at display size.
 
 use std::collections::BTreeMap;
 
@@ -12,20 +12,20 @@ use super::window::Window;
 pub(super) struct Panel {
     pub width: usize,
     pub height: usize,
-    /// The image's values, row by row.
+    /// The image values, row by row.
     values: Vec<f32>,
-    /// The pixels of each segment that is there.
+    /// The pixels of each segment in the plane.
     masks: BTreeMap<usize, Vec<bool>>,
 }
 
-/// The share of the colour in a segment's inside.
+/// Opacity of a segment's fill colour.
 const FILL: f32 = 0.25;
-/// The most voxels along each axis of which a pixel is the mean.
+/// Limit on the samples along each axis whose mean is a pixel.
 const MOST_SAMPLES: usize = 4;
 
 impl Panel {
-    /// Samples `view` at `width` by `height` pixels: the image between voxels, the segments at the
-    /// nearest.
+    /// Samples `view` at `width` by `height` pixels: the image by interpolation, the segments by the
+    /// nearest voxel.
     pub fn sample(scene: &Scene, view: &View, width: usize, height: usize) -> Self {
         let rows: Vec<Vec<f32>> = (0..height)
             .into_par_iter()
@@ -45,12 +45,12 @@ impl Panel {
         Self { width, height, values: rows.concat(), masks }
     }
 
-    /// The image's values that are shown.
+    /// Returns the sampled image values.
     pub fn values(&self) -> &[f32] {
         &self.values
     }
 
-    /// The pixels as red, green and blue, from 0 to 1.
+    /// Returns the pixels as red, green and blue, from 0 to 1.
     pub fn colored(&self, scene: &Scene, window: &Window) -> Vec<[f32; 3]> {
         let mut pixels: Vec<[f32; 3]> =
             self.values.iter().map(|&value| [window.grey(value); 3]).collect();
@@ -69,7 +69,7 @@ impl Panel {
         pixels
     }
 
-    /// Whether a pixel of a mask has one beside it that is not of it.
+    /// Whether a pixel of a mask has a neighbour outside the mask.
     fn is_border(&self, mask: &[bool], at: usize) -> bool {
         let (x, y) = (at % self.width, at / self.width);
         (x > 0 && !mask[at - 1])
@@ -79,7 +79,7 @@ impl Panel {
     }
 }
 
-/// The place of a pixel, in indices of voxels across and down.
+/// Converts the position of a pixel to voxel indices across and down.
 fn position(view: &View, pixel: [f64; 2], size: [usize; 2]) -> [f64; 2] {
     let along = |at: f64, size: usize, voxels: usize| at / size as f64 * voxels as f64 - 0.5;
     [
@@ -88,7 +88,7 @@ fn position(view: &View, pixel: [f64; 2], size: [usize; 2]) -> [f64; 2] {
     ]
 }
 
-/// The voxel at indices across and down, the nearest of the volume where they lie beside it.
+/// Returns the voxel at indices across and down, clamped to the volume.
 fn voxel(scene: &Scene, view: &View, across: f64, down: f64) -> [usize; 3] {
     let mut voxel = [0; 3];
     voxel[view.through] = view.slice;
@@ -99,8 +99,8 @@ fn voxel(scene: &Scene, view: &View, across: f64, down: f64) -> [usize; 3] {
     voxel
 }
 
-/// The image at a pixel: of one that covers several voxels, the mean of points within it; each is
-/// interpolated linearly between four voxels.
+/// Returns the image value at a pixel. For a pixel that covers several voxels, this is the mean of
+/// several points, each interpolated linearly between four voxels.
 fn value(scene: &Scene, view: &View, pixel: [usize; 2], size: [usize; 2]) -> f32 {
     let samples = |voxels: usize, size: usize| voxels.div_ceil(size.max(1)).clamp(1, MOST_SAMPLES);
     let [across, down] = [samples(view.across.voxels, size[0]), samples(view.down.voxels, size[1])];

@@ -1,23 +1,23 @@
-//! A picture, and its file.
+//! A picture and its file format.
 
 use crate::error::{Error, Result};
 
 /// A finished picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
-    /// Pixels in a row.
+    /// Pixels per row.
     pub width: u16,
-    /// Rows.
+    /// Number of rows.
     pub height: u16,
     /// Red, green and blue of each pixel, row by row.
     pub rgb: Vec<u8>,
 }
 
 impl Picture {
-    /// The picture as PNG.
+    /// Encodes the picture as PNG.
     ///
     /// # Errors
-    /// [`Error::internal`] where the pixels do not match the size.
+    /// [`Error::internal`] if the pixels do not match the size.
     pub fn png(&self) -> Result<Vec<u8>> {
         let mut file = Vec::new();
         let mut encoder =

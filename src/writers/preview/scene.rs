@@ -1,4 +1,4 @@
-//! What is shown.
+//! The content of a picture.
 
 use super::extents::Extent;
 use super::labelled::Labelled;
@@ -8,27 +8,27 @@ use crate::volume::Geometry;
 /// How a segment is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown<'a> {
-    /// What it is called.
+    /// Its display name.
     pub name: &'a str,
     /// Its display colour, sRGB.
     pub color: [u8; 3],
 }
 
-/// What to show.
+/// The scene to draw.
 pub struct Scene<'a> {
-    /// Size of the volume, and where it is.
+    /// Size and position of the volume.
     pub geometry: &'a Geometry,
-    /// The image's value at the voxel (x, y, z), in the units of `window`.
+    /// Returns the image value at voxel (x, y, z), in the units of `window`.
     pub image: &'a (dyn Fn([usize; 3]) -> f32 + Sync),
-    /// Where the segments are; they are counted from 0 in the order of `segments`.
+    /// The positions of the segments, numbered from 0 in the order of `segments`.
     pub labels: &'a dyn Labelled,
-    /// How much of each segment there is, and where.
+    /// The size and distribution of each segment.
     pub extents: &'a [Extent],
     /// The segments.
     pub segments: &'a [Shown<'a>],
-    /// Which values are black and white; where absent, all but the darkest and the brightest hundredth
-    /// of what is shown are told apart.
+    /// The values shown as black and white. If absent, the range is chosen so that only the darkest and
+    /// the brightest hundredth of the shown values are clipped.
     pub window: Option<Window>,
-    /// A line above the picture; nothing about the patient.
+    /// A line above the picture, without anything about the patient.
     pub title: &'a str,
 }

@@ -1,4 +1,4 @@
-//! Whole pictures of made-up volumes.
+//! Tests of whole pictures of synthetic volumes.
 
 use std::ops::Range;
 
@@ -28,8 +28,8 @@ const BLUE: [u8; 3] = [0, 0, 255];
 const SEGMENTS: [Shown<'static>; 2] =
     [Shown { name: "Leber (größer)", color: RED }, Shown { name: "nodule", color: BLUE }];
 
-/// In patient coordinates of a box of 64 × 48 × 40 mm: a large segment on the patient's right, in front,
-/// and a small one on the left, behind, near the head.
+/// Labels in patient coordinates, in a box of 64 × 48 × 40 mm: a large segment on the patient's right
+/// in front, and a small one on the left behind, near the head.
 fn label([right, front, head]: [f64; 3]) -> u8 {
     let near = |centre: [f64; 3], radius: f64| {
         let d = [right - centre[0], front - centre[1], head - centre[2]];
@@ -67,7 +67,7 @@ fn draw_of(geometry: &Geometry, map: &Map, window: Option<Window>) -> Picture {
     })
 }
 
-/// Centre of the pixels of a colour within columns.
+/// Returns the centre of the pixels of a colour within columns.
 fn centre(
     picture: &Picture,
     color: [u8; 3],

@@ -1,53 +1,53 @@
-//! Which planes are shown, and how they are turned.
+//! Chooses the planes to show and their orientation on screen.
 
 use super::extents::Extent;
 use crate::volume::affine::norm;
 use crate::volume::{Affine, Geometry};
 
-/// One plane through a volume, as it lies on the screen.
+/// One plane through a volume, as oriented on screen.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct View {
-    /// `axial` and so on.
+    /// `axial`, `coronal` or `sagittal`.
     pub name: &'static str,
-    /// Which voxel axis runs to the right, and downwards.
+    /// The voxel axes that run to the right and downwards.
     pub across: Run,
     pub down: Run,
-    /// The voxel axis that is looked along, and the slice on it.
+    /// The voxel axis along the line of sight, and the slice on it.
     pub through: usize,
     pub slice: usize,
 }
 
-/// A voxel axis on the screen.
+/// A voxel axis on screen.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Run {
-    /// X, Y or Z: 0, 1 or 2.
+    /// 0, 1 or 2 for X, Y or Z.
     pub axis: usize,
     /// Whether it runs against its indices.
     pub reversed: bool,
     /// Number of voxels.
     pub voxels: usize,
-    /// Millimetres from the first voxel's edge to the last's.
+    /// Distance from the first voxel's edge to the last's, in millimetres.
     pub length: f64,
-    /// What is at its beginning and its end.
+    /// The letters of the sides at its beginning and end.
     pub letters: [char; 2],
 }
 
 impl Run {
-    /// The index of the voxel that is at `position` voxels from the beginning.
+    /// Returns the index of the voxel at `position` voxels from the beginning.
     pub fn index(&self, position: f64) -> f64 {
         if self.reversed { self.voxels as f64 - 1.0 - position } else { position }
     }
 }
 
-/// The patient's axes in RAS+: what lies against and along them.
+/// The letters at the negative and positive ends of the patient's axes in RAS+.
 const LETTERS: [[char; 2]; 3] = [['L', 'R'], ['P', 'A'], ['F', 'H']];
 
-/// The planes by the patient's axes that run across, down and through. Radiological convention has the
-/// right on the left, and so on: on the screen, all axes run against RAS+.
+/// The planes with the patient axes that run across, down and through. By radiological convention, the
+/// right is on the left, and so on: on screen, all axes run against RAS+.
 const PLANES: [(&str, [usize; 3]); 3] =
     [("axial", [0, 1, 2]), ("coronal", [0, 2, 1]), ("sagittal", [1, 2, 0])];
 
-/// The planes worth showing.
+/// Returns the planes worth showing.
 pub(super) fn views(geometry: &Geometry, extents: &[Extent]) -> Vec<View> {
     let axes = nearest_axes(&geometry.affine);
     let spacing = geometry.affine.spacing();
@@ -70,11 +70,11 @@ pub(super) fn views(geometry: &Geometry, extents: &[Extent]) -> Vec<View> {
     let all: Vec<View> = PLANES.into_iter().map(view).collect();
     let is_plane = |view: &&View| view.across.voxels > 1 && view.down.voxels > 1;
     let planes: Vec<View> = all.iter().filter(is_plane).cloned().collect();
-    // A volume of a single row has none; then the plane of its slices is as good as any.
+    // A volume of a single row has no plane; then the plane of its slices is as good as any.
     if planes.is_empty() { all.into_iter().filter(|v| v.through == 2).collect() } else { planes }
 }
 
-/// For each axis of the patient, the voxel axis that runs most along it, each taken once.
+/// Assigns to each patient axis a different voxel axis, maximising the alignment.
 fn nearest_axes(affine: &Affine) -> [usize; 3] {
     const ORDERS: [[usize; 3]; 6] =
         [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
@@ -90,9 +90,10 @@ fn nearest_axes(affine: &Affine) -> [usize; 3] {
     ORDERS.into_iter().fold(ORDERS[0], better)
 }
 
-/// The slice along `axis` that shows most of the segments: the middle one of the best.
+/// Returns the slice along `axis` that shows most of the segments: the middle one of the best.
 fn fullest(extents: &[Extent], axis: usize, slices: usize) -> usize {
-    /// By so much of a segment the slice with most voxels is preferred, where others are as good.
+    /// Weight, in segments, of the number of voxels in a slice: it decides between otherwise equal
+    /// slices.
     const PREFERENCE: f64 = 0.01;
     let mut scores = vec![0.0_f64; slices];
     let mut voxels = vec![0_u64; slices];
@@ -126,7 +127,7 @@ mod tests {
         Extent { slices: dims.map(|n| vec![0; n]), voxels: 0 }
     }
 
-    /// Of each view its name, and the axis that runs across and down and whether it is reversed.
+    /// Returns, for each view, its name, and for across and down the axis and whether it is reversed.
     fn shape(views: &[View]) -> Vec<(&str, usize, bool, usize, bool)> {
         views
             .iter()
@@ -137,7 +138,7 @@ mod tests {
     #[test]
     fn radiological_convention_whatever_the_order() {
         let dims = [10, 20, 30];
-        // As DICOM has axial slices from the feet upwards: X to the left, Y to the back.
+        // As in DICOM's axial slices from the feet upwards: X to the left, Y to the back.
         let usual = geometry([[-0.5, 0.0, 0.0], [0.0, -0.5, 0.0], [0.0, 0.0, 2.0]], dims);
         let all = views(&usual, &[extent(dims)]);
         assert_eq!(
@@ -156,7 +157,7 @@ mod tests {
         assert_eq!(all[1].down.length, 60.0);
         assert_eq!(all[1].down.index(0.0), 29.0);
 
-        // Sagittal slices from right to left: X to the back, Y downwards; tilted a little.
+        // Sagittal slices from right to left: X to the back, Y downwards; slightly tilted.
         let sagittal = geometry([[0.05, -0.5, 0.1], [0.0, 0.0, -0.5], [-3.0, 0.2, 0.0]], dims);
         let all = views(&sagittal, &[extent(dims)]);
         assert_eq!(

@@ -1,25 +1,25 @@
-//! Values to greys (VOI LUT, PS3.3 C.11.2).
+//! Maps values to grey levels (VOI LUT, PS3.3 C.11.2).
 
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 
 use crate::dicom::{Attributes, Dataset};
 
-/// A range of values that is shown.
+/// A displayed range of values.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Window {
     /// Window Center (0028,1050).
     pub center: f64,
-    /// Window Width (0028,1051), more than 0.
+    /// Window Width (0028,1051), above 0.
     pub width: f64,
-    /// How values become greys.
+    /// How values become grey levels.
     pub function: VoiFunction,
 }
 
 /// VOI LUT Function (0028,1056).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum VoiFunction {
-    /// `LINEAR`: of whole numbers, the default.
+    /// `LINEAR`: for whole numbers; the default.
     #[default]
     Linear,
     /// `LINEAR_EXACT`.
@@ -29,13 +29,13 @@ pub enum VoiFunction {
 }
 
 impl Window {
-    /// Soft tissue in Hounsfield units.
+    /// Soft tissue window in Hounsfield units.
     pub const SOFT_TISSUE: Self =
         Self { center: 40.0, width: 400.0, function: VoiFunction::LinearExact };
 
-    /// The first window that a header states for one of its frames; soft tissue for a CT that states
-    /// none; `None` where nothing is known. Of an image that is stored inverted (MONOCHROME1), whose
-    /// values are turned around when they are read, the window is of other values and not used.
+    /// Returns the first window in the header for a frame; for a CT without one, soft tissue; `None` if
+    /// nothing is known. The window of an image that is stored inverted (MONOCHROME1) is ignored,
+    /// because it refers to the values before they are inverted on reading.
     pub fn of(dataset: &Dataset, frame: usize) -> Option<Self> {
         let stated = || stated(dataset, frame);
         let inverted =
@@ -47,7 +47,7 @@ impl Window {
         (!inverted).then(stated).flatten().or_else(usual)
     }
 
-    /// The grey of a value, from 0 to 1; black where it is not a number.
+    /// Returns the grey level of a value, from 0 to 1; black for NaN.
     pub fn grey(&self, value: f32) -> f32 {
         let (value, Self { center, width, .. }) = (f64::from(value), *self);
         let grey = match self.function {
@@ -59,7 +59,7 @@ impl Window {
         if grey.is_nan() { 0.0 } else { grey.clamp(0.0, 1.0) as f32 }
     }
 
-    /// One that leaves out the darkest and the brightest hundredth of `values`.
+    /// Creates a window that clips the darkest and the brightest hundredth of `values`.
     pub(super) fn of_values(mut values: Vec<f32>) -> Self {
         values.retain(|value| value.is_finite());
         values.sort_unstable_by(f32::total_cmp);
@@ -73,7 +73,8 @@ impl Window {
     }
 }
 
-/// The first of a frame's windows, in its own functional group, the shared one, or the top level.
+/// Returns the first window of a frame, from its own functional group, the shared one, or the top
+/// level.
 fn stated(dataset: &Dataset, frame: usize) -> Option<Window> {
     let group = |sequence: Tag, item: usize| -> Option<&Dataset> {
         let groups = dataset.get(sequence)?.items()?;

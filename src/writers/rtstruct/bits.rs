@@ -1,23 +1,23 @@
-//! A binary mask of one slice, a bit for each pixel.
+//! A binary mask of one slice, one bit per pixel.
 
 use std::ops::Range;
 
-/// A mask of `columns` by `rows` pixels. Pixels outside it do not belong to it.
+/// A mask of `columns` by `rows` pixels. Pixels outside this area do not belong to the mask.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bits {
     columns: usize,
     rows: usize,
-    /// Words of a row.
+    /// Words per row.
     stride: usize,
-    /// Row after row, the first pixel in the least significant bit.
+    /// Row by row, the first pixel in the least significant bit.
     words: Vec<u64>,
 }
 
-/// Pixels of a word.
+/// Pixels per word.
 const WORD: usize = u64::BITS as usize;
 
 impl Bits {
-    /// A mask of no pixel; memory that this one has is used again.
+    /// Resets the mask to an empty one of the given size, reusing its memory.
     pub fn clear(&mut self, columns: usize, rows: usize) {
         let stride = columns.div_ceil(WORD);
         self.words.clear();
@@ -25,7 +25,7 @@ impl Bits {
         (self.columns, self.rows, self.stride) = (columns, rows, stride);
     }
 
-    /// Adds the pixels `columns` of row `y`, as far as they lie inside.
+    /// Adds the pixels `columns` of row `y` that lie within the mask's area.
     pub fn add_run(&mut self, y: usize, columns: Range<usize>) {
         let columns = columns.start..columns.end.min(self.columns);
         if columns.is_empty() || y >= self.rows {
@@ -51,20 +51,20 @@ impl Bits {
     }
 }
 
-/// The pixels of a mask whose neighbour above does not belong to it, numbered from 0 row by row.
+/// The pixels of a mask whose upper neighbour does not belong to it, numbered from 0 row by row.
 #[derive(Debug, Default)]
 pub struct UpperEdges {
     stride: usize,
     words: Vec<u64>,
-    /// For each word, how many of these pixels come before it.
+    /// For each word, the number of these pixels before it.
     before: Vec<u32>,
-    /// Those that [`take`](Self::take) has not taken.
+    /// Pixels that have not been [taken](Self::take).
     left: Vec<u64>,
     count: usize,
 }
 
 impl UpperEdges {
-    /// Those of another mask, in the memory of this one.
+    /// Finds the upper edges of another mask, reusing memory.
     pub fn find(&mut self, mask: &Bits) {
         self.stride = mask.stride;
         let above = std::iter::repeat_n(&0, mask.stride).chain(&mask.words);
@@ -81,19 +81,19 @@ impl UpperEdges {
         self.count = count as usize;
     }
 
-    /// How many there are.
+    /// Returns the number of upper edges.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// The number of a pixel that is one of them.
+    /// Returns the number of a pixel, if it is an upper edge.
     pub fn number(&self, x: i32, y: i32) -> Option<usize> {
         let (index, bit) = self.place(x, y)?;
         let (word, before) = (self.words.get(index)?, self.before.get(index)?);
         (word & bit != 0).then(|| *before as usize + (word & (bit - 1)).count_ones() as usize)
     }
 
-    /// Takes a pixel out of those that are left.
+    /// Removes a pixel from those that are left.
     pub fn take(&mut self, x: i32, y: i32) {
         if let Some((index, bit)) = self.place(x, y)
             && let Some(word) = self.left.get_mut(index)
@@ -102,7 +102,7 @@ impl UpperEdges {
         }
     }
 
-    /// The first pixel that is left, at or after the word `from`, which moves on to where it is.
+    /// Returns the first pixel left at or after the word `from`, which advances to its word.
     pub fn first_left(&self, from: &mut usize) -> Option<(i32, i32)> {
         let word = loop {
             match self.left.get(*from)? {

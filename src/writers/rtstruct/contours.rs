@@ -1,37 +1,37 @@
-//! The contours of a binary mask: closed polygons in the plane of its slice.
+//! Traces the contours of a binary mask: closed polygons in the plane of its slice.
 //!
-//! A contour runs half way between pixels that belong to the mask and pixels that do not, and cuts their
-//! corners: what marching squares gives at the level one half, the way in which most programs make contours of
-//! masks. Beside the staircase along the edges of pixels it has fewer points, a perimeter near that of
-//! the structure, and of each closed line the area of its pixels but for half a pixel. Who asks of each
-//! pixel whether its centre is inside finds the mask again, exactly.
+//! A contour runs halfway between mask pixels and other pixels, and cuts corners: the result of
+//! marching squares at level one half, which is how most programs convert masks to contours. Compared
+//! with the staircase along pixel edges, it has fewer points and a perimeter close to that of the
+//! structure, and the area of each closed line is within half a pixel of that of its pixels. Testing
+//! which pixel centres are inside reproduces the mask exactly.
 //!
-//! - **Half way, but a hair nearer to the pixels inside**, so that programs that round points to whole
-//!   pixels and fill with the border included find the mask again too; at exactly half way rounding would
-//!   widen it by a pixel, on one side or the other.
-//! - **Neighbours** are pixels that share an edge: of a mask's pixels that touch at a corner alone each
-//!   is outlined by itself, and no contour touches another or itself there.
-//! - **Holes** are joined to the contour around them by a channel of no width, the keyhole technique of
-//!   PS3.3 C.8.8.6.3: every reader knows it, whether it takes all contours of a plane together by union or by
-//!   exclusive or. The channel goes through pixels of the mask, never through a centre, and is walked there and
-//!   back through the same points, so that nothing is gained or lost by it.
+//! - **Halfway, but slightly closer to the inside pixels**, so that programs that round points to whole
+//!   pixels and fill including the border also reproduce the mask. At exactly halfway, rounding would
+//!   widen it by a pixel on one side or the other.
+//! - **Neighbours** are pixels that share an edge: mask pixels that only touch at a corner are outlined
+//!   separately, and no contour touches another or itself there.
+//! - **Holes** are joined to the contour around them by a channel of zero width, the keyhole technique
+//!   of PS3.3 C.8.8.6.3. Every reader supports it, whether it combines the contours of a plane by union
+//!   or by exclusive or. The channel passes through mask pixels, never through a centre, and runs back
+//!   through the same points, so it does not change the area.
 //!
-//! Time is linear in the pixels and in the length of the contours.
+//! Time is linear in the number of pixels and the length of the contours.
 
 use super::bits::{Bits, UpperEdges};
 
-/// The units of coordinates in which a pixel is one: every point is a whole number of them.
+/// Coordinate units per pixel: every point has whole-number coordinates.
 pub const PIXEL: i32 = 200;
-/// From the centre of a pixel to its contour: half a pixel less a hair.
+/// Distance from a pixel's centre to its contour: slightly less than half a pixel.
 const REACH: i32 = 99;
-/// From the centres of a column's pixels to a channel through them.
+/// Distance from the centres of a column's pixels to a channel through them.
 const BESIDE: i32 = 50;
 
-/// Column and row, each in units of 1/[`PIXEL`], of which the centre of the first pixel is 0.
+/// Column and row, each in units of 1/[`PIXEL`]; the centre of the first pixel is 0.
 pub type Point = [i32; 2];
 
-/// What a pixel shares with a neighbour, in the order in which contours run: clockwise round the mask as
-/// images are looked at, its pixels to the right.
+/// A pixel's side, in the order of contours: clockwise around the mask as seen in the image, with the
+/// mask's pixels to the right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
     Upper,
@@ -41,7 +41,7 @@ enum Side {
 }
 
 impl Side {
-    /// The sides before and after, round the pixel.
+    /// Returns the previous and the next side around the pixel.
     fn turned(self) -> (Self, Self) {
         match self {
             Self::Upper => (Self::Left, Self::Right),
@@ -51,7 +51,7 @@ impl Side {
         }
     }
 
-    /// The step along the side.
+    /// Returns the step along the side.
     fn along(self) -> [i32; 2] {
         match self {
             Self::Upper => [1, 0],
@@ -61,13 +61,13 @@ impl Side {
         }
     }
 
-    /// The step across it, out of the pixel.
+    /// Returns the step across the side, out of the pixel.
     fn across(self) -> [i32; 2] {
         self.turned().0.along()
     }
 }
 
-/// A side of a pixel inside that borders on one outside. A contour passes the middle of each.
+/// A side between an inside and an outside pixel. A contour passes the middle of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Border {
     x: i32,
@@ -75,7 +75,7 @@ struct Border {
     side: Side,
 }
 
-/// How a contour goes on from one border to the next.
+/// The turn of a contour from one border to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
     Right,
@@ -84,13 +84,13 @@ enum Turn {
 }
 
 impl Border {
-    /// The point of the contour.
+    /// Returns the border's contour point.
     fn point(self) -> Point {
         let [dx, dy] = self.side.across();
         [self.x * PIXEL + dx * REACH, self.y * PIXEL + dy * REACH]
     }
 
-    /// The next border, and the way to it.
+    /// Returns the next border and the turn to it.
     fn next(self, mask: &Bits) -> (Self, Turn) {
         let Self { x, y, side } = self;
         let ([ax, ay], [cx, cy]) = (side.along(), side.across());
@@ -104,7 +104,7 @@ impl Border {
         }
     }
 
-    /// The direction in which a contour arrives at the upper side of a pixel.
+    /// Returns the direction in which a contour arrives at the upper side of a pixel.
     fn arrival(x: i32, y: i32, mask: &Bits) -> u8 {
         if !mask.has(x - 1, y) {
             direction(Side::Left, Turn::Right)
@@ -116,7 +116,7 @@ impl Border {
     }
 }
 
-/// The direction from a border to the next, in eighths of a circle.
+/// Returns the direction from a border to the next, in eighths of a circle.
 fn direction(side: Side, turn: Turn) -> u8 {
     let side = match side {
         Side::Upper => 0,
@@ -132,50 +132,50 @@ fn direction(side: Side, turn: Turn) -> u8 {
     (side + turn) % 8
 }
 
-/// A closed line, before holes are joined to what is round them.
+/// A closed line, before holes are joined to the lines around them.
 #[derive(Debug, Clone, Copy)]
 struct Line {
-    /// Its corners among all points.
+    /// Its range of corners among all points.
     first: u32,
     corners: u32,
-    /// Of a hole, where its channel begins.
+    /// For a hole, where its channel begins.
     hole: Option<Place>,
 }
 
 impl Line {
-    /// The corner from which the line is written.
+    /// Returns the corner at which writing the line starts.
     fn start(&self) -> u32 {
         self.hole.map_or(0, |place| place.corner)
     }
 }
 
-/// A place on a line.
+/// A position on a line.
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
     /// The pixel whose border it is.
     x: i32,
     y: i32,
-    /// How many corners of the line come before it.
+    /// Number of corners of the line before it.
     corner: u32,
 }
 
 /// A hole's channel to the line above it.
 #[derive(Debug, Clone, Copy)]
 struct Channel {
-    /// The line that it joins.
+    /// The line that the hole is joined to.
     line: u32,
-    /// Before which corner of that line.
+    /// Index of the corner of that line before which the channel begins.
     corner: u32,
-    /// The column of its pixels.
+    /// Column of its pixels.
     x: i32,
-    /// Their first and last row.
+    /// First and last row of its pixels.
     rows: [i32; 2],
-    /// The hole.
+    /// The line of the hole.
     hole: u32,
 }
 
 impl Channel {
-    /// Its points, from the line to the hole.
+    /// Returns its points, from the line to the hole.
     fn points(&self) -> [Point; 4] {
         let Self { x, rows: [upper, lower], .. } = *self;
         let beside = |y: i32| [x * PIXEL + BESIDE, y * PIXEL];
@@ -188,25 +188,25 @@ impl Channel {
     }
 }
 
-/// A line as it is written, with how far it is.
+/// A line being written, with its progress.
 #[derive(Debug)]
 struct Written {
     line: u32,
-    /// Corners that are written.
+    /// Number of corners written.
     corners: u32,
-    /// Channels that begin on it: where they lie, and how many are done.
+    /// Channels that begin on it (their range), and how many are done.
     channels: std::ops::Range<usize>,
     done: usize,
-    /// The channel that leads here, of a hole.
+    /// For a hole, the channel that leads to it.
     by: Option<Channel>,
 }
 
-/// Finds contours, one mask after another in the same memory: at most 64 bytes for each pixel of the
-/// largest, of which there are at most 2³⁰ pixels: lines have at most two corners for each.
+/// Finds contours of one mask after another, reusing memory: at most 64 bytes per pixel of the largest
+/// mask. A mask may have at most 2³⁰ pixels, because lines have up to two corners per pixel.
 #[derive(Debug, Default)]
 pub struct Tracer {
     edges: UpperEdges,
-    /// For each upper edge, the line that passes it and how many of its corners come before.
+    /// For each upper edge, the line that passes it and the number of the line's corners before it.
     passing: Vec<(u32, u32)>,
     points: Vec<Point>,
     lines: Vec<Line>,
@@ -216,10 +216,11 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Gives every contour of a mask to `each`: the points of a closed polygon, of which the first is not
-    /// repeated at the end, no three of them on a line except where channels begin and end.
+    /// Passes every contour of a mask to `each`, as the points of a closed polygon. The first point is
+    /// not repeated at the end. No three consecutive points are collinear, except at the ends of
+    /// channels.
     ///
-    /// Of masks of 65535 by 65535 pixels, the largest of DICOM, all coordinates are within `i32`.
+    /// For masks of up to 65535 by 65535 pixels, the largest in DICOM, all coordinates fit into `i32`.
     pub fn trace(&mut self, mask: &Bits, mut each: impl FnMut(&[Point])) {
         self.walk_lines(mask);
         self.dig_channels(mask);
@@ -231,7 +232,7 @@ impl Tracer {
         }
     }
 
-    /// All lines. Each has an upper edge: those not yet passed begin another.
+    /// Traces all lines. Each has an upper edge, so every unvisited upper edge starts another line.
     fn walk_lines(&mut self, mask: &Bits) {
         self.edges.find(mask);
         self.passing.clear();
@@ -244,7 +245,7 @@ impl Tracer {
         }
     }
 
-    /// The line that passes the upper side of a pixel.
+    /// Traces the line that passes the upper side of a pixel.
     fn walk(&mut self, mask: &Bits, x: i32, y: i32) {
         let start = Border { x, y, side: Side::Upper };
         let first = self.points.len();
@@ -280,14 +281,15 @@ impl Tracer {
                 break;
             }
         }
-        // Round a hole the line runs anticlockwise.
+        // Around a hole, the line runs counterclockwise.
         let hole = top.filter(|_| right_turns < 0);
         let corners = (self.points.len() - first) as u32;
         self.lines.push(Line { first: first as u32, corners, hole });
     }
 
-    /// A channel for each hole, from its uppermost border up to the next border above. There is one of another
-    /// line, since nothing of the hole is higher; so channels never lead round in a circle.
+    /// Creates a channel for each hole, from its uppermost border up to the next border above. That
+    /// border belongs to another line, since no part of the hole is higher; so channels never form a
+    /// cycle.
     fn dig_channels(&mut self, mask: &Bits) {
         self.channels.clear();
         let holes = self.lines.iter().zip(0_u32..).filter_map(|(line, i)| Some((i, line.hole?)));
@@ -307,7 +309,7 @@ impl Tracer {
         self.channels.sort_unstable_by_key(|channel| (channel.line, channel.corner, channel.x));
     }
 
-    /// Writes a line and all holes that are joined to it, one after another into one contour.
+    /// Writes a line and all holes joined to it as one contour.
     fn write(&mut self, line: u32) {
         self.contour.clear();
         self.open.clear();
@@ -353,7 +355,7 @@ impl Tracer {
     }
 }
 
-/// The channel of a line that comes next, where the line is written from its start.
+/// Returns the next channel of a line that is written from its start.
 fn next_channel(channels: &[Channel], line: &Line, written: &Written) -> usize {
     let range = written.channels.clone();
     let own = channels.get(range.clone()).unwrap_or_default();
@@ -361,7 +363,7 @@ fn next_channel(channels: &[Channel], line: &Line, written: &Written) -> usize {
     range.start + (first + written.done) % own.len().max(1)
 }
 
-/// Adds a point, unless the last one is the same.
+/// Adds a point, unless it equals the last one.
 fn push(contour: &mut Vec<Point>, point: Point) {
     if contour.last() != Some(&point) {
         contour.push(point);

@@ -1,4 +1,4 @@
-//! The attributes of an RT Structure Set, module by module, all but its contours.
+//! Writes the attributes of an RT Structure Set, module by module, except its contours.
 
 use dicom_core::VR;
 use dicom_dictionary_std::{tags, uids};
@@ -12,34 +12,34 @@ use crate::writers::dicom::{
     put_frame_of_reference, put_meaning, put_series, put_times, reference, set_character_set,
 };
 
-/// How far the series is numbered after its source's.
+/// Offset of the series number from that of the source series.
 const SERIES_NUMBER_OFFSET: i64 = 1002;
 /// Structure Set Label (3006,0002), at most 16 characters.
 const LABEL: &str = "AI SEGMENTATION";
-/// ROI Generation Algorithm (3006,0036): no person drew them.
+/// ROI Generation Algorithm (3006,0036): not drawn by a person.
 const AUTOMATIC: &str = "AUTOMATIC";
-/// Approval Status (300E,0002): nobody has looked at them yet.
+/// Approval Status (300E,0002): not reviewed yet.
 const UNAPPROVED: &str = "UNAPPROVED";
 
-/// What the attributes are made of.
+/// The source of the attributes.
 pub(super) struct Content<'a, 'v, L> {
     pub request: &'a RtStructRequest<'a, 'v, L>,
     pub sop_instance_uid: &'a str,
     pub series_instance_uid: &'a str,
-    /// The source instances, each once, at least one.
+    /// The source instances without duplicates, at least one.
     pub instances: &'a [&'a Instance],
-    /// Voxels of each segment.
+    /// Number of voxels of each segment.
     pub voxels: &'a [u64],
 }
 
 impl<L> Content<'_, '_, L> {
-    /// The whole data set but for the ROI Contour Sequence.
+    /// Creates the whole data set, except the ROI Contour Sequence.
     pub fn dataset(&self, warnings: &mut Vec<String>) -> Result<Dataset> {
         let first = self.instances.first().ok_or_else(|| Error::internal("no source instance"))?;
         let source: &Dataset = &first.dataset;
         let mut to = Dataset::new_empty();
         copy_context(source, &mut to)?;
-        // Of the image series alone.
+        // These describe only the image series.
         to.remove_element(tags::BODY_PART_EXAMINED);
         to.remove_element(tags::LATERALITY);
         let frame_of_reference =
@@ -63,7 +63,7 @@ impl<L> Content<'_, '_, L> {
         Ok(to)
     }
 
-    /// Structure Set Module (PS3.3 C.8.8.5).
+    /// Writes the Structure Set Module (PS3.3 C.8.8.5).
     fn put_structure_set(
         &self,
         source: &Dataset,
@@ -90,7 +90,7 @@ impl<L> Content<'_, '_, L> {
         Ok(())
     }
 
-    /// The source's images, each of them: readers that build a volume first take them from here.
+    /// References every image of the source: some readers build a volume from these references first.
     fn referenced_frame_of_reference(
         &self,
         source: &Dataset,
@@ -102,7 +102,7 @@ impl<L> Content<'_, '_, L> {
         series.put_text(tags::SERIES_INSTANCE_UID, VR::UI, &series_uid);
         series.put_items(tags::CONTOUR_IMAGE_SEQUENCE, images);
 
-        // A study has no SOP class of its own any more; C.8.8.5.4 asks for the retired one.
+        // Studies no longer have a SOP class; C.8.8.5.4 requires the retired one.
         let mut study = Dataset::new_empty();
         let study_uid = source.required_text(tags::STUDY_INSTANCE_UID)?;
         study.put_text(tags::REFERENCED_SOP_CLASS_UID, VR::UI, DETACHED_STUDY_MANAGEMENT);
@@ -115,7 +115,8 @@ impl<L> Content<'_, '_, L> {
         Ok(item)
     }
 
-    /// An item of the Contour Image Sequence, with the frames that are slices, unless all are.
+    /// Creates an item of the Contour Image Sequence. It lists the frames that are slices, unless all
+    /// are.
     fn image(&self, instance: &Instance) -> Dataset {
         let mut item = reference(instance);
         let same =
@@ -129,7 +130,7 @@ impl<L> Content<'_, '_, L> {
         item
     }
 
-    /// An item of the Structure Set ROI Sequence.
+    /// Creates an item of the Structure Set ROI Sequence.
     fn roi(
         &self,
         segment: &SegmentDescription,
@@ -143,7 +144,7 @@ impl<L> Content<'_, '_, L> {
         item.put_text(tags::REFERENCED_FRAME_OF_REFERENCE_UID, VR::UI, frame_of_reference);
         item.put_text(tags::ROI_NAME, VR::LO, &segment.label);
         if let Some(voxel) = self.request.options.voxel_volume {
-            // Cubic centimetres.
+            // In cubic centimetres.
             let volume = voxels as f64 * voxel / 1000.0;
             item.put_text(tags::ROI_VOLUME, VR::DS, &decimal_string(volume));
         }
@@ -156,7 +157,7 @@ impl<L> Content<'_, '_, L> {
         item
     }
 
-    /// RT ROI Observations Module (PS3.3 C.8.8.8).
+    /// Writes the RT ROI Observations Module (PS3.3 C.8.8.8).
     fn put_observations(&self, to: &mut Dataset) {
         let items = self.request.segments.iter().zip(1..).map(|(segment, number)| {
             let number = usize::to_string(&number);
@@ -172,11 +173,11 @@ impl<L> Content<'_, '_, L> {
     }
 }
 
-/// SOP Class UID of studies.
+/// SOP Class UID for studies.
 const DETACHED_STUDY_MANAGEMENT: &str = "1.2.840.10008.3.1.2.3.1";
 
-/// RT ROI Interpreted Type (3006,00A4, PS3.3 C.8.8.8.1): anatomy is an organ. What else a region means for a
-/// treatment, a target above all, is for people to say.
+/// Returns the RT ROI Interpreted Type (3006,00A4, PS3.3 C.8.8.8.1): `ORGAN` for anatomy. Any other
+/// meaning of a region for a treatment, above all a target, is for people to decide.
 fn interpreted_type(segment: &SegmentDescription) -> &'static str {
     /// SNOMED CT: Anatomical Structure, Tissue, Organ, and Anatomical or acquired body structure.
     const ANATOMY: [&str; 4] = ["91723000", "85756007", "113343008", "123037004"];

@@ -1,11 +1,11 @@
-//! Elements in Implicit VR Little Endian (PS3.5 7.1.3), written one after another. Of the hundreds of
-//! thousands of contours that a structure set may have, a data set in memory would be many times their size.
+//! Writes elements in Implicit VR Little Endian (PS3.5 7.1.3) sequentially. A structure set may have
+//! hundreds of thousands of contours, and a data set in memory would be many times their size.
 
 use dicom_core::Tag;
 
 use crate::error::{Error, Result};
 
-/// Bytes of elements.
+/// A buffer of encoded elements.
 #[derive(Debug, Default)]
 pub(super) struct Elements {
     bytes: Vec<u8>,
@@ -21,12 +21,12 @@ pub(super) struct Begun {
 const ITEM: Tag = Tag(0xFFFE, 0xE000);
 
 impl Elements {
-    /// Takes a length's room for what comes.
+    /// Reserves memory for `bytes` more bytes.
     pub fn reserve(&mut self, bytes: usize) {
         self.bytes.reserve_exact(bytes);
     }
 
-    /// Begins an element; what is written until its end is its value.
+    /// Begins an element; everything written until its end is its value.
     pub fn begin(&mut self, tag: Tag) -> Begun {
         let Tag(group, element) = tag;
         self.bytes.extend(group.to_le_bytes());
@@ -40,7 +40,7 @@ impl Elements {
         self.begin(ITEM)
     }
 
-    /// Ends what was begun last: its length is filled in.
+    /// Ends the element or item begun last and fills in its length.
     pub fn end(&mut self, begun: Begun) -> Result<()> {
         let length = self.bytes.len().checked_sub(begun.value);
         let length = length.and_then(|length| u32::try_from(length).ok());
@@ -52,7 +52,7 @@ impl Elements {
         Ok(())
     }
 
-    /// An element of a text, of an even number of bytes.
+    /// Writes a text element, padded to an even number of bytes.
     pub fn text(&mut self, tag: Tag, text: &str) -> Result<()> {
         let element = self.begin(tag);
         self.bytes.extend(text.as_bytes());
@@ -60,14 +60,14 @@ impl Elements {
         self.end(element)
     }
 
-    /// An element of unsigned 16-bit numbers.
+    /// Writes an element of unsigned 16-bit numbers.
     pub fn u16s(&mut self, tag: Tag, values: &[u16]) -> Result<()> {
         let element = self.begin(tag);
         values.iter().for_each(|value| self.bytes.extend(value.to_le_bytes()));
         self.end(element)
     }
 
-    /// An element of a UID.
+    /// Writes a UID element.
     pub fn uid(&mut self, tag: Tag, uid: &str) -> Result<()> {
         let element = self.begin(tag);
         self.bytes.extend(uid.as_bytes());
@@ -75,39 +75,39 @@ impl Elements {
         self.end(element)
     }
 
-    /// Makes the value of an element, begun last, of an even number of bytes.
+    /// Pads the value of the element begun last to an even number of bytes.
     pub fn pad(&mut self, begun: &Begun, with: u8) {
         if self.bytes.len().wrapping_sub(begun.value) % 2 == 1 {
             self.bytes.push(with);
         }
     }
 
-    /// Appends elements that are written already.
+    /// Appends already encoded elements.
     pub fn append(&mut self, bytes: &[u8]) {
         self.bytes.extend(bytes);
     }
 
-    /// For values that are written byte by byte.
+    /// Returns the buffer for values that are written byte by byte.
     pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 
-    /// Removes all; the memory is used again.
+    /// Clears the buffer but keeps its memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
     }
 
-    /// What is written.
+    /// Returns the bytes written so far.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// How many bytes there are.
+    /// Returns the number of bytes.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// All of them.
+    /// Returns the buffer.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }

@@ -1,15 +1,17 @@
-//! RT Structure Sets (PS3.3 A.19): the segments of a segmentation as closed planar contours, one ROI for
-//! each, in an object that treatment planning systems read.
+//! Writes RT Structure Sets (PS3.3 A.19): the segments of a segmentation as closed planar contours, one
+//! ROI per segment, in an object that treatment planning systems can read.
 //!
-//! - Contours are those of [`contours`]: whichever way a reader rasterises them, it finds the mask again. Each
-//!   lies in the plane of its slice and refers to its image, and frame, so that tilted and oblique slices are as
-//!   good as others, and ROIs may overlap.
-//! - Points are in millimetres of the patient (LPS), made from the source's own position, orientation and
-//!   spacing; a coordinate that is the same in a whole slice is the source's own string.
-//! - The transfer syntax is Implicit VR Little Endian: with explicit VRs a decimal string is at most 65534
-//!   bytes long, which is fewer than 3000 points (note to Contour Data, PS3.3 Table C.8-42).
-//! - A segment without voxels is an ROI without contours, and the summary warns.
-//! - What regions mean for a treatment is not said but of anatomy (`ORGAN`); the set is `UNAPPROVED`.
+//! - Contours are created by [`contours`]: however a reader rasterises them, it reproduces the mask.
+//!   Each lies in the plane of its slice and refers to its image and frame, so tilted and oblique
+//!   slices work like any other, and ROIs may overlap.
+//! - Points are in millimetres in the patient's coordinates (LPS), computed from the source's own
+//!   position, orientation and spacing. A coordinate that is constant within a slice is the source's
+//!   own string.
+//! - The transfer syntax is Implicit VR Little Endian: with explicit VRs, a decimal string is limited
+//!   to 65534 bytes, which is less than 3000 points (note to Contour Data, PS3.3 Table C.8-42).
+//! - A segment without voxels becomes an ROI without contours, and the summary contains a warning.
+//! - The meaning of a region for treatment is only given for anatomy (`ORGAN`); the set is
+//!   `UNAPPROVED`.
 
 mod bits;
 mod contours;
@@ -29,30 +31,30 @@ use crate::writers::{Label, Voxels};
 use encode::Elements;
 use slices::{ContourSlice, Piece};
 
-/// What to write.
+/// The input of [`write`].
 #[derive(Debug, Clone, Copy)]
 pub struct RtStructRequest<'a, 'v, L> {
     /// The segmentation's voxels.
     pub voxels: &'a Voxels<'v, L>,
-    /// Where the planes of `voxels` come from, one per index of their last axis.
+    /// The source of each plane of `voxels`, one per index of the last axis.
     pub slices: &'a [SourceSlice<'a>],
-    /// One segment for each foreground value of a label map, or for each mask in their order; ROIs are
+    /// One segment for each foreground value of a label map, or for each mask in order. ROIs are
     /// numbered from 1 in this order.
     pub segments: &'a [SegmentDescription],
-    /// What made the segmentation.
+    /// The algorithm that made the segmentation.
     pub algorithm: &'a Algorithm,
-    /// What the UIDs are made from.
+    /// The seed of the UIDs.
     pub identity: &'a Identity,
-    /// Everything that has a default.
+    /// Optional settings.
     pub options: &'a RtStructOptions,
 }
 
-/// What a caller may want otherwise.
+/// Settings with defaults.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RtStructOptions {
     /// Series Description (0008,103E) and Structure Set Name (3006,0004), at most 64 characters.
     pub series_description: String,
-    /// Cubic millimetres of a voxel, where all have the same volume, for ROI Volume (3006,002C).
+    /// Volume of a voxel in cubic millimetres, if all have the same, for ROI Volume (3006,002C).
     pub voxel_volume: Option<f64>,
 }
 
@@ -70,33 +72,33 @@ impl Default for RtStructOptions {
 pub struct RtStruct {
     /// The complete Part 10 file.
     pub bytes: Vec<u8>,
-    /// What is in it.
+    /// Summary of its content.
     pub summary: RtStructSummary,
 }
 
-/// What a finished object holds.
+/// The content of a finished object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RtStructSummary {
     /// Its SOP Instance UID.
     pub sop_instance_uid: String,
     /// Its Series Instance UID.
     pub series_instance_uid: String,
-    /// Contours of each segment, in the order of the request's segments.
+    /// Number of contours of each segment, in the order of the request's segments.
     pub contours_per_segment: Vec<usize>,
-    /// Voxels of each segment, in the same order.
+    /// Number of voxels of each segment, in the same order.
     pub voxels_per_segment: Vec<u64>,
-    /// What a reader of the result should know: segments without contours, doubtful attributes of the source.
+    /// Warnings for readers: segments without contours, questionable attributes of the source.
     pub warnings: Vec<String>,
 }
 
-/// What UIDs of these objects are derived from beside what the segmentation was made of.
+/// Kind from which these objects' UIDs are derived, besides the segmentation's identity.
 const KIND: &str = "RTSTRUCT";
 
-/// The most pixels of a slice: there may be twice as many corners, which are counted in 32 bits.
+/// Limit on the pixels of a slice: there may be twice as many corners, which are counted in 32 bits.
 const MOST_PIXELS: usize = 1 << 30;
 
-/// Memory that [`write`] takes for a volume of these columns, rows and slices, in bytes, with `threads` at work:
-/// for contours once in parts and once together, and for what each thread traces.
+/// Returns the bytes of memory that [`write`] needs for a volume of these columns, rows and slices with
+/// `threads` threads: contours once in parts and once joined, and the tracing state of each thread.
 pub fn working_bytes(dims: [usize; 3], threads: usize) -> u64 {
     let [columns, rows, _] = dims.map(|n| n as u64);
     let tracing = columns.saturating_mul(rows).saturating_mul(TRACED_PIXEL);
@@ -104,11 +106,11 @@ pub fn working_bytes(dims: [usize; 3], threads: usize) -> u64 {
     largest(dims).saturating_mul(2).saturating_add(tracing)
 }
 
-/// Bytes for each pixel of a slice that is traced, at most: of a chequered one.
+/// Upper bound on the bytes per pixel of a traced slice; a chequered one needs the most.
 const TRACED_PIXEL: u64 = 64;
 
-/// The most bytes of all contours. Those of anatomy, a hundred organs of it, take less than a byte for each voxel;
-/// noise is refused before it fills the memory.
+/// Returns the limit on the bytes of all contours. Anatomy, even a hundred organs, needs less than a
+/// byte per voxel; noise is refused before it fills the memory.
 fn largest(dims: [usize; 3]) -> u64 {
     const LEAST: u64 = 32 << 20;
     const MOST: u64 = 1 << 30;
@@ -116,12 +118,12 @@ fn largest(dims: [usize; 3]) -> u64 {
     voxels.saturating_mul(2).clamp(LEAST, MOST)
 }
 
-/// Whether slices can be the source of an RT Structure Set of `columns` by `rows` pixels: what [`write`]
-/// would refuse about them, known before there are voxels.
+/// Checks whether slices of `columns` by `rows` pixels can be the source of an RT Structure Set:
+/// [`write`] would refuse them otherwise. This is known before there are voxels.
 ///
 /// # Errors
 ///
-/// As of [`write`], about the slices.
+/// Propagates the errors of [`write`] about the slices.
 pub fn check_slices(slices: &[SourceSlice], columns: usize, rows: usize) -> Result<()> {
     dicom::check_consistent(&dicom::instances(slices), columns, rows)?;
     if columns.saturating_mul(rows) > MOST_PIXELS {
@@ -142,10 +144,10 @@ fn planes(slices: &[SourceSlice], columns: usize, rows: usize) -> Result<Vec<Con
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidImage`] where the slices do not belong together, are not of the voxels' size, or lack
-/// position, orientation or spacing that points can be made from, and where the contours are too many;
-/// [`ErrorKind::InvalidModel`] where a label has no segment or a text cannot be encoded;
-/// [`ErrorKind::Internal`] where the request contradicts itself.
+/// [`ErrorKind::InvalidImage`] if the slices do not belong together, do not match the voxels' size, or
+/// lack a valid position, orientation or spacing, or if the contours are too large;
+/// [`ErrorKind::InvalidModel`] if a label has no segment or a text cannot be encoded;
+/// [`ErrorKind::Internal`] if the request is inconsistent.
 pub fn write<L: Label>(request: &RtStructRequest<L>) -> Result<RtStruct> {
     let RtStructRequest { voxels, slices, segments, identity, .. } = request;
     dicom::Checked {
@@ -182,7 +184,7 @@ pub fn write<L: Label>(request: &RtStructRequest<L>) -> Result<RtStruct> {
     Ok(RtStruct { bytes: file(object, segments, pieces)?, summary })
 }
 
-/// Sums up what the pieces say of each segment.
+/// Sums a quantity of the pieces for each segment.
 fn count<T: Default + Clone + std::ops::AddAssign>(
     pieces: &[Vec<Piece>],
     segments: usize,
@@ -197,9 +199,9 @@ fn count<T: Default + Clone + std::ops::AddAssign>(
     sums
 }
 
-/// Says which segments have no contours.
+/// Returns a warning about segments without contours.
 fn empty(segments: &[SegmentDescription], voxels: &[u64]) -> Option<String> {
-    /// Of many the first are named.
+    /// How many segments are named.
     const NAMED: usize = 5;
     let empty = segments.iter().zip(voxels).filter(|(_, voxels)| **voxels == 0);
     let labels: Vec<&str> = empty.map(|(segment, _)| segment.label.as_str()).collect();
@@ -218,7 +220,7 @@ fn empty(segments: &[SegmentDescription], voxels: &[u64]) -> Option<String> {
     ))
 }
 
-/// The Part 10 file: the contours between what comes before them and after them.
+/// Writes the Part 10 file: the contours between the elements before and after them.
 fn file(
     object: Dataset,
     segments: &[SegmentDescription],
@@ -234,7 +236,7 @@ fn file(
             of.push(items);
         }
     }
-    // Of an ROI: its item, colour and number.
+    // Bytes of an ROI's item, colour and number.
     const BESIDE: usize = 128;
     let mut elements = Elements::default();
     elements.reserve(head.len() + total + segments.len() * BESIDE + tail.len());
@@ -248,7 +250,7 @@ fn file(
     Ok(elements.into_bytes())
 }
 
-/// An item of the ROI Contour Sequence (PS3.3 C.8.8.6). `index` counts from zero.
+/// Writes an item of the ROI Contour Sequence (PS3.3 C.8.8.6). `index` counts from zero.
 fn put_roi_contours(
     segment: &SegmentDescription,
     index: usize,

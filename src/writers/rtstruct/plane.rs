@@ -1,4 +1,4 @@
-//! Points of a slice in the patient: millimetres, as decimal strings.
+//! Converts points of a slice to patient coordinates: millimetres, as decimal strings.
 
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
@@ -8,18 +8,18 @@ use crate::dicom::attributes::keyword;
 use crate::error::{Error, ErrorKind, Result};
 use crate::writers::dicom::{Plane, SourceSlice};
 
-/// The most digits after the point. With the largest coordinate and its sign they are 16 characters,
-/// the most of a decimal string (PS3.5 6.2).
+/// Most digits after the decimal point. With the largest coordinate and its sign, they make 16
+/// characters, the limit of a decimal string (PS3.5 6.2).
 const MOST_DIGITS: u32 = 6;
-/// Fewer are not worth saving.
+/// Fewer digits would not save much.
 const FEWEST_DIGITS: u32 = 3;
-/// Coordinates stay below this, in millimetres.
+/// Coordinates must be below this, in millimetres.
 const FARTHEST: f64 = 1e8;
-/// Steps of the last digit in the smallest pixel, at least: rounding then moves a point by less than a fifth of
-/// what contours are nearer to the pixels inside.
+/// Least number of steps of the last digit in the smallest pixel. Rounding then moves a point by less
+/// than a fifth of the distance by which contours are closer to the inside pixels.
 const STEPS_IN_PIXEL: f64 = 500.0;
 
-/// The plane of a slice, for points of contours.
+/// The plane of a slice, for contour points.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ContourPlane {
     /// X, Y and Z of the patient (LPS, PS3.3 C.7.6.2.1.1).
@@ -30,20 +30,20 @@ pub(super) struct ContourPlane {
 /// One coordinate of the points of a slice.
 #[derive(Debug, Clone, PartialEq)]
 enum Coordinate {
-    /// The same for all: the source's own string, so that readers that look for a slice's contours by it
-    /// find them.
+    /// The same for all points: the source's own string, so that readers that match contours to slices
+    /// by it succeed.
     Fixed(String),
-    /// In units of the last digit: of the centre of the first pixel, and what a step of 1/[`PIXEL`] of a column
-    /// and of a row adds.
+    /// In units of the last digit: the value at the centre of the first pixel, and the increments per
+    /// 1/[`PIXEL`] of a column and of a row.
     Varying { first: f64, column: f64, row: f64 },
 }
 
 impl ContourPlane {
-    /// The plane of a slice of `columns` by `rows` pixels.
+    /// Creates the plane of a slice of `columns` by `rows` pixels.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidImage`] where coordinates cannot be written as decimal strings, or not finely
-    /// enough for the pixels; it names the instance and the attribute.
+    /// [`ErrorKind::InvalidImage`] if coordinates cannot be written as decimal strings, or not
+    /// precisely enough for the pixels. The message names the instance and the attribute.
     pub fn of(slice: &SourceSlice, columns: usize, rows: usize) -> Result<Self> {
         let plane = Plane::of(slice)?;
         let fault = |tag: Tag, what: &str| {
@@ -86,8 +86,8 @@ impl ContourPlane {
         Ok(Self { axes, digits })
     }
 
-    /// Appends the coordinates of a point, each followed by a backslash. `corner` are the column and the
-    /// row of the pixel from which the point is counted.
+    /// Appends the coordinates of a point, each followed by a backslash. `corner` is the column and row
+    /// of the pixel that the point is relative to.
     pub fn push(&self, [x, y]: Point, corner: [usize; 2], out: &mut Vec<u8>) {
         let from = |corner: usize| corner as f64 * f64::from(PIXEL);
         let (x, y) = (from(corner[0]) + f64::from(x), from(corner[1]) + f64::from(y));
@@ -103,19 +103,19 @@ impl ContourPlane {
     }
 }
 
-/// Texts that were found to be as many numbers.
+/// Parses texts that are known to be this many numbers.
 fn numbers<const N: usize>(texts: &[String]) -> [f64; N] {
     let number = |text: &String| text.parse().unwrap_or(f64::NAN);
     std::array::from_fn(|i| texts.get(i).map_or(f64::NAN, number))
 }
 
-/// Digits after the point for pixels of this size in millimetres.
+/// Returns the digits after the decimal point for pixels of this size in millimetres.
 fn digits(pixel: f64) -> Option<u32> {
     (FEWEST_DIGITS..=MOST_DIGITS)
         .find(|&digits| pixel * 10_f64.powi(digits as i32) >= STEPS_IN_PIXEL)
 }
 
-/// Appends `value` / 10^`digits` without zeros at its end.
+/// Appends `value` / 10^`digits` without trailing zeros.
 fn push_decimal(value: i64, digits: u32, out: &mut Vec<u8>) {
     let unit = 10_u64.pow(digits);
     if value < 0 {
@@ -134,7 +134,7 @@ fn push_decimal(value: i64, digits: u32, out: &mut Vec<u8>) {
     push_integer(fraction, digits as usize, out);
 }
 
-/// Appends a number, with zeros before it up to a width.
+/// Appends a number, zero-padded to a width.
 fn push_integer(mut value: u64, width: usize, out: &mut Vec<u8>) {
     let mut text = [b'0'; 20];
     let mut used = 0;
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn rows_and_columns_have_their_spacing() {
         let plane = plane(["-100.50", "-90.250", "12.0"], AXIAL, ["0.75", "0.5"]).unwrap();
-        // The string of the source where nothing varies.
+        // Coordinates that do not vary use the source's string.
         assert_eq!(text(&plane, [0, 0], [0, 0]), "-100.5\\-90.25\\12.0\\");
         assert_eq!(text(&plane, [2 * PIXEL, 0], [0, 0]), "-99.5\\-90.25\\12.0\\");
         assert_eq!(text(&plane, [99, -99], [2, 3]), "-99.253\\-88.371\\12.0\\");

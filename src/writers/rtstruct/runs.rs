@@ -1,4 +1,4 @@
-//! Which pixels of a slice belong to which segment, as runs of a row.
+//! Finds the pixels of each segment in a slice, as runs of a row.
 
 use ndarray::Axis;
 
@@ -14,16 +14,16 @@ pub(super) struct Run {
     pub columns: std::ops::Range<usize>,
 }
 
-/// The runs of every segment in a slice, row by row; memory is used again for the next slice.
+/// The runs of every segment in a slice, row by row; the memory is reused for the next slice.
 #[derive(Debug, Default)]
 pub(super) struct SliceRuns {
     of_segment: Vec<Vec<Run>>,
-    /// Segments that have some.
+    /// Segments with runs in the slice.
     present: Vec<usize>,
 }
 
 impl SliceRuns {
-    /// Segments that have pixels in the slice, by index, with their runs.
+    /// Returns the segments with pixels in the slice, by index, with their runs.
     pub fn segments(&self) -> impl Iterator<Item = (usize, &[Run])> {
         self.present
             .iter()
@@ -48,16 +48,16 @@ impl SliceRuns {
     }
 }
 
-/// Where the runs of a segmentation are read from.
+/// The source of a segmentation's runs.
 pub(super) enum Source<'a, L: Label> {
-    /// One layer for all segments, with how many there are.
+    /// One layer for all segments, with their number.
     One(Layer<'a, L>, usize),
-    /// A mask for each.
+    /// One mask per segment.
     Masks(Vec<Layer<'a, u8>>),
 }
 
 impl<'a, L: Label> Source<'a, L> {
-    /// The voxels as they are read.
+    /// Prepares the voxels for reading.
     pub fn new(voxels: &Voxels<'a, L>, segments: &[SegmentDescription]) -> Result<Self> {
         let one = |layer| Self::One(layer, segments.len());
         match voxels {
@@ -78,7 +78,7 @@ impl<'a, L: Label> Source<'a, L> {
     /// Finds the runs of a slice.
     ///
     /// # Errors
-    /// `InvalidModel` where a voxel's value has no description.
+    /// `InvalidModel` if a voxel's value has no description.
     pub fn read(&self, slice: usize, runs: &mut SliceRuns) -> Result<()> {
         match self {
             Self::One(layer, segments) => {
@@ -96,7 +96,7 @@ impl<'a, L: Label> Source<'a, L> {
     }
 }
 
-/// Adds the runs of a layer's slice; its segments count from `first`.
+/// Adds the runs of a layer's slice; its segments are numbered from `first`.
 fn read_layer<T: Label>(
     layer: &Layer<T>,
     slice: usize,

@@ -1,4 +1,4 @@
-//! The contours of every slice, as items of Contour Sequences (PS3.3 C.8.8.6).
+//! Creates the contours of every slice, as items of Contour Sequences (PS3.3 C.8.8.6).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,15 +18,15 @@ use crate::writers::dicom::SourceSlice;
 pub(super) struct Piece {
     /// The segment's index.
     pub segment: usize,
-    /// Its pixels in the slice.
+    /// Number of its pixels in the slice.
     pub voxels: u64,
-    /// How many contours there are.
+    /// Number of contours.
     pub contours: usize,
-    /// Items of a Contour Sequence.
+    /// Encoded items of a Contour Sequence.
     pub items: Vec<u8>,
 }
 
-/// A slice, ready for its contours.
+/// A slice prepared for its contours.
 pub(super) struct ContourSlice {
     pub plane: ContourPlane,
     /// Contour Image Sequence (3006,0016), encoded.
@@ -34,10 +34,10 @@ pub(super) struct ContourSlice {
 }
 
 impl ContourSlice {
-    /// A slice of `columns` by `rows` pixels.
+    /// Prepares a slice of `columns` by `rows` pixels.
     ///
     /// # Errors
-    /// As of [`ContourPlane::of`].
+    /// Propagates the errors of [`ContourPlane::of`].
     pub fn of(slice: &SourceSlice, columns: usize, rows: usize) -> Result<Self> {
         let plane = ContourPlane::of(slice, columns, rows)?;
         let mut elements = Elements::default();
@@ -54,11 +54,11 @@ impl ContourSlice {
     }
 }
 
-/// The contours of all slices, in their order; of each slice by segment. All together take at most `most`
-/// bytes.
+/// Returns the contours of all slices in order, and within a slice by segment. They take at most `most`
+/// bytes in total.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidImage`] where they take more; those of [`Source::read`].
+/// [`ErrorKind::InvalidImage`] if they take more. Propagates the errors of [`Source::read`].
 pub(super) fn contours<L: Label>(
     source: &Source<L>,
     slices: &[ContourSlice],
@@ -85,7 +85,7 @@ pub(super) fn contours<L: Label>(
                 result?;
                 let contours = encoder.contours;
                 let voxels = runs.iter().map(|run| run.columns.len() as u64).sum();
-                // As long as it is: the buffer may be twice that.
+                // An exact-size copy: the buffer may be twice as large.
                 let items = worker.items.bytes().to_vec();
                 pieces.push(Piece { segment, voxels, contours, items });
             }
@@ -94,7 +94,7 @@ pub(super) fn contours<L: Label>(
         .collect()
 }
 
-/// What a thread uses for one slice after another.
+/// State that a thread reuses from slice to slice.
 #[derive(Default)]
 struct Worker {
     runs: SliceRuns,
@@ -103,11 +103,11 @@ struct Worker {
     items: Elements,
 }
 
-/// Makes `bits` the mask of the runs within the box round them, and returns its first column and row.
+/// Draws the runs into `bits`, which covers their bounding box, and returns its first column and row.
 fn draw(runs: &[Run], bits: &mut Bits) -> [usize; 2] {
     let left = runs.iter().map(|run| run.columns.start).min().unwrap_or(0);
     let right = runs.iter().map(|run| run.columns.end).max().unwrap_or(0);
-    // Runs are in the order of rows.
+    // Runs are ordered by row.
     let top = runs.first().map_or(0, |run| run.row);
     let bottom = runs.last().map_or(0, |run| run.row + 1);
     bits.clear(right - left, bottom - top);
@@ -117,7 +117,7 @@ fn draw(runs: &[Run], bits: &mut Bits) -> [usize; 2] {
     [left, top]
 }
 
-/// Bytes that may still be written, by all threads together.
+/// Bytes that all threads together may still write.
 struct Budget<'b> {
     used: &'b AtomicU64,
     most: u64,
@@ -144,7 +144,7 @@ impl Budget<'_> {
 /// Writes the contours of a segment in a slice.
 struct Encoder<'s> {
     slice: &'s ContourSlice,
-    /// Column and row from which points are counted.
+    /// Column and row that points are relative to.
     corner: [usize; 2],
     budget: Budget<'s>,
     to: &'s mut Elements,
@@ -162,7 +162,7 @@ impl Encoder<'_> {
         for &point in contour {
             self.slice.plane.push(point, self.corner, self.to.bytes_mut());
         }
-        // No separator follows the last.
+        // No separator follows the last coordinate.
         self.to.bytes_mut().pop();
         self.to.pad(&data, b' ');
         self.to.end(data)?;

@@ -1,4 +1,4 @@
-//! The attributes of a segmentation, module by module, all but its pixel data.
+//! Writes the attributes of a segmentation, module by module, except its pixel data.
 
 use dicom_core::VR;
 use dicom_dictionary_std::{tags, uids};
@@ -13,11 +13,11 @@ use crate::writers::dicom::{
     put_frame_of_reference, put_meaning, put_series, put_times, reference, set_character_set,
 };
 
-/// Pixel of a label map where no segment is.
+/// Pixel value of a label map outside of all segments.
 const BACKGROUND: u16 = 0;
 
 impl<L> Content<'_, '_, L> {
-    /// The whole data set but for the pixel data.
+    /// Creates the whole data set, except the pixel data.
     pub fn dataset(&self, warnings: &mut Vec<String>) -> Result<Dataset> {
         let first = self.instances.first().ok_or_else(|| Error::internal("no source instance"))?;
         let source: &Dataset = &first.dataset;
@@ -35,8 +35,8 @@ impl<L> Content<'_, '_, L> {
         Ok(to)
     }
 
-    /// General Series, Segmentation Series (PS3.3 C.7.3.1, C.8.20.1) and Common Instance Reference
-    /// (C.12.2) modules.
+    /// Writes the General Series, Segmentation Series (PS3.3 C.7.3.1, C.8.20.1) and Common Instance
+    /// Reference (C.12.2) modules.
     fn put_series(&self, source: &Dataset, to: &mut Dataset) -> Result<()> {
         let head = SeriesHead {
             modality: "SEG",
@@ -55,7 +55,7 @@ impl<L> Content<'_, '_, L> {
         Ok(())
     }
 
-    /// SOP Common, General Image, Image Pixel and Segmentation Image modules (PS3.3 C.12.1,
+    /// Writes the SOP Common, General Image, Image Pixel and Segmentation Image modules (PS3.3 C.12.1,
     /// C.7.6.1, C.7.6.3, C.8.20.2).
     fn put_image(&self, to: &mut Dataset) {
         let (columns, rows, _) = self.request.voxels.dim();
@@ -101,8 +101,8 @@ impl<L> Content<'_, '_, L> {
     }
 }
 
-/// The item of a label map's background: every pixel value must be described (PS3.3 C.8.20.2.3). Readers know
-/// it by Pixel Padding Value (0028,0120), which has the same number.
+/// Creates the item of a label map's background: every pixel value must be described (PS3.3
+/// C.8.20.2.3). Readers recognise it by Pixel Padding Value (0028,0120), which has the same number.
 fn background_item(algorithm: &Algorithm) -> Dataset {
     let mut item = Dataset::new_empty();
     item.put_u16(tags::SEGMENT_NUMBER, &[BACKGROUND]);
@@ -118,8 +118,8 @@ fn background_item(algorithm: &Algorithm) -> Dataset {
     item
 }
 
-/// An item of the Segment Sequence (Segment Description Macro, PS3.3 C.8.20.4). `index` counts from
-/// zero.
+/// Creates an item of the Segment Sequence (Segment Description Macro, PS3.3 C.8.20.4). `index` counts
+/// from zero.
 fn segment_item(
     segment: &SegmentDescription,
     index: u16,

@@ -1,7 +1,7 @@
-//! From a label map or masks to frames: bit-packed, one for each segment and slice, or of Segment Numbers, one for
-//! each slice. One pass over the labels counts the voxels of every segment and finds which frames are not
-//! empty; a second one, over the rows that hold something, sets the pixels. Nothing of the size of a volume
-//! is made for any segment.
+//! Converts a label map or masks to frames: either bit-packed, one for each segment and slice, or of
+//! Segment Numbers, one for each slice. One pass over the labels counts the voxels of every segment and
+//! finds the nonempty frames; a second pass, over the nonempty rows, sets the pixels. Nothing of the
+//! size of a volume is allocated for any segment.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -14,10 +14,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::writers::layout::slice_order;
 use crate::writers::{Label, Voxels};
 
-/// A label map with its slices one after the other, each row by row.
+/// A label map slice by slice, each row by row.
 pub(super) struct LabelMap<'a, L: Clone> {
     voxels: Cow<'a, [L]>,
-    /// Where voxels are sets of values, the values of each.
+    /// If voxels are sets of values, the values of each set.
     members: Option<&'a [Vec<u16>]>,
     columns: usize,
     rows: usize,
@@ -26,24 +26,24 @@ pub(super) struct LabelMap<'a, L: Clone> {
 /// One frame of the object to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PlannedFrame {
-    /// Index into the segment descriptions; `None` where the frame is of all segments.
+    /// Index into the segment descriptions; `None` if the frame shows all segments.
     pub segment: Option<usize>,
     /// Index into the slices.
     pub slice: usize,
-    /// The rows that hold voxels of the segment, or of any, lie in this range.
+    /// Range of rows that contains the voxels of the segment, or of any.
     pub rows: Range<usize>,
 }
 
-/// What is in a label map.
+/// The content of a label map.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Survey {
-    /// Voxels of each segment, in the order of the descriptions.
+    /// Number of voxels of each segment, in the order of the descriptions.
     pub voxels: Vec<u64>,
-    /// The frames that are not empty, by segment and then by slice.
+    /// The nonempty frames, ordered by segment and then by slice.
     pub frames: Vec<PlannedFrame>,
 }
 
-/// What one slice holds of a segment.
+/// The content of one slice for a segment.
 struct Content {
     segment: usize,
     voxels: u64,
@@ -51,7 +51,7 @@ struct Content {
 }
 
 impl<'a, L: Label> LabelMap<'a, L> {
-    /// `labels` has the axes (X, Y, Z).
+    /// Creates a label map from `labels`, axes (X, Y, Z).
     pub fn new(labels: ArrayView3<'a, L>) -> Self {
         let (columns, rows, _) = labels.dim();
         Self { voxels: slice_order(labels), members: None, columns, rows }
@@ -61,8 +61,8 @@ impl<'a, L: Label> LabelMap<'a, L> {
         self.columns * self.rows
     }
 
-    /// Counts voxels and finds the frames that are not empty. A value without a description is an
-    /// error: dropping it would lose what the network found.
+    /// Counts voxels and finds the nonempty frames. A value without a description is an error: dropping
+    /// it would lose a finding of the network.
     pub fn survey(&self, segments: &[SegmentDescription]) -> Result<Survey> {
         let mut segment_of = vec![None; usize::from(u16::MAX) + 1];
         for (index, segment) in segments.iter().enumerate() {
@@ -98,7 +98,7 @@ impl<'a, L: Label> LabelMap<'a, L> {
     ) -> Result<Vec<Content>> {
         let mut found: Vec<Option<Content>> = Vec::new();
         for (y, row) in plane.chunks_exact(self.columns).enumerate() {
-            // Most rows are background: this test runs at the speed of memory, the runs do not.
+            // Most rows are background. This check runs at memory speed; the search for runs does not.
             if row.iter().fold(0, |bits, &label| bits | label.into()) == 0 {
                 continue;
             }
@@ -132,7 +132,7 @@ impl<'a, L: Label> LabelMap<'a, L> {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// The values that a voxel's value stands for.
+    /// Returns the values that a voxel's value represents.
     fn values<'v>(&'v self, alone: &'v [u16; 1]) -> &'v [u16] {
         match self.members {
             None => alone,
@@ -140,12 +140,12 @@ impl<'a, L: Label> LabelMap<'a, L> {
         }
     }
 
-    /// For each value of a voxel, where those are sets, whether `value` is among its members.
+    /// Returns, if voxel values are sets, whether each set contains `value`.
     fn having(&self, value: u16) -> Option<Vec<bool>> {
         self.members.map(|members| members.iter().map(|set| set.contains(&value)).collect())
     }
 
-    /// Whether some voxel has several values beside 0.
+    /// Whether any voxel has several values other than 0.
     fn overlap(&self) -> bool {
         let Some(members) = self.members else { return false };
         let several = |set: &Vec<u16>| set.iter().filter(|value| **value != 0).count() > 1;
@@ -154,7 +154,7 @@ impl<'a, L: Label> LabelMap<'a, L> {
         self.voxels.par_iter().any(|voxel| several.get(code(voxel)).copied().unwrap_or(false))
     }
 
-    /// The Segment Number that each value of a voxel stands for, 0 where it is background.
+    /// Returns the Segment Number for each value of a voxel; 0 for background.
     fn numbers(&self, segments: &[SegmentDescription]) -> Vec<u16> {
         let mut of_value = vec![0; usize::from(u16::MAX) + 1];
         for (segment, number) in segments.iter().zip(1..) {
@@ -165,7 +165,7 @@ impl<'a, L: Label> LabelMap<'a, L> {
         members.iter().map(|set| number(set).unwrap_or(0)).collect()
     }
 
-    /// Sets, in `out`, the pixels of a frame's slice that `numbers` has a number for.
+    /// Sets, in `out`, the pixels of a frame's slice for which `numbers` has a number.
     fn paint(&self, frame: &PlannedFrame, numbers: &[u16], out: &mut [u16]) {
         let rows = frame.rows.start * self.columns..frame.rows.end * self.columns;
         let (Some(voxels), Some(out)) =
@@ -182,17 +182,17 @@ impl<'a, L: Label> LabelMap<'a, L> {
         }
     }
 
-    /// The rows of one slice.
+    /// Returns the rows of one slice.
     fn plane(&self, slice: usize) -> &[L] {
         self.voxels.chunks_exact(self.pixels()).nth(slice).unwrap_or(&[])
     }
 }
 
-/// What segments are read from.
+/// The source of the segments.
 pub(super) enum Layers<'a, L: Clone> {
-    /// One label map, or one of sets of labels, for all of them.
+    /// One label map, or map of label sets, for all segments.
     Labels(LabelMap<'a, L>),
-    /// One mask for each, in the order of the descriptions.
+    /// One mask per segment, in the order of the descriptions.
     Masks(Vec<LabelMap<'a, u8>>),
 }
 
@@ -211,8 +211,8 @@ impl<'a, L: Label> Layers<'a, L> {
         }
     }
 
-    /// Counts voxels and finds the frames that are not empty. A label without a description is an
-    /// error, and so is a mask that has another value than 0 and 1.
+    /// Counts voxels and finds the nonempty frames. A label without a description is an error, and so
+    /// is a mask with a value other than 0 and 1.
     pub fn survey(&self, segments: &[SegmentDescription]) -> Result<Survey> {
         let masks = match self {
             Self::Labels(map) => return map.survey(segments),
@@ -229,7 +229,7 @@ impl<'a, L: Label> Layers<'a, L> {
         Ok(all)
     }
 
-    /// Whether some voxel belongs to several segments.
+    /// Whether any voxel belongs to several segments.
     pub fn overlap(&self) -> bool {
         let masks = match self {
             Self::Masks(masks) => masks,
@@ -242,9 +242,9 @@ impl<'a, L: Label> Layers<'a, L> {
         })
     }
 
-    /// Sets, in the zeroed `out`, a bit for every voxel of a frame's segment: frames follow each
-    /// other without padding, row by row, the first pixel in the least significant bit (PS3.5
-    /// 8.1.1). `out` has at least [`packed_length`] bytes.
+    /// Sets, in the zeroed `out`, a bit for every voxel of a frame's segment. Frames follow each other
+    /// without padding, row by row, the first pixel in the least significant bit (PS3.5 8.1.1). `out`
+    /// must have at least [`packed_length`] bytes.
     pub fn pack(&self, frames: &[PlannedFrame], segments: &[SegmentDescription], out: &mut [u8]) {
         match self {
             Self::Labels(map) => {
@@ -259,21 +259,21 @@ impl<'a, L: Label> Layers<'a, L> {
     }
 }
 
-/// The Segment Number of each value of a voxel, once for a label map, or for each mask.
+/// The Segment Number of each voxel value, once for a label map, or for each mask.
 pub(super) struct Numbers(Vec<Vec<u16>>);
 
 impl<L: Label> Layers<'_, L> {
-    /// The numbers of `segments`, which count from 1 in their order.
+    /// Returns the numbers of `segments`, counted from 1 in order.
     pub fn numbers(&self, segments: &[SegmentDescription]) -> Numbers {
         Numbers(match self {
             Self::Labels(map) => vec![map.numbers(segments)],
-            // Of the values 0 and 1.
+            // For the values 0 and 1.
             Self::Masks(masks) => (1..).take(masks.len()).map(|number| vec![0, number]).collect(),
         })
     }
 
-    /// Sets, in the zeroed `out`, the Segment Number of every voxel of a frame's slice, row by row. Where segments
-    /// overlap, the last one is seen.
+    /// Sets, in the zeroed `out`, the Segment Number of every voxel of a frame's slice, row by row. If
+    /// segments overlap, the last one is visible.
     pub fn paint(&self, frame: &PlannedFrame, numbers: &Numbers, out: &mut [u16]) {
         match self {
             Self::Labels(map) => {
@@ -287,10 +287,10 @@ impl<L: Label> Layers<'_, L> {
     }
 }
 
-/// The value of a mask where its segment is.
+/// The value of a mask inside its segment.
 const MASK: u16 = 1;
 
-/// Packs `frames`, each from the map and of the value that `source` names.
+/// Packs `frames`; `source` gives the map and value of each.
 fn pack<'m, L: Label + 'm>(
     frames: &[PlannedFrame],
     source: impl Fn(&PlannedFrame) -> Option<(&'m LabelMap<'m, L>, u16)> + Sync,
@@ -298,7 +298,7 @@ fn pack<'m, L: Label + 'm>(
 ) {
     let Some((map, _)) = frames.first().and_then(&source) else { return };
     let (pixels, columns) = (map.pixels(), map.columns);
-    // Where frames do not end on a byte, only every second, fourth or eighth one does: those
+    // If frames do not end on a byte boundary, only every second, fourth or eighth one does: frames
     // that share bytes are packed by one thread.
     let together = 8 >> pixels.trailing_zeros().min(3);
     out.par_chunks_mut(pixels * together / 8).zip(frames.par_chunks(together)).for_each(
@@ -324,14 +324,14 @@ fn pack<'m, L: Label + 'm>(
     );
 }
 
-/// Bytes of Pixel Data for `frames` frames of `pixels` pixels: bits rounded up to an even number of
-/// bytes (PS3.5 8.1.1), `None` where that overflows.
+/// Returns the bytes of Pixel Data for `frames` frames of `pixels` pixels: the bits, rounded up to an
+/// even number of bytes (PS3.5 8.1.1). Returns `None` on overflow.
 pub(super) fn packed_length(frames: usize, pixels: usize) -> Option<usize> {
     let bits = frames.checked_mul(pixels)?;
     bits.div_ceil(8).checked_next_multiple_of(2)
 }
 
-/// Sets the bits of `out`, counted from `start`, where `row` has a value that is chosen.
+/// Sets the bits of `out`, counted from `start`, for the values of `row` that are chosen.
 fn pack_row<L: Label>(row: &[L], chosen: impl Fn(u16) -> bool, out: &mut [u8], start: usize) {
     let bits = |labels: &[L]| {
         labels.iter().rev().fold(0_u8, |bits, &label| bits << 1 | u8::from(chosen(label.into())))
@@ -362,7 +362,7 @@ mod tests {
 
     #[test]
     fn bits_run_on_across_frames() {
-        // 3 columns, 1 row, 3 slices: 9 bits, of which the last begins the second byte.
+        // 3 columns, 1 row, 3 slices: 9 bits, of which the last starts the second byte.
         let labels = Array3::from_shape_fn((3, 1, 3), |(x, _, z)| u8::from((x + z) % 2 == 0));
         let map = Layers::new(&Voxels::Labels(labels.view()));
         let survey = map.survey(&[segment(1)]).unwrap();
@@ -460,7 +460,7 @@ mod tests {
         masks.index_axis_mut(Axis(0), 1).slice_mut(ndarray::s![2..4, 0..2, 2]).fill(1);
         let layers = Layers::<u8>::new(&Voxels::Masks(masks.view()));
         assert!(layers.overlap());
-        // Descriptions of masks may have any values.
+        // Descriptions of masks may have any value.
         let segments = [segment(5), segment(1)];
         let survey = layers.survey(&segments).unwrap();
         assert_eq!(survey.voxels, [2, 4]);

@@ -1,6 +1,6 @@
-//! The multi-frame half of a segmentation: Multi-frame Dimension (PS3.3 C.7.6.17) and Multi-frame
-//! Functional Groups (C.7.6.16) modules. Frames of a label map are told apart by their position alone, and have
-//! no Segment Identification.
+//! The multi-frame part of a segmentation: the Multi-frame Dimension (PS3.3 C.7.6.17) and Multi-frame
+//! Functional Groups (C.7.6.16) modules. Frames of a label map are distinguished by position alone and
+//! have no Segment Identification.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::dicom::Dataset;
 use crate::dicom::segment::Code;
 use crate::writers::dicom::{Plane, Put, SourceSlice, decimal_string, reference};
 
-/// Adds both modules.
+/// Writes both modules.
 pub(super) fn put<L>(content: &Content<'_, '_, L>, to: &mut Dataset) {
     let organization = content.request.identity.uid(content.dimensions());
     put_dimensions(&organization, content.by_segment(), to);
@@ -40,7 +40,7 @@ pub(super) fn put<L>(content: &Content<'_, '_, L>, to: &mut Dataset) {
     to.put_items(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, items.collect());
 }
 
-/// Frames are told apart by their segment, where they have one, then by their position.
+/// Writes the dimensions: frames are ordered by segment, if they have one, then by position.
 fn put_dimensions(organization: &str, by_segment: bool, to: &mut Dataset) {
     let mut item = Dataset::new_empty();
     item.put_text(tags::DIMENSION_ORGANIZATION_UID, VR::UI, organization);
@@ -76,14 +76,14 @@ fn put_dimensions(organization: &str, by_segment: bool, to: &mut Dataset) {
     to.put_items(tags::DIMENSION_INDEX_SEQUENCE, indices.collect());
 }
 
-/// The functional groups that may be common to all frames.
+/// Functional groups that may be shared by all frames.
 struct Groups<F, G> {
     orientation: Shared<F>,
     measures: Shared<G>,
 }
 
-/// A functional group: written once where it is equal for all slices, string by string, with every
-/// frame otherwise.
+/// A functional group: written once if it is equal for all slices, string by string; otherwise with
+/// every frame.
 enum Shared<F> {
     Once(Dataset),
     PerFrame(F),
@@ -112,7 +112,7 @@ impl<F: Fn(&Plane) -> Dataset> Shared<F> {
 }
 
 impl<F: Fn(&Plane) -> Dataset, G: Fn(&Plane) -> Dataset> Groups<F, G> {
-    /// An item of the Per-frame Functional Groups Sequence. `position` counts from zero.
+    /// Creates an item of the Per-frame Functional Groups Sequence. `position` counts from zero.
     fn frame_item(
         &self,
         frame: &PlannedFrame,
@@ -149,14 +149,14 @@ impl<F: Fn(&Plane) -> Dataset, G: Fn(&Plane) -> Dataset> Groups<F, G> {
     }
 }
 
-/// Plane Orientation (Patient) Macro (PS3.3 C.7.6.16.2.4).
+/// Creates the Plane Orientation (Patient) Macro (PS3.3 C.7.6.16.2.4).
 fn plane_orientation(plane: &Plane) -> Dataset {
     let mut item = Dataset::new_empty();
     item.put_texts(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, &plane.orientation);
     item
 }
 
-/// Pixel Measures Macro (PS3.3 C.7.6.16.2.1).
+/// Creates the Pixel Measures Macro (PS3.3 C.7.6.16.2.1).
 fn pixel_measures(plane: &Plane, spacing_between_slices: Option<&str>) -> Dataset {
     let mut item = Dataset::new_empty();
     item.put_texts(tags::PIXEL_SPACING, VR::DS, &plane.spacing);
@@ -169,7 +169,8 @@ fn pixel_measures(plane: &Plane, spacing_between_slices: Option<&str>) -> Datase
     item
 }
 
-/// Derivation Image Macro (PS3.3 C.7.6.16.2.6): the frame lies on its source pixel by pixel.
+/// Creates the Derivation Image Macro (PS3.3 C.7.6.16.2.6): the frame matches its source pixel by
+/// pixel.
 fn derivation_image(slice: &SourceSlice) -> Dataset {
     let mut source = reference(slice.instance);
     if slice.is_multi_frame() {

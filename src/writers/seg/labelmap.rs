@@ -1,4 +1,4 @@
-//! The file of a segmentation of type LABELMAP: a frame for each slice, whose pixels are Segment Numbers.
+//! Writes the file of a LABELMAP segmentation: one frame per slice, whose pixels are Segment Numbers.
 
 use std::io::Cursor;
 
@@ -13,27 +13,27 @@ use crate::dicom::segment::SegmentDescription;
 use crate::error::{Error, ErrorKind, Result};
 use crate::writers::Label;
 
-/// Frames that are encoded together, side by side, before they are added to the file.
+/// Frames that are encoded in parallel before they are added to the file.
 const TOGETHER: usize = 32;
 
-/// Bits Allocated (0028,0100) of a label map of so many segments, numbered from 1.
+/// Returns Bits Allocated (0028,0100) for a label map with this many segments, numbered from 1.
 pub(super) fn bits_allocated(segments: usize) -> u16 {
     if segments <= usize::from(u8::MAX) { 8 } else { 16 }
 }
 
-/// Bytes that the file of a label map may take, with the frames that are encoded meanwhile, for a volume of
-/// `dims` voxels along X, Y and Z. Label maps shrink when they are encoded; those that do not are counted
-/// here.
+/// Returns an upper bound on the bytes of a label map's file and of the frames being encoded, for a
+/// volume of `dims` voxels along X, Y and Z. Compression normally makes label maps smaller; this bound
+/// also covers those that do not shrink.
 pub fn most_bytes(dims: [usize; 3], segments: usize) -> u64 {
     let [columns, rows, slices] = dims.map(|n| n as u64);
     let pixels = columns.saturating_mul(rows);
     let bytes = u64::from(bits_allocated(segments) / 8);
-    // As numbers of two bytes, and encoded.
+    // As two-byte numbers, and encoded.
     let meanwhile = slices.min(TOGETHER as u64).saturating_mul(2 + bytes);
     pixels.saturating_mul(slices.saturating_mul(bytes).saturating_add(meanwhile))
 }
 
-/// What frames are made from.
+/// The source of frames.
 pub(super) struct Frames<'a, L: Label> {
     layers: &'a Layers<'a, L>,
     numbers: Numbers,
@@ -42,11 +42,11 @@ pub(super) struct Frames<'a, L: Label> {
 }
 
 impl<'a, L: Label> Frames<'a, L> {
-    /// Frames of `columns` by `rows` pixels, each at least one and at most 65535; `overlap` says whether some
+    /// Prepares frames of `columns` by `rows` pixels, each from 1 to 65535. `overlap` says whether any
     /// voxel belongs to several segments.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidRequest`] where segments overlap: a pixel has one Segment Number.
+    /// [`ErrorKind::InvalidRequest`] if segments overlap: a pixel has only one Segment Number.
     pub fn new(
         layers: &'a Layers<'a, L>,
         segments: &[SegmentDescription],
@@ -75,20 +75,21 @@ impl<'a, L: Label> Frames<'a, L> {
         Ok(Self { layers, numbers: layers.numbers(segments), format, encoding })
     }
 
-    /// How many frames may be in one object of `most` bytes of pixel data, at least one.
+    /// Returns how many frames fit into one object with `most` bytes of pixel data, at least one.
     pub fn in_one(&self, most: u32) -> usize {
         let native = self.format.pixels() as u64 * u64::from(self.format.bits_allocated / 8);
         let each = match self.encoding {
             FrameEncoding::Native => native,
             FrameEncoding::Rle => longest_rle(&self.format),
-            // Of noise, which a codestream holds in little more than its own bytes.
+            // For noise, a codestream needs little more than the native size.
             FrameEncoding::Htj2k => native.saturating_mul(2).saturating_add(1 << 16),
         };
-        // With its entry in the Basic Offset Table and its tag and length.
+        // Including its entry in the Basic Offset Table, its tag and its length.
         usize::try_from(u64::from(most) / (each + 14)).unwrap_or(usize::MAX).max(1)
     }
 
-    /// The complete Part 10 file of `object`, which has everything but the pixel data, with these frames.
+    /// Returns the complete Part 10 file of `object`, which contains everything but the pixel data,
+    /// with these frames.
     pub fn file(&self, object: Dataset, frames: &[PlannedFrame]) -> Result<Vec<u8>> {
         let bytes = self.format.pixels() as u64 * u64::from(self.format.bits_allocated / 8);
         let form = match self.encoding {
@@ -117,7 +118,7 @@ impl<'a, L: Label> Frames<'a, L> {
     }
 }
 
-/// The slices that hold something, or all of them, as frames in the order of the slices.
+/// Returns the nonempty slices, or all of them, as frames in slice order.
 pub(super) fn planned(found: &[PlannedFrame], all: Option<usize>) -> Vec<PlannedFrame> {
     let frame = |slice| PlannedFrame { segment: None, slice, rows: 0..0 };
     let slices = found.iter().map(|frame| frame.slice + 1).max().unwrap_or(0);
@@ -153,7 +154,7 @@ mod tests {
     #[test]
     fn numbers_beyond_a_byte_take_two() {
         assert_eq!([bits_allocated(1), bits_allocated(255), bits_allocated(256)], [8, 8, 16]);
-        // Ten slices of 100 pixels, and as many meanwhile.
+        // Ten slices of 100 pixels, and as many being encoded.
         assert_eq!(most_bytes([20, 5, 10], 3), 1000 + 3000);
         assert_eq!(most_bytes([20, 5, 10], 300), 2000 + 4000);
         assert_eq!(most_bytes([usize::MAX; 3], 1), u64::MAX);

@@ -1,28 +1,28 @@
-//! DICOM Segmentation objects (PS3.3 A.51, C.8.20): a label map, or masks that may overlap, and the
-//! slices it was made from become one Part 10 file. Of type BINARY, it has bit-packed frames of one segment each in
-//! explicit VR little endian, which every viewer reads. Of type LABELMAP, which DICOM has since 2024d, it has one
-//! frame for each slice, whose pixels are Segment Numbers, without compression or with it.
+//! Writes DICOM Segmentation objects (PS3.3 A.51, C.8.20): a label map, or masks that may overlap, and
+//! the source slices become one Part 10 file. Type BINARY has bit-packed frames of one segment each in
+//! explicit VR little endian, which every viewer supports. Type LABELMAP, part of DICOM since 2024d,
+//! has one frame per slice, whose pixels are Segment Numbers, optionally compressed.
 //!
-//! What viewers trip over decides the details:
+//! Known problems of viewers decide the details:
 //!
-//! - Positions, orientations and spacings are the source's own strings. What is the same in all
-//!   slices is written once, in the shared functional groups.
-//! - Every class is described in the Segment Sequence, numbered from 1 without gaps, whether voxels
-//!   of it were found or not. Frames without voxels are left out; where no voxel was found at all,
-//!   one empty frame of the first segment in the first slice is kept, because an image has at least
-//!   one frame, and the summary warns.
-//! - Every frame refers to the source image (and frame) it lies on, and the Referenced Series
-//!   Sequence lists all source images.
-//! - The dimensions are Referenced Segment Number and Image Position (Patient): the index of the
-//!   first is the segment number; that of the second counts the slices that have frames, in the
-//!   order given, from 1 without gaps (PS3.3 C.7.6.17.1). A label map has the second alone.
-//! - The background of a label map is Segment Number 0, described as such and named by Pixel Padding Value, and
-//!   what slices without a frame are to be filled with. Photometric Interpretation is MONOCHROME2: colours are
-//!   the segments' own, as in BINARY, and no palette has to be kept in step with them.
-//! - Times are of the moment of writing, in the source's Timezone Offset From UTC (0008,0201) where
-//!   it has one, which is then copied; in UTC otherwise, without adding that attribute, because it
-//!   would give a new meaning to the copied Study Time too.
-//! - The character set is the source's where it can carry every text, else UTF-8 (`ISO_IR 192`).
+//! - Positions, orientations and spacings are the source's own strings. What is the same in all slices
+//!   is written once, in the shared functional groups.
+//! - Every class is described in the Segment Sequence, numbered from 1 without gaps, whether or not any
+//!   of its voxels were found. Frames without voxels are left out. If no voxel was found at all, one
+//!   empty frame of the first segment in the first slice is kept, because an image has at least one
+//!   frame, and the summary contains a warning.
+//! - Every frame refers to its source image (and frame), and the Referenced Series Sequence lists all
+//!   source images.
+//! - The dimensions are Referenced Segment Number and Image Position (Patient). The index of the first
+//!   is the segment number; that of the second counts the slices that have frames, in the given order,
+//!   from 1 without gaps (PS3.3 C.7.6.17.1). A label map only has the second.
+//! - The background of a label map is Segment Number 0, described as such. Pixel Padding Value names
+//!   it, and it fills slices without a frame. Photometric Interpretation is MONOCHROME2: colours belong
+//!   to the segments, as in BINARY, so no palette has to be kept consistent with them.
+//! - Times are those of writing, in the source's Timezone Offset From UTC (0008,0201) if it has one,
+//!   which is then copied. Otherwise they are in UTC, without that attribute, because it would change
+//!   the meaning of the copied Study Time too.
+//! - The character set is the source's if it can represent every text, else UTF-8 (`ISO_IR 192`).
 
 mod content;
 mod dataset;
@@ -46,38 +46,38 @@ pub use labelmap::most_bytes as most_label_map_bytes;
 
 use frames::{Layers, PlannedFrame, packed_length};
 
-/// What to write.
+/// The input of [`write`].
 #[derive(Debug, Clone)]
 pub struct SegRequest<'a, L> {
     /// The segmentation's voxels.
     pub voxels: Voxels<'a, L>,
-    /// Where the planes of `voxels` come from, one per index of their last axis.
+    /// The source of each plane of `voxels`, one per index of the last axis.
     pub slices: &'a [SourceSlice<'a>],
-    /// One segment for each foreground value of a label map, or for each mask in their order (the
-    /// values then do not matter); numbered from 1 in this order.
+    /// One segment for each foreground value of a label map, or for each mask in order (the values are
+    /// then ignored). They are numbered from 1 in this order.
     pub segments: &'a [SegmentDescription],
-    /// What made the label map.
+    /// The algorithm that made the label map.
     pub algorithm: &'a Algorithm,
-    /// What the UIDs are made from.
+    /// The seed of the UIDs.
     pub identity: &'a Identity,
-    /// Everything that has a default.
+    /// Optional settings.
     pub options: &'a SegOptions,
 }
 
 /// Segmentation Type (0062,0001).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SegmentationType {
-    /// A frame of one bit a pixel for each segment and slice (SOP class Segmentation Storage).
+    /// A frame with one bit per pixel for each segment and slice (SOP class Segmentation Storage).
     #[default]
     Binary,
-    /// A frame of Segment Numbers for each slice (SOP class Label Map Segmentation Storage), encoded so.
-    /// Segments must not overlap.
+    /// A frame of Segment Numbers for each slice (SOP class Label Map Segmentation Storage), in this
+    /// encoding. Segments must not overlap.
     LabelMap(FrameEncoding),
 }
 
 impl SegmentationType {
-    /// What UIDs of such objects are derived from beside what the segmentation was made of. The same pixels
-    /// encoded in another way are the same instance.
+    /// Returns the kind from which the UIDs of such objects are derived, besides the segmentation's
+    /// identity. The same pixels in another encoding are the same instance.
     fn kind(self) -> &'static str {
         match self {
             Self::Binary => "SEG BINARY",
@@ -85,7 +85,7 @@ impl SegmentationType {
         }
     }
 
-    /// How far the series is numbered after its source's.
+    /// Returns the offset of the series number from that of the source series.
     fn series_number_offset(self) -> i64 {
         match self {
             Self::Binary => 1000,
@@ -94,20 +94,20 @@ impl SegmentationType {
     }
 }
 
-/// What a caller may want otherwise.
+/// Settings with defaults.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SegOptions {
-    /// Which type of object.
+    /// The type of object.
     pub segmentation_type: SegmentationType,
     /// Series Description (0008,103E), at most 64 characters.
     pub series_description: String,
-    /// Whether frames without voxels are left out.
+    /// Whether to leave out frames without voxels.
     pub omit_empty_frames: bool,
-    /// Spacing Between Slices (0018,0088) in millimetres, where the caller found it to be uniform.
-    /// Also the Slice Thickness, where the source states none.
+    /// Spacing Between Slices (0018,0088) in millimetres, if the caller found it to be uniform. Also
+    /// used as the Slice Thickness if the source has none.
     pub spacing_between_slices: Option<f64>,
-    /// The most bytes of Pixel Data in one object; what is beyond them goes into further objects of the
-    /// same series. A DICOM element holds less than 4 GiB.
+    /// Limit on the bytes of Pixel Data in one object; the rest goes into further objects of the same
+    /// series. A DICOM element holds less than 4 GiB.
     pub largest_pixel_data: u32,
 }
 
@@ -128,11 +128,11 @@ impl Default for SegOptions {
 pub struct Seg {
     /// The complete Part 10 file.
     pub bytes: Vec<u8>,
-    /// What is in it.
+    /// Summary of its content.
     pub summary: SegSummary,
 }
 
-/// What a finished object holds.
+/// The content of a finished object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegSummary {
     /// Its SOP Instance UID.
@@ -141,34 +141,34 @@ pub struct SegSummary {
     pub series_instance_uid: String,
     /// Number of frames.
     pub frames: usize,
-    /// Positions of the segments that may have voxels in it, from the first to after the last.
+    /// Range of positions of the segments that may have voxels in it.
     pub segments: Range<usize>,
-    /// Voxels of each segment, in the order of the request's segments.
+    /// Number of voxels of each segment, in the order of the request's segments.
     pub voxels_per_segment: Vec<u64>,
-    /// What a reader of the result should know: nothing found, doubtful attributes of the source.
+    /// Warnings for readers: nothing found, questionable attributes of the source.
     pub warnings: Vec<String>,
 }
 
-/// Whether slices can be the source of a segmentation of `columns` by `rows` pixels: what
-/// [`write`] would refuse about them, known before there are voxels.
+/// Checks whether slices can be the source of a segmentation of `columns` by `rows` pixels: [`write`]
+/// would refuse them otherwise. This is known before there are voxels.
 ///
 /// # Errors
 ///
-/// As of [`write`], about the slices.
+/// Propagates the errors of [`write`] about the slices.
 pub fn check_slices(slices: &[SourceSlice], columns: usize, rows: usize) -> Result<()> {
     dicom::check_consistent(&dicom::instances(slices), columns, rows)?;
     slices.iter().try_for_each(|slice| Plane::of(slice).map(|_| ()))
 }
 
-/// Writes a label map or masks as DICOM Segmentation objects: one, or several of one series where the
+/// Writes a label map or masks as DICOM Segmentation objects: one, or several in one series if the
 /// pixel data exceeds [`SegOptions::largest_pixel_data`].
 ///
 /// # Errors
 ///
-/// Of the kind `InvalidImage` where the slices do not belong together, are not of the label map's
-/// size, or lack position, orientation or spacing; `InvalidModel` where a label has no segment or a
-/// text cannot be encoded; `InvalidRequest` where segments of a label map overlap; `Internal` where the
-/// request contradicts itself.
+/// `InvalidImage` if the slices do not belong together, do not match the label map's size, or lack
+/// position, orientation or spacing; `InvalidModel` if a label has no segment or a text cannot be
+/// encoded; `InvalidRequest` if segments of a label map overlap; `Internal` if the request is
+/// inconsistent.
 pub fn write<L: Label>(request: &SegRequest<L>) -> Result<Vec<Seg>> {
     dicom::Checked {
         voxels: &request.voxels,
@@ -195,7 +195,7 @@ pub fn write<L: Label>(request: &SegRequest<L>) -> Result<Vec<Seg>> {
     let most = pixels.frames_in_one(request.options.largest_pixel_data);
     let objects = frames.chunks(most).enumerate().map(|(index, frames)| {
         let sop_instance_uid = identity.instance(kind, index + 1);
-        // Those of the whole segmentation are told once.
+        // Warnings about the whole segmentation are reported once.
         let mut warnings = if index == 0 { std::mem::take(&mut warnings) } else { Vec::new() };
         let object = content::Content {
             request,
@@ -222,7 +222,7 @@ pub fn write<L: Label>(request: &SegRequest<L>) -> Result<Vec<Seg>> {
     objects.collect()
 }
 
-/// Where the pixel data of objects comes from.
+/// The source of the objects' pixel data.
 enum Pixels<'a, L: Label> {
     Bits { layers: &'a Layers<'a, L>, segments: &'a [SegmentDescription], pixels: usize },
     Numbers(labelmap::Frames<'a, L>),
@@ -241,7 +241,7 @@ impl<'a, L: Label> Pixels<'a, L> {
         }
     }
 
-    /// How many frames may be in one object of `most` bytes of pixel data, at least one.
+    /// Returns how many frames fit into one object with `most` bytes of pixel data, at least one.
     fn frames_in_one(&self, most: u32) -> usize {
         match self {
             Self::Bits { pixels, .. } => {
@@ -252,7 +252,8 @@ impl<'a, L: Label> Pixels<'a, L> {
         }
     }
 
-    /// The complete Part 10 file of `object`, which has everything but the pixel data, with these frames.
+    /// Returns the complete Part 10 file of `object`, which contains everything but the pixel data,
+    /// with these frames.
     fn file(&self, object: Dataset, frames: &[PlannedFrame]) -> Result<Vec<u8>> {
         match self {
             Self::Bits { layers, segments, pixels } => {
@@ -268,7 +269,7 @@ impl<'a, L: Label> Pixels<'a, L> {
     }
 }
 
-/// The segments of frames in their order, of `all` there are: frames of a label map may have any.
+/// Returns the range of segments of ordered frames, out of `all`: frames of a label map may show any.
 fn segments_of(frames: &[PlannedFrame], all: usize) -> Range<usize> {
     match [frames.first(), frames.last()].map(|frame| frame.and_then(|frame| frame.segment)) {
         [Some(first), Some(last)] => first..last + 1,
@@ -276,7 +277,7 @@ fn segments_of(frames: &[PlannedFrame], all: usize) -> Range<usize> {
     }
 }
 
-/// What is doubtful about the source.
+/// Returns warnings about questionable attributes of the source.
 fn source_warnings(instances: &[&Instance], planes: &[Plane]) -> Vec<String> {
     let mut warnings = Vec::new();
     if planes.iter().any(Plane::is_overlong) {
@@ -296,7 +297,7 @@ fn source_warnings(instances: &[&Instance], planes: &[Plane]) -> Vec<String> {
     warnings
 }
 
-/// The frames to write, at least one.
+/// Returns the frames to write, at least one.
 fn planned<L>(
     request: &SegRequest<L>,
     found: Vec<PlannedFrame>,
@@ -321,7 +322,7 @@ fn planned<L>(
     vec![PlannedFrame { segment: first, slice: 0, rows: 0..0 }]
 }
 
-/// Every frame of every segment; those that were found keep their rows.
+/// Returns every frame of every segment; frames that were found keep their rows.
 fn with_empty_frames(
     found: Vec<PlannedFrame>,
     segments: usize,

@@ -1,5 +1,5 @@
-//! Content items of a structured report (PS3.3 C.17.3): a name, a value of one of a few types, and how it is
-//! related to the item that it is part of.
+//! Creates content items of a structured report (PS3.3 C.17.3): a name, a typed value, and the
+//! relationship to the parent item.
 
 use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::tags;
@@ -8,7 +8,7 @@ use crate::dicom::Dataset;
 use crate::dicom::segment::Code;
 use crate::writers::dicom::{Put, code_item, decimal_string};
 
-/// How an item is related to the one that holds it (Relationship Type, PS3.3 C.17.3.2.4).
+/// The relationship of an item to its parent (Relationship Type, PS3.3 C.17.3.2.4).
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Relation {
     Contains,
@@ -28,7 +28,7 @@ impl Relation {
     }
 }
 
-/// An item with all but its value.
+/// Creates an item without its value.
 fn item(relation: Relation, value_type: &str, name: &Code) -> Dataset {
     let mut item = unrelated(value_type, name);
     item.put_text(tags::RELATIONSHIP_TYPE, VR::CS, relation.name());
@@ -42,36 +42,36 @@ fn unrelated(value_type: &str, name: &Code) -> Dataset {
     item
 }
 
-/// A text.
+/// Creates a text item.
 pub(super) fn text(relation: Relation, name: &Code, value: &str) -> Dataset {
     let mut item = item(relation, "TEXT", name);
     item.put_text(tags::TEXT_VALUE, VR::UT, value);
     item
 }
 
-/// A coded concept.
+/// Creates a coded concept.
 pub(super) fn code(relation: Relation, name: &Code, value: &Code) -> Dataset {
     let mut item = item(relation, "CODE", name);
     item.put_code(tags::CONCEPT_CODE_SEQUENCE, value);
     item
 }
 
-/// A unique identifier.
+/// Creates a unique identifier.
 pub(super) fn uid(relation: Relation, name: &Code, value: &str) -> Dataset {
     let mut item = item(relation, "UIDREF", name);
     item.put_text(tags::UID, VR::UI, value);
     item
 }
 
-/// An image, which `reference` names.
+/// Creates an image item from a `reference` to it.
 pub(super) fn image(relation: Relation, name: &Code, reference: Dataset) -> Dataset {
     let mut item = item(relation, "IMAGE", name);
     item.put_items(tags::REFERENCED_SOP_SEQUENCE, vec![reference]);
     item
 }
 
-/// A measured number with its units. Where a decimal string has no room for all its digits, the number itself
-/// stands beside it.
+/// Creates a measured number with its units. If a decimal string cannot represent all its digits, the
+/// exact number is written besides.
 pub(super) fn number(name: &Code, value: f64, units: &Code) -> Dataset {
     let mut measured = Dataset::new_empty();
     let decimal = decimal_string(value);
@@ -86,14 +86,14 @@ pub(super) fn number(name: &Code, value: f64, units: &Code) -> Dataset {
     item
 }
 
-/// A container of `content`, made by the template of this number where one is given.
+/// Creates a container of `content`, with the number of its template if one is given.
 pub(super) fn container(name: &Code, template: Option<&str>, content: Vec<Dataset>) -> Dataset {
     let mut item = root(name, template, content);
     item.put_text(tags::RELATIONSHIP_TYPE, VR::CS, Relation::Contains.name());
     item
 }
 
-/// The container that a report is.
+/// Creates the root container of a report.
 pub(super) fn root(name: &Code, template: Option<&str>, content: Vec<Dataset>) -> Dataset {
     let mut item = unrelated("CONTAINER", name);
     item.put_text(tags::CONTINUITY_OF_CONTENT, VR::CS, "SEPARATE");
@@ -106,7 +106,7 @@ pub(super) fn root(name: &Code, template: Option<&str>, content: Vec<Dataset>) -
     having(item, content)
 }
 
-/// An item with `content` below it.
+/// Adds `content` below an item.
 pub(super) fn having(mut item: Dataset, content: Vec<Dataset>) -> Dataset {
     if !content.is_empty() {
         item.put_items(tags::CONTENT_SEQUENCE, content);

@@ -1,13 +1,14 @@
-//! DICOM structured reports of what was measured: Comprehensive 3D SR (PS3.3 A.35.13) with a Measurement
-//! Report (PS3.16 TID 1500).
+//! Writes DICOM structured reports of measurements: Comprehensive 3D SR (PS3.3 A.35.13) with a
+//! Measurement Report (PS3.16 TID 1500).
 //!
-//! - Each segment has a group of its own (TID 1411), with the tracking identifiers of its segment in the
-//!   DICOM SEG, which the group refers to: a report is never written without one.
-//! - A segment without voxels has the volume 0 and no more, as the SEG describes it without a frame: it was
-//!   looked for.
-//! - Volumes are in millilitres. The values' mean, deviation (of the population), minimum, maximum and median
-//!   are told where their quantity and units are known: Hounsfield for CT, the units of PET, the signal of MR.
-//! - The report is complete and not verified: no person has looked at it.
+//! - Each segment has a group (TID 1411) with the tracking identifiers of its segment in the DICOM SEG,
+//!   to which the group refers: a report is never written without one.
+//! - A segment without voxels has the volume 0 and no other values, just as the SEG describes it
+//!   without a frame: it was looked for.
+//! - Volumes are in millilitres. The values' mean, standard deviation (of the population), minimum,
+//!   maximum and median are reported if their quantity and units are known: Hounsfield units for CT,
+//!   the units of PET, the signal of MR.
+//! - The report is complete and unverified: nobody has reviewed it.
 
 mod content;
 mod quantity;
@@ -29,28 +30,28 @@ use crate::error::{Error, Result};
 
 pub use super::dicom::{Identity, SourceSlice};
 
-/// What to write.
+/// The input of [`write`].
 #[derive(Debug, Clone)]
 pub struct SrRequest<'a> {
-    /// The slices that were measured.
+    /// The measured slices.
     pub slices: &'a [SourceSlice<'a>],
-    /// The segments, in the order of the segmentation.
+    /// The segments, in the segmentation's order.
     pub segments: &'a [SegmentDescription],
-    /// What was measured of each.
+    /// The measurements of each segment.
     pub statistics: &'a [Statistics],
-    /// Cubic millimetres of a voxel.
+    /// Volume of a voxel in cubic millimetres.
     pub voxel_volume: f64,
-    /// What the values' units are, as the source's header names them.
+    /// Units of the values, as named in the source's header.
     pub units: Option<&'a str>,
-    /// The segmentation that has the segments.
+    /// The segmentation that contains the segments.
     pub segmentation: &'a Segmentation,
-    /// What made it.
+    /// The algorithm that made it.
     pub algorithm: &'a Algorithm,
-    /// What the UIDs are made from.
+    /// The seed of the UIDs.
     pub identity: &'a Identity,
 }
 
-/// A DICOM segmentation that reports refer to, of one series.
+/// A DICOM segmentation that reports refer to; its objects form one series.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segmentation {
     /// SOP Class UID.
@@ -66,7 +67,7 @@ pub struct Segmentation {
 pub struct SegmentationObject {
     /// SOP Instance UID.
     pub sop_instance_uid: String,
-    /// Positions of the segments that it has frames of.
+    /// Range of positions of the segments that it has frames of.
     pub segments: Range<usize>,
 }
 
@@ -77,25 +78,25 @@ pub struct Sr {
     pub bytes: Vec<u8>,
     /// Its SOP Instance UID.
     pub sop_instance_uid: String,
-    /// What a reader of the result should know.
+    /// Warnings for readers.
     pub warnings: Vec<String>,
 }
 
-/// What the UIDs are derived from beside what the segmentation was made of.
+/// Kind from which the UIDs are derived, besides the segmentation's identity.
 const KIND: &str = "SR";
 
 /// Series Description (0008,103E).
 const SERIES_DESCRIPTION: &str = "AI generated measurements, not for clinical use.";
 
-/// How far the series is numbered after its source's.
+/// Offset of the series number from that of the source series.
 const SERIES_NUMBER_OFFSET: i64 = 1010;
 
 /// Writes the report.
 ///
 /// # Errors
 ///
-/// [`InvalidImage`](crate::error::ErrorKind::InvalidImage) where the source lacks its Study or Series Instance
-/// UID; [`Internal`](crate::error::ErrorKind::Internal) where the request contradicts itself.
+/// [`InvalidImage`](crate::error::ErrorKind::InvalidImage) if the source lacks its Study or Series
+/// Instance UID; [`Internal`](crate::error::ErrorKind::Internal) if the request is inconsistent.
 pub fn write(request: &SrRequest) -> Result<Sr> {
     if request.segments.len() != request.statistics.len() || request.segmentation.objects.is_empty()
     {
@@ -116,7 +117,7 @@ pub fn write(request: &SrRequest) -> Result<Sr> {
     let sop_instance_uid = request.identity.instance(KIND, 1);
     let mut to = report::content(request, &instances, quantity.as_ref())?;
     copy_context(source, &mut to)?;
-    // Those of images, which reports do not have.
+    // Attributes of images, which reports do not have.
     for tag in [tags::POSITION_REFERENCE_INDICATOR, tags::BODY_PART_EXAMINED, tags::LATERALITY] {
         to.remove_element(tag);
     }
@@ -140,7 +141,8 @@ pub fn write(request: &SrRequest) -> Result<Sr> {
     Ok(Sr { bytes: file.into_bytes(), sop_instance_uid, warnings })
 }
 
-/// SOP Common, SR Document Series and SR Document General modules (PS3.3 C.12.1, C.17.1, C.17.2).
+/// Writes the SOP Common, SR Document Series and SR Document General modules (PS3.3 C.12.1, C.17.1,
+/// C.17.2).
 fn put_document(sop_instance_uid: &str, to: &mut Dataset) {
     to.put_text(tags::SOP_CLASS_UID, VR::UI, uids::COMPREHENSIVE3_DSR_STORAGE);
     to.put_text(tags::SOP_INSTANCE_UID, VR::UI, sop_instance_uid);
@@ -151,8 +153,8 @@ fn put_document(sop_instance_uid: &str, to: &mut Dataset) {
     to.put_items(tags::PERFORMED_PROCEDURE_CODE_SEQUENCE, Vec::new());
 }
 
-/// An item of the Current Requested Procedure Evidence Sequence (PS3.3 C.17.2.3): all that the report
-/// refers to, by series.
+/// Creates an item of the Current Requested Procedure Evidence Sequence (PS3.3 C.17.2.3): everything
+/// that the report refers to, by series.
 fn evidence(
     source: &Dataset,
     instances: &[&Instance],

@@ -1,4 +1,4 @@
-//! What the values of an image measure, as a coded concept with its units.
+//! Determines what the values of an image measure, as a coded concept with its units.
 
 use dicom_dictionary_std::tags;
 
@@ -8,9 +8,9 @@ use crate::dicom::{Attributes, Dataset};
 /// A quantity and its units.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Quantity {
-    /// What is measured (CID 218).
+    /// The measured quantity (CID 218).
     pub(super) name: Code,
-    /// In which units (CID 7181).
+    /// Its units (CID 7181).
     pub(super) units: Code,
 }
 
@@ -18,8 +18,8 @@ fn quantity(name: Code, units: &str, meaning: &str) -> Quantity {
     Quantity { name, units: Code::new(units, "UCUM", meaning) }
 }
 
-/// The quantity of an image whose values are in `units`, as its header names them; `None` where a number
-/// would be told without anybody knowing of what.
+/// Returns the quantity of an image whose values are in `units`, as named in its header; `None` if the
+/// meaning of the numbers is unknown.
 pub(super) fn of(source: &Dataset, units: Option<&str>) -> Option<Quantity> {
     let modality = source.text(tags::MODALITY)?;
     match (modality.as_str(), units) {
@@ -36,7 +36,7 @@ pub(super) fn of(source: &Dataset, units: Option<&str>) -> Option<Quantity> {
     }
 }
 
-/// Those of Units (0054,1001), PS3.3 C.8.9.1.1.3.
+/// Returns the quantity for Units (0054,1001), PS3.3 C.8.9.1.1.3.
 fn emission(source: &Dataset, units: &str) -> Option<Quantity> {
     let activity = || Code::dcm("110821", "Nuclear Medicine Tomographic Activity");
     Some(match units {
@@ -45,7 +45,7 @@ fn emission(source: &Dataset, units: &str) -> Option<Quantity> {
         "CPS" => quantity(activity(), "{counts}/s", "Counts per second"),
         "PROPCNTS" => quantity(activity(), "{propcounts}", "Proportional to counts"),
         "PROPCPS" => quantity(activity(), "{propcounts}/s", "Proportional to counts per second"),
-        // By body weight where SUV Type (0054,1006) does not say otherwise.
+        // By body weight, unless SUV Type (0054,1006) says otherwise.
         "GML" if source.text(tags::SUV_TYPE).is_none_or(|by| by == "BW") => quantity(
             Code::dcm("126401", "SUVbw"),
             "g/ml{SUVbw}",
@@ -55,7 +55,7 @@ fn emission(source: &Dataset, units: &str) -> Option<Quantity> {
     })
 }
 
-/// The procedure that an image of this modality comes from (CID 100).
+/// Returns the procedure for images of this modality (CID 100).
 pub(super) fn procedure(source: &Dataset) -> Code {
     let body =
         |code: &str, what: &str| Code::new(code, "LN", &format!("{what} unspecified body region"));
@@ -68,7 +68,7 @@ pub(super) fn procedure(source: &Dataset) -> Code {
     }
 }
 
-/// The modality as a coded concept (CID 33), of those whose images are segmented most.
+/// Returns the modality as a coded concept (CID 33), for the modalities segmented most often.
 pub(super) fn modality(source: &Dataset) -> Option<Code> {
     let modality = source.text(tags::MODALITY)?;
     let meaning = match modality.as_str() {

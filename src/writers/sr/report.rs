@@ -1,5 +1,5 @@
-//! The content of a Measurement Report (PS3.16 TID 1500), template by template, each with its rows in their
-//! order.
+//! Creates the content of a Measurement Report (PS3.16 TID 1500), template by template, with rows in
+//! the template's order.
 
 use dicom_dictionary_std::tags;
 
@@ -12,10 +12,10 @@ use crate::error::{Error, Result};
 use crate::writers::dicom::{Identity, MANUFACTURER, Put, reference};
 use crate::writers::statistics::{Statistics, ValueStatistics};
 
-/// Volumes are in millilitres; the unit of PS3.16 CID 7462 that is one.
+/// The unit of PS3.16 CID 7462 that equals a millilitre.
 const MILLILITRE: [&str; 3] = ["cm3", "UCUM", "cubic centimeter"];
 
-/// The whole report. `instances` are the source's, `quantity` what their values measure.
+/// Creates the whole report. `instances` are the source's; `quantity` is what their values measure.
 pub(super) fn content(
     request: &SrRequest,
     instances: &[&Instance],
@@ -40,15 +40,15 @@ pub(super) fn content(
     Ok(root(&title, Some("1500"), content))
 }
 
-/// Language of Content Item and Descendants (TID 1204).
+/// Creates Language of Content Item and Descendants (TID 1204).
 fn language() -> Dataset {
     let name = Code::dcm("121049", "Language of Content Item and Descendants");
     let english = Code::new("en-US", "RFC5646", "English (United States)");
     code(Relation::HasConceptMod, &name, &english)
 }
 
-/// Observer Context (TID 1002) of a device (TID 1004): this version of the program with this version of a
-/// model, which have the same UID in every report.
+/// Creates Observer Context (TID 1002) of a device (TID 1004): this version of the program with this
+/// version of a model. Its UID is the same in every report.
 fn device(algorithm: &Algorithm) -> Vec<Dataset> {
     let version = env!("CARGO_PKG_VERSION");
     let parts = ["device", MANUFACTURER, version, &algorithm.name, &algorithm.version];
@@ -63,7 +63,7 @@ fn device(algorithm: &Algorithm) -> Vec<Dataset> {
     ]
 }
 
-/// Image Library (TID 1600): the images that were measured.
+/// Creates the Image Library (TID 1600): the measured images.
 fn library(source: &Dataset, instances: &[&Instance]) -> Dataset {
     let is = Relation::HasAcqContext;
     let mut group = Vec::with_capacity(instances.len() + 2);
@@ -80,7 +80,7 @@ fn library(source: &Dataset, instances: &[&Instance]) -> Dataset {
     container(&Code::dcm("111028", "Image Library"), None, vec![group])
 }
 
-/// What a measurement group is made of.
+/// The source of a measurement group.
 struct Group<'a> {
     request: &'a SrRequest<'a>,
     /// Series Instance UID of the source.
@@ -93,7 +93,7 @@ struct Group<'a> {
 }
 
 impl Group<'_> {
-    /// Volumetric ROI Measurements (TID 1411), with ROI Measurements (TID 1419) in it.
+    /// Creates Volumetric ROI Measurements (TID 1411), including ROI Measurements (TID 1419).
     fn content(&self) -> Dataset {
         let segment = self.segment;
         let tracking = self.request.identity.tracking(self.index);
@@ -127,8 +127,8 @@ impl Group<'_> {
     }
 }
 
-/// The segment at position `index` of a segmentation, in the object that has frames of it, or where none has,
-/// in the first, which describes it.
+/// References the segment at position `index` of a segmentation, in the object that has frames of it;
+/// if none has, in the first object, which describes it.
 fn reference_to(segmentation: &Segmentation, index: usize) -> Dataset {
     let objects = &segmentation.objects;
     let object = objects.iter().find(|object| object.segments.contains(&index)).or(objects.first());
@@ -144,8 +144,8 @@ fn reference_to(segmentation: &Segmentation, index: usize) -> Dataset {
 /// Lateralities (PS3.16 CID 244).
 const LATERALITIES: [&str; 4] = ["7771000", "24028007", "51440002", "66459002"];
 
-/// Finding Site with its laterality: the region that the package names, or the segment itself where that is a
-/// part of the body; none of what may be anywhere.
+/// Creates the Finding Site with its laterality: the region named by the package, or the segment itself
+/// if it is a body part; `None` for anything that may occur anywhere.
 fn site(segment: &SegmentDescription) -> Option<Dataset> {
     const ANATOMY: &str = "91723000";
     let anatomy = segment.category.scheme == "SCT" && segment.category.value == ANATOMY;
@@ -159,7 +159,7 @@ fn site(segment: &SegmentDescription) -> Option<Dataset> {
     Some(having(site, sides.map(|side| code(of, &laterality, side)).collect()))
 }
 
-/// Algorithm Identification (TID 4019).
+/// Creates Algorithm Identification (TID 4019).
 fn algorithm(algorithm: &Algorithm) -> Vec<Dataset> {
     let of = Relation::HasConceptMod;
     let mut items = vec![
@@ -173,7 +173,7 @@ fn algorithm(algorithm: &Algorithm) -> Vec<Dataset> {
     items
 }
 
-/// The values' spread (Derivation: PS3.16 CID 7464).
+/// Creates items for the spread of the values (Derivation: PS3.16 CID 7464).
 fn spread(quantity: &Quantity, values: &ValueStatistics) -> Vec<Dataset> {
     let of = |value: f64, derivation: Code| {
         let measured = number(&quantity.name, value, &quantity.units);

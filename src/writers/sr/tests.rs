@@ -46,7 +46,7 @@ fn segment(label: &str, category: Code, code: &str) -> SegmentDescription {
     }
 }
 
-/// A kidney, a lesion of the left lung, and a tissue of which there is nothing.
+/// A kidney, a lesion of the left lung, and a tissue without voxels.
 fn segments() -> Vec<SegmentDescription> {
     let anatomy = Code::sct("91723000", "Anatomical Structure");
     let abnormal = Code::sct("49755003", "Morphologically Abnormal Structure");
@@ -119,12 +119,12 @@ fn items(dataset: &Dataset, tag: Tag) -> &[Dataset] {
     dataset.get(tag).and_then(|element| element.value().items()).unwrap_or_default()
 }
 
-/// Code Value of a code sequence.
+/// Returns the Code Value of a code sequence.
 fn code(dataset: &Dataset, tag: Tag) -> String {
     items(dataset, tag)[0].text(tags::CODE_VALUE).unwrap()
 }
 
-/// The items below `item` with this concept name.
+/// Returns the items below `item` with this concept name.
 fn named<'d>(item: &'d Dataset, name: &str) -> Vec<&'d Dataset> {
     let content = items(item, tags::CONTENT_SEQUENCE).iter();
     content.filter(|item| code(item, tags::CONCEPT_NAME_CODE_SEQUENCE) == name).collect()
@@ -134,7 +134,7 @@ fn groups(report: &Dataset) -> Vec<&Dataset> {
     named(named(report, "126010")[0], "125007")
 }
 
-/// Name, derivation, value and units of a group's numbers.
+/// Returns name, derivation, value and units of a group's numbers.
 fn numbers(group: &Dataset) -> Vec<(String, Option<String>, f64, String)> {
     let content = items(group, tags::CONTENT_SEQUENCE).iter();
     let numbers = content.filter(|item| item.text(tags::VALUE_TYPE).as_deref() == Some("NUM"));
@@ -166,7 +166,7 @@ fn a_group_tells_of_its_segment() {
         hounsfield("373099004", 30.0),
     ];
     assert_eq!(numbers(kidney), expected);
-    // Of what was not found there are no values.
+    // A segment that was not found has no values.
     assert_eq!(numbers(fat), [("118565006".to_owned(), None, 0.0, "cm3".to_owned())]);
     let site = |group| {
         let sites = named(group, "363698007");
@@ -197,7 +197,7 @@ fn segments_are_referred_to_where_they_are() {
             (to.text(tags::REFERENCED_SOP_INSTANCE_UID).unwrap(), number)
         })
         .collect();
-    // The third has no frame, and is described in the first object.
+    // The third segment has no frame and is described in the first object.
     let expected = [("2.25.51", 1), ("2.25.52", 2), ("2.25.51", 3)];
     assert_eq!(references, expected.map(|(uid, number)| (uid.to_owned(), number)));
     let evidence = items(&report, tags::CURRENT_REQUESTED_PROCEDURE_EVIDENCE_SEQUENCE);

@@ -1,8 +1,8 @@
-//! Connected components of all segments at once, slice after slice: of runs, only those of two slices and
-//! those at the ends of a slab are held.
+//! Connected components of all segments at once, slice by slice. Only the runs of two slices, and those
+//! at the ends of a slab, are held.
 //!
-//! Voxels that share a face, an edge or a corner are connected. A [`Tracer`] joins the runs of a slab of
-//! slices; a [`Chain`] joins the slabs, and counts a component once no later slice can reach it.
+//! Voxels that share a face, an edge or a corner are connected. A [`Tracer`] joins the runs of a slab
+//! of slices. A [`Chain`] joins the slabs and counts a component once no later slice can reach it.
 
 use crate::disjoint::Forest;
 use crate::writers::layer::Run;
@@ -10,9 +10,9 @@ use crate::writers::layer::Run;
 /// The components of a segment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Tally {
-    /// How many there are.
+    /// Number of components.
     pub(super) count: u64,
-    /// Voxels of the largest.
+    /// Number of voxels of the largest.
     pub(super) largest: u64,
 }
 
@@ -40,7 +40,7 @@ struct Member {
 #[derive(Debug, Clone, Default)]
 struct Plane {
     members: Vec<Member>,
-    /// Where each row ends among them.
+    /// End index of each row's runs.
     ends: Vec<usize>,
 }
 
@@ -50,24 +50,24 @@ impl Plane {
         self.ends.clear();
     }
 
-    /// The runs of a row; none of a row that is not there.
+    /// Returns the runs of a row; empty if the row does not exist.
     fn row(&self, y: usize) -> &[Member] {
         let start = y.checked_sub(1).map_or(Some(&0), |before| self.ends.get(before));
         let range = start.zip(self.ends.get(y)).map(|(&start, &end)| start..end);
         range.and_then(|range| self.members.get(range)).unwrap_or_default()
     }
 
-    /// The runs of a row and of its two neighbours.
+    /// Returns the runs of a row and of its two neighbours.
     fn around(&self, y: usize) -> impl Iterator<Item = &[Member]> {
         (y.saturating_sub(1)..=y + 1).map(|y| self.row(y))
     }
 }
 
-/// Calls `each` with the positions of runs of one segment that touch, of rows beside each other.
+/// Calls `each` for touching runs of one segment in neighbouring rows.
 fn touching(a: &[Member], b: &[Member], mut each: impl FnMut(usize, u32)) {
     let mut rest = b;
     for (index, Member { run, .. }) in a.iter().enumerate() {
-        // Corners touch, so that a run may begin where one beside it ends.
+        // Corners touch, so a run may begin where its neighbour ends.
         while let [first, others @ ..] = rest
             && (first.run.segment, first.run.end) < (run.segment, run.start)
         {
@@ -99,17 +99,17 @@ pub(super) struct Tracer {
     here: Plane,
 }
 
-/// The components of a slab, those at its ends still open.
+/// The components of a slab; those at its ends are still open.
 pub(super) struct Slab {
     components: Vec<Open>,
     first: Plane,
     last: Plane,
-    /// Of each segment, the components that no other slab can reach.
+    /// For each segment, the components that no other slab can reach.
     closed: Vec<Tally>,
 }
 
-/// No component. There are fewer: each has a voxel of its own, and a layer is refused where a slab has as
-/// many as this.
+/// Marks "no component". No component has this number: each has a voxel of its own, and a layer is
+/// refused if a slab has this many voxels.
 const NONE: u32 = u32::MAX;
 
 impl Tracer {
@@ -158,7 +158,7 @@ impl Tracer {
         self.here.clear();
     }
 
-    /// Ends the slab; there are `segments`.
+    /// Ends the slab, which has `segments` segments.
     pub(super) fn finish(mut self, segments: usize) -> Slab {
         let mut first = self.first.unwrap_or_default();
         let mut last = self.before;
@@ -169,8 +169,8 @@ impl Tracer {
     }
 }
 
-/// Adds up the components that were joined. Those with runs in `planes`, whose runs get the new numbers, are
-/// returned; the others are counted.
+/// Adds up the joined components. Those with runs in `planes` are returned, and their runs get the new
+/// numbers; the others are counted.
 fn settle<const N: usize>(
     forest: &mut Forest,
     components: &[Open],
@@ -204,7 +204,7 @@ fn settle<const N: usize>(
     open
 }
 
-/// Joins slabs, from the first to the last.
+/// Joins slabs, from first to last.
 pub(super) struct Chain {
     open: Vec<Open>,
     last: Plane,
@@ -212,7 +212,7 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    /// Of that many segments.
+    /// Creates a chain for this many segments.
     pub(super) fn new(segments: usize) -> Self {
         Self { open: vec![], last: Plane::default(), closed: vec![Tally::default(); segments] }
     }
@@ -241,7 +241,7 @@ impl Chain {
         self.open = settle(&mut forest, &components, [&mut self.last], &mut self.closed);
     }
 
-    /// The components of each segment.
+    /// Returns the components of each segment.
     pub(super) fn finish(self) -> Vec<Tally> {
         let mut closed = self.closed;
         for one in self.open {
@@ -251,7 +251,7 @@ impl Chain {
     }
 }
 
-/// Bytes that a slab takes for each pixel of a slice where every second voxel begins a run: the runs of its
-/// first slice, its last and the one between, in vectors that grew by half or by doubling, and their components.
-/// Solid organs take a tenth of it.
+/// Worst-case bytes of a slab per pixel of a slice, if every second voxel begins a run: the runs of its
+/// first slice, its last and the one in between, in vectors that grew by half or by doubling, and their
+/// components. Solid organs need a tenth of it.
 pub(super) const NOISE: usize = 3 * size_of::<Member>() + size_of::<Open>() + size_of::<u32>();

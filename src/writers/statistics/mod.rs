@@ -1,12 +1,12 @@
-//! What is measured of each segment on the source's values: size, place, form, and the spread of the values.
+//! Measures each segment on the source's values: size, position, shape, and the spread of the values.
 //!
-//! - Everything is exact: counts and sums of whole values are integers, percentiles are found by selection
-//!   and not from a coarse histogram. Sums of other values are f64, added up in an order that does not
-//!   depend on the number of threads.
-//! - Nothing of a volume's size is made, for any segment. One pass over the slices cuts their rows into
-//!   runs of each segment, which give counts, boxes, sums and connected components at once; further
-//!   passes count values for the percentiles, within the boxes found by the first.
-//! - Segments may overlap; each is measured by itself.
+//! - Everything is exact. Counts and sums of whole values are integers. Percentiles are found by
+//!   selection, not from a coarse histogram. Sums of other values are f64, added in an order that does
+//!   not depend on the number of threads.
+//! - Nothing of a volume's size is allocated for any segment. One pass splits the rows of the slices
+//!   into runs of each segment, which give counts, bounding boxes, sums and connected components at
+//!   once. Further passes count values for the percentiles, within the boxes found by the first.
+//! - Segments may overlap; each is measured separately.
 
 mod components;
 mod selection;
@@ -25,27 +25,27 @@ use crate::writers::layer::{self, Layer, Meaning};
 use spread::{Spread, Value};
 use survey::Found;
 
-/// The percentiles of [`ValueStatistics::percentiles`].
+/// The percentiles in [`ValueStatistics::percentiles`].
 pub const PERCENTILES: [u8; 5] = [5, 25, 50, 75, 95];
 
-/// What is measured of one segment.
+/// The measurements of one segment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Statistics {
     /// Number of voxels.
     pub voxels: u64,
-    /// The smallest box of voxels that holds the segment; `None` where it has no voxel.
+    /// The bounding box of the segment in voxels; `None` if it has no voxel.
     pub bounds: Option<Bounds>,
-    /// Mean place of the voxels' centres in the patient, millimetres, LPS+ as DICOM has it; `None` where
+    /// Mean position of the voxels' centres in the patient, in LPS+ millimetres as in DICOM; `None` if
     /// there is no voxel.
     pub centroid: Option<[f64; 3]>,
     /// Number of connected components; voxels that share a face, an edge or a corner are connected.
     pub components: u64,
-    /// Voxels of the largest component.
+    /// Number of voxels of the largest component.
     pub largest_component: u64,
-    /// Whether the segment reaches the first and the last voxel of the image along X, Y and Z, where it
-    /// may have been cut off.
+    /// Whether the segment touches the first and the last voxel of the image along X, Y and Z, where it
+    /// may be cut off.
     pub touches: [[bool; 2]; 3],
-    /// The spread of the source's values; `None` where no voxel has one.
+    /// The spread of the source's values; `None` if no voxel has a finite value.
     pub values: Option<ValueStatistics>,
 }
 
@@ -60,27 +60,27 @@ pub struct ValueStatistics {
     pub minimum: f64,
     /// Largest value.
     pub maximum: f64,
-    /// The percentiles that [`PERCENTILES`] names, linear between two values of neighbouring ranks (NumPy's
+    /// The percentiles of [`PERCENTILES`], interpolated linearly between neighbouring ranks (NumPy's
     /// default).
     pub percentiles: [f64; 5],
-    /// Voxels that were left out because their value is no finite number.
+    /// Number of voxels excluded because their value is not finite.
     pub excluded: u64,
 }
 
 impl ValueStatistics {
-    /// The 50th percentile.
+    /// Returns the 50th percentile.
     pub fn median(&self) -> f64 {
         let [_, _, median, _, _] = self.percentiles;
         median
     }
 }
 
-/// Measures every segment, in the order of `segments`. `physical` has the values of the source and
-/// `geometry` the place of the grid that both lie on.
+/// Measures every segment, in the order of `segments`. `physical` contains the values of the source,
+/// and `geometry` the position of the grid of both.
 ///
 /// # Errors
-/// [`InvalidModel`](crate::error::ErrorKind::InvalidModel) where a voxel has a value that no segment
-/// describes; [`Internal`](crate::error::ErrorKind::Internal) where the sizes contradict each other.
+/// [`InvalidModel`](crate::error::ErrorKind::InvalidModel) if a voxel has a value that no segment
+/// describes; [`Internal`](crate::error::ErrorKind::Internal) if the sizes are inconsistent.
 pub fn measure<L: Label>(
     voxels: &Voxels<L>,
     segments: &[SegmentDescription],
@@ -101,12 +101,13 @@ pub fn measure<L: Label>(
     }
 }
 
-/// Bytes that measuring takes beside the segmentation and the values, for a grid of these dimensions.
+/// Returns the bytes needed for measuring, besides the segmentation and the values, for a grid of these
+/// dimensions.
 pub fn working_bytes(dims: [usize; 3]) -> u64 {
     survey::working_bytes(dims).saturating_add(selection::WORKING_BYTES)
 }
 
-/// As [`measure`], for values in slice order, to which `offset` is to be added.
+/// Measures like [`measure`], for values in slice order, to which `offset` is added.
 fn measure_on<L: Label, V: Value>(
     voxels: &Voxels<L>,
     segments: &[SegmentDescription],

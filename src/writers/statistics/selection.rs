@@ -1,5 +1,6 @@
-//! Percentiles by selection: the values of each segment are counted by their most significant digit, then
-//! those with the digits of the ranks wanted by the next one, until the whole value is known.
+//! Finds percentiles by selection: the values of each segment are counted by their most significant
+//! digit. Then, only those that share this digit with a wanted rank are counted by the next one, until
+//! the whole value is known.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,13 +14,13 @@ use crate::error::{Error, Result};
 use crate::writers::Label;
 use crate::writers::layer::Layer;
 
-/// Counters of all threads together, but for one segment's that each thread needs.
+/// Limit on the counters of all threads together, except that each thread needs those of one segment.
 const MOST_COUNTERS: usize = 1 << 22;
 
-/// Bytes that counting takes at most, on up to 64 threads.
+/// Upper bound on the bytes used for counting, on up to 64 threads.
 pub(super) const WORKING_BYTES: u64 = (MOST_COUNTERS * size_of::<u64>()) as u64;
 
-/// The percentiles of each segment; `None` where it has no value.
+/// Returns the percentiles of each segment; `None` if it has no value.
 pub(super) fn percentiles<L: Label, V: Value>(
     layer: &Layer<L>,
     values: &[V],
@@ -47,18 +48,18 @@ pub(super) fn percentiles<L: Label, V: Value>(
     Ok(searches.iter().map(Search::percentiles::<V>).collect())
 }
 
-/// A run of keys, without their bits below the digit, that are counted one by one.
+/// A range of keys, without the bits below the current digit, that are counted individually.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Window {
     from: u32,
     length: u32,
 }
 
-/// A rank that is looked for.
+/// A rank being searched.
 #[derive(Debug, Clone)]
 struct Target {
     rank: u64,
-    /// Of what is known of its key, the digits so far.
+    /// The digits of its key known so far.
     prefix: u32,
     /// Its rank among the values with these digits.
     within: u64,
@@ -71,13 +72,13 @@ struct Search {
     keys: [u32; 2],
     /// In the order of their ranks.
     targets: Vec<Target>,
-    /// Ascending, none within another.
+    /// Ascending and disjoint.
     windows: Vec<Window>,
     first_round: bool,
 }
 
-/// The lower rank of a percentile of `values` values, and by how many hundredths of the distance to the
-/// next one the percentile lies above it.
+/// Returns the lower rank of a percentile of `values` values, and the hundredths of the distance to the
+/// next rank by which the percentile is above it.
 fn place(percentile: u8, values: u64) -> (u64, u64) {
     let hundredths = u128::from(values.saturating_sub(1)) * u128::from(percentile);
     ((hundredths / 100) as u64, (hundredths % 100) as u64)
@@ -99,7 +100,7 @@ impl Search {
         Self { values, keys, targets, windows: Vec::new(), first_round: true }
     }
 
-    /// Says what is counted by a digit of `bits` bits with `below` bits after it.
+    /// Sets up the windows for counting by a digit of `bits` bits with `below` bits after it.
     fn open(&mut self, below: u32, bits: u32) {
         self.windows.clear();
         if self.targets.is_empty() {
@@ -122,14 +123,14 @@ impl Search {
         self.windows.iter().map(|window| window.length as usize).sum()
     }
 
-    /// Finds the next digit of each target by the counters of the windows.
+    /// Finds the next digit of each target from the counters of the windows.
     fn narrow(&mut self, counters: &[u64]) -> Result<()> {
         let mut targets = self.targets.iter_mut().peekable();
         let mut rest = counters;
         for window in &self.windows {
             let (own, others) = rest.split_at(window.length as usize);
             rest = others;
-            // All targets of one window have the same digits so far.
+            // All targets of a window share their digits so far.
             let Some(prefix) = targets.peek().map(|target| target.prefix) else { break };
             let mut before = 0;
             let mut codes = (window.from..).zip(own);
@@ -150,7 +151,7 @@ impl Search {
         Ok(())
     }
 
-    /// The percentiles, once the targets' keys are known.
+    /// Returns the percentiles after the targets' keys are known.
     fn percentiles<V: Value>(&self) -> Percentiles {
         let value = |rank: u64| {
             let target = self.targets.iter().find(|target| target.rank == rank)?;
@@ -169,7 +170,7 @@ impl Search {
     }
 }
 
-/// The segments that have windows, in groups of at most so many counters, or of one segment.
+/// Groups the segments that have windows, with at most `most` counters per group, or a single segment.
 fn groups(searches: &[Search], most: usize) -> Vec<Vec<usize>> {
     let mut groups: Vec<Vec<usize>> = Vec::new();
     let mut counters = usize::MAX;
@@ -186,7 +187,7 @@ fn groups(searches: &[Search], most: usize) -> Vec<Vec<usize>> {
     groups
 }
 
-/// The slices that the segments of a group lie in.
+/// Returns the slices that contain the segments of a group.
 fn slices_of<V: Value>(found: &[Found<V>], group: &[usize]) -> Range<usize> {
     let slices = group.iter().filter_map(|&index| found[index].bounds.as_ref().map(|b| &b[2]));
     let (first, end) = slices.fold((usize::MAX, 0), |(first, end), slices| {
@@ -195,8 +196,8 @@ fn slices_of<V: Value>(found: &[Found<V>], group: &[usize]) -> Range<usize> {
     first.min(end)..end
 }
 
-/// Counters of the windows of a group, one segment after the other. Each thread has its own, which are added
-/// up: numbers do not depend on who counted what.
+/// Returns the counters of the windows of a group, segment by segment. Each thread has its own
+/// counters, and their sum does not depend on the distribution of work.
 fn count<L: Label, V: Value>(
     layer: &Layer<L>,
     values: &[V],
@@ -242,7 +243,7 @@ fn count<L: Label, V: Value>(
     Ok(all.into_iter().reduce(sum).unwrap_or_default())
 }
 
-/// Counts values that lie in a window.
+/// Counts the values that lie in a window.
 fn tally<V: Value>(values: &[V], below: u32, windows: &[Window], counters: &mut [u64]) {
     for key in values.iter().filter_map(|value| value.key()) {
         let mut start = 0;

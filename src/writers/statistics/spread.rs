@@ -1,35 +1,35 @@
-//! The values of an image as they are counted and added up.
+//! Image values, and how they are counted and summed.
 
 /// A value of an image.
 pub(super) trait Value: Copy + Default + Send + Sync {
-    /// What mean and deviation follow from.
+    /// The sums that mean and deviation follow from.
     type Moments: Moments<Self>;
 
-    /// Bits of the keys' digits, from the most significant on: values are selected digit by digit.
+    /// Bits of the keys' digits, most significant first: values are selected digit by digit.
     const DIGITS: &'static [u32];
 
-    /// A number in the order of the values; `None` where this is no finite number.
+    /// Returns a number that sorts like the values; `None` if the value is not finite.
     fn key(self) -> Option<u32>;
 
-    /// The value of a key.
+    /// Returns the value of a key.
     fn of_key(key: u32) -> f64;
 }
 
-/// Sums of values, which may be added up in parts.
+/// Sums of values, which can be accumulated in parts.
 pub(super) trait Moments<V>: std::fmt::Debug + Clone + Default + Send + Sync {
-    /// Adds the finite ones of some values.
+    /// Adds the finite values.
     fn add(&mut self, values: &[V]);
 
     /// Adds other sums.
     fn merge(&mut self, other: &Self);
 
-    /// How many values were added.
+    /// Returns the number of values added.
     fn count(&self) -> u64;
 
-    /// Their mean; 0 of none.
+    /// Returns their mean; 0 if there are none.
     fn mean(&self) -> f64;
 
-    /// Their variance as a population; 0 of none.
+    /// Returns their population variance; 0 if there are none.
     fn variance(&self) -> f64;
 }
 
@@ -49,13 +49,13 @@ impl Value for u16 {
 
 const SIGN: u32 = 1 << 31;
 
-/// The bits of positive numbers ascend with them, those of negative ones descend.
+/// The bits of positive numbers ascend with the value, those of negative ones descend.
 impl Value for f32 {
     type Moments = Real;
     const DIGITS: &'static [u32] = &[12, 10, 10];
 
     fn key(self) -> Option<u32> {
-        // A zero is a zero, whatever its sign.
+        // Adding 0.0 turns -0.0 into 0.0.
         let bits = (self + 0.0).to_bits();
         let key = if bits & SIGN == 0 { bits | SIGN } else { !bits };
         self.is_finite().then_some(key)
@@ -67,7 +67,7 @@ impl Value for f32 {
     }
 }
 
-/// Sums of whole numbers, without rounding.
+/// Exact sums of whole numbers.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Whole {
     count: u64,
@@ -77,7 +77,7 @@ pub(super) struct Whole {
 
 impl Moments<u16> for Whole {
     fn add(&mut self, values: &[u16]) {
-        // A row has fewer than 2^16 values, so that neither sum exceeds 2^48.
+        // A row has fewer than 2^16 values, so neither sum exceeds 2^48.
         for row in values.chunks(usize::from(u16::MAX)) {
             let (sum, squares) = row.iter().fold((0_u64, 0_u64), |(sum, squares), &value| {
                 let value = u64::from(value);
@@ -104,7 +104,7 @@ impl Moments<u16> for Whole {
     }
 
     fn variance(&self) -> f64 {
-        // No memory holds 2^47 values, whose squares make 2^79: the products fit.
+        // Memory holds fewer than 2^47 values, whose squares sum to less than 2^79: the products fit.
         let count = u128::from(self.count);
         let sum = u128::from(self.sum);
         let spread = (count * self.squares).saturating_sub(sum * sum);
@@ -112,8 +112,8 @@ impl Moments<u16> for Whole {
     }
 }
 
-/// Count, mean and sum of squared distances from it, which parts of a set give for the whole (Chan, Golub
-/// and LeVeque 1983): squares of large values are never subtracted from each other.
+/// Count, mean, and sum of squared deviations, which can be merged from parts (Chan, Golub and LeVeque
+/// 1983): squares of large values are never subtracted from each other.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Real {
     count: u64,
@@ -161,7 +161,7 @@ impl Moments<f32> for Real {
 #[derive(Debug, Clone)]
 pub(super) struct Spread<V: Value> {
     moments: V::Moments,
-    /// Smallest and largest key; the first is the larger one while there is none.
+    /// Smallest and largest key; while there is no value, the first is larger.
     keys: [u32; 2],
 }
 
@@ -179,24 +179,24 @@ impl<V: Value> Spread<V> {
         self.keys = keys.fold(self.keys, |[low, high], key| [low.min(key), high.max(key)]);
     }
 
-    /// Adds those of another part of the segment.
+    /// Adds the values of another part of the segment.
     pub(super) fn merge(&mut self, other: &Self) {
         self.moments.merge(&other.moments);
         let [low, high] = other.keys;
         self.keys = [self.keys[0].min(low), self.keys[1].max(high)];
     }
 
-    /// How many finite values there are.
+    /// Returns the number of finite values.
     pub(super) fn count(&self) -> u64 {
         self.moments.count()
     }
 
-    /// Smallest and largest key, where there is a value.
+    /// Returns the smallest and largest key, if there is a value.
     pub(super) fn keys(&self) -> Option<[u32; 2]> {
         (self.count() > 0).then_some(self.keys)
     }
 
-    /// Smallest and largest value, where there is one.
+    /// Returns the smallest and largest value, if there is one.
     pub(super) fn range(&self) -> Option<(f64, f64)> {
         self.keys().map(|[low, high]| (V::of_key(low), V::of_key(high)))
     }

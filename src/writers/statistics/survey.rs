@@ -1,4 +1,4 @@
-//! The first pass over a segmentation: sizes, boxes, sums and components of all segments.
+//! The first pass over a segmentation: sizes, bounding boxes, sums and components of all segments.
 
 use std::ops::Range;
 
@@ -10,11 +10,11 @@ use crate::error::{Error, Result};
 use crate::writers::layer::{Layer, Run};
 use crate::writers::{Bounds, Label};
 
-/// Slices that one thread takes together. Sums are made of each such slab and then over the slabs in their
-/// order, so that they do not depend on the number of threads.
+/// Slices per slab, which one thread processes. Sums are formed within each slab and then over the
+/// slabs in order, so they do not depend on the number of threads.
 const SLAB: usize = 8;
 
-/// What is found of one segment.
+/// The findings about one segment.
 #[derive(Debug, Clone)]
 pub(super) struct Found<V: Value> {
     pub(super) voxels: u64,
@@ -38,7 +38,7 @@ impl<V: Value> Found<V> {
         let (start, end) = (usize::from(run.start), usize::from(run.end));
         let length = (end - start) as u64;
         self.voxels += length;
-        // Of consecutive numbers, twice their sum is their count times the sum of the ends.
+        // Twice the sum of consecutive numbers is their count times the sum of the ends.
         self.sums[0] += length * (start + end - 1) as u64 / 2;
         self.sums[1] += length * y as u64;
         self.sums[2] += length * z as u64;
@@ -67,7 +67,7 @@ fn widen(bounds: &mut Option<Bounds>, by: &Bounds) {
     }
 }
 
-/// Measures all segments of a layer, of which there are `segments`; `values` are those of its voxels.
+/// Measures all `segments` segments of a layer; `values` are the values of its voxels.
 pub(super) fn survey<L: Label, V: Value>(
     layer: &Layer<L>,
     values: &[V],
@@ -76,7 +76,7 @@ pub(super) fn survey<L: Label, V: Value>(
     let mut all: Vec<Found<V>> = vec![Found::default(); segments];
     let mut chain = Chain::new(segments);
     let slabs = slabs(layer.dims[2]);
-    // Only so many slabs wait to be joined.
+    // Limits the number of slabs that wait to be joined.
     for some in slabs.chunks(at_once()) {
         let done: Vec<(Vec<Found<V>>, Slab)> = some
             .par_iter()
@@ -93,7 +93,7 @@ pub(super) fn survey<L: Label, V: Value>(
     Ok(all)
 }
 
-/// Bytes that [`survey`] takes at most for a grid of these dimensions.
+/// Returns an upper bound on the bytes that [`survey`] uses for a grid of these dimensions.
 pub(super) fn working_bytes([columns, rows, slices]: [usize; 3]) -> u64 {
     let slabs = at_once().min(slices.div_ceil(SLAB));
     let bytes = [rows, slabs, NOISE].into_iter().fold(columns, usize::saturating_mul);
@@ -104,7 +104,7 @@ fn at_once() -> usize {
     2 * rayon::current_num_threads()
 }
 
-/// The slices in slabs.
+/// Splits the slices into slabs.
 pub(super) fn slabs(slices: usize) -> Vec<Range<usize>> {
     (0..slices).step_by(SLAB).map(|start| start..(start + SLAB).min(slices)).collect()
 }
@@ -132,7 +132,7 @@ fn of_slab<L: Label, V: Value>(
     Ok((found, tracer.finish(segments)))
 }
 
-/// The values of a run of row `y` of slice `z`.
+/// Returns the values of a run of row `y` of slice `z`.
 pub(super) fn values_of<'v, L: Label, V: Value>(
     layer: &Layer<L>,
     values: &'v [V],

@@ -5,7 +5,7 @@ use ndarray::{Array3, Array4, ArrayView3, ShapeBuilder};
 use super::*;
 use crate::volume::Affine;
 
-/// A pseudo-random number below `n`.
+/// A generator of pseudo-random numbers.
 struct Random(u32);
 
 impl Random {
@@ -20,12 +20,12 @@ fn segment(value: u16) -> SegmentDescription {
 }
 
 fn geometry((x, y, z): (usize, usize, usize)) -> Geometry {
-    // Sheared, and no axis along one of the patient's.
+    // Sheared, and with no axis along one of the patient's.
     let columns = [[0.7, 0.1, 0.0], [-0.1, 0.9, 0.2], [0.3, 0.0, 2.5]];
     Geometry { dims: [x, y, z], affine: Affine::from_columns(columns, [-100.0, 20.0, 7.0]) }
 }
 
-/// Organs of some size, with noise of single voxels between.
+/// Organs of some size, with noise of single voxels in between.
 fn labels(dims: (usize, usize, usize), random: &mut Random) -> Array3<u8> {
     Array3::from_shape_fn(dims.f(), |(x, y, z)| match (x / 5, y / 4, z / 6) {
         (0, 1, _) => 1,
@@ -36,7 +36,7 @@ fn labels(dims: (usize, usize, usize), random: &mut Random) -> Array3<u8> {
     })
 }
 
-/// Sizes of the components of a mask, by flooding.
+/// Returns the sizes of the components of a mask, by flood fill.
 fn flooded(mask: ArrayView3<u8>) -> Vec<u64> {
     let mut seen = Array3::from_elem(mask.dim(), false);
     let mut sizes = Vec::new();
@@ -71,7 +71,7 @@ fn flooded(mask: ArrayView3<u8>) -> Vec<u64> {
     sizes
 }
 
-/// What is measured of a mask, in the plainest way.
+/// Measures a mask in the most straightforward way.
 fn plain(mask: ArrayView3<u8>, physical: &Physical, geometry: &Geometry) -> Statistics {
     let inside: Vec<[usize; 3]> =
         mask.indexed_iter().filter(|(_, v)| **v != 0).map(|((x, y, z), _)| [x, y, z]).collect();
@@ -125,7 +125,7 @@ fn plain(mask: ArrayView3<u8>, physical: &Physical, geometry: &Geometry) -> Stat
     }
 }
 
-/// That all is equal, sums of f64 but for their rounding.
+/// Asserts that everything is equal, except for rounding in f64 sums.
 fn assert_alike(found: &Statistics, expected: &Statistics, what: &str) {
     let near = |a: f64, b: f64| assert!((a - b).abs() <= 1e-9 * (1.0 + b.abs()), "{what}: {a} {b}");
     let exact =
@@ -146,7 +146,7 @@ fn assert_alike(found: &Statistics, expected: &Statistics, what: &str) {
     assert_eq!(found.median(), found.percentiles[2]);
 }
 
-/// Whole values, values of a real image, and some that are no numbers.
+/// Whole values, values of a real-valued image, and some that are not numbers.
 fn images(dims: (usize, usize, usize), random: &mut Random) -> Vec<Physical> {
     let mut whole = |range| {
         let voxels = Array3::from_shape_simple_fn(dims.f(), || random.below(range) as u16);
@@ -168,7 +168,7 @@ fn statistics_are_those_of_the_plainest_way() {
     let mut random = Random(7);
     let dims = (17, 21, 19);
     let labels = labels(dims, &mut random);
-    // Class 9 has no voxel, and the order is not that of the labels.
+    // Class 9 has no voxel, and the order differs from the labels'.
     let segments = [3, 1, 9, 2].map(segment);
     let geometry = geometry(dims);
     for (number, physical) in images(dims, &mut random).iter().enumerate() {
@@ -244,19 +244,19 @@ fn the_number_of_threads_changes_no_digit() {
             pool.install(|| measure(&labels, &segments, &physical, &geometry).unwrap())
         };
         let one = with(1);
-        // NaN is equal to nothing.
+        // NaN does not equal itself.
         assert_eq!(format!("{:?}", with(5)), format!("{one:?}"));
     }
 }
 
-/// Shapes that meet across the borders of slabs, in the way that a spiral does.
+/// Shapes that connect across the borders of slabs, like a spiral.
 #[test]
 fn components_go_on_from_slab_to_slab() {
     let dims = (16, 16, 40);
     let mut expected = HashMap::new();
     let mut labels = Array3::<u8>::zeros(dims.f());
     for z in 0..40 {
-        // One column of voxels, one that leaves every eighth slice out, and two legs that meet at the end.
+        // A column of voxels, one that skips every eighth slice, and two legs that meet at the end.
         labels[[1, 1, z]] = 1;
         if z % 8 != 7 {
             labels[[5, 5, z]] = 2;

@@ -1,11 +1,11 @@
-//! What is found in networks of various forms.
+//! Surveys of networks of various forms.
 
 use std::io::Cursor;
 
 use super::*;
 use crate::inference::protobuf::{put_bytes, put_fixed32, put_number};
 
-/// A node with its attributes as messages.
+/// Encodes a node; its attributes are encoded messages.
 pub fn node(operator: &str, inputs: &[&str], output: &str, attributes: &[Vec<u8>]) -> Vec<u8> {
     let mut out = Vec::new();
     inputs.iter().for_each(|input| put_bytes(&mut out, 1, input.as_bytes()));
@@ -32,7 +32,7 @@ pub fn attribute(name: &str, write: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
     out
 }
 
-/// A model of nodes and tensors.
+/// Encodes a model of nodes and tensors.
 pub fn model(opset: u64, nodes: &[Vec<u8>], tensors: &[Vec<u8>]) -> Vec<u8> {
     let mut graph = Vec::new();
     nodes.iter().for_each(|node| put_bytes(&mut graph, 1, node));
@@ -46,8 +46,8 @@ pub fn model(opset: u64, nodes: &[Vec<u8>], tensors: &[Vec<u8>]) -> Vec<u8> {
     out
 }
 
-/// Adds the input `image` and the output `pred` to the end of a model: a second part of its graph,
-/// which is merged with the first.
+/// Appends the input `image` and the output `pred` to a model: a second part of its graph, which
+/// decoders merge with the first.
 pub fn value_info(model: &mut Vec<u8>, dims: &[&str]) {
     let mut graph = Vec::new();
     for (field, name) in [(11, "image"), (12, "pred")] {
@@ -139,7 +139,7 @@ fn what_cannot_be_rewritten_is_told_of() {
         assert_eq!(found.rewritable(), 0, "{what}");
         assert!(found.warning().unwrap().contains("(pred)"), "{what}");
     }
-    // Within a loop.
+    // Inside a loop.
     let mut body = Vec::new();
     put_bytes(&mut body, 1, &norm);
     let inner = attribute("body", |out| put_bytes(out, 6, &body));

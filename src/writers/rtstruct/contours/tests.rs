@@ -35,7 +35,7 @@ fn edges(contour: &[Point]) -> impl Iterator<Item = (Point, Point)> + '_ {
 /// Whether a point is inside by the even-odd rule.
 fn inside(contour: &[Point], [x, y]: Point) -> bool {
     let crossed = edges(contour).filter(|&([ax, ay], [bx, by])| {
-        // Half open, so that a corner counts for one of its edges.
+        // Half open, so that a corner counts for only one of its edges.
         if (ay > y) == (by > y) {
             return false;
         }
@@ -46,7 +46,7 @@ fn inside(contour: &[Point], [x, y]: Point) -> bool {
     crossed.count() % 2 == 1
 }
 
-/// The mask of pixels whose centre is inside some contour, however many of them.
+/// Returns the pixels whose centre is inside any contour.
 fn by_centres(contours: &[Vec<Point>], columns: usize, rows: usize) -> Bits {
     random(columns, rows, |x, y| {
         let centre = [x as i32 * PIXEL, y as i32 * PIXEL];
@@ -54,14 +54,14 @@ fn by_centres(contours: &[Vec<Point>], columns: usize, rows: usize) -> Bits {
     })
 }
 
-/// The mask that programs find which round points to whole pixels and fill with the border included.
+/// Returns the mask that programs find that round points to whole pixels and fill including the border.
 fn by_rounding(contours: &[Vec<Point>], columns: usize, rows: usize) -> Bits {
     let round = |v: i32| (v + PIXEL / 2).div_euclid(PIXEL);
     let rounded: Vec<Vec<Point>> = contours
         .iter()
         .map(|contour| contour.iter().map(|p| p.map(|v| round(v) * PIXEL)).collect())
         .collect();
-    // Beside a corner the border decides, not the rule.
+    // On the border itself, inclusion decides, not the even-odd rule.
     let mut bits = by_centres(&rounded, columns, rows);
     for ([ax, ay], [bx, by]) in rounded.iter().flat_map(|contour| edges(contour)) {
         let (dx, dy) = ((bx - ax) / PIXEL, (by - ay) / PIXEL);
@@ -75,7 +75,7 @@ fn by_rounding(contours: &[Vec<Point>], columns: usize, rows: usize) -> Bits {
     bits
 }
 
-/// Twice the area, clockwise as images are looked at.
+/// Returns twice the area; positive if clockwise as seen in the image.
 fn doubled_area(contour: &[Point]) -> i64 {
     edges(contour)
         .map(|([ax, ay], [bx, by])| i64::from(ax) * i64::from(by) - i64::from(bx) * i64::from(ay))
@@ -109,7 +109,7 @@ fn only_corners_are_kept() {
     let expected =
         [[0, -99], [600, -99], [699, 0], [699, 400], [600, 499], [0, 499], [-99, 400], [-99, 0]];
     assert_eq!(contours, [expected]);
-    // A slanted border of any length is one edge.
+    // A slanted border of any length is a single edge.
     let contours = traced(&mask(&["#....", "##...", "###..", "####.", "#####"]));
     assert_eq!(contours.iter().map(Vec::len).collect::<Vec<_>>(), [6]);
 }
@@ -118,7 +118,7 @@ fn only_corners_are_kept() {
 fn pixels_that_touch_at_a_corner_are_apart() {
     assert_eq!(traced(&mask(&["#.", ".#"])).len(), 2);
     assert_eq!(traced(&mask(&[".#", "#."])).len(), 2);
-    // And what they surround is outside.
+    // The pixel that they surround is outside.
     let ring = traced(&mask(&[".#.", "#.#", ".#."]));
     assert_eq!(ring.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 4, 4]);
 }
@@ -128,7 +128,7 @@ fn a_hole_is_joined_by_a_channel() {
     let rows = ["#####", "#####", "##.##", "#####", "#####"];
     let contours = traced(&mask(&rows));
     let [contour] = &contours[..] else { panic!("{contours:?}") };
-    // Eight corners of the square, four of the hole, and the channel: four points, each there and back.
+    // Eight corners of the square, four of the hole, and the channel: four points, each visited twice.
     assert_eq!(contour.len(), 8 + 4 + 4 + 4 - 1);
     let channel = [[400, -99], [450, 0], [450, 200], [400, 299]];
     let there = contour.windows(4).position(|points| points == channel).unwrap();
@@ -171,12 +171,12 @@ fn holes_hang_on_each_other() {
     ];
     assert_eq!(traced(&mask(&rows)).len(), 1);
     check(&mask(&rows), 9, 9);
-    // A column of ten thousand, each joined to the one above.
+    // A column of ten thousand holes, each joined to the one above.
     let rows = 20_001;
     let bits = random(3, rows, |x, y| x != 1 || y % 2 == 0);
     let contours = traced(&bits);
     assert_eq!(contours.len(), 1);
-    // Of the channels' ends one lies on the hole above.
+    // One end of each channel lies on the hole above.
     assert!(contours[0].len() > 10_000 * 8, "{}", contours[0].len());
 }
 
@@ -220,7 +220,7 @@ fn masks_follow_each_other_in_the_same_memory() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Noise of any density, up to the borders.
+    /// Noise of any density, including at the borders.
     #[test]
     fn contours_give_the_mask_again(
         (columns, rows) in (1_usize..24, 1_usize..24),
@@ -230,7 +230,7 @@ proptest! {
         check(&random(columns, rows, |x, y| noise[y * 24 + x] < density), columns, rows);
     }
 
-    /// Blobs that hold holes that hold blobs.
+    /// Blobs with holes that contain blobs.
     #[test]
     fn contours_of_nested_shapes_give_the_mask_again(
         boxes in prop::collection::vec((0_usize..70, 0_usize..30, 1_usize..40, 1_usize..20), 1..12),
