@@ -5,6 +5,7 @@ mod arena;
 mod blend;
 mod constant;
 mod description;
+mod dimensions;
 mod external;
 mod failure;
 mod files;

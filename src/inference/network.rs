@@ -8,6 +8,7 @@ use ndarray::{Array5, ArrayView5, ArrayViewD, Axis, Ix5};
 use ort::value::DynValue;
 use serde_json::Value;
 
+use super::dimensions::Dimensions;
 use super::failure;
 use super::files::NetworkFiles;
 use super::health::{Health, Verdict};
@@ -153,12 +154,16 @@ impl OnnxNetwork {
             precision: settings.cpu_precision,
             devices: chosen.devices.clone(),
             gpu: settings.gpu.clone(),
+            dimensions: Dimensions::read(&path),
+            window: settings.window,
         });
-        let whole = opening.open(0, opening.threads)?;
+        let usual = RunPlan::usual(chosen.provider, settings.side_by_side, opening.threads);
+        let whole = opening.open(0, opening.threads, usual.fixed_batch())?;
         let pinned = whole.is_bound();
         let session = whole.session();
         let (input, mut shape) = signature::describe(session)
             .map_err(|e| Error::new(ErrorKind::InvalidModel, format!("{}: {e}", path.display())))?;
+        shape = opening.dimensions.open(shape);
         let output = session.outputs().first().map(|o| o.name().to_owned()).unwrap_or_default();
         let placement = placement::of(session);
         let nodes = placement.as_ref().map(|p| format!("{:?}", p.nodes)).unwrap_or_default();
@@ -172,15 +177,13 @@ impl OnnxNetwork {
         // A second session on the same GPU has its own stream: its copies overlap with the computation
         // of the first.
         let sessions = chosen.devices.len().max(1) * settings.gpu.sessions_on_one(chosen.provider);
-        let more = Arc::clone(&opening);
-        let make = Box::new(move |index| more.open(index, more.threads));
         let mut network = Self {
-            whole: Sessions::new(Some(whole), sessions, make),
+            whole: wholes(&opening, Some(whole), sessions, usual),
             side_by_side: None,
             opening,
             // While one batch runs, the next is gathered and the previous one is blended.
             workers: 2 * sessions,
-            plan: RunPlan::ONE,
+            plan: usual,
             most: settings.side_by_side.max(1),
             chosen,
             placement,
@@ -206,16 +209,20 @@ impl OnnxNetwork {
 
     /// Runs windows by `plan` from now on.
     pub(super) fn adopt(&mut self, plan: RunPlan) {
+        if plan.fixed_batch() != self.plan.fixed_batch() {
+            self.whole = wholes(&self.opening, None, 1, plan);
+        }
         self.plan = plan;
         self.workers = if plan.lanes > 1 { plan.lanes } else { 2 };
-        self.side_by_side = (plan.lanes > 1).then(|| self.lanes(plan.lanes));
+        self.side_by_side = (plan.lanes > 1).then(|| self.lanes(plan));
     }
 
     /// Creates sessions that share the threads.
-    pub(super) fn lanes(&self, lanes: usize) -> Sessions<Lane> {
+    pub(super) fn lanes(&self, plan: RunPlan) -> Sessions<Lane> {
         let opening = Arc::clone(&self.opening);
-        let threads = (opening.threads / lanes.max(1)).max(1);
-        Sessions::new(None, lanes, Box::new(move |index| opening.open(index, threads)))
+        let threads = (opening.threads / plan.lanes.max(1)).max(1);
+        let make = move |index| opening.open(index, threads, plan.fixed_batch());
+        Sessions::new(None, plan.lanes, Box::new(make))
     }
 
     /// Whether windows that run alone use a different session than those that run side by side.
@@ -289,6 +296,18 @@ fn those_of(there: &[i32], asked: &[i32]) -> Result<Vec<i32>> {
             format!("GPU {device} was asked for (GPU_DEVICES); there are {there:?}"),
         )),
     }
+}
+
+/// Returns up to `most` sessions with all threads for runs by `plan`, the first of which is `open`.
+fn wholes(
+    opening: &Arc<Opening>,
+    open: Option<Lane>,
+    most: usize,
+    plan: RunPlan,
+) -> Sessions<Lane> {
+    let opening = Arc::clone(opening);
+    let make = move |index| opening.open(index, opening.threads, plan.fixed_batch());
+    Sessions::new(open, most, Box::new(make))
 }
 
 impl Network for OnnxNetwork {

@@ -7,6 +7,7 @@ use ort::environment::Environment;
 use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 
+use super::dimensions::Dimensions;
 use super::failure;
 use super::files::NetworkFiles;
 use super::gpu_permits::Permit;
@@ -33,23 +34,34 @@ pub(super) struct Opening {
     pub precision: CpuPrecision,
     pub devices: Vec<i32>,
     pub gpu: GpuSettings,
+    /// Symbolic dimensions of the network's input.
+    pub dimensions: Dimensions,
+    /// Size of every window (X, Y, Z), if it is fixed.
+    pub window: Option<[usize; 3]>,
 }
 
 impl Opening {
-    /// Opens session `index` with `threads` threads, on the GPU whose turn it is. A failure keeps its
-    /// cause: the code distinguishes a broken file from a lack of memory.
-    pub fn open(&self, index: usize, threads: usize) -> Result<Lane> {
-        self.open_in(self.precision, index, threads)
+    /// Opens session `index` with `threads` threads, on the GPU whose turn it is. If every run has `batch` windows,
+    /// the session is for that number alone. A failure keeps its cause: the code distinguishes a broken file from
+    /// a lack of memory.
+    pub fn open(&self, index: usize, threads: usize, batch: Option<usize>) -> Result<Lane> {
+        self.open_in(self.precision, index, threads, batch)
     }
 
     /// Opens a session like [`open`](Self::open), in another CPU precision.
-    pub fn open_in(&self, precision: CpuPrecision, index: usize, threads: usize) -> Result<Lane> {
+    pub fn open_in(
+        &self,
+        precision: CpuPrecision,
+        index: usize,
+        threads: usize,
+        batch: Option<usize>,
+    ) -> Result<Lane> {
         let (device, permit) = self.place(index)?;
         let providers = provider::providers(self.provider, device, threads, precision, &self.gpu);
         // The runtime is already loaded by now, whichever choice loaded it.
         let environment = &runtime(ProviderChoice::Auto)?.environment;
         let mut builder = self
-            .builder(environment, threads)
+            .builder(environment, threads, batch)
             .and_then(|builder| Ok(builder.with_execution_providers(providers)?))
             .map_err(|e| {
                 let provider = self.provider.name();
@@ -101,16 +113,28 @@ impl Opening {
         }
     }
 
-    fn builder(&self, environment: &Environment, threads: usize) -> ort::Result<SessionBuilder> {
+    fn builder(
+        &self,
+        environment: &Environment,
+        threads: usize,
+        batch: Option<usize>,
+    ) -> ort::Result<SessionBuilder> {
         let folder = self.files.network().parent().unwrap_or(Path::new(""));
         // A thread that spins after its part of an operator takes a core away from decoding and
         // resampling, in this request and others.
-        Ok(Session::builder(environment)?
+        let mut builder = Session::builder(environment)?
             .with_intra_op_spinning(false)?
             .with_intra_threads(threads)?
             .with_config_entry(placement::RECORD, "1")?
             // Location of the external weights for a model loaded from memory.
-            .with_config_entry(EXTERNAL_WEIGHTS, folder.to_string_lossy())?)
+            .with_config_entry(EXTERNAL_WEIGHTS, folder.to_string_lossy())?;
+        // ONNX Runtime's own kernels gain nothing from known sizes, and a GPU's batch is always full.
+        if self.provider == Provider::OpenVino {
+            for (name, size) in self.dimensions.sizes(batch, self.window) {
+                builder = builder.with_dimension_override(name, size)?;
+            }
+        }
+        Ok(builder)
     }
 }
 
@@ -127,6 +151,8 @@ mod tests {
             threads: 1,
             provider,
             precision: CpuPrecision::F32,
+            dimensions: Dimensions::default(),
+            window: None,
             devices: vec![2, 5],
             gpu: GpuSettings {
                 memory: Some(60),

@@ -19,6 +19,8 @@ pub struct NetworkSettings {
     /// for a [`RunPlan`]. On a GPU, this is the batch size. Batches are always padded to it, so that
     /// cuDNN chooses its algorithms once.
     pub side_by_side: usize,
+    /// Size of every window (X, Y, Z), if it is fixed.
+    pub window: Option<[usize; 3]>,
     /// Precision of computation on a CPU.
     pub cpu_precision: CpuPrecision,
     /// Settings for GPUs.
@@ -53,6 +55,11 @@ impl RunPlan {
 
     /// Returns the plan that is usually best. ONNX Runtime's own operators scale worse with threads
     /// than with concurrent windows; OpenVINO's scale well with threads.
+    /// Returns the windows of every run, if all runs have the same number.
+    pub(super) fn fixed_batch(self) -> Option<usize> {
+        (self.batch == 1).then_some(1)
+    }
+
     pub(super) fn usual(provider: Provider, side_by_side: usize, threads: usize) -> Self {
         match provider {
             Provider::Cpu => Self { lanes: side_by_side.clamp(1, threads.max(1)), batch: 1 },

@@ -47,7 +47,7 @@ impl OnnxNetwork {
         let shape = self.shape_of(window);
         let network = &*self;
         let make = |plan: RunPlan| {
-            let lanes = (plan != RunPlan::ONE).then(|| network.lanes(plan.lanes));
+            let lanes = (plan != RunPlan::ONE).then(|| network.lanes(plan));
             Ok(Trial { network, lanes })
         };
         let plan = tuning::fastest(&plans, shape, BUDGET, make)?;
@@ -94,7 +94,10 @@ impl OnnxNetwork {
         let value = |(_, _, x, y, z)| ((x + y + z) % 97) as f32 * 1e-2;
         let batch =
             Array5::from_shape_fn((self.shape.batch.unwrap_or(1), channels, x, y, z), value);
-        let full = self.opening.open_in(CpuPrecision::F32, 0, self.opening.threads)?;
+        let full = {
+            let (threads, batch) = (self.opening.threads, self.plan.fixed_batch());
+            self.opening.open_in(CpuPrecision::F32, 0, threads, batch)?
+        };
         let full =
             Sessions::new(Some(full), 1, Box::new(|_| Err(Error::internal("one is enough"))));
         let results = [&full, &self.whole].map(|sessions| self.run_in_turn(batch.view(), sessions));
@@ -130,7 +133,7 @@ impl OnnxNetwork {
             return false;
         }
         let run = |lane: &mut Lane, shape| self.try_shape(lane, shape).is_ok();
-        let opened = self.opening.open(0, self.opening.threads);
+        let opened = self.opening.open(0, self.opening.threads, self.plan.fixed_batch());
         opened.is_ok_and(|mut lane| run(&mut lane, known) && !run(&mut lane, failed))
     }
 

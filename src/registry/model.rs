@@ -17,8 +17,8 @@ use crate::dicom::segment::{Algorithm, SegmentDescription};
 use crate::dicom::selection::Selection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inference::{
-    BrokenNetworks, GpuPermits, GpuSettings, Inferer, Network, NetworkSettings, OnnxNetwork,
-    PlaneSink, ProviderChoice, WIDEST_LAYER,
+    BrokenNetworks, GpuPermits, GpuSettings, Inferer, Network, NetworkSettings, NetworkShape,
+    OnnxNetwork, PlaneSink, ProviderChoice, WIDEST_LAYER,
 };
 use crate::policy::{PolicyChoice, VolumeChoice};
 use crate::postprocess::PostPlan;
@@ -164,6 +164,7 @@ impl Model {
             cpu_precision: options.cpu_precision.or(execution.cpu_precision).unwrap_or_default(),
             threads: options.threads,
             side_by_side: inferer.batch_size(),
+            window: inferer.fixed_window(NetworkShape::default()),
             gpu: GpuSettings {
                 execution,
                 memory: options.gpu_memory,

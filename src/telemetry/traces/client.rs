@@ -86,7 +86,9 @@ impl Client {
 impl HttpClient for Client {
     /// Blocks its thread: the batch processor has a thread of its own.
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let sent = self.runtime.block_on(tokio::time::timeout(TIMEOUT, self.send(request)));
+        // A timer is created within the runtime alone.
+        let sending = async { tokio::time::timeout(TIMEOUT, self.send(request)).await };
+        let sent = self.runtime.block_on(sending);
         let sent = sent.unwrap_or_else(|_| Err(format!("no answer within {TIMEOUT:?}").into()));
         self.note(match &sent {
             Ok(response) if response.status().is_success() => None,
