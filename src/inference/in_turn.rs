@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use ndarray::{Array5, ArrayView4, ArrayView5, s};
+use ndarray::{Array5, ArrayView4, ArrayView5, Axis, s};
 use rayon::prelude::*;
 
 use super::blend::Blend;
@@ -303,10 +303,13 @@ fn gather(
     roi: [usize; 3],
     buffer: &mut Array5<f32>,
 ) {
-    buffer.outer_iter_mut().into_par_iter().zip(windows).for_each(|(mut target, &[x, y, z])| {
+    for (mut target, &[x, y, z]) in buffer.outer_iter_mut().zip(windows) {
         let source = image.slice(s![.., x..x + roi[0], y..y + roi[1], z..z + roi[2]]);
-        target.assign(&source);
-    });
+        let planes = target.axis_iter_mut(Axis(1)).into_par_iter();
+        planes.zip(source.axis_iter(Axis(1))).for_each(|(mut target, source)| {
+            target.assign(&source);
+        });
+    }
 }
 
 fn check_result(result: &ArrayView5<f32>, batch: usize, roi: [usize; 3]) -> Result<()> {

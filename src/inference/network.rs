@@ -213,7 +213,13 @@ impl OnnxNetwork {
             self.whole = wholes(&self.opening, None, 1, plan);
         }
         self.plan = plan;
-        self.workers = if plan.lanes > 1 { plan.lanes } else { 2 };
+        self.workers = match (plan.lanes, self.chosen.provider) {
+            (2.., _) => plan.lanes,
+            // Its threads wait for each other at every operator, so that what takes a core from one stops all:
+            // windows are gathered and blended between runs, by all threads.
+            (_, Provider::OpenVino) => 1,
+            _ => 2,
+        };
         self.side_by_side = (plan.lanes > 1).then(|| self.lanes(plan));
     }
 
