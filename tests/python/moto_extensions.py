@@ -1,5 +1,5 @@
-"""What moto's CloudFormation leaves out, for the tests of the deployment: scaling, alarms, policies of
-queues, outputs of a nested stack, AWS::NoValue as an item of a list, and the name of an endpoint.
+"""What moto's CloudFormation leaves out, for the tests of the deployment: scaling, alarms, filters of logs, policies
+of queues, outputs of a nested stack, AWS::NoValue as an item of a list, and the name of an endpoint.
 
 moto has the services' APIs but skips these types of resources in a stack. Each class here makes its
 resource by a call of boto3 to the moto server itself, so that botocore checks the properties of the
@@ -154,6 +154,27 @@ class Alarm(Extension, CloudFormationModel):
 
     def delete(self, *_):
         call("cloudwatch", self.region, "delete_alarms", {"AlarmNames": [self.name]})
+
+
+def api_names(value):
+    """Properties by the names of an API that begin with small letters."""
+    if isinstance(value, dict):
+        return {key[:1].lower() + key[1:]: api_names(item) for key, item in value.items()}
+    return [api_names(item) for item in value] if isinstance(value, list) else value
+
+
+class MetricFilter(Extension, CloudFormationModel):
+    __module__ = MODULE
+    type_name = "AWS::Logs::MetricFilter"
+
+    def put(self):
+        self.keys = {"filterName": self.name, "logGroupName": self.properties["LogGroupName"]}
+        # moto has one that is put again twice.
+        self.delete()
+        call("logs", self.region, "put_metric_filter", api_names(self.properties) | self.keys)
+
+    def delete(self, *_):
+        call("logs", self.region, "delete_metric_filter", self.keys)
 
 
 class QueuePolicy(Extension, CloudFormationModel):

@@ -37,7 +37,7 @@ def tool(name, *arguments):
 
 
 def test_templates_are_clean():
-    tool("cfn-lint", *DEPLOY.glob("*.yaml"))
+    tool("cfn-lint", *DEPLOY.glob("*.yaml"), ROOT / "docker/cloudwatch-alarms.yaml")
 
 
 def test_dockerfile_is_clean():
@@ -142,6 +142,10 @@ class Account:
                 # moto makes the alarms of target tracking as the service does, under names of its own.
                 if not a["AlarmName"].startswith("TargetTracking")
             ),
+            "metrics of logs": sorted(
+                made["metricName"] for f in self.client("logs").describe_metric_filters()["metricFilters"]
+                for made in f["metricTransformations"]
+            ),
             "rules": [r["Name"] for r in self.client("events").list_rules()["Rules"]],
             "queues": self.client("sqs").list_queues().get("QueueUrls", []),
             "functions": [f["FunctionName"] for f in self.client("lambda").list_functions()["Functions"]],
@@ -193,7 +197,14 @@ def test_real_time_multi_model_comes_and_goes(account):
     assert there["endpoints"] == ["ct"] and there["targets"] == ["endpoint/ct/variant/main"]
     assert there["log groups"] == ["/aws/sagemaker/Endpoints/ct"]
     assert there["policies"] == ["ct-requests"]
-    assert there["alarms"] == ["ct-failures", "ct-latency", "ct-memory"]
+    assert there["alarms"] == [
+        "ct-dependencies", "ct-failures", "ct-inputs", "ct-latency", "ct-memory", "ct-models", "ct-queue", "ct-refused",
+    ]
+    assert there["metrics of logs"] == [
+        "DependencyFailures", "FailedInputs", "Inputs", "ModelFailures", "QueueSeconds", "Refused",
+    ]
+    filters = account.client("logs").describe_metric_filters(logGroupName=there["log groups"][0])["metricFilters"]
+    assert {f["metricTransformations"][0]["metricNamespace"] for f in filters} == {"ahi-inference/ct"} and len(filters) == 6
     assert all(len(there[kind]) == 1 for kind in ("stacks", "roles", "models", "configurations"))
 
     container = account.client("sagemaker").describe_model(ModelName=there["models"][0])["PrimaryContainer"]
@@ -224,7 +235,11 @@ def test_asynchronous_scales_to_zero_by_backlog(account):
     there = account.everything()
     print(json.dumps(there, indent=1))
     assert there["policies"] == ["ct-async-backlog", "ct-async-wake-up"]
-    assert there["alarms"] == ["ct-async-failures", "ct-async-memory", "ct-async-waiting", "ct-async-wake-up"]
+    assert there["alarms"] == [
+        f"ct-async-{name}" for name in
+        ("dependencies", "failures", "inputs", "memory", "models", "refused", "waiting", "wake-up")
+    ]
+    assert "QueueSeconds" not in there["metrics of logs"]
     scaling = account.client("application-autoscaling")
     target = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"][0]
     assert target["MinCapacity"] == 0

@@ -158,6 +158,43 @@ def halving_bundle(folder, number):
     return folder
 
 
+def shaky(number, seed):
+    """As `network`, but about every other run fails: one looks behind the end of a list, as chance has it.
+
+    Chance goes on from run to run of a session, and is the same in the next session.
+    """
+    # The first numbers that ONNX Runtime draws after small seeds are all small.
+    seed = float(123457 * seed)
+    model = network(number)
+    graph = model.graph
+    graph.node[0].output[0] = "sum"
+    graph.initializer.extend([
+        helper.make_tensor("half", TensorProto.FLOAT, [], [0.5]),
+        helper.make_tensor("list", TensorProto.FLOAT, [1], [0.0]),
+    ])
+    graph.node.extend([
+        helper.make_node("RandomUniform", [], ["chance"], shape=[1], seed=seed),
+        helper.make_node("Less", ["chance", "half"], ["behind"]),
+        helper.make_node("Cast", ["behind"], ["index"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["list", "index"], ["nothing"]),
+        helper.make_node("Add", ["sum", "nothing"], ["pred"]),
+    ])
+    # Of a fixed batch, so that it is not tried out for the best one as it is loaded.
+    for end in (graph.input[0], graph.output[0]):
+        end.type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.checker.check_model(model)
+    return model
+
+
+def shaky_bundle(folder, number, seed):
+    """A bundle of it."""
+    folder = bundle(folder, number)
+    inferer = INFERENCE["inferer"] | {"sw_batch_size": 1}
+    (folder / "configs/inference.json").write_text(json.dumps(INFERENCE | {"inferer": inferer}))
+    onnx.save(shaky(number, seed), folder / "models/model.onnx")
+    return folder
+
+
 @dataclass
 class Images:
     """An image set in a local store."""
