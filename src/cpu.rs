@@ -4,6 +4,29 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::{Error, ErrorKind, Result};
 
+/// How much nicer the pool is than the threads of networks. A network's threads wait for each other at every
+/// operator, so one that is preempted stops all: the work of other requests gives way to it.
+const NICER: i32 = 5;
+
+/// Starts the CPU pool with `threads` threads. Without this call, the first use starts it with one per core.
+///
+/// # Errors
+/// [`ErrorKind::Configuration`] if the threads cannot be started, or the pool runs already.
+pub fn start(threads: usize) -> Result<()> {
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.max(1))
+        .thread_name(|index| format!("cpu-{index}"))
+        .start_handler(|index| match rustix::process::nice(NICER) {
+            Ok(_) => {}
+            // It costs speed under load and nothing else.
+            Err(error) => tracing::debug!(index, %error, "the priority of a thread stays as it is"),
+        });
+    pool.build_global().map_err(|e| {
+        let problem = format!("{threads} threads for computing cannot be started (CPU_THREADS)");
+        Error::new(ErrorKind::Configuration, problem).caused_by(e)
+    })
+}
+
 /// Runs `work` on the CPU pool and waits for it asynchronously. A panic becomes an
 /// [`ErrorKind::Internal`] error. Work whose caller has gone away is not started.
 pub async fn run<T: Send + 'static>(

@@ -11,6 +11,7 @@ use super::format::{Format, FormatArgs};
 use super::input::{self, Place, Reading};
 use crate::aws::Allowance;
 use crate::config::{AwsArgs, ComputeArgs, CpuPrecisionChoice, MemoryArgs, PolicyArgs};
+use crate::cpu;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::{Given, Job, Places, compare::compare};
 use crate::policy::VolumeChoice;
@@ -58,6 +59,7 @@ pub(super) async fn run(args: CompareArgs) -> Result<()> {
     }
     let format = args.format.chosen()?;
     let mut settings = args.compute.settings();
+    cpu::start(settings.threads)?;
     settings.cpu_precision = Some(CpuPrecisionChoice::F32);
     let reference = LoadOptions { original: true, ..LoadOptions::from(&settings) };
     settings.cpu_precision = args.precision.or(settings.cpu_precision);

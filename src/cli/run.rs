@@ -15,6 +15,7 @@ use super::progress::{self, Bars};
 use super::{console, table};
 use crate::aws::Allowance;
 use crate::config::{AwsArgs, ComputeArgs, MemoryArgs, PolicyArgs, ResultArgs};
+use crate::cpu;
 use crate::dicom::encoding::FrameEncoding;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{self, Account};
@@ -107,6 +108,7 @@ pub async fn run(args: RunArgs) -> Result<()> {
 /// Segments all volumes and returns their reports.
 async fn segment(args: RunArgs, stop: CancellationToken) -> Result<Vec<Map<String, Value>>> {
     let bars = Arc::new(Bars::new(stop));
+    cpu::start(args.compute.clone().settings().threads)?;
     let model = only_model(&args).await?;
     free(&args.out, &model, &args)?;
     let name = model.name.clone();

@@ -10,6 +10,7 @@ use super::clients;
 use super::runtime;
 use crate::aws::{CallStats, Patience, S3, S3Operation};
 use crate::config::{ModelSettings, ServeArgs, ServeSettings};
+use crate::cpu;
 use crate::error::{Error, Result};
 use crate::memory::{self, Account, Pool, parachute};
 use crate::pipeline::browse::Browser;
@@ -56,6 +57,7 @@ pub(super) fn serve(args: ServeArgs) -> Result<Drained> {
     let settings = args.settings()?;
     parachute::arm();
     let _exporting = settings.collector.as_ref().map(traces::export).transpose()?;
+    cpu::start(settings.compute.threads)?;
     let http = runtime("http", HTTP_THREADS)?;
     let work = runtime("work", settings.compute.threads.clamp(2, MOST_WORK_THREADS))?;
     let result = http.block_on(until_stopped(settings, work.handle().clone()));
