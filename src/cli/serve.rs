@@ -12,6 +12,7 @@ use crate::aws::{CallStats, Patience, S3, S3Operation};
 use crate::config::{ModelSettings, ServeArgs, ServeSettings};
 use crate::cpu;
 use crate::error::{Error, Result};
+use crate::inference;
 use crate::memory::{self, Account, Pool, parachute};
 use crate::pipeline::browse::Browser;
 use crate::pipeline::{self, Invoke};
@@ -90,6 +91,14 @@ async fn until_stopped(settings: ServeSettings, work: Handle) -> Result<Drained>
     let readiness = Arc::new(Readiness::watching(broken.clone()));
     work.spawn(mend(Arc::clone(&models), broken));
     let loaded = work.spawn(loading);
+    if matches!(settings.models, ModelSettings::MultiModel { .. }) {
+        let provider = LoadOptions::from(&settings.compute).provider;
+        work.spawn_blocking(move || {
+            if let Err(error) = inference::prepare(provider) {
+                tracing::warn!(%error, "the libraries of the execution provider");
+            }
+        });
+    }
     tokio::spawn({
         let readiness = Arc::clone(&readiness);
         async move { readiness.started(loaded.await.unwrap_or(false)) }
