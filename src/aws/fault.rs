@@ -225,7 +225,7 @@ fn refused(operation: &str, status: u16, code: Option<&str>) -> Fault {
             (Retry::Later, ErrorKind::ImageSetNotReady, "met an image set still in the making")
         }
         ("ResourceNotFoundException" | "NoSuchBucket" | "NoSuchKey", _) | (_, 404) => {
-            (Retry::No, ErrorKind::NotFound, "found no such thing")
+            (Retry::No, ErrorKind::NotFound, "found no such resource")
         }
         ("PreconditionFailed", _) | (_, 412) => (
             Retry::No,
@@ -264,7 +264,7 @@ fn without_credentials(e: &(dyn StdError + 'static)) -> Option<Fault> {
         CredentialsError::ProviderTimedOut(_) | CredentialsError::ProviderError(_) => Retry::Soon,
         _ => Retry::No,
     };
-    let message = "no AWS credentials are to be had; give the process a role or credentials";
+    let message = "no AWS credentials were found; give the process a role or credentials";
     Some(Fault::new(retry, ErrorKind::Credentials, message.to_owned()))
 }
 

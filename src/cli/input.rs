@@ -96,7 +96,7 @@ fn image_set(text: &str, region: Option<&str>) -> std::result::Result<Place, Str
     let version_id = match query.map(|query| query.split_once('=')) {
         None => None,
         Some(Some(("versionId", version))) if is_number(version) => Some(version.to_owned()),
-        Some(_) => return Err(format!("after ? stands versionId=N alone; expected {FORM}")),
+        Some(_) => return Err(format!("only versionId=N may follow \"?\"; expected {FORM}")),
     };
     Ok(Place::ImageSet {
         datastore_id: datastore_id.to_owned(),

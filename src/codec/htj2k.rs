@@ -78,7 +78,7 @@ pub fn encode_htj2k(samples: &Samples, format: &FrameFormat) -> Result<Vec<u8>> 
             return Ok(encoded);
         }
     }
-    Err(Error::internal("the HTJ2K encoder writes this frame in no form that decodes to it"))
+    Err(Error::internal("no HTJ2K encoding of this frame decodes to its pixels"))
 }
 
 /// Whether both decoders reproduce `samples`.

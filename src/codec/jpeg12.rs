@@ -201,7 +201,7 @@ impl Huffman {
                 return Ok(*value);
             }
         }
-        Err(corrupt("JPEG image has a word that its Huffman table has not"))
+        Err(corrupt("JPEG image has a code that its Huffman table does not define"))
     }
 }
 

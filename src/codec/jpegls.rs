@@ -347,7 +347,7 @@ impl<'a> Bits<'a> {
         match self.count {
             8..24 if marker => Ok(()),
             0..8 => Err(truncated()),
-            _ => Err(corrupt("JPEG-LS image goes on behind its last line")),
+            _ => Err(corrupt("JPEG-LS image has data after its last line")),
         }
     }
 }

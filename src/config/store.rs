@@ -113,7 +113,7 @@ impl StoreArgs {
             (None, _) if names_an_origin => {
                 return Err(wrong(
                     "--dicomweb-credentials-origin",
-                    "says where credentials go, of which there are none",
+                    "is set, but there are no credentials to send",
                 ));
             }
             (None, _) => None,

@@ -62,7 +62,7 @@ impl UiArgs {
             return Err(wrong(
                 "--ui",
                 format!(
-                    "there is no page on SageMaker, which {sign} is a sign of; leave one of both out"
+                    "there is no page on SageMaker, which {sign} indicates; remove one of the two"
                 ),
             ));
         }

@@ -142,7 +142,7 @@ impl Health {
         }
         match session.session().and_then(probe) {
             Ok(()) => {
-                tracing::warn!("a session of a network was made anew");
+                tracing::warn!("a network session was recreated");
                 Verdict::Sessions
             }
             Err(e) => {

@@ -89,7 +89,7 @@ pub(super) fn run<'t>(
             let more = std::thread::Builder::new()
                 .spawn_scoped(scope, || span.in_scope(|| workers.work()));
             if let Err(error) = more {
-                tracing::warn!(%error, "no further thread for windows");
+                tracing::warn!(%error, "cannot start another thread for windows");
                 break;
             }
         }

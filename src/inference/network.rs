@@ -113,7 +113,7 @@ impl OnnxNetwork {
             // Everything is installed, yet the provider does not work. It was not requested by name, so
             // fall back to the CPU, with a warning.
             let name = provider.name();
-            tracing::warn!(error = %e, provider = name, "the provider is there and cannot be used; the CPU's own kernels take its place");
+            tracing::warn!(error = %e, provider = name, "the provider is installed but cannot be used; using ONNX Runtime's CPU kernels");
             let reason = format!("{name} cannot be used: {}", e.message());
             return Self::load_on(path, settings, Chosen::cpu(Some(reason)));
         }
@@ -134,7 +134,10 @@ impl OnnxNetwork {
         if !path.is_file() {
             return Err(Error::new(
                 ErrorKind::InvalidModel,
-                format!("{} is not there; model/export_monai_bundle.py makes it", path.display()),
+                format!(
+                    "{} does not exist; model/export_monai_bundle.py creates it",
+                    path.display()
+                ),
             ));
         }
         let files = Arc::new(NetworkFiles::read(&path)?);
@@ -407,7 +410,7 @@ impl OnnxNetwork {
         let result = result.map_err(|e| self.failed(e, shape))?;
         self.known_good.get_or_init(|| shape);
         self.health.good();
-        result.ok_or_else(|| Error::internal("the network's output is not there"))
+        result.ok_or_else(|| Error::internal("the network's output is missing"))
     }
 
     /// Maps a failed run to an error. Before any run has succeeded (in the warm-up), the model is at

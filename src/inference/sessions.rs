@@ -74,7 +74,7 @@ impl<L> Sessions<L> {
                             return Err(e);
                         }
                         // The existing sessions do the work; creation is not retried for every batch.
-                        tracing::warn!(error = %e, "no further session of a network");
+                        tracing::warn!(error = %e, "cannot create another network session");
                         continue;
                     }
                 }
@@ -97,7 +97,9 @@ impl<L> Sessions<L> {
             // If it cannot be recreated, its slot is released.
             match suspect.renew() {
                 Ok(()) => suspect.suspect(false),
-                Err(e) => tracing::warn!(error = %e, "no session in the place of one that failed"),
+                Err(e) => {
+                    tracing::warn!(error = %e, "cannot recreate a network session that failed")
+                }
             }
         }
     }

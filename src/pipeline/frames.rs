@@ -114,7 +114,7 @@ async fn intact(
             Err(e) => return Err(e),
         };
         let Some(once_more) = source.frame_again(series, key).await? else { return Err(error) };
-        tracing::warn!(%error, "a frame came broken and was asked for again");
+        tracing::warn!(%error, "a frame was corrupt and is fetched again");
         frame = once_more;
     }
     Err(Error::internal("a frame without an end"))

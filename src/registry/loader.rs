@@ -120,7 +120,7 @@ impl BundleLoader {
             return None;
         }
         let reason = format!("OpenVINO cannot run the network: {}", failure.message());
-        tracing::warn!(model = model.name, error = %failure, "OpenVINO cannot run it; the CPU's own kernels take its place");
+        tracing::warn!(model = model.name, error = %failure, "OpenVINO cannot run it; using ONNX Runtime's CPU kernels");
         let provider = ProviderChoice::Cpu;
         Some(LoadOptions { provider, reason: Some(reason), ..self.0.clone() })
     }

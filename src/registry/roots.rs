@@ -73,7 +73,7 @@ impl Roots {
         while let Some(path) = left.pop() {
             seen += 1;
             if seen > MOST_ENTRIES {
-                return Err(invalid("a bundle of so many files cannot be meant"));
+                return Err(invalid("has too many files for a bundle"));
             }
             let inside = path.canonicalize().ok().filter(|path| is_within(&canonical, path));
             let path = inside.ok_or_else(refused)?;

@@ -285,7 +285,7 @@ impl Scheduler {
         Error::new(
             ErrorKind::Overloaded,
             format!(
-                "{max_concurrent} requests may run and {queue} wait, and there are as many; \
+                "{max_concurrent} requests are running and {queue} waiting, the most that may; \
                  send this one again later"
             ),
         )

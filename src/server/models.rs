@@ -147,7 +147,7 @@ fn name_in(token: &str) -> Result<String> {
     let bytes = URL_SAFE_NO_PAD.decode(token).ok();
     bytes
         .and_then(|b| String::from_utf8(b).ok())
-        .ok_or_else(|| invalid("next_page_token is none that this server gave", "next_page_token"))
+        .ok_or_else(|| invalid("next_page_token was not issued by this server", "next_page_token"))
 }
 
 fn named(model: &ModelStatus) -> Value {

@@ -114,8 +114,8 @@ impl<S: Stream<Item = Result<Bytes, axum::Error>> + Unpin> Paced<S> {
         Error::new(
             ErrorKind::RequestTimeout,
             format!(
-                "of the body less than {} bytes came within {seconds} s of waiting for it; send it \
-                 faster (TRANSFER_TIMEOUT, MIN_TRANSFER_RATE)",
+                "less than {} bytes of the body arrived within {seconds} s; send it faster \
+                 (TRANSFER_TIMEOUT, MIN_TRANSFER_RATE)",
                 self.pace.bytes
             ),
         )

@@ -211,7 +211,7 @@ impl Evaluator<'_> {
             return slice(object, bounds);
         }
         let index = self.value(index)?;
-        let missing = || Fault::Here("reads an item that is not there".to_owned());
+        let missing = || Fault::Here("reads an item that does not exist".to_owned());
         match (object, index) {
             (Value::List(mut items) | Value::Tuple(mut items), Value::Int(index)) => {
                 let at = position(index, items.len()).ok_or_else(missing)?;

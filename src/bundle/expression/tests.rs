@@ -122,7 +122,7 @@ fn references_indices_and_slices() {
     gives("@net::channels[:1]", json!([16]));
     gives("'abcdef'[1:-1:2]", json!("bd"));
     gives("{'a': {'b': 4}}['a']['b']", json!(4));
-    refused("[1][2]", "not there");
+    refused("[1][2]", "does not exist");
     refused("@missing", "no @missing");
 }
 

@@ -337,7 +337,7 @@ pub(super) async fn only_probes(request: Request, next: Next) -> Response {
         let error = Error::new(
             ErrorKind::Overloaded,
             format!(
-                "there are {most} connections, as many as may be (MAX_CONNECTIONS); send this \
+                "the limit of {most} connections is reached (MAX_CONNECTIONS); send this \
                  request again later"
             ),
         );

@@ -93,7 +93,8 @@ pub(super) async fn result(
         let results = Arc::clone(&ui.results);
         let found = aside(move || Ok(results.file(&id, &name))).await?;
         let path = found.ok_or_else(|| {
-            let what = "there is no such output; results give way to later ones, so run it again";
+            let what =
+                "there is no such output; older results are removed, so run the request again";
             Error::new(ErrorKind::NotFound, what)
         })?;
         file(path).await

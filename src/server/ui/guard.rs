@@ -55,8 +55,7 @@ fn permitted(settings: &UiSettings, headers: &HeaderMap, open: bool) -> Result<(
     let Some(host) = host else {
         return Err(denied(
             "Host",
-            "the header Host calls this server by a name that it does not go by; use localhost, or list the \
-             name in UI_HOSTS",
+            "the header Host is not a name of this server; use localhost, or list the name in UI_HOSTS",
         ));
     };
     if open {

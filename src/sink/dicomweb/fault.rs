@@ -42,7 +42,7 @@ fn of_service(operation: &'static str, status: u16) -> Fault {
 /// Returns the fault of a response that does not belong to the operation.
 pub(super) fn not_understood(operation: &'static str, status: u16) -> Fault {
     let what = format!(
-        "{operation} was answered with what is no DICOM JSON of a store (http status {status})"
+        "the answer to {operation} is not the DICOM JSON of a store (HTTP status {status})"
     );
     Fault::last(Error::new(ErrorKind::Upstream, what))
 }

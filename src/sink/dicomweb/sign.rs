@@ -79,7 +79,7 @@ impl Signer {
 
     async fn credentials(&self) -> Result<Credentials, Fault> {
         let missing = |cause: Option<String>| {
-            let what = "no AWS credentials are to be had; give the process a role or credentials";
+            let what = "no AWS credentials were found; give the process a role or credentials";
             let error = Error::new(ErrorKind::Credentials, what);
             match cause {
                 // Their source may be temporarily unavailable.

@@ -152,7 +152,7 @@ fn failed(error: std::io::Error, what: &str) -> Error {
 }
 
 fn broken() -> Error {
-    Error::new(ErrorKind::InvalidRequest, "the archive is no whole zip archive")
+    Error::new(ErrorKind::InvalidRequest, "the zip archive is incomplete or malformed")
 }
 
 #[cfg(test)]

@@ -120,7 +120,7 @@ impl S3Input {
             let following =
                 page.next_continuation_token.filter(|_| page.is_truncated == Some(true));
             if following.is_some() && following == next {
-                let what = "S3 lists the objects in a circle";
+                let what = "S3 returned the same page of objects again";
                 return Err(Error::new(ErrorKind::Upstream, what));
             }
             if following.is_none() {
@@ -230,7 +230,7 @@ fn status<E>(e: &SdkError<E, HttpResponse>) -> u16 {
 fn explain(error: Error) -> Error {
     match error.kind() {
         ErrorKind::AccessDenied => error.context(
-            "S3 refused to read it, and without s3:ListBucket does so for what is not there, too",
+            "S3 denied access; without s3:ListBucket it does so for objects that do not exist, too",
         ),
         _ => error,
     }

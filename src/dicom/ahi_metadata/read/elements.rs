@@ -47,7 +47,7 @@ fn put_items(
         let Some((tag, vr)) = resolve(&key, &value, vrs, signed) else {
             tracing::debug!(
                 attribute = printable(&key),
-                "attribute of unknown keyword or vr left out"
+                "skipped an attribute with an unknown keyword or VR"
             );
             continue;
         };
@@ -57,7 +57,7 @@ fn put_items(
         }
         let Some(converted) = convert(vr, value, vrs, signed)? else {
             if tag.group() % 2 == 1 {
-                tracing::debug!(attribute = %tag, "private attribute does not fit its vr, left out");
+                tracing::debug!(attribute = %tag, "skipped a private attribute that does not fit its VR");
                 continue;
             }
             let keyword = keyword(tag);
