@@ -69,7 +69,6 @@ fn describe(location: &ModelLocation, options: &LoadOptions) -> Map<String, Valu
     told.insert("path".to_owned(), json!(location.path.to_string_lossy()));
     match Model::load(&location.name, &location.path, options) {
         Ok(model) => {
-            told.insert("images".to_owned(), json!(model.images));
             let window = model.inferer.window(model.network.shape());
             told.insert("window".to_owned(), json!(window));
             told.extend(model.describe());

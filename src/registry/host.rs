@@ -24,6 +24,7 @@ impl Describe for Model {
         map.insert("title".to_owned(), json!(self.bundle.config.name));
         map.insert("version".to_owned(), json!(self.bundle.config.version));
         map.extend(self.network.describe());
+        map.insert("images".to_owned(), json!(self.images));
         map.insert("segments".to_owned(), json!(labels));
         map.insert("outputs".to_owned(), json!(self.outputs));
         map.insert("broken".to_owned(), json!(self.ensure_usable().is_err()));

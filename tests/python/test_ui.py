@@ -453,6 +453,35 @@ def test_overlapping_masks_are_shown(browser, page, store, viewer, tmp_path):
 
 
 @skip_without()
+def test_a_model_of_two_images_gets_an_image_set_for_each(browser, server, store, viewer, tmp_path):
+    model = tiny.pair_bundle(tmp_path / "pair", 40)
+    with serve(model, server.cloud, "--ui", UI_ASSETS=viewer, EXECUTION_PROVIDERS="cpu") as pair:
+        browser.driver.get(f"{pair.address}/ui/")
+        browser.until("document.querySelectorAll('#image-sets tbody tr').length === 2", "the list")
+        browser.until("document.querySelectorAll('#images li').length === 2", "the model's images")
+        buttons = lambda: browser.all("#images button")
+        assert [button.get_attribute("aria-label") for button in buttons()] == [
+            "Use the chosen image set as before", "Use the chosen image set as after"]
+        assert not any(button.is_enabled() for button in buttons())
+        choose(browser, store[1][0])
+        assert browser.text("#chosen") == "To be assigned: before, after." and not browser.one("#run").is_enabled()
+        browser.click("#images button[data-name=before]")
+        assert browser.text("#chosen") == "To be assigned: after." and not browser.one("#run").is_enabled()
+        # Focus stays where somebody is who goes by keyboard.
+        assert browser.script("return document.activeElement.dataset.name") == "before"
+        browser.click("#images button[data-name=after]")
+        assert browser.text("#chosen") == "All images are assigned." and browser.one("#run").is_enabled()
+        assert "CT abdomen" in browser.text("#images") and store[1][0]["imageSetId"] in browser.text("#images")
+        browser.keep("two-images")
+        browser.click("#run")
+        browser.until("document.querySelector('#canvas').dataset.ready === 'true'", "the result")
+        place = {name: store[1][0][name] for name in ("datastoreId", "imageSetId")}
+        by_request = json.loads(post(pair.address, {"images": {"before": place, "after": place}})[2])["results"][0]
+        shown = json.loads(browser.text("#report"))["results"][0]
+        assert shown["segments"][0]["voxels"] == by_request["segments"][0]["voxels"] > 0
+
+
+@skip_without()
 def test_nothing_is_asked_of_other_hosts_and_nothing_is_refused(browser, server):
     """The last one: of all that was done before."""
     browser.listen()

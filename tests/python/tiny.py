@@ -126,6 +126,26 @@ def overlapping(folder, numbers=(10, 40)):
     return folder
 
 
+def pair_bundle(folder, number):
+    """A bundle of two images, "before" and "after": model `number` looks at the second alone."""
+    folder = bundle(folder, number)
+    model = network(number)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend([
+        helper.make_tensor("w", TensorProto.FLOAT, [2, 2, 1, 1, 1], [0.0, 0.0, 0.0, 1.0]),
+        helper.make_tensor("b", TensorProto.FLOAT, [2], [0.0, -threshold(number)]),
+    ])
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 2
+    onnx.checker.check_model(model)
+    onnx.save(model, folder / "models/model.onnx")
+    path = folder / "configs/metadata.json"
+    metadata = json.loads(path.read_text())
+    image = metadata["network_data_format"]["inputs"]["image"]
+    image |= {"num_channels": 2, "channel_def": {"0": "before", "1": "after"}}
+    path.write_text(json.dumps(metadata))
+    return folder
+
+
 def halving(number):
     """As `network`, but by way of half the size and back, which images of odd sizes do not fit."""
     tensor = lambda name, shape, values: helper.make_tensor(name, TensorProto.FLOAT, shape, values)

@@ -29,6 +29,7 @@ const FILES: [(&str, &str, &str); 9] = [
     ("app.js", JAVASCRIPT, include_str!("page/app.js")),
     ("browse.js", JAVASCRIPT, include_str!("page/browse.js")),
     ("choice.js", JAVASCRIPT, include_str!("page/choice.js")),
+    ("images.js", JAVASCRIPT, include_str!("page/images.js")),
     ("dom.js", JAVASCRIPT, include_str!("page/dom.js")),
     ("result.js", JAVASCRIPT, include_str!("page/result.js")),
     ("run.js", JAVASCRIPT, include_str!("page/run.js")),

@@ -3,23 +3,30 @@
 import { byId, Failure, hideError, make, read, replace, show } from "./dom.js";
 import { Browser } from "./browse.js";
 import { Choice } from "./choice.js";
+import { Images } from "./images.js";
 import { Run } from "./run.js";
 import { Result } from "./result.js";
 
-const choice = new Choice();
-const result = new Result();
-const browser = new Browser((imageSet) => {
-  byId("chosen").textContent = imageSet ? `Image set ${imageSet.imageSetId}` : "No image set is chosen.";
-  byId("run").disabled = !imageSet || !choice.ready();
-});
 let running = null;
+const result = new Result();
+const images = new Images(() => enable());
+const choice = new Choice((model) => images.ask(model?.images ?? []));
+const browser = new Browser((imageSet) => {
+  const label = imageSet && [imageSet.studyDescription, imageSet.modality].filter(Boolean).join(", ");
+  images.choose(imageSet && { datastoreId: browser.datastoreId, imageSetId: imageSet.imageSetId, label });
+});
+
+/** Lets a run begin that has all it needs. */
+function enable() {
+  byId("run").disabled = running !== null || !images.ready() || !choice.ready();
+}
 
 async function about() {
   const info = await read("../info");
   const ready = info.models.filter((model) => model.state === "ready");
   byId("server").textContent = `Version ${info.version}, ${ready.length} of ${info.models.length} models ready`;
   choice.offer(info.models);
-  byId("run").disabled = !browser.chosen || !choice.ready();
+  enable();
   // Models are loaded while the server already answers.
   if (info.models.some((model) => model.state === "loading") || info.models.length === 0) {
     setTimeout(() => about().catch(show), 1000);
@@ -41,13 +48,8 @@ async function datastores() {
 
 async function run() {
   hideError();
-  const request = {
-    datastoreId: browser.datastoreId,
-    imageSetId: browser.chosen.imageSetId,
-    ...choice.options(),
-  };
-  running = new Run(request);
-  byId("run").disabled = true;
+  running = new Run({ ...images.request(), ...choice.options() });
+  enable();
   byId("cancel").hidden = false;
   try {
     const { id, report } = await running.result();
@@ -57,7 +59,7 @@ async function run() {
   } finally {
     running = null;
     byId("cancel").hidden = true;
-    byId("run").disabled = !browser.chosen || !choice.ready();
+    enable();
   }
 }
 
@@ -75,6 +77,6 @@ window.addEventListener("unhandledrejection", (event) => {
   show(event.reason instanceof Failure ? event.reason : new Error(String(event.reason?.message ?? event.reason)));
 });
 
-byId("run").disabled = true;
+enable();
 about().catch(show);
 datastores().catch(show);

@@ -17,7 +17,9 @@ const OUTPUTS = [
 ];
 
 export class Choice {
-  constructor() {
+  /** `onModel` is called with the model whenever it is another one, or has become ready. */
+  constructor(onModel) {
+    this.onModel = onModel;
     this.models = [];
     byId("model").addEventListener("change", () => this.describe());
     replace(byId("outputs"), ...OUTPUTS.map(([kind, label]) => check("output", kind, label, false)));
@@ -54,6 +56,7 @@ export class Choice {
     for (const box of byId("outputs").querySelectorAll("input")) {
       box.checked = model?.outputs?.includes(box.value) ?? false;
     }
+    this.onModel(model);
   }
 
   /** The options of a request. */
