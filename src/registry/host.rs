@@ -5,13 +5,18 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
-use super::{Budget, Model, ModelStatus, Page, Registry};
+use super::{Budget, Lease, Model, ModelStatus, Page, Registry};
 use crate::error::Result;
 
 /// A model that can describe itself.
 pub trait Describe {
     /// Returns a public description of the model: no secrets, no patient data.
     fn describe(&self) -> Map<String, Value>;
+
+    /// Whether the model is ready but its network keeps failing.
+    fn is_broken(&self) -> bool {
+        false
+    }
 
     /// Tries to recover a broken model.
     fn mend(&self) {}
@@ -27,8 +32,12 @@ impl Describe for Model {
         map.insert("images".to_owned(), json!(self.images));
         map.insert("segments".to_owned(), json!(labels));
         map.insert("outputs".to_owned(), json!(self.outputs));
-        map.insert("broken".to_owned(), json!(self.ensure_usable().is_err()));
+        map.insert("broken".to_owned(), json!(self.is_broken()));
         map
+    }
+
+    fn is_broken(&self) -> bool {
+        self.ensure_usable().is_err()
     }
 
     fn mend(&self) {
@@ -57,7 +66,7 @@ pub trait Host: Send + Sync {
     /// Tries to recover broken models. Blocks.
     fn mend(&self);
 
-    /// Returns the state of each model.
+    /// Returns the state of each model; `broken` for one that is ready but keeps failing.
     fn states(&self) -> Vec<&'static str>;
 
     /// Returns the memory budget of the models.
@@ -97,7 +106,11 @@ impl<M: Describe + Send + Sync + 'static> Host for Registry<M> {
     }
 
     fn states(&self) -> Vec<&'static str> {
-        Registry::all(self).into_iter().map(|(status, _)| status.state).collect()
+        let state = |(status, lease): (ModelStatus, Option<Lease<M>>)| match lease {
+            Some(model) if model.is_broken() => "broken",
+            _ => status.state,
+        };
+        Registry::all(self).into_iter().map(state).collect()
     }
 
     fn budget(&self) -> &Budget {

@@ -298,7 +298,7 @@ impl Metrics {
         for &(reason, count) in &standing.connections_ended {
             show(&self.connections_ended, &Ending { reason }, count);
         }
-        for state in ["loading", "ready", "unloading", "failed"] {
+        for state in ["loading", "ready", "unloading", "failed", "broken"] {
             let count = standing.models.iter().filter(|&&s| s == state).count();
             self.models.get_or_create(&State { state }).set(signed(count as u64));
         }

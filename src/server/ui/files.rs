@@ -23,7 +23,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const INDEX: &str = include_str!("page/index.html");
 
 /// Name, media type and content of every file except the document.
-const FILES: [(&str, &str, &str); 9] = [
+const FILES: [(&str, &str, &str); 10] = [
     ("page.css", CSS, include_str!("page/page.css")),
     ("icon.svg", SVG, include_str!("page/icon.svg")),
     ("app.js", JAVASCRIPT, include_str!("page/app.js")),
