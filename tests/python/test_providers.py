@@ -70,6 +70,17 @@ def test_the_cpu_s_own_kernels_are_there_on_request():
     assert model["executionProvider"] == "CPUExecutionProvider" and "executionProviderReason" not in model
 
 
+def test_the_pool_has_as_many_threads_as_it_is_told_and_gives_way_to_the_network():
+    with serve(MODEL, "http://127.0.0.1:9", CPU_THREADS="3") as server:
+        found = []
+        for task in Path(f"/proc/{server.process.pid}/task").iterdir():
+            name, _, rest = (task / "stat").read_text().partition("(")[2].rpartition(")")
+            found.append((name, int(rest.split()[16])))
+        nice = dict(found)
+    assert sorted(name for name, _ in found if name.startswith("cpu-")) == ["cpu-0", "cpu-1", "cpu-2"], found
+    assert nice["cpu-0"] - nice["work"] == 5, found
+
+
 def test_what_was_found_out_is_kept_and_used_again(tmp_path):
     said = []
     for _ in range(2):
