@@ -201,7 +201,12 @@ impl Entry {
         self.metrics.answered(route, method, status, seconds);
         if let Some(span) = self.traced.take() {
             span.set("http.response.status_code", i64::from(status));
-            span.end(if status >= 400 { Err(code) } else { Ok(()) });
+            match status {
+                500.. => span.end(Err(code)),
+                // The caller's error, not one of the server: OpenTelemetry's conventions leave the status unset.
+                400.. => span.end_refused(code),
+                _ => span.end(Ok(())),
+            }
         }
     }
 }

@@ -153,8 +153,10 @@ def test_what_failed_is_told_by_its_code(images):
         assert root.trace_id.hex() != TRACE and not root.parent_span_id
         assert attributes(root)["error.type"] == "not_found"
         assert attributes(root)["http.response.status_code"] == 404
-        assert root.status.code == Status.STATUS_CODE_ERROR
+        # The caller's error is none of the server's.
+        assert root.status.code == Status.STATUS_CODE_UNSET
         [one] = children(spans, root)
+        assert one.status.code == Status.STATUS_CODE_ERROR and attributes(one)["error.type"] == "not_found"
         failed = [s.name for s in children(spans, one) if s.status.code == Status.STATUS_CODE_ERROR]
         assert failed == ["metadata"]
         # A path that nobody knows may hold anything.

@@ -24,6 +24,9 @@ pub use opentelemetry::Value as Attribute;
 /// The process's tracer, set by [`export`].
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
+/// OpenTelemetry's attribute for what went wrong.
+const ERROR_TYPE: &str = "error.type";
+
 /// The parent of new spans. Cheap to clone; empty if traces are off.
 #[derive(Clone, Default)]
 pub struct Trace(Option<Context>);
@@ -111,6 +114,12 @@ impl Span {
         self.close(outcome);
     }
 
+    /// Ends it without an error, with the code of why the request was refused.
+    pub fn end_refused(self, code: &'static str) {
+        self.set(ERROR_TYPE, code);
+        self.end(Ok(()));
+    }
+
     /// Ends it with the outcome `result`.
     pub fn end_with<T>(self, result: &crate::error::Result<T>) {
         self.end(result.as_ref().map(|_| ()).map_err(|e| e.kind().code()));
@@ -121,8 +130,7 @@ impl Span {
         let Some(context) = &self.context else { return };
         let span = context.span();
         if let Err(code) = outcome {
-            // `error.type` of OpenTelemetry's semantic conventions.
-            span.set_attribute(KeyValue::new("error.type", code));
+            span.set_attribute(KeyValue::new(ERROR_TYPE, code));
             span.set_status(Status::error(code));
         }
         span.end();
