@@ -71,10 +71,10 @@ CMD ["serve"]
 
 FROM ${BUILD_BASE} AS build
 WORKDIR /build
-# Line tables stay out: the image carries names of functions only.
+# The log names the place of a panic; what backtraces need beside that stays out of the image.
 ENV CARGO_INCREMENTAL=0 \
     CARGO_PROFILE_RELEASE_DEBUG=none \
-    CARGO_PROFILE_RELEASE_STRIP=debuginfo
+    CARGO_PROFILE_RELEASE_STRIP=symbols
 # The dependencies as a layer of their own, which changes of the source leave alone.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src \

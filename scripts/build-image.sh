@@ -32,7 +32,7 @@ if [ -n "${PROGRAM:-}" ]; then
     docker build "${arguments[@]}" --target runtime --tag "$tag-runtime" . >&2
     context=$(mktemp -d)
     trap 'rm -rf "$context"' EXIT
-    strip --strip-debug -o "$context/ahi-inference" "$PROGRAM"
+    strip --strip-all -o "$context/ahi-inference" "$PROGRAM"
     chmod 0755 "$context/ahi-inference"
     # As the last stage of the Dockerfile.
     printf 'FROM %s\nCOPY ahi-inference /usr/local/bin/\n' "$tag-runtime" >"$context/Dockerfile"
