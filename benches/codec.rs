@@ -1,8 +1,8 @@
-//! Decodes HTJ2K frames for scripts/bench-codec.py, which times other decoders in the same minutes.
+//! Decodes HTJ2K frames for `scripts/bench-codec.py`, which times other decoders alongside.
 //!
-//! Its arguments are files of codestreams. It prints the names of its decoders, then answers each line of its
-//! standard input, "DECODER FRAME TIMES", with the CRC-32 of the pixels (16 bits, little-endian) and how many
-//! nanoseconds each of so many decodings took, on one thread.
+//! The arguments are codestream files. The program prints the names of its decoders. For each line
+//! "DECODER FRAME TIMES" on standard input it then decodes that frame TIMES times on one thread, and prints the
+//! CRC-32 of the pixels (16 bits, little-endian) and the nanoseconds each decoding took.
 
 use std::io::{BufRead, Write};
 use std::time::Instant;
@@ -21,7 +21,7 @@ struct Frame {
 }
 
 impl Frame {
-    /// Reads a codestream; size, depth and sign are those of its SIZ (ISO/IEC 15444-1 A.5.1).
+    /// Reads a codestream. Size, depth and sign come from its SIZ segment (ISO/IEC 15444-1 A.5.1).
     fn read(path: &str) -> Self {
         let data = std::fs::read(path).unwrap_or_else(|e| panic!("{path}: {e}"));
         assert!(data.len() > 43 && data[..4] == [0xFF, 0x4F, 0xFF, 0x51], "{path}: no codestream");
@@ -38,7 +38,7 @@ impl Frame {
     }
 }
 
-/// A decoder by its name.
+/// A decoder to time.
 #[derive(Clone, Copy)]
 enum By {
     Own(Instructions),
@@ -92,7 +92,7 @@ fn openjph_core(data: &[u8], format: &FrameFormat) -> Option<Samples> {
 }
 
 fn main() {
-    // `cargo bench` adds a flag of its own; without frames there is nothing to do.
+    // `cargo bench` adds a flag of its own. Without frames there is nothing to do.
     let paths: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     let frames: Vec<Frame> = paths.iter().map(|path| Frame::read(path)).collect();
     if frames.is_empty() {

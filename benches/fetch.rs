@@ -1,10 +1,10 @@
-//! Fetching and decoding an image set beside fetching the same frames alone, both by this program's client,
-//! turn by turn in one process.
+//! Compares fetching and decoding an image set with fetching the same frames alone. Both use this program's
+//! client and alternate in one process.
 //!
-//! `cargo bench --bench fetch` makes a phantom of its own and serves it by the emulator. With
-//! `-- ENDPOINT DATASTORE IMAGE_SET [RUNS [FRAMES_IN_FLIGHT]]` it fetches what is there, as `scripts/compare.sh`
-//! does. Prints one line of JSON: medians in seconds, their ratio, and where the time of decoding went, for
-//! each frame.
+//! `cargo bench --bench fetch` creates a phantom and serves it from the emulator. With
+//! `-- ENDPOINT DATASTORE IMAGE_SET [RUNS [FRAMES_IN_FLIGHT]]` it fetches that image set instead, as
+//! `scripts/compare.sh` does. Prints one line of JSON: medians in seconds, their ratio, and the time per frame of
+//! each decoding step.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -54,7 +54,7 @@ fn main() {
     }
 }
 
-/// A phantom in an emulator, which ends with this.
+/// A phantom served by an emulator, which stops on drop.
 struct Own {
     emulator: Child,
     endpoint: String,
@@ -112,7 +112,7 @@ impl Own {
 
 impl Drop for Own {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The emulator may have exited already.
         let _ = self.emulator.kill();
         let _ = self.emulator.wait();
     }
@@ -127,13 +127,13 @@ async fn measure(endpoint: &str, datastore: &str, image_set: &str, numbers: &[us
         ..aws::AwsSettings::default()
     };
     let config = aws::sdk_config(&settings).await.expect("the settings");
-    // The emulator takes any credentials, and whoever runs this may have none.
+    // The emulator accepts any credentials, and the caller may have none.
     let credentials = Credentials::from_keys("emulator", "emulator", None);
     let config = config
         .into_builder()
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .build();
-    // The service's rate is no property of this program.
+    // The service's rate limit must not affect the measurement.
     let unbounded = Rate { per_second: 1_000_000, burst: 1_000_000 };
     let client = AhiClient::new(
         aws::ahi_client(&config, &settings),
@@ -152,7 +152,7 @@ async fn measure(endpoint: &str, datastore: &str, image_set: &str, numbers: &[us
         slices = plan.slices.len();
         let bytes = bytes_alone(&source, &series, &plan).await;
         let (seconds, took) = fetch_and_decode(&source, &series, &plan).await;
-        // The first of each opens connections and fills caches.
+        // The first run opens connections and fills caches, so it is not counted.
         if run > 0 {
             headers.push(metadata);
             alone.push(bytes);
@@ -199,7 +199,7 @@ async fn fetch_and_decode(
     let voxels = volume.into_physical().expect("the volume");
     let seconds = started.elapsed().as_secs_f64();
     assert_eq!(voxels.len(), plan.geometry.voxels());
-    // As the pipeline does once an image is preprocessed: the next one gets memory that is mapped already.
+    // As the pipeline does once an image is preprocessed: the next volume gets memory that is already mapped.
     keep_voxels(voxels.into_raw_vec_and_offset().0);
     (seconds, stats)
 }

@@ -1,7 +1,7 @@
-//! What each stage costs without the ones around it, on a CT phantom of 256 × 256 × 160 voxels.
+//! Measures each stage in isolation, on a CT phantom of 256 × 256 × 160 voxels.
 //!
-//! `cargo bench` prints the times; `scripts/bench.sh` times whole requests and `scripts/compare.sh` what
-//! users would run in their place.
+//! `cargo bench` prints the times. `scripts/bench.sh` times whole requests, and `scripts/compare.sh` the
+//! alternatives that users would run instead.
 
 use std::sync::{Arc, LazyLock};
 
@@ -36,7 +36,7 @@ fn main() {
     divan::main();
 }
 
-/// What the stages begin with.
+/// Inputs of the stages.
 struct Case {
     series: Arc<Series>,
     plan: Arc<Plan>,
@@ -62,7 +62,7 @@ static CASE: LazyLock<Case> = LazyLock::new(|| {
         .block_on(frames::load(&source, &series, &plan, &Silent, &Holding::nothing()))
         .expect("the frames");
     let voxels = volume.into_physical().expect("the volume");
-    // What is stored is what is physical, but for the offset of CT.
+    // Stored values equal physical values except for the CT offset.
     let slices = voxels
         .axis_iter(ndarray::Axis(2))
         .map(|slice| Samples::I16(slice.t().iter().map(|&v| v as i16).collect()))
@@ -92,7 +92,7 @@ impl Case {
         self.preprocessing().run(vec![self.image()], |_| Ok(())).expect("preprocessing")
     }
 
-    /// A label map with four organs of some size.
+    /// Returns a label map with four spherical organs.
     fn labels(&self) -> Array3<u8> {
         let [nx, ny, nz] = self.plan.geometry.dims;
         let centre = |i: usize| [nx * (1 + i % 2) / 3, ny * (1 + i / 2) / 3, nz / 2];
@@ -134,7 +134,7 @@ fn preprocess(bencher: Bencher) {
         .bench_local_values(|images| preprocessing.run(images, |_| Ok(())).expect("preprocessing"));
 }
 
-/// Costs nothing: what is left is gathering and blending.
+/// A network that costs nothing, so that only gathering and blending are measured.
 struct Nothing(Array5<f32>);
 
 impl Network for Nothing {
@@ -188,7 +188,7 @@ fn gather_and_blend(bencher: Bencher, classes: usize) {
     });
 }
 
-/// Activation, inversion and argmax as the bundle says.
+/// Activation, inversion and argmax as configured in the bundle.
 #[divan::bench]
 fn postprocess(bencher: Bencher) {
     let case = &*CASE;
@@ -196,7 +196,7 @@ fn postprocess(bencher: Bencher) {
     let image = case.preprocessed();
     let [nx, ny, nz] = image.dims();
     let value = |(c, x, y, z)| ((x * 7 + y * 5 + z * 3 + c * 11) % 19) as f32 * 0.2 - 2.0;
-    // Plane after plane, each with all classes.
+    // Plane by plane, each with all classes.
     let values = Array4::from_shape_fn((nx, 5, ny, nz), |(x, c, y, z)| value((c, x, y, z)));
     bencher.counter(ItemsCount::new(case.plan.geometry.voxels())).bench_local(
         || -> Segmentation {
@@ -231,7 +231,7 @@ fn write_dicom_seg(bencher: Bencher) {
         .bench_local(|| seg::write(&request).expect("the object"));
 }
 
-/// Descriptions of the first labels of a label map.
+/// Describes the first `count` labels of a label map.
 fn organs(count: u16) -> Vec<SegmentDescription> {
     let organ = |value| SegmentDescription {
         value,
@@ -245,12 +245,13 @@ fn organs(count: u16) -> Vec<SegmentDescription> {
     (1..=count).map(organ).collect()
 }
 
-/// All segments of a CT of the body: 105 organs with ragged edges, values of 16 bits or, as of a PET, of 32.
+/// All segments of a body CT: 105 organs with ragged edges. Values are 16-bit integers, or 32-bit floats as in
+/// PET.
 #[divan::bench(args = ["whole values", "real values"])]
 fn measure_105_segments(bencher: Bencher, values: &str) {
     const DIMS: [usize; 3] = [512, 512, 300];
     let shape = (DIMS[0], DIMS[1], DIMS[2]).f();
-    // Ellipsoids on a lattice of 7 × 5 × 3 in the body.
+    // Ellipsoids on a lattice of 7 × 5 × 3 within the body.
     let labels = Array3::from_shape_fn(shape, |(x, y, z)| {
         let from =
             |i: usize, side: usize, axis: f32| (i % side) as f32 / axis - side as f32 / axis / 2.0;

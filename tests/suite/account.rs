@@ -1,5 +1,5 @@
-//! The account of memory as requests meet it: refusals before anything is fetched, and grants that are
-//! held until the work has really ended.
+//! Memory accounting as requests see it: refusals before anything is fetched, and grants that are held until the
+//! work has really ended.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +30,7 @@ fn job(account: &Account, places: &Arc<()>, progress: Arc<dyn Progress>) -> Job 
     }
 }
 
-/// Stops the first window until it is let go, and is cancelled from then on.
+/// Blocks the first window until opened, and reports cancellation from then on.
 #[derive(Default)]
 struct Gate {
     reached: AtomicBool,
@@ -82,7 +82,7 @@ async fn memory_and_place_are_held_until_the_work_has_ended() {
     until("the network never ran", || gate.reached.load(Ordering::SeqCst)).await;
     running.abort();
     assert!(running.await.unwrap_err().is_cancelled());
-    // Nobody waits any more, and a thread still computes.
+    // The caller is gone, but a thread still computes.
     assert!(account.work.used() > 0 && Arc::strong_count(&places) > 1);
     gate.open();
     until("it is never given back", || account.work.used() == 0 && Arc::strong_count(&places) == 1)

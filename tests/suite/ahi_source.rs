@@ -1,4 +1,4 @@
-//! The AHI source over the real SDK and HTTP against a stand-in that injects faults.
+//! The AHI source with the real SDK over HTTP, against a stand-in that injects faults.
 
 mod broken;
 mod fake;
@@ -31,12 +31,12 @@ pub async fn sdk_config(settings: &AwsSettings) -> SdkConfig {
     config.into_builder().credentials_provider(SharedCredentialsProvider::new(credentials)).build()
 }
 
-/// Settings that make faults quick.
+/// Settings with short retry delays.
 fn quick() -> AhiSettings {
     AhiSettings { patience: hurried(), ..AhiSettings::default() }
 }
 
-/// Attempts that follow each other quickly.
+/// A retry policy with short delays.
 pub fn hurried() -> Patience {
     Patience {
         attempts: 4,
@@ -77,7 +77,7 @@ async fn all_frames(source: &AhiSource, series: &Series) -> Result<Vec<EncodedFr
     frames.into_iter().collect()
 }
 
-/// Waits until neither side has anything in flight.
+/// Waits until neither the service nor the client has a request in flight.
 async fn cancelled(fake: &Fake, client: &AhiClient) {
     let idle = async {
         while fake.busy.load(Ordering::SeqCst) > 0 || client.frames_in_flight() > 0 {
@@ -137,7 +137,7 @@ async fn faults_that_pass_are_retried_and_counted() {
         (Failure::Truncate, 0),
     ] {
         for operation in Operation::ALL {
-            // An image set that is named is not searched for, nor is its data store.
+            // An image set given by its identifiers needs no search, and no lookup of its data store.
             if matches!(operation, Operation::SearchImageSets | Operation::ListDatastores) {
                 continue;
             }
@@ -184,7 +184,7 @@ async fn faults_that_stay_are_given_up() {
         (Failure::Refuse(500, "InternalServerException"), ErrorKind::Upstream),
         (Failure::Truncate, ErrorKind::Upstream),
     ] {
-        // One at a time: of two that fail together, either or both are given up.
+        // One at a time: if two fail together, either or both may be given up.
         let (fake, client) = start(5, AhiSettings { max_in_flight: 1, ..quick() }).await;
         let source = source(&client);
         let series = source.series().await.unwrap();
@@ -210,7 +210,7 @@ async fn an_error_cancels_what_else_is_in_flight() {
     let mut frames = source.frames(&series, all_keys(&series));
     let first = tokio::time::timeout(Duration::from_secs(5), frames.next()).await.unwrap();
     assert_eq!(first.unwrap().unwrap_err().kind(), ErrorKind::AccessDenied);
-    // The stream is still held: it is the error, not the drop, that cancels.
+    // The stream is still held, so it is the error that cancels the requests, not the drop.
     cancelled(&fake, &client).await;
     assert!(frames.next().await.is_none());
     assert!(fake.count("getImageFrame") <= 9, "no more are begun");

@@ -1,5 +1,4 @@
-//! Folders and archives as they come: what lies beside slices, and files that are not written as the
-//! standard says.
+//! Folders and archives from the field: files other than slices, and files that violate the standard.
 
 use std::fs;
 use std::io::Write;
@@ -84,7 +83,7 @@ fn data_set(object: &InMemDicomObject, syntax: &str) -> Vec<u8> {
     bytes
 }
 
-/// Preamble and file meta information.
+/// Returns the preamble and file meta information.
 fn meta(class: &str, instance: &str, syntax: &str) -> Vec<u8> {
     let table = FileMetaTableBuilder::new()
         .media_storage_sop_class_uid(class)
@@ -104,7 +103,7 @@ fn file(object: &InMemDicomObject) -> Vec<u8> {
     [meta, data_set(object, EXPLICIT)].concat()
 }
 
-/// A DICOMDIR, which names itself in its file meta information alone.
+/// A DICOMDIR, whose UIDs appear only in its file meta information.
 fn directory() -> Vec<u8> {
     let object = InMemDicomObject::from_element_iter([
         text(tags::FILE_SET_ID, VR::CS, "DISC1"),
@@ -113,7 +112,7 @@ fn directory() -> Vec<u8> {
     [meta(DIRECTORY, "1.9.9", EXPLICIT), data_set(&object, EXPLICIT)].concat()
 }
 
-/// Two slices, and what a disc has beside them.
+/// Two slices, and the other files found on a typical disc.
 fn disc() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("DIRFILE", directory()),
@@ -261,7 +260,7 @@ fn files_without_what_the_standard_puts_first_are_read() {
     let whole = file(&object);
     let expected = Samples::U16(PIXELS.to_vec());
     assert_eq!(pixels_of(&whole), expected);
-    // The group length is an element of 12 bytes, the first behind the prefix.
+    // The group length is an element of 12 bytes right after the prefix.
     let without_length = [&whole[..132], &whole[144..]].concat();
     let mut wrong_length = whole.clone();
     wrong_length[140..144].copy_from_slice(&7_u32.to_le_bytes());
@@ -301,7 +300,7 @@ fn big_endian_and_deflated_files_are_read() {
     let deflated = |bytes: &[u8]| [meta(CT, "1.5.1", DEFLATED), deflate(bytes)].concat();
     let whole = deflated(&data_set(&object, EXPLICIT));
     assert_eq!(pixels_of(&whole), expected);
-    // The last bytes mark the end of the compressed data: the pixels are whole without them.
+    // The last bytes only mark the end of the compressed data; the pixels are complete without them.
     let frames = p10::read_bytes(&whole).unwrap().frames;
     for cut in 132..whole.len() {
         let examined = p10::examine_from(&whole[..cut], cut as u64, &mut |_| Ok(()));
@@ -310,12 +309,12 @@ fn big_endian_and_deflated_files_are_read() {
             Ok(Content::Image(instance)) => {
                 assert!(instance.frames == frames && cut + 8 > whole.len(), "cut at {cut}");
             }
-            // Cut off before it says what it is.
+            // Cut off before the header shows that this is an image.
             Ok(Content::NoImage(class)) => assert!(class.is_none() || cut < 330, "cut at {cut}"),
         }
     }
 
-    // What it holds beyond its bytes is asked for before it is there, and bounded.
+    // Memory for the inflated data is reserved before it is allocated, and bounded.
     let mut large = object.clone();
     for (tag, side) in [(tags::ROWS, 2048_u16), (tags::COLUMNS, 4096)] {
         large.put(DataElement::new(tag, VR::US, PrimitiveValue::from(side)));

@@ -1,4 +1,4 @@
-//! The bundles the model zoo publishes, read as they are, and bundles nobody should publish.
+//! Bundles exactly as the model zoo publishes them, and bundles that nobody should publish.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ fn published(name: &str) -> Option<PathBuf> {
     shared(&format!("bundles/{name}"))
 }
 
-/// `Target {arguments}` of each component.
+/// Formats each component as `Target {arguments}`.
 fn lines(components: &[Component]) -> Vec<String> {
     let line = |c: &Component| format!("{} {}", c.target, Value::Object(c.args.clone()));
     components.iter().map(line).collect()
@@ -27,7 +27,7 @@ fn argument<'a>(components: &'a [Component], target: &str, key: &str) -> &'a Val
     &found.unwrap_or_else(|| panic!("no {target}")).args[key]
 }
 
-/// Problems as `file: path: message`, without that of the network, which is published apart.
+/// Returns problems as `file: path: message`, except the one about the network, which is published separately.
 fn problems(dir: &Path) -> Vec<String> {
     let report = check_report(dir, &|_, component| Ok(component.target.clone())).unwrap();
     let all = report.all_problems().into_iter();
@@ -266,7 +266,7 @@ fn a_check_shows_every_refusal_and_what_is_switched_off() {
     assert_eq!(refusal["problems"][0]["path"], json!("postprocessing#transforms#0"));
 }
 
-/// A bundle folder with this text as its configuration.
+/// Creates a bundle folder with this text as its configuration.
 fn bundle(inference: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("configs")).unwrap();

@@ -1,4 +1,4 @@
-//! Frames through every decoder: reference images exactly, damaged ones refused, none panicking.
+//! Every decoder: reference images decode exactly, damaged frames are refused, and nothing panics.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ const HTJ2K_RPCL: &str = "1.2.840.10008.1.2.4.202";
 const JPEG_2000: &str = "1.2.840.10008.1.2.4.90";
 const BOTH: [Decoder; 2] = [Decoder::Ht, Decoder::OpenJp2];
 
-/// Reference codestreams with the pixels they decode to.
+/// Returns reference codestreams with their paths and the pixels they decode to.
 fn references(folder: &Path) -> Vec<(PathBuf, Vec<u8>, Vec<u8>)> {
     let mut found: Vec<_> = fs::read_dir(folder)
         .unwrap()
@@ -134,7 +134,7 @@ fn a_frame_of_another_size_is_refused_before_it_is_decoded() {
     }
 }
 
-/// A frame of any supported format with pixels from smooth to noise.
+/// Frames of any supported format, with pixels ranging from smooth to noise.
 fn frames() -> impl Strategy<Value = (FrameFormat, Samples)> {
     let format = (1_u32..70, 1_u32..70, prop_oneof![Just(8_u16), Just(16)], any::<bool>())
         .prop_flat_map(|(rows, columns, bits_allocated, signed)| {

@@ -1,4 +1,4 @@
-//! What several integration tests need.
+//! Helpers shared by the integration tests.
 
 #![allow(dead_code)]
 
@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use ahi_inference::codec::FrameFormat;
 
-/// A file or folder of the reference material beside the checkout (`../shared`, or where
-/// `AHI_SHARED` points); prints why a test is skipped and returns `None` where it is not there.
+/// Returns a file or folder of the reference material beside the checkout (`../shared`, or the folder that
+/// `AHI_SHARED` names). If it is missing, prints why a test is skipped and returns `None`.
 pub fn shared(relative: &str) -> Option<PathBuf> {
     let root = std::env::var_os("AHI_SHARED")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
@@ -22,7 +22,7 @@ pub fn shared(relative: &str) -> Option<PathBuf> {
     None
 }
 
-/// What SIZ says of a codestream that starts with it (ISO/IEC 15444-1 A.5.1).
+/// Returns the format stated in the SIZ segment at the start of a codestream (ISO/IEC 15444-1 A.5.1).
 pub fn format_of(codestream: &[u8]) -> FrameFormat {
     let be32 = |at: usize| u32::from_be_bytes(codestream[at..at + 4].try_into().unwrap());
     assert_eq!(codestream[..4], [0xFF, 0x4F, 0xFF, 0x51], "SOC and SIZ");

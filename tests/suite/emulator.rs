@@ -1,4 +1,4 @@
-//! The local HealthImaging as the server's own client sees it.
+//! The HealthImaging emulator as the server's own client sees it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -97,7 +97,7 @@ async fn imported_pixels_and_attributes_are_the_sources() {
     }
 }
 
-/// Copies DICOM files, of another patient.
+/// Copies DICOM files, replacing the Patient ID.
 fn with_patient_id(from: &Path, to: &Path, id: &str) {
     std::fs::create_dir(to).unwrap();
     for path in p10::list_files(from).unwrap() {
@@ -118,11 +118,11 @@ async fn what_is_not_there_or_not_primary_is_said() {
     let store = Store::open(root.path()).unwrap();
     let first = import(&store, None, &out.join("dicom"), &|_, _| {}).unwrap();
     let datastore = first.datastore_id;
-    // The same again is another version of the same image set.
+    // Importing the same files again creates another version of the same image set.
     let again = import(&store, Some(&datastore), &out.join("dicom"), &|_, _| {}).unwrap();
     let id = &first.image_sets[0].image_set_id;
     assert_eq!((&again.image_sets[0].image_set_id, again.image_sets[0].version), (id, 2));
-    // Another patient's instances of the series are in conflict with it.
+    // Instances of the same series with another Patient ID conflict with it.
     let other = out.join("other");
     with_patient_id(&out.join("dicom"), &other, "another");
     let second = import(&store, Some(&datastore), &other, &|_, _| {}).unwrap();

@@ -1,4 +1,4 @@
-//! From DICOM files to labels, against what MONAI made of the same files.
+//! From DICOM files to labels, compared with MONAI's results for the same files.
 
 use std::io::Read;
 use std::path::Path;
@@ -24,7 +24,7 @@ use ndarray::{Array1, Array4};
 use super::common::shared;
 use super::goldens::{Golden, difference};
 
-/// Unpacks a zip of files into a folder.
+/// Extracts the files of a zip archive into one folder.
 pub fn unzip(archive: &Path, folder: &Path) {
     let mut zip = zip::ZipArchive::new(std::fs::File::open(archive).unwrap()).unwrap();
     for i in 0..zip.len() {
@@ -95,7 +95,7 @@ async fn cranium_equals_monai() {
     assert!(share >= 0.9999 && dice >= 0.9995);
 }
 
-/// A source whose transfers break: of each frame the first ones that come.
+/// A source whose first transfers of each frame are broken.
 struct Breaking {
     source: DicomFiles,
     transfers: Arc<Transfers>,
@@ -107,7 +107,8 @@ struct Transfers {
 }
 
 impl Transfers {
-    /// Half of a frame, other bytes, or the frame itself once it was asked for often enough.
+    /// Returns the frame once it has been requested more than `broken` times. Before that, returns half of it on
+    /// the first request, and other bytes on later ones.
     fn next(&self, frame: EncodedFrame) -> EncodedFrame {
         let mut asked = self.asked.lock().unwrap();
         let asked = asked.entry(frame.key).or_default();
@@ -165,14 +166,14 @@ async fn a_frame_that_comes_broken_is_asked_for_twice_more() {
     assert!(error.details().contains_key("sopInstanceUID"), "{error:?}");
 }
 
-/// A phantom's files below `folder`.
+/// Writes a phantom's files below `folder`.
 pub async fn phantom(folder: &Path, size: &str, slices: &str) {
     let flags = ["--out", folder.to_str().unwrap(), "--size", size, "--slices", slices];
     let args = <ahi_inference::phantom::PhantomArgs as FromFlags>::from_flags(&flags);
     args.run().await.unwrap();
 }
 
-/// Cancellation is seen at the next frame, transform or window.
+/// Cancellation takes effect at the next frame, transform or window.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_request_stops() {
     use ahi_inference::progress::{Progress, Stage};
@@ -207,7 +208,7 @@ async fn a_cancelled_request_stops() {
     }
 }
 
-/// Flags read as the program reads them.
+/// Parses flags as the program parses them.
 pub trait FromFlags: clap::Args + Sized {
     fn from_flags(flags: &[&str]) -> Self {
         let command = Self::augment_args(clap::Command::new("test").no_binary_name(true));

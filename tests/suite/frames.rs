@@ -1,4 +1,4 @@
-//! Frames on their way into a volume: what a source does wrong, and a caller that goes away.
+//! Loading frames into a volume: sources that misbehave, and callers that go away.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,14 +16,14 @@ use futures::stream::{self, BoxStream, StreamExt};
 
 use super::end_to_end::phantom;
 
-/// How a source delivers what it is asked for.
+/// How a source misbehaves.
 #[derive(Clone, Copy)]
 enum Way {
-    /// The first frame once more at the end.
+    /// Repeats the first frame at the end.
     Twice,
-    /// All but the last.
+    /// Omits the last frame.
     NotAll,
-    /// Half of them, and then nothing.
+    /// Delivers half of the frames, then stalls.
     Stalled,
 }
 

@@ -1,4 +1,4 @@
-//! Results of MONAI itself (`reference/goldens`, made by `make_goldens.py`) against ours.
+//! Compares results with MONAI's own (`reference/goldens`, created by `make_goldens.py`).
 
 use std::fs::File;
 use std::io::Read;
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::common::shared;
 
-/// One `.npz` of the reference.
+/// One `.npz` file of the reference.
 pub struct Golden {
     path: PathBuf,
 }
@@ -38,7 +38,7 @@ impl Golden {
         npz.by_name(name).unwrap_or_else(|e| panic!("{} {name}: {e}", self.path.display()))
     }
 
-    /// The JSON that says what was applied: a NumPy scalar of UCS-4 text.
+    /// Returns the JSON that describes the transforms applied, stored as a NumPy scalar of UCS-4 text.
     pub fn spec(&self) -> Value {
         let mut zip = zip::ZipArchive::new(File::open(&self.path).unwrap()).unwrap();
         let mut bytes = Vec::new();
@@ -57,7 +57,8 @@ impl Golden {
     }
 }
 
-/// All goldens whose name begins so; empty, with the reason printed, where there are none.
+/// Returns all goldens whose names start with `prefix`. If the reference is missing, prints why and returns
+/// none.
 pub fn goldens(prefix: &str) -> Vec<Golden> {
     let Some(folder) = shared("reference/goldens") else { return Vec::new() };
     let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
@@ -73,7 +74,7 @@ pub fn goldens(prefix: &str) -> Vec<Golden> {
     found.iter().map(|p| Golden::open(p)).collect()
 }
 
-/// A component as the bundle reader would give it.
+/// Builds a component as the bundle reader would.
 pub fn component(value: &Value, index: usize) -> Component {
     let mut args = value.as_object().unwrap().clone();
     let target = args.remove("_target_").unwrap().as_str().unwrap().to_owned();
@@ -83,13 +84,13 @@ pub fn component(value: &Value, index: usize) -> Component {
     Component { target, args, path: format!("preprocessing#transforms#{index}") }
 }
 
-/// Largest absolute difference.
+/// Returns the largest absolute difference.
 pub fn difference<D: Dimension>(a: &Array<f32, D>, b: &Array<f32, D>) -> f32 {
     assert_eq!(a.shape(), b.shape());
     ndarray::Zip::from(a).and(b).fold(0.0, |worst, x, y| worst.max((x - y).abs()))
 }
 
-/// The same array with its first spatial axis fastest in memory, as decoded slices have it.
+/// Copies an array so that its first spatial axis runs fastest in memory, as in decoded slices.
 pub fn slices_first(a: &Array4<f32>) -> Array4<f32> {
     let mut f = Array4::zeros(a.dim().f());
     f.assign(a);
@@ -126,7 +127,7 @@ fn check_transforms(prefix: &str) {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Where MONAI goes on with an image without voxels, an image without foreground is an error here.
+/// An image without foreground is an error here, whereas MONAI continues with an image without voxels.
 fn refuses(golden: &Golden, input: Array4<f32>) {
     let spec = golden.spec();
     let transform = build(&component(&spec[0], 0)).unwrap().unwrap();
@@ -150,7 +151,7 @@ fn single_transforms() {
     check_transforms("transform_");
 }
 
-/// Keeps the blended result.
+/// A sink that keeps the blended result.
 #[derive(Default)]
 struct Collect {
     result: Array4<f32>,
@@ -197,7 +198,7 @@ fn sliding_window() {
     }
 }
 
-/// Feeds a whole result to the segmenter plane by plane, a few at a time.
+/// Feeds a whole result to the segmenter, a few planes at a time.
 pub fn segment(plan: &PostPlan, image: &Image, logits: &Array4<f32>) -> Segmentation {
     let mut segmenter = Segmenter::new(plan.clone(), &image.applied, image.dims()).unwrap();
     segmenter.begin(logits.dim().0, image.dims()).unwrap();
@@ -267,7 +268,7 @@ fn chains() {
             .map(|(((_, x, y, z), _), _)| [x, y, z])
             .collect();
         eprintln!("{}: {} of {} labels differ", golden.name(), differing.len(), labels.len());
-        // PyTorch's own softmax is off by more than this: such voxels are ties.
+        // PyTorch's softmax has a larger error than this, so such voxels are ties.
         for [x, y, z] in differing {
             let values = inverted.slice(ndarray::s![.., x, y, z]);
             let mut sorted = values.to_vec();
@@ -305,7 +306,7 @@ fn operations_on_labels() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// A result whose largest class is the label of each voxel.
+/// Returns a result whose largest class is the label of each voxel.
 fn logits_of(labels: &ndarray::Array3<u8>, classes: usize) -> Array4<f32> {
     let (x, y, z) = labels.dim();
     Array4::from_shape_fn((classes, x, y, z), |(c, x, y, z)| {
@@ -332,7 +333,7 @@ fn operations_run_on_their_grid() {
     let mut expected = labels.clone();
     expected[[7, 6, 5]] = 0;
     expected[[2, 2, 2]] = 1;
-    // The network sees the image turned round.
+    // The network sees the image flipped along x and y.
     let seen = labels.slice(ndarray::s![..;-1, ..;-1, ..]).to_owned();
     let operations = [
         json!({"_target_": "KeepLargestConnectedComponentd"}),

@@ -1,4 +1,4 @@
-//! DICOM files made to bring a reader down: nesting, floods and lies, in every encoding.
+//! DICOM files crafted to bring a reader down: nesting, floods and false claims, in every encoding.
 
 use std::io::Cursor;
 use std::thread;
@@ -14,7 +14,7 @@ const IMPLICIT: &[u8] = b"1.2.840.10008.1.2";
 const EXPLICIT: &[u8] = b"1.2.840.10008.1.2.1";
 const JPEG: &[u8] = b"1.2.840.10008.1.2.4.50";
 const UNDEFINED: u32 = u32::MAX;
-/// Far less than any thread of the server has.
+/// Far smaller than the stack of any server thread.
 const STACK: usize = 128 << 10;
 
 fn head(tag: (u16, u16), vr: &[u8; 2], length: u32, implicit: bool) -> Vec<u8> {
@@ -48,7 +48,7 @@ fn sequence_end() -> Vec<u8> {
     head((0xFFFE, 0xE0DD), b"  ", 0, true)
 }
 
-/// A file whose TransferSyntaxUIDs are these, padding and all.
+/// Builds a file with these TransferSyntaxUID elements, padding included.
 fn file(syntaxes: &[&[u8]], data: &[u8]) -> Vec<u8> {
     let group: Vec<u8> =
         syntaxes.iter().flat_map(|uid| element((2, 0x10), b"UI", uid, false)).collect();
@@ -72,13 +72,13 @@ fn identifiers(implicit: bool) -> Vec<u8> {
     [class, element((8, 0x18), b"UI", b"1.2.3.5\0", implicit)].concat()
 }
 
-/// Sequences within items within sequences.
+/// Builds nested sequences and items of undefined length.
 fn nested(depth: usize, implicit: bool, vr: &[u8; 2]) -> Vec<u8> {
     let open = [head((8, 0x1140), vr, UNDEFINED, implicit), item(UNDEFINED)].concat();
     [open.repeat(depth), [item_end(), sequence_end()].concat().repeat(depth)].concat()
 }
 
-/// The same by lengths.
+/// Builds nested sequences and items of defined length.
 fn nested_by_length(depth: usize, implicit: bool) -> Vec<u8> {
     let mut parts = Vec::new();
     let mut length = 0;
@@ -90,7 +90,7 @@ fn nested_by_length(depth: usize, implicit: bool) -> Vec<u8> {
     parts.into_iter().rev().flatten().collect()
 }
 
-/// Reads on a thread whose stack is small.
+/// Reads on a thread with a small stack.
 fn read_on_small_stack(bytes: Vec<u8>) -> Result<P10Instance> {
     let run = move || read_bytes(&bytes).map(|instance| (instance.dataset.clone(), instance).1);
     thread::Builder::new().stack_size(STACK).spawn(run).unwrap().join().unwrap()
@@ -100,7 +100,7 @@ fn refusal(bytes: Vec<u8>) -> Error {
     read_on_small_stack(bytes).unwrap_err()
 }
 
-/// Every way to write the transfer syntax, right and wrong, and whether implicit VR follows.
+/// Returns every spelling of the transfer syntax, right and wrong, and whether implicit VR follows.
 fn spellings() -> Vec<(Vec<Vec<u8>>, bool)> {
     let padded = |uid: &[u8], padding: &[u8]| [uid, padding].concat();
     let mut all = Vec::new();
@@ -166,7 +166,7 @@ fn sequences_of_other_value_representations_nest_no_deeper() {
     assert_eq!(refusal(file(&[&even(EXPLICIT)], &data)).kind(), ErrorKind::CorruptFrame);
 }
 
-/// Depths that occur are read, and dropped and copied on a small stack.
+/// Nesting depths that occur in practice are read, copied and dropped on a small stack.
 #[test]
 fn reasonable_depths_are_read() {
     for implicit in [false, true] {
@@ -195,7 +195,7 @@ fn a_transfer_syntax_is_stated_once_and_is_one() {
     assert_eq!(e.kind(), ErrorKind::UnsupportedPixelData);
 }
 
-/// A header of many small things takes many times its bytes once it is parsed.
+/// Once parsed, a header of many small elements takes many times its encoded size.
 #[test]
 fn floods_are_refused_by_the_memory_they_would_take() {
     const SIZE: usize = 64 << 20;
@@ -270,7 +270,7 @@ fn lengths_are_believed_as_far_as_there_are_bytes() {
     assert_eq!(refusal(bytes).kind(), ErrorKind::InvalidImage);
 }
 
-/// A piece of a data set: an element, a sequence of items, or something that does not belong.
+/// A piece of a data set: an element, a sequence of items, or stray bytes.
 #[derive(Debug, Clone)]
 enum Node {
     Value(u16, [u8; 2], Vec<u8>),
@@ -329,7 +329,8 @@ fn encode(nodes: &[Node], implicit: bool) -> Vec<u8> {
     bytes
 }
 
-/// Whether two data sets hold the same; lengths aside, of which undefined ones equal nothing.
+/// Returns whether two data sets have equal contents. Lengths are ignored, since undefined ones never compare
+/// equal.
 fn same(a: &InMemDicomObject, b: &InMemDicomObject) -> bool {
     let same_element = |a: &InMemElement, b: &InMemElement| {
         let same_value = match (a.value(), b.value()) {
@@ -337,7 +338,7 @@ fn same(a: &InMemDicomObject, b: &InMemDicomObject) -> bool {
                 let (a, b) = (a.items(), b.items());
                 a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
             }
-            // As text, since not every number equals itself.
+            // Compared as text, since NaN does not equal itself.
             (a, b) => format!("{a:?}") == format!("{b:?}"),
         };
         (a.header().tag, a.header().vr) == (b.header().tag, b.header().vr) && same_value
@@ -348,8 +349,7 @@ fn same(a: &InMemDicomObject, b: &InMemDicomObject) -> bool {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// What is read is what the DICOM library reads, and what is refused it refuses, or it is one
-    /// of the things that are never taken.
+    /// Whatever is accepted is read as the DICOM library reads it. More may be refused than the library refuses.
     #[test]
     fn data_sets_are_read_as_the_library_reads_them(
         nodes in prop::collection::vec(node(), 0..6),

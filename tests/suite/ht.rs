@@ -1,5 +1,5 @@
-//! The decoder of HTJ2K by every set of instructions that there is here: against raw pixels, `openjp2`, and each
-//! other.
+//! The HTJ2K decoder with every instruction set available here, compared with raw pixels, `openjp2`, and across
+//! instruction sets.
 
 mod blocks;
 mod conformance;
@@ -23,10 +23,10 @@ use rayon::prelude::*;
 use crate::common::{format_of, shared};
 
 const HTJ2K: &str = "1.2.840.10008.1.2.4.202";
-/// JPEG 2000 with either block coder, which `openjp2` alone reads.
+/// JPEG 2000 with either block coder, which only `openjp2` decodes.
 const JPEG_2000: &str = "1.2.840.10008.1.2.4.90";
 
-/// Asserts that a frame decodes to `samples` by all that decode it.
+/// Asserts that every decoder decodes a frame to `samples`.
 fn check_exact(name: &str, data: &[u8], format: &FrameFormat, samples: &Samples) {
     for instructions in Instructions::available() {
         let decoded = decode_htj2k(data, format, 0, instructions);
@@ -36,7 +36,7 @@ fn check_exact(name: &str, data: &[u8], format: &FrameFormat, samples: &Samples)
     assert!(decode(JPEG_2000, data, format).unwrap() == *samples, "{name} by openjp2");
 }
 
-/// Asserts that a frame's lower resolutions are `openjp2`'s.
+/// Asserts that a frame's lower resolutions match those of `openjp2`.
 fn check_reduced(name: &str, data: &[u8], format: &FrameFormat, levels: u8) {
     for reduced in 1..=levels + 1 {
         let (size, reference) = decode_reduced(JPEG_2000, data, format, reduced).unwrap();
@@ -51,7 +51,7 @@ fn check_reduced(name: &str, data: &[u8], format: &FrameFormat, levels: u8) {
     }
 }
 
-/// Decomposition levels by COD.
+/// Returns the number of decomposition levels stated in COD.
 fn levels_of(data: &[u8]) -> u8 {
     let cod = data.windows(2).position(|w| w == [0xFF, 0x52]).unwrap();
     data[cod + 9]
@@ -77,7 +77,7 @@ fn real_frames_are_exact_at_every_resolution() {
     assert!(count >= 4, "{count} frames");
 }
 
-/// The format and native pixels of a DICOM object of one frame.
+/// Returns the format and native pixels of a single-frame DICOM object.
 fn native(object: &DefaultDicomObject) -> (FrameFormat, Samples) {
     let dataset: &Dataset = object;
     let format = FrameFormat::from_dataset(dataset).unwrap();
@@ -86,7 +86,7 @@ fn native(object: &DefaultDicomObject) -> (FrameFormat, Samples) {
     (format, samples)
 }
 
-/// Encodes and decodes a frame; every eighth at lower resolutions, too.
+/// Encodes and decodes a frame, and every eighth one also at lower resolutions.
 fn check_encoded(number: usize, name: &str, object: &DefaultDicomObject) {
     let (format, samples) = native(object);
     let data = encode_htj2k(&samples, &format).unwrap();

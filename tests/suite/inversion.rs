@@ -1,5 +1,5 @@
-//! What goes through preprocessing and back with the nearest voxel is what it was, also where
-//! orientations are oblique and rounded to a few decimals.
+//! Inverting the preprocessing with nearest-neighbour interpolation restores the original labels, up to one voxel
+//! at their boundaries, even if orientations are oblique and rounded to a few decimals.
 
 use ahi_inference::bundle::Component;
 use ahi_inference::inference::PlaneSink;
@@ -12,7 +12,7 @@ use ndarray::{Array3, Array4, Axis, ShapeBuilder};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// A random image and what is done to it.
+/// A random image and the transforms applied to it.
 #[derive(Debug, Clone)]
 struct Case {
     dims: [usize; 3],
@@ -22,8 +22,8 @@ struct Case {
     cropped: bool,
 }
 
-/// Axes in any order and direction, turned a little, their direction cosines exact or rounded as
-/// scanners write them.
+/// Axes in any order and direction, slightly rotated. Direction cosines are exact, or rounded as scanners write
+/// them.
 fn affine() -> impl Strategy<Value = ([f64; 3], Affine)> {
     let order = Just([0usize, 1, 2]).prop_shuffle();
     let turn = prop_oneof![
@@ -38,7 +38,7 @@ fn affine() -> impl Strategy<Value = ([f64; 3], Affine)> {
             let columns = std::array::from_fn(|c| {
                 let mut v = [0.0; 3];
                 v[order[c]] = if flips[c] { -1.0 } else { 1.0 };
-                // About the third axis, the second and the first.
+                // Rotates about the third axis, the second and the first.
                 for (angle, [a, b]) in turn.into_iter().zip([[0, 1], [2, 0], [1, 2]]) {
                     let (sin, cos) = f64::sin_cos(angle);
                     (v[a], v[b]) = (cos * v[a] - sin * v[b], sin * v[a] + cos * v[b]);
@@ -63,7 +63,7 @@ fn affine() -> impl Strategy<Value = ([f64; 3], Affine)> {
 
 fn case() -> impl Strategy<Value = Case> {
     let sizes = prop::array::uniform3(6usize..20);
-    // Below 3 a voxel comes back from at most its neighbour: half an input and half an output voxel.
+    // Below 3, a voxel comes back from its neighbour at most: half an input voxel plus half an output voxel.
     let ratios = prop::array::uniform3(0.4..2.9f64);
     let codes = prop::sample::select(vec!["RAS", "LPS", "PIR", "SAL"]);
     let windows = (0usize..4, 0usize..4, prop::array::uniform3(1i64..9));
@@ -97,7 +97,7 @@ fn window(kind: usize, widths: [i64; 3], mode: &str) -> Option<Value> {
     }
 }
 
-/// Labels 0 to 4 in slabs at an angle.
+/// Returns labels 0 to 4 in oblique slabs.
 fn labels(dims: [usize; 3], seed: u32) -> Array4<f32> {
     let weights: [f32; 4] = std::array::from_fn(|i| ((seed >> (8 * i)) & 0xff) as f32 / 255.0);
     Array4::from_shape_fn((1, dims[0], dims[1], dims[2]).f(), |(_, x, y, z)| {
@@ -118,8 +118,9 @@ fn processed(case: &Case, data: Array4<f32>) -> Image {
     image
 }
 
-/// Whether a voxel next to `at` has the value. The size of the network's grid is rounded (`Spacing`), so that up to
-/// half of one of its voxels is missing at an end: what lies there comes back from one voxel further in.
+/// Returns whether `at` or a voxel next to it has the value. The size of the network's grid is rounded
+/// (`Spacing`), so up to half of one of its voxels may be missing at an end. A voxel there comes back from one
+/// voxel further in.
 fn neighbours_have(labels: &Array3<f32>, at: [usize; 3], value: f32) -> bool {
     let near: [_; 3] = std::array::from_fn(|a| {
         let size = labels.len_of(Axis(a));
@@ -141,7 +142,7 @@ proptest! {
         let inverse = Inverse::new(&image.applied, image.dims(), true).unwrap();
         prop_assert_eq!(inverse.outputs(), case.dims);
         let back = inverse.apply(image.data.index_axis(Axis(0), 0)).unwrap();
-        // Where the network's grid reaches.
+        // The region that the network's grid covers.
         let [x, y, z] = image.dims();
         let covered = inverse.apply(Array3::ones((x, y, z)).view()).unwrap();
         prop_assert!(covered.iter().all(|c| *c == 0.0 || *c == 1.0));
@@ -161,14 +162,14 @@ proptest! {
     #[test]
     fn voxels_keep_their_place_in_the_world(case in case()) {
         let [x, y, z] = case.dims;
-        // Three channels hold the world coordinates of their voxels, the last says what is padding.
+        // Three channels hold the world coordinates of their voxels; the last tells the image from padding.
         let data = Array4::from_shape_fn((4, x, y, z), |(c, x, y, z)| {
             let place = case.affine.apply([x as f64, y as f64, z as f64]);
             place.get(c).map_or(1.0, |v| *v as f32)
         });
         let image = processed(&case, data);
         let largest = |affine: &Affine| affine.spacing().into_iter().fold(0.0, f64::max);
-        // Half a voxel off along each axis, and half a new one where the grids end.
+        // Half an original voxel along each axis, plus half a new one where the grids end.
         let bound = 0.5 * (largest(&case.affine) + largest(&image.affine)) * 3f64.sqrt() + 1e-3;
         let to_index = case.affine.inverse().unwrap();
         let inside = |p: [f64; 3]| {
@@ -190,8 +191,7 @@ proptest! {
         }
     }
 
-    /// One pass over planes as they come makes the labels that the classes have once they are all
-    /// brought back.
+    /// Processing planes as they arrive gives the same labels as inverting whole classes first.
     #[test]
     fn a_stream_of_planes_gives_the_labels_of_whole_classes(
         case in case(),

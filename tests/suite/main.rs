@@ -1,4 +1,4 @@
-//! Integration tests, one binary so that everything is linked once.
+//! Integration tests in one binary, so that everything is linked only once.
 
 mod account;
 mod ahi_source;

@@ -1,4 +1,4 @@
-//! Whole chains of pre- and postprocessing against MONAI's results (`tests/goldens`, made by `make.py`).
+//! Compares whole pre- and postprocessing chains with MONAI's results (`tests/goldens`, created by `make.py`).
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ fn components(spec: &Value, name: &str) -> Vec<Component> {
     .collect()
 }
 
-/// Feeds a result in groups of planes, each in bands of rows.
+/// Feeds a result to the segmenter in groups of planes, each in bands of rows.
 fn segment(
     mut segmenter: Segmenter,
     logits: &Array4<f32>,
@@ -40,7 +40,7 @@ fn segment(
     segmenter.finish().unwrap()
 }
 
-/// Every class as a mask; background is no segment.
+/// Returns a mask for each class.
 fn masks(found: Segmentation, channels: usize) -> Vec<Array4<u8>> {
     let of = |class: u16| match &found {
         Segmentation::Labels(labels) => labels.mapv(|l| u8::from(u16::from(l) == class)),
@@ -50,9 +50,9 @@ fn masks(found: Segmentation, channels: usize) -> Vec<Array4<u8>> {
     (0..channels as u16).map(|class| of(class).insert_axis(Axis(0))).collect()
 }
 
-/// Voxels in which a result is another one than MONAI's.
+/// Counts the voxels that differ from MONAI's result.
 fn differing(found: Segmentation, expected: &Array4<f32>) -> usize {
-    // Values between labels and between masks are rounded, halves to the even number.
+    // Interpolated values between labels or masks are rounded, ties to even.
     let expected = expected.mapv(|v| v.round_ties_even() as u8);
     let channels = expected.dim().0;
     if channels == 1 {
@@ -60,7 +60,7 @@ fn differing(found: Segmentation, expected: &Array4<f32>) -> usize {
         assert_eq!(labels.shape(), &expected.shape()[1..]);
         return labels.iter().zip(&expected).filter(|(a, b)| a != b).count();
     }
-    // Of one-hot channels the first is background, of masks of a network it is a class.
+    // The first of one-hot channels is background; the first of a network's masks is a class.
     let first = usize::from(!matches!(found, Segmentation::Masks(_)));
     let masks = masks(found, channels);
     (first..channels)

@@ -1,4 +1,4 @@
-//! DICOM Part 10 files: a real CT series, and what is wrong with files in the field.
+//! DICOM Part 10 files: a real CT series, and defects of files in the field.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -74,7 +74,7 @@ fn a_ct_series_is_read_with_its_frames() {
     for path in list_files(folder.path()).unwrap() {
         let (header, instance) = (read_header(&path).unwrap(), read(&path).unwrap());
         assert_eq!(header.sop_instance_uid, instance.sop_instance_uid);
-        // As text, since undefined lengths equal nothing.
+        // Compared as text, since undefined lengths never compare equal.
         assert_eq!(format!("{:?}", header.dataset), format!("{:?}", instance.dataset));
         assert_eq!(instance.frames.len(), 1);
         assert!(instance.dataset.get(tags::PIXEL_DATA).is_none());
@@ -121,7 +121,7 @@ async fn one_of_several_series_has_to_be_named() {
     let series = source.series().await.unwrap();
     assert_eq!(series.instances.len(), 2);
 
-    // A file that goes away ends the stream with an error that names it.
+    // A file that disappears ends the stream with an error that names it.
     fs::remove_file(folder.path().join("1.6.2")).unwrap();
     let stream = source.frames(&series, all_keys(&series));
     let e = stream.try_collect::<Vec<_>>().await.unwrap_err();
@@ -208,7 +208,7 @@ fn truncated_files_are_refused_without_naming_the_patient() {
         fs::write(&path, &whole[..cut]).unwrap();
         let whole_elements = read(&path);
         if let Ok(instance) = &whole_elements {
-            // Cut between two elements, a file is one that never had an image.
+            // Cut between two elements, a file looks as if it never had an image.
             assert!(instance.frames.is_empty(), "cut at {cut}");
             assert_eq!(instance.dataset.integer(tags::ROWS), None, "cut at {cut}");
         }

@@ -1,4 +1,4 @@
-//! The synthetic CT: the same for the same seed, complete, and described truthfully.
+//! The synthetic CT: reproducible from its seed, complete, and described correctly.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,7 +29,7 @@ fn make(seed: u64) -> (tempfile::TempDir, Value) {
     (folder, description)
 }
 
-/// Every file below a phantom's folder with its bytes.
+/// Returns every file of a phantom with its bytes.
 fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let images = fs::read_dir(folder.join("dicom")).unwrap().map(|entry| entry.unwrap().path());
     images
@@ -40,7 +40,7 @@ fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// The images in the order of their names.
+/// Returns the images in order of file name.
 fn images(folder: &Path) -> Vec<DefaultDicomObject> {
     let mut paths: Vec<_> =
         fs::read_dir(folder.join("dicom")).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -150,15 +150,15 @@ fn images_are_one_ct_series_with_shuffled_names() {
     assert!(sorted.windows(2).all(|w| (w[1] - w[0] - 8.5).abs() < 1e-9), "{sorted:?}");
 }
 
-/// Mean density of the voxels where `truth` has an organ.
+/// Returns the mean density of the voxels that `truth` labels as organs.
 fn density_of_organs(truth: ArrayView3<'_, u8>, hu: &Array3<f64>) -> f64 {
     let organs: Vec<f64> =
         truth.iter().zip(hu).filter(|(label, _)| **label != 0).map(|(_, &hu)| hu).collect();
     organs.iter().sum::<f64>() / organs.len() as f64
 }
 
-/// Where the affine says that a voxel of the truth is, the images have the organ; a truth mirrored
-/// along any axis would lie on fat and lung.
+/// The images show an organ wherever the affine puts a labelled voxel of the truth. Mirrored along any axis, the
+/// truth would lie on fat and lung.
 #[test]
 fn truth_lies_on_the_images() {
     let folder = tempfile::tempdir().unwrap();
@@ -178,7 +178,7 @@ fn truth_lies_on_the_images() {
     let mut hu = Array3::from_elem(truth.dim(), f64::NAN);
     for image in images(folder.path()) {
         let [x, y, z] = image.numbers::<3>(tags::IMAGE_POSITION_PATIENT).unwrap();
-        // The first voxel of an image is in RAS what it is in LPS, x and y negated.
+        // The first voxel's RAS coordinates are its LPS coordinates with x and y negated.
         assert_eq!((affine(0, 3), affine(1, 3)), (-x, -y));
         let slice = (z - affine(2, 3)) / affine(2, 2);
         assert!((slice - slice.round()).abs() < 1e-6, "{slice}");

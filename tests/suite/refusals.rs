@@ -1,4 +1,4 @@
-//! What is wrong with a series is known from its headers: it is refused before a frame is fetched.
+//! A series with defects visible in its headers is refused before any frame is fetched.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,12 +18,12 @@ use futures::stream::BoxStream;
 
 use super::end_to_end::phantom;
 
-/// A source whose headers were changed, and that counts the frames it is asked for.
+/// A source that changes headers and counts the frames requested from it.
 struct Changed<F> {
     files: DicomFiles,
     change: F,
     asked: AtomicUsize,
-    /// As the files have them.
+    /// The series as read from the files.
     own: Mutex<Option<Series>>,
 }
 
@@ -82,7 +82,7 @@ async fn run_job(
     (result, source.asked.load(Ordering::SeqCst))
 }
 
-/// The package of the phantom's model, with something beside it in `serving.json` and another modality.
+/// Creates a copy of the phantom model's bundle with this modality and `serving.json`.
 fn bundle(folder: &Path, modality: &str, serving: &serde_json::Value) -> std::path::PathBuf {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("model/ct_phantom");
     let to = folder.join(format!("bundle-{modality}"));
@@ -122,7 +122,7 @@ async fn nothing_is_fetched_of_what_cannot_be_written() {
     assert!(result.unwrap_err().message().contains("SOP Instance"));
     assert_eq!(asked, 0);
 
-    // Leading zeros are no reason to lose a result.
+    // Leading zeros in a UID are not worth losing a result.
     let (result, asked) = run(&files, &bundle, policy, |series| {
         series.instances[2].sop_instance_uid = "1.2.03".to_owned();
     })
@@ -130,7 +130,7 @@ async fn nothing_is_fetched_of_what_cannot_be_written() {
     let outcome = result.unwrap().remove(0);
     assert_eq!(asked, 8);
     assert!(outcome.report["warnings"].to_string().contains("leading zeros"));
-    // Where each output has a segment.
+    // The segment in each output.
     assert_eq!(outcome.report["segments"][1]["in"]["dicom-seg"]["segmentNumber"], 2);
     assert_eq!(outcome.report["segments"][1]["in"]["nifti"]["value"], 2);
 }
@@ -152,7 +152,7 @@ async fn a_series_the_model_was_not_made_for_is_refused() {
     let report = result.unwrap().remove(0).report;
     assert!(report["warnings"].to_string().contains("made for MR"), "{}", report["warnings"]);
 
-    // Another word for the same, and one that says nothing.
+    // Another spelling of the same modality, and a value that says nothing.
     for modality in ["ct", "n/a"] {
         let same = bundle(folder.path(), modality, &serde_json::json!({}));
         assert!(run(&files, &same, Policy::default(), |_| {}).await.0.is_ok(), "{modality}");
@@ -167,14 +167,14 @@ async fn a_series_the_model_was_not_made_for_is_refused() {
     assert_eq!(asked, 0);
     assert!(e.message().contains("serving.json"), "{e}");
     assert!(run(&files, &ruled, warn, |_| {}).await.0.is_ok());
-    // The package may decide that itself.
+    // The package may set this policy itself.
     let lenient = serde_json::json!({"images": rules["images"], "policy": {"mismatch": "warn"}});
     let lenient = bundle(folder.path(), "CT2", &lenient);
     let model = Model::load("phantom", &lenient, &LoadOptions::default()).unwrap();
     assert_eq!(model.policy.mismatch, Some(Mismatch::Warn));
 }
 
-/// The package of the phantom's model, its channels masks of their own.
+/// Creates a copy of the phantom model's bundle whose channels are independent masks.
 fn masks(folder: &Path) -> std::path::PathBuf {
     let bundle = bundle(folder, "CT", &serde_json::json!({}));
     let path = bundle.join("configs/inference.json");
@@ -203,7 +203,7 @@ async fn masks_are_no_label_map_and_nothing_is_fetched_for_one() {
     assert!(e.message().contains("ask for dicom-seg"), "{e}");
     assert_eq!(e.details()["field"], "outputs");
 
-    // One segment overlaps with nothing.
+    // A single segment cannot overlap.
     let model = Model::load("phantom", &bundle, &LoadOptions::default()).unwrap();
     let label = model.segments[1].label.clone();
     let (result, asked) = run_job(&files, &bundle, |_| {}, label_map(&[&label])).await;
@@ -212,7 +212,7 @@ async fn masks_are_no_label_map_and_nothing_is_fetched_for_one() {
     assert_eq!(outcome.artifacts[0].kind, OutputKind::DicomSegLabelmap);
     assert_eq!(outcome.report["segments"][0]["in"]["dicom-seg-labelmap"]["segmentNumber"], 1);
 
-    // A package that lists what it cannot make is no package.
+    // A package that lists an output it cannot produce is invalid.
     std::fs::write(bundle.join("serving.json"), r#"{"outputs": ["dicom-seg-labelmap"]}"#).unwrap();
     let e = Model::load("phantom", &bundle, &LoadOptions::default()).err().unwrap();
     assert_eq!(e.kind(), ErrorKind::InvalidModel);

@@ -1,4 +1,4 @@
-//! What fuzzing found, and the seeds that are kept: each reader of foreign bytes reads them again.
+//! Inputs found by fuzzing, and the stored seeds: each parser of untrusted bytes reads them again.
 
 use std::fs;
 use std::path::Path;
@@ -39,7 +39,7 @@ fn every_target_is_fuzzed_and_takes_any_bytes() {
     }
 }
 
-/// 64,000 layers of 14 resolutions in 222 bytes: a decoder would look for each packet.
+/// 64,000 layers of 14 resolutions in 222 bytes: a decoder would look for every packet.
 #[test]
 fn more_packets_than_bytes_are_refused() {
     use ahi_inference::codec::{FrameFormat, decode};

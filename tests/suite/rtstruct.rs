@@ -1,6 +1,6 @@
-//! RT Structure Sets written from synthetic sources and read back with `dicom-object`: the contours of each
-//! ROI, brought back onto the pixels of the slices that they refer to, give the segment's mask. Every case is
-//! also left in a folder (`RTSTRUCT_FIXTURES`, or `rtstruct-fixtures` in the target folder) for
+//! Writes RT Structure Sets from synthetic sources and reads them back with `dicom-object`. The contours of each
+//! ROI, rasterised onto the slices they refer to, must give the segment's mask. Every case is also saved to a
+//! folder (`RTSTRUCT_FIXTURES`, or `rtstruct-fixtures` in the target folder) for
 //! `tests/python/test_rtstruct.py`, which reads it with pydicom, plastimatch and dciodvfy.
 
 use std::collections::HashMap;
@@ -36,8 +36,8 @@ fn segments() -> Vec<SegmentDescription> {
     vec![segment(1, "Spleen", "78961009"), kidney, lesion, segment(4, "Colon", "71854001")]
 }
 
-/// Label maps with what contours trip over: a ring that holds a ring that holds an island, in slices that are not
-/// the first; pixels that touch at their corners, along the border of the image; noise; class 4 has no voxel.
+/// Returns label maps that are difficult to contour: a ring around a ring around an island, in slices other than
+/// the first; pixels along the image border that touch at their corners; noise. Class 4 has no voxels.
 fn shapes(depth: usize) -> Array3<u8> {
     Array3::from_shape_fn((COLUMNS, ROWS, depth), |(x, y, z)| {
         let radius = (x as f64 - 18.0).hypot(y as f64 - 14.0);
@@ -85,7 +85,7 @@ fn numbers(dataset: &Dataset, tag: dicom_core::Tag) -> Vec<f64> {
     dataset.texts(tag).iter().map(|text| text.trim().parse().unwrap()).collect()
 }
 
-/// Position, orientation and spacing of a slice, wherever the source has them.
+/// Returns the position, orientation and spacing of a slice, from wherever the source stores them.
 fn geometry(slice: &SourceSlice) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
     let dataset = &slice.instance.dataset;
     let find = |group, tag| {
@@ -106,7 +106,7 @@ fn geometry(slice: &SourceSlice) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
     )
 }
 
-/// Columns and rows of points of the patient in a slice, in whose plane they are found to lie.
+/// Converts patient coordinates to columns and rows of a slice. Panics if a point lies off the slice's plane.
 fn in_pixels(slice: &SourceSlice, points: &[f64]) -> Vec<[f64; 2]> {
     let (position, orientation, spacing) = geometry(slice);
     let (row, column) = orientation.split_at(3);
@@ -124,7 +124,7 @@ fn in_pixels(slice: &SourceSlice, points: &[f64]) -> Vec<[f64; 2]> {
     points.chunks_exact(3).map(point).collect()
 }
 
-/// Adds the pixels whose centre is inside a contour by the even-odd rule.
+/// Sets the pixels whose centres are inside a contour by the even-odd rule.
 fn fill(contour: &[[f64; 2]], mask: &mut Array3<u8>, z: usize) {
     let (columns, rows, _) = mask.dim();
     for y in 0..rows {
@@ -133,7 +133,7 @@ fn fill(contour: &[[f64; 2]], mask: &mut Array3<u8>, z: usize) {
         let crossing = edges.filter(|(a, b)| (a[1] > centre) != (b[1] > centre));
         let mut at: Vec<f64> = crossing
             .map(|(a, b)| {
-                // The same for both directions.
+                // Ordered, so that both directions of an edge give the same result.
                 let (a, b) = if a[1] < b[1] { (a, b) } else { (b, a) };
                 a[0] + (centre - a[1]) / (b[1] - a[1]) * (b[0] - a[0])
             })
@@ -147,7 +147,7 @@ fn fill(contour: &[[f64; 2]], mask: &mut Array3<u8>, z: usize) {
     }
 }
 
-/// The masks of all ROIs, with their contours.
+/// Returns the mask of each ROI with its number of contours.
 fn read_masks(
     file: &Dataset,
     slices: &[SourceSlice],
@@ -190,7 +190,7 @@ fn fixture_folder(name: &str) -> PathBuf {
     folder
 }
 
-/// Writes masks, reads them back, and leaves all for the Python tests.
+/// Writes masks, reads them back, and saves everything for the Python tests.
 fn round_trip<L: Label>(
     name: &str,
     voxels: Voxels<L>,
@@ -270,7 +270,7 @@ fn axial_slices() {
     let all: Vec<&str> = instances.iter().map(|i| i.sop_instance_uid.as_str()).collect();
     assert_eq!(images, all);
 
-    // Those of a plane that is not oblique have the slice's own coordinate.
+    // In a plane that is not oblique, all points have the slice's own coordinate.
     let contour = &items(&items(&file, tags::ROI_CONTOUR_SEQUENCE)[0], tags::CONTOUR_SEQUENCE)[0];
     let data = contour.texts(tags::CONTOUR_DATA);
     assert!(data.iter().skip(2).step_by(3).all(|z| z == "12.500"), "{data:?}");
@@ -306,7 +306,7 @@ fn rois_say_what_they_are() {
     assert_eq!(numbers(&contours[1], tags::ROI_DISPLAY_COLOR), [200.0, 100.0, 50.0]);
     let types: Vec<_> =
         observations.iter().map(|item| item.text(tags::RTROI_INTERPRETED_TYPE)).collect();
-    // A lesion is not made a target by a network.
+    // A network's output does not make a lesion a treatment target.
     assert_eq!(types, [Some("ORGAN".into()), Some("ORGAN".into()), None, Some("ORGAN".into())]);
     let [warning] = &written.summary.warnings[..] else { panic!("{:?}", written.summary.warnings) };
     assert!(warning.contains("1 of 4") && warning.contains("Colon"), "{warning}");
@@ -329,7 +329,7 @@ fn sagittal_coronal_and_oblique_slices() {
         "0.85286853195244",
         "-0.4924038765061",
     ];
-    // Along the normal.
+    // Positions along the normal.
     let positions: Vec<[String; 3]> = (0..5)
         .map(|i| {
             let t = f64::from(i) * 3.1;
@@ -346,7 +346,7 @@ fn sagittal_coronal_and_oblique_slices() {
 
 #[test]
 fn tilted_slices_have_their_own_planes() {
-    // A tilted gantry: slices are axial, and each lies further back.
+    // A tilted gantry: slices are axial, each shifted further back.
     let positions: Vec<[String; 3]> = (0..5)
         .map(|i| {
             [
@@ -411,7 +411,7 @@ fn regions_overlap_in_masks_and_sets() {
 
 #[test]
 fn contours_longer_than_explicit_vrs_allow() {
-    // A sieve, all of whose holes are joined to one contour.
+    // A sieve whose holes are all joined into one contour.
     let (columns, rows) = (120, 100);
     let instances = single_frames(columns as u16, rows as u16, AXIAL, &along(2, 10.0, 2.5, 2));
     let labels = Array3::from_shape_fn((columns, rows, 2), |(x, y, z)| {
@@ -450,7 +450,7 @@ fn what_cannot_be_written_is_refused() {
     // A label that no segment describes.
     assert_eq!(kind(&good, &segments()[..2]), (None, ErrorKind::InvalidModel));
     assert_eq!(kind(&good, &[]), (None, ErrorKind::InvalidModel));
-    // Fewer slices than the voxels have.
+    // Fewer slices than the voxels have planes.
     assert_eq!(kind(&good[..2], &segments()), (None, ErrorKind::Internal));
     let mut far = good.clone();
     far[1][2] = "1e12".to_owned();
@@ -467,7 +467,7 @@ fn what_cannot_be_written_is_refused() {
 
 #[test]
 fn noise_is_refused_before_it_fills_the_memory() {
-    // A chequered volume has a contour for every second voxel.
+    // A checkerboard volume has a contour for every second voxel.
     let side = 600;
     let instances = single_frames(side as u16, side as u16, AXIAL, &along(2, 10.0, 2.5, 2));
     let labels = Array3::from_shape_fn((side, side, 2), |(x, y, z)| ((x + y + z) % 2) as u8);

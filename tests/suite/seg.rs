@@ -1,7 +1,7 @@
-//! DICOM SEG of both types, and NIfTI, written from synthetic sources and from a real series' headers, read back
-//! with `dicom-object`. Every case is also left in a folder (`AHI_SEG_FIXTURES`, or `seg-fixtures` in the
-//! target folder) for `tests/python/test_seg.py` and `test_labelmap.py`, which read it with highdicom,
-//! pydicom, nibabel, dcmqi and dciodvfy.
+//! Writes DICOM SEG objects of both types and NIfTI files, from synthetic sources and from the headers of a real
+//! series, and reads them back with `dicom-object`. Every case is also saved to a folder (`AHI_SEG_FIXTURES`, or
+//! `seg-fixtures` in the target folder) for `tests/python/test_seg.py` and `test_labelmap.py`, which read it
+//! with highdicom, pydicom, nibabel, dcmqi and dciodvfy.
 
 mod attributes;
 mod labelmap;

@@ -1,5 +1,5 @@
-//! JPEG 2000, JPEG, JPEG-LS and JPEG XL frames written by other libraries (OpenJPEG 2.5, libjpeg-turbo,
-//! liblj92, CharLS and libjxl) whose pixels are known in closed form, and real files of nine encodings.
+//! JPEG 2000, JPEG, JPEG-LS and JPEG XL frames written by other libraries (OpenJPEG 2.5, libjpeg-turbo, liblj92,
+//! CharLS and libjxl), with pixels known in closed form, and real files in nine encodings.
 
 use ahi_inference::codec::{FrameFormat, Samples, decode};
 use ahi_inference::dicom::p10;
@@ -26,7 +26,7 @@ const LOSSLESS_U12: &str = "/9j/4AAQSkZJRgABAQAAAQABAAD/wwALDAAGAAkBAREA/8QAFQAB
 const LOSSLESS_U8: &str = "/9j/4AAQSkZJRgABAQAAAQABAAD/wwALCAAGAAkBAREA/8QAFgABAQEAAAAAAAAAAAAAAAAABQQI/9oACAEBAAEAAM/uuuuuuuu2uuuuuuuu2uuuuuuu4ctdddddddw5a6666667hy1111113Djv/9k=";
 const BASELINE_77: &str = "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQH/wAALCAAGAAkBAREA/8QAHwAAAQUBAQEBAQEAAAAAAAAAAAECAwQFBgcICQoL/8QAtRAAAgEDAwIEAwUFBAQAAAF9AQIDAAQRBRIhMUEGE1FhByJxFDKBkaEII0KxwRVS0fAkM2JyggkKFhcYGRolJicoKSo0NTY3ODk6Q0RFRkdISUpTVFVWV1hZWmNkZWZnaGlqc3R1dnd4eXqDhIWGh4iJipKTlJWWl5iZmqKjpKWmp6ipqrKztLW2t7i5usLDxMXGx8jJytLT1NXW19jZ2uHi4+Tl5ufo6erx8vP09fb3+Pn6/9oACAEBAAA/APxnor//2Q==";
 const EXTENDED_12: &str = "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAIBAQEBAQIBAQECAgICAgQDAgICAgUEBAMEBgUGBgYFBgYGBwkIBgcJBwYGCAsICQoKCgoKBggLDAsKDAkKCgr/wQALDAAGAAkBAREA/8QAFQABAQAAAAAAAAAAAAAAAAAACAv/xAAjEAABAwMCBwAAAAAAAAAAAAAIBgcJBQoLAAQWGRodW5fa/9oACAEBAAA/ADLbFjEaePO6wdd4+QaGKctJ4De3/K8Si5iPn2qbduzFigTtG3lrtLJqbw4iQyTMNfRCc4UE6VePlhkW0Tq11qEwYKIEusj3st1FyA1OVkd5E0m+x6suvjjscV7It8vi01//2Q==";
-// Of CharLS, libjxl and libjpeg-turbo: the ramps below and images of 20 rows of 33 columns.
+// Written by CharLS, libjxl and libjpeg-turbo: the ramps below, and images of 20 rows and 33 columns.
 const JLS_U12: &str = "/9j/6AAgU1BJRkYAAgAAAQAAAAYAAAAJChAGAQAAASwAAAEs/+gACAAAAAH/2P/3AAsQAAYACQEBEQD/+AANAf//ABIAQwEUAED/2gAIAQEAAAAAgRJPbGJa7ZdoYmrtF2QXSGLjEhxUe2MRHExiXABxIYfOIF2xh04cMNvDB7ZG68KGJcAHCRhZ4OXbGJfgwwm8ELtFCLwIuyUHnFqNJ3+XYKDHfoxRgDvwYjj/2Q==";
 const JLS_U16: &str = "/9j/6AAgU1BJRkYAAgAAAQAAAAYAAAAJChAGAQAAASwAAAEs/+gACAAAAAH/2P/3AAsQAAYACQEBEQD/+AANAf//ABIAQwEUAED/2gAIAQEAAAAAgRJBEkxHURVENRBUP1D0AC6QIlGJCiMoiKISiAofAiUI4ih0ocKGyhooZKGChcYkCNooVKFChMoSKEShAoPKIwjSKDSgwoLKCigkoIKByiIIyigUoEKAygIoBKACf8ohAP/Z";
 const JLS_U8: &str = "/9j/6AAgU1BJRkYAAgAAAQAAAAYAAAAJCggGAQAAASwAAAEs/+gACAAAAAH/2P/3AAsIAAYACQEBEQD/2gAIAQEAAAAAgACgAFbtWbFetAwGYWUSQ8BgNzWMI7mGO7MzALFszMql5SqqqpkAAoD/2Q==";
@@ -48,7 +48,7 @@ fn bytes(base64: &str) -> Vec<u8> {
     base64::engine::general_purpose::STANDARD.decode(base64).unwrap()
 }
 
-/// Pixel values by column and row.
+/// Returns pixel values computed from column and row.
 fn pixels(value: impl Fn(i32, i32) -> i32) -> Vec<i32> {
     (0..6).flat_map(|y| (0..9).map(move |x| (x, y))).map(|(x, y)| value(x, y)).collect()
 }
@@ -105,7 +105,7 @@ fn wide(bits_stored: u16) -> FrameFormat {
     }
 }
 
-/// Pixels of an image of 20 rows of 33 columns.
+/// Returns pixel values of an image of 20 rows and 33 columns.
 fn wide_pixels(value: impl Fn(i32, i32) -> i32) -> Vec<i32> {
     (0..20).flat_map(|y| (0..33).map(move |x| (x, y))).map(|(x, y)| value(x, y)).collect()
 }
@@ -138,7 +138,7 @@ fn lossy_frames_are_as_near_as_their_encoder_promised() {
     assert_eq!(largest_difference(&near, &values(&u12_ramp())), 2);
     let near = decoded(JPEG_LS_NEAR, JLS_RUNS_NEAR_3, wide(12));
     assert_eq!(largest_difference(&near, &values(&with_runs())), 3);
-    // Of what CharLS decodes: the sum, and that of the values by their place.
+    // The result of CharLS: the sum of its values, and their sum weighted by position.
     let by_place = near.iter().zip(1_i64..).map(|(v, at)| i64::from(*v) * at).sum::<i64>();
     assert_eq!((near.iter().sum::<i32>(), by_place), (836_387, 324_177_256));
 
@@ -146,7 +146,7 @@ fn lossy_frames_are_as_near_as_their_encoder_promised() {
     let jpeg = decoded(JPEG_EXTENDED, JPEG_12, wide(12));
     assert!(largest_difference(&jpeg, &ramp) <= 4);
 
-    // What libjxl decodes.
+    // Decoded by libjxl.
     let libjxl = [
         [0, 32, 62, 88, 117, 145, 171, 201, 232],
         [10, 42, 73, 99, 129, 157, 193, 213, 242],
@@ -180,13 +180,13 @@ fn real_files_of_nine_encodings_have_one_voxel_array() {
 
 #[test]
 fn signed_pixels_in_unsigned_codestreams_keep_their_bits() {
-    // JPEG lossless knows no sign, and many JPEG 2000 encoders leave it out.
+    // JPEG lossless has no sign, and many JPEG 2000 encoders leave it out.
     let words = u12_ramp();
     let Samples::U16(words) = words else { unreachable!() };
     let expected = Samples::I16(words.iter().map(|w| ((w << 4) as i16) >> 4).collect());
     for (uid, data) in [(JPEG_LOSSLESS_SV1, LOSSLESS_U12), (JPEG_2000, J2K_U12)] {
         assert_eq!(decode(uid, &bytes(data), &format(16, 12, true)).unwrap(), expected, "{uid}");
-        // Of 14 bits stored, twelve in the codestream leave the sign open.
+        // With 14 bits stored, twelve in the codestream leave the sign open.
         assert!(decode(uid, &bytes(data), &format(16, 14, true)).is_err(), "{uid}");
     }
 }
@@ -196,7 +196,7 @@ fn jpeg_baseline_and_twelve_bits_decode() {
     let flat = unsigned(vec![77; 54]);
     assert_eq!(decode(JPEG_BASELINE, &bytes(BASELINE_77), &format(8, 8, false)).unwrap(), flat);
     assert_eq!(decode(JPEG_EXTENDED, &bytes(BASELINE_77), &format(8, 8, false)).unwrap(), flat);
-    // What libjpeg-turbo decodes.
+    // Decoded by libjpeg-turbo.
     let libjpeg = [
         [0, 2598, 1098, 3691, 2199, 697, 3291, 1797, 296],
         [2284, 781, 3380, 1880, 381, 2978, 1482, 4074, 2577],
@@ -207,9 +207,9 @@ fn jpeg_baseline_and_twelve_bits_decode() {
     ];
     let twelve = decode(JPEG_EXTENDED, &bytes(EXTENDED_12), &format(16, 12, false)).unwrap();
     assert!(largest_difference(&values(&twelve), libjpeg.as_flattened()) <= 1, "{twelve:?}");
-    // Eight bits are not enough for twelve.
+    // Eight bits cannot hold twelve.
     assert!(decode(JPEG_EXTENDED, &bytes(EXTENDED_12), &format(8, 8, false)).is_err());
-    // A progressive frame is of another process.
+    // A progressive frame uses a different process.
     let mut progressive = bytes(EXTENDED_12);
     let at = progressive.windows(2).position(|w| w == [0xFF, 0xC1]).unwrap();
     progressive[at + 1] = 0xC2;

@@ -1,4 +1,4 @@
-//! Pixels of 32-bit integers and of floating-point numbers, from files to a volume, and back to files.
+//! Pixels stored as 32-bit integers or floating-point numbers, from files to a volume and back to files.
 
 use std::fs;
 use std::io::Write;
@@ -37,7 +37,7 @@ const RLE: &str = "1.2.840.10008.1.2.5";
 const HTJ2K: &str = "1.2.840.10008.1.2.4.201";
 const NATIVE: [&str; 4] = [IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN];
 
-/// A slice of 2 rows and 3 columns without its pixels; values are halved and ten is added.
+/// Returns a slice of 2 rows and 3 columns without its pixels. Rescaling halves values and adds ten.
 fn slice(number: usize, bits: u16) -> InMemDicomObject {
     let text = |tag, vr, value: &str| DataElement::new(tag, vr, PrimitiveValue::from(value));
     let list = |tag, values: &[&str]| {
@@ -78,7 +78,7 @@ fn integers(number: usize, signed: bool, stored: u16, pixels: PrimitiveValue) ->
     object
 }
 
-/// Words of 16 bits, the lower ones first, as OW has them in any byte order.
+/// Splits pixels into 16-bit words, the low word first, as OW has them in any byte order.
 fn words(pixels: &[u32]) -> PrimitiveValue {
     PrimitiveValue::U16(pixels.iter().flat_map(|v| [*v as u16, (v >> 16) as u16]).collect())
 }
@@ -97,7 +97,7 @@ fn doubles(number: usize, pixels: &[f64]) -> InMemDicomObject {
     object
 }
 
-/// The files of a series.
+/// Writes a series to files in a temporary folder.
 fn files(objects: &[InMemDicomObject], syntax: &str) -> TempDir {
     let folder = TempDir::new().unwrap();
     for object in objects {
@@ -126,7 +126,7 @@ fn files(objects: &[InMemDicomObject], syntax: &str) -> TempDir {
     folder
 }
 
-/// The voxels of a source, slice by slice and row by row.
+/// Loads the voxels of a source, slice by slice and row by row.
 async fn voxels(source: &dyn ImageSource) -> Result<Vec<f32>> {
     let series = Arc::new(source.series().await?);
     let plan = volume::plan(&series, &Policy::default(), Wanted::Any)?.remove(0);
@@ -156,7 +156,7 @@ const SINGLE: [[f32; 6]; 2] =
 const DOUBLE: [[f64; 6]; 2] =
     [[0.0, -0.25, 1e-300, 6e38, -6e38, 3.5], [1.0, 16_777_217.0, -7.0, 0.1, 1e10, -1e-3]];
 
-/// Two slices of each kind, and the voxels they are.
+/// Returns two slices of each kind and their voxels.
 fn kinds() -> Vec<(&'static str, [InMemDicomObject; 2], Vec<f32>)> {
     let of = |make: &dyn Fn(usize) -> InMemDicomObject| [make(0), make(1)];
     let long = || LONG.into_iter().flatten();
@@ -214,7 +214,7 @@ async fn monochrome1_is_mirrored_in_32_bits_and_refused_of_floats() {
 #[tokio::test]
 async fn what_is_no_number_is_refused_naming_the_frame() {
     let with = |value: f32| [floats(0, &SINGLE[0]), floats(1, &[0.0, 1.0, value, 2.0, 3.0, 4.0])];
-    // 1e39 is a number, and none of 32 bits.
+    // 1e39 is finite in 64 bits, but not in 32.
     let large = [doubles(0, &DOUBLE[0]), doubles(1, &[0.0, 1.0, 1e39, 2.0, 3.0, 4.0])];
     for objects in [with(f32::NAN), with(f32::INFINITY), with(f32::NEG_INFINITY), large] {
         let folder = files(&objects, EXPLICIT);
@@ -226,33 +226,33 @@ async fn what_is_no_number_is_refused_naming_the_frame() {
 
 #[tokio::test]
 async fn what_would_be_misread_is_refused() {
-    // Compressed in a form that is read with 16 bits alone: known before a frame is there.
+    // Compressed in a form that is decoded with 16 bits only, which is known before any frame is read.
     let mut packed = integers(0, true, 32, words(&LONG[0]));
     let fragments = PixelFragmentSequence::new_fragments(vec![vec![0_u8; 64]]);
     packed.put(DataElement::new(tags::PIXEL_DATA, VR::OB, Value::from(fragments)));
     let e = read(files(&[packed], HTJ2K).path()).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::UnsupportedPixelData);
     assert!(e.message().contains(HTJ2K) && e.message().contains("1.5.1.0"), "{e}");
-    // Integers that do not say their sign are not floating-point numbers.
+    // Integers whose sign is not stated are not read as floating-point numbers.
     let mut unsaid = integers(0, true, 32, words(&LONG[0]));
     for tag in [tags::BITS_STORED, tags::HIGH_BIT, tags::PIXEL_REPRESENTATION] {
         unsaid.remove_element(tag);
     }
     let e = read(files(&[unsaid], EXPLICIT).path()).await.unwrap_err();
     assert!(e.message().contains("PixelRepresentation"), "{e}");
-    // Floating-point numbers are so whatever else the header says of their bits.
+    // Floating-point pixels remain so whatever the header says about bits.
     let mut stray = floats(0, &SINGLE[0]);
     stray.put(DataElement::new(tags::BITS_STORED, VR::US, PrimitiveValue::from(16_u16)));
     stray.put(DataElement::new(tags::PIXEL_REPRESENTATION, VR::US, PrimitiveValue::from(0_u16)));
     let expected = physical(SINGLE[0].map(f64::from));
     assert_eq!(read(files(&[stray], EXPLICIT).path()).await.unwrap(), expected);
-    // Bits that do not fit the element.
+    // Bits Allocated that does not match the element.
     let mut short = floats(0, &SINGLE[0]);
     short.put(DataElement::new(tags::BITS_ALLOCATED, VR::US, PrimitiveValue::from(16_u16)));
     short.put(DataElement::new(tags::COLUMNS, VR::US, PrimitiveValue::from(6_u16)));
     let e = read(files(&[short], EXPLICIT).path()).await.unwrap_err();
     assert!(e.message().contains("FloatPixelData"), "{e}");
-    // Bytes whose order nothing tells.
+    // Bytes whose order is unknown.
     let mut bytes = integers(0, true, 32, words(&LONG[0]));
     bytes.put(DataElement::new(tags::PIXEL_DATA, VR::OB, PrimitiveValue::from(vec![0_u8; 24])));
     let e = read(files(&[bytes], BIG_ENDIAN).path()).await.unwrap_err();
@@ -261,7 +261,7 @@ async fn what_would_be_misread_is_refused() {
 
 #[tokio::test]
 async fn rle_of_32_bits_is_read() {
-    // A literal run of each byte's plane, the highest first.
+    // One literal run per byte plane, the highest first.
     let frame = |pixels: &[u32; 6]| {
         let mut data = vec![0_u8; 64];
         data[0] = 4;
@@ -284,7 +284,7 @@ async fn rle_of_32_bits_is_read() {
     assert_eq!(read(files(&objects, RLE).path()).await.unwrap(), expected);
 }
 
-/// Whether a file has this element at the top.
+/// Returns whether a file has this element at the top level.
 fn has(path: &Path, tag: Tag) -> bool {
     dicom_object::open_file(path).unwrap().element(tag).is_ok()
 }
@@ -301,7 +301,7 @@ async fn an_image_set_retains_them_and_they_are_fetched_as_they_were() {
         let source = AhiSource::new(client(endpoint).await, id, None).unwrap();
         assert_eq!(voxels(&source).await.unwrap(), expected, "{kind}");
         let series = Arc::new(source.series().await.unwrap());
-        // Implicit VR is no form in which HealthImaging keeps an image.
+        // HealthImaging does not store images in implicit VR.
         assert_eq!(series.instances[0].transfer_syntax, EXPLICIT);
         for pixels in [Pixels::Decoded, Pixels::Stored] {
             let out = TempDir::new().unwrap();
@@ -315,7 +315,7 @@ async fn an_image_set_retains_them_and_they_are_fetched_as_they_were() {
                 {
                     assert_eq!(has(&written, tag), object.element(tag).is_ok(), "{kind}, {tag}");
                 }
-                // Bits above those stored are no part of a pixel and need not come back.
+                // Bits above those stored are not part of a pixel and need not be preserved.
                 let pixels = |path: &Path| {
                     let P10Instance { dataset, transfer_syntax, frames, .. } =
                         p10::read(path).unwrap();

@@ -1,8 +1,8 @@
-//! Transfers that break or stall: what a request still comes by.
+//! Transfers that break or stall, and how requests recover.
 
 use super::*;
 
-/// Whether all 40 frames come, and how long that takes while the first stalls.
+/// All 40 frames arrive, and quickly, although the first one stalls.
 #[tokio::test]
 async fn a_stalled_frame_gets_a_second_request_beside_it() {
     let long = Duration::from_secs(60);
@@ -18,7 +18,7 @@ async fn a_stalled_frame_gets_a_second_request_beside_it() {
         let stats = client.stats().operation(Operation::GetImageFrame);
         assert!(stats.hedges >= 1 && stats.hedges <= 8, "{stats:?}");
         assert_eq!((stats.calls, stats.retries), (40, 0));
-        // What came too late was dropped.
+        // Late responses are dropped.
         cancelled(&fake, &client).await;
     }
 }
@@ -32,7 +32,7 @@ async fn a_stalled_answer_about_the_image_set_costs_a_second() {
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
 }
 
-/// A service that is slow altogether is not asked twice as much.
+/// A service that is uniformly slow does not receive twice as many requests.
 #[tokio::test]
 async fn hedges_are_bounded() {
     let (fake, client) = start(30, quick()).await;
@@ -47,7 +47,7 @@ async fn hedges_are_bounded() {
 #[tokio::test]
 async fn answers_that_break_on_their_way_are_asked_for_again() {
     let length = fake::metadata(1).to_string().len();
-    // A letter of the state, a digit of the version, and the metadata's gzip stream.
+    // Corrupts a letter of the state, a letter of an identifier, the first brace, or the metadata's gzip stream.
     let image_set = json!({
         "datastoreId": DATASTORE, "imageSetId": IMAGE_SET, "versionId": "7",
         "imageSetState": "ACTIVE", "imageSetWorkflowStatus": "CREATED", "isPrimary": true,
@@ -83,7 +83,7 @@ async fn a_frame_is_fetched_once_more_and_counted() {
     assert_eq!(client.stats().operation(Operation::GetImageFrame).refetches, 1);
 }
 
-/// 512 × 512 pixels of 16 bits need no more than 1 MiB and their headers.
+/// 512 × 512 pixels of 16 bits need at most 1 MiB plus headers.
 #[tokio::test]
 async fn a_frame_longer_than_its_pixels_need_is_a_broken_one() {
     let (fake, client) = start(1, quick()).await;
@@ -102,14 +102,14 @@ async fn a_request_has_a_budget_of_retries() {
     let source = source(&client);
     let series = source.series().await.unwrap();
     *fake.frame_delay.lock().unwrap() = Duration::from_millis(1);
-    // Every frame fails three times before it comes.
+    // Every frame fails three times before it succeeds.
     let failing = Failure::Refuse(500, "InternalServerException");
     fake.fail((0..2000).map(|i| if i % 4 == 3 { Failure::Delay(Duration::ZERO) } else { failing }));
     let e = all_frames(&source, &series).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Upstream, "{e}");
     let retries = client.stats().operation(Operation::GetImageFrame).retries;
     assert!(retries <= 64 + 402 / 5, "{retries}");
-    // The next request has its own.
+    // The next request has its own budget.
     fake.failures.lock().unwrap().clear();
     let next = AhiSource::new(
         client.within(Arc::new(Allowance::default())),

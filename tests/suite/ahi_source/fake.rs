@@ -1,5 +1,5 @@
-//! A stand-in for AHI's three read operations that fails as it is told to, and that checks the
-//! signature of every request against the host it was sent to.
+//! A stand-in for AHI's three read operations that fails on demand, and verifies the signature of every request
+//! against the host it was sent to.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -22,17 +22,17 @@ pub const SECRET_KEY: &str = "secret";
 /// How a request fails.
 #[derive(Clone, Copy)]
 pub enum Failure {
-    /// An error response in AHI's form.
+    /// Returns an error response in AHI's format.
     Refuse(u16, &'static str),
-    /// Half of the body, then the connection breaks.
+    /// Sends half of the body, then breaks the connection.
     Truncate,
-    /// Half of the body, then nothing for as long.
+    /// Sends half of the body, stalls for this long, then breaks the connection.
     Stall(Duration),
-    /// Nothing at all for as long.
+    /// Waits this long before it answers.
     Delay(Duration),
-    /// A body with this bit of it turned.
+    /// Flips this bit of the body.
     Flip(usize),
-    /// This many more bytes than there are.
+    /// Appends this many bytes to the body.
     TooLong(usize),
 }
 
@@ -51,7 +51,7 @@ pub struct Fake {
 }
 
 impl Fake {
-    /// Starts one that has an image set of `frames` instances with a frame each.
+    /// Starts a stand-in with an image set of `frames` instances of one frame each.
     pub async fn start(frames: usize) -> Arc<Self> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let fake = Arc::new(Self {
@@ -84,7 +84,7 @@ impl Fake {
     }
 }
 
-/// Counts requests being answered; an answer that is dropped counts down as well.
+/// Counts requests in flight. A dropped response is no longer counted.
 struct Busy(Arc<Fake>);
 
 impl Busy {
@@ -179,7 +179,7 @@ pub fn frame_id(i: usize) -> String {
     format!("{i:032}")
 }
 
-/// A frame's bytes: its identifier over and over, so that a mix-up shows.
+/// Returns a frame's bytes: its identifier repeated, so that a mix-up shows.
 pub fn frame_bytes(id: &str) -> Vec<u8> {
     id.repeat(100).into_bytes()
 }
@@ -190,7 +190,7 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     gz.finish().unwrap()
 }
 
-/// Metadata in AHI's form, with its padded strings, nulls, private attributes and sequences.
+/// Returns metadata in AHI's format, with its padded strings, nulls, private attributes and sequences.
 pub fn metadata(frames: usize) -> Value {
     let instances: serde_json::Map<String, Value> = (0..frames)
         .map(|i| {
@@ -229,7 +229,7 @@ pub fn metadata(frames: usize) -> Value {
     })
 }
 
-/// Signature version 4 of a request as it arrived, host header and all.
+/// Verifies the Signature Version 4 of a request as it arrived, host header included.
 fn signature_holds(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> bool {
     let Some(authorization) = headers.get("authorization").and_then(|v| v.to_str().ok()) else {
         return false;
@@ -260,7 +260,7 @@ fn signature_holds(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8])
     hex(&hmac(&key, to_sign.as_bytes())) == part("Signature")
 }
 
-/// HMAC-SHA256 (RFC 2104) of keys up to a block long.
+/// HMAC-SHA256 (RFC 2104) with keys of at most one block.
 fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
     let pad = |with: u8| {
         let mut block = [with; 64];

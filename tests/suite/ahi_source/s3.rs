@@ -1,4 +1,4 @@
-//! Inputs from S3 over the real SDK against a stand-in that refuses.
+//! Inputs from S3 with the real SDK, against a stand-in that refuses requests.
 
 use std::sync::Mutex;
 
@@ -16,7 +16,8 @@ type Requests = Arc<Mutex<Vec<(Method, HeaderMap)>>>;
 
 const CONTENT: &[u8] = b"{\"inputs\": []}";
 
-/// The bucket is a status and the key begins with an error code; `HEAD` answers have no body.
+/// Answers with the status named by the bucket and the error code at the start of the key. `HEAD` responses have
+/// no body.
 async fn answer(
     State(requests): State<Requests>,
     method: Method,
@@ -31,7 +32,7 @@ async fn answer(
     let asked = requests.lock().unwrap().iter().filter(|(m, _)| *m == method).count();
     requests.lock().unwrap().push((method.clone(), headers));
     let response = Response::builder().header("etag", "\"tag\"");
-    // An object that is there, and then fails to be read.
+    // These objects exist: `HEAD` succeeds, though `GET` may fail.
     let there = status >= 500 || status == 412 || code == "Flaky" || status == 200;
     if method == Method::HEAD && there {
         return response.header("content-length", CONTENT.len()).body(Body::empty()).unwrap();
@@ -113,7 +114,7 @@ async fn a_failure_by_chance_is_retried_once_and_whole_objects_are_read_whole() 
     }
 }
 
-/// What cannot be parsed may have broken on its way, and is read a second time and no more.
+/// An object that fails to parse may have been corrupted in transit, so it is fetched once more, and only once.
 #[tokio::test]
 async fn what_cannot_be_read_is_read_twice() {
     let (_, s3, input) = start().await;

@@ -1,4 +1,4 @@
-//! Outputs to S3 over the real SDK against a stand-in that takes `PUT`.
+//! Outputs to S3 with the real SDK, against a stand-in that accepts `PUT`.
 
 use std::sync::{Arc, Mutex};
 
@@ -27,7 +27,7 @@ async fn put(
             puts.lock().unwrap().push((format!("{method} {}", uri.path()), headers, body));
             (StatusCode::OK, "")
         }
-        // One of two outputs, and one in three of all requests.
+        // Refuses one of the two outputs, and every third request.
         Some("flaky") => {
             let mut puts = puts.lock().unwrap();
             let refused = uri.path().ends_with(".nii.gz") || puts.len() % 3 == 0;

@@ -1,4 +1,4 @@
-//! Code-blocks that no encoder wrote: damaged ones, and ones with refinement passes.
+//! Code-blocks that no encoder produced: damaged ones, and ones with refinement passes.
 
 use std::cell::Cell;
 use std::fs;
@@ -14,7 +14,8 @@ use super::JPEG_2000;
 use super::images::{Content, Image, Random, images};
 use super::refinement;
 
-/// The parts of an image's codestream, of one precinct a resolution.
+/// Encodes an image with one precinct per resolution and parses its codestream. Returns `None` if the encoder
+/// fails or no block is coded.
 fn parts(image: &Image) -> Option<Plain> {
     let image = Image { progression: "RPCL", precincts: None, is_divided: false, ..image.clone() };
     let stream = Plain::read(&image.encode()?, &image.format).ok()??;
@@ -114,7 +115,7 @@ fn damaged_blocks_are_the_same_to_all_instructions_and_to_openjp2() {
                 apply(&mut stream, *at, change);
             }
             tried.set(tried.get() + 1);
-            // At full resolution most often.
+            // Mostly at full resolution.
             let is_decoded = compare(&stream.write(), &stream, reduced.saturating_sub(3));
             accepted.set(accepted.get() + u32::from(is_decoded));
             Ok(())
@@ -158,7 +159,7 @@ fn codestreams_are_put_together_as_they_were_taken_apart() {
         let Some(stream) = parts(&image) else { return Ok(()) };
         let again = Plain::read(&stream.write(), &image.format).unwrap();
         prop_assert_eq!(again.as_ref(), Some(&stream));
-        // Blocks with refinement passes, too: nothing decodes them, but packets hold them.
+        // Also with refinement passes: these blocks are not decoded, but packets can carry them.
         let mut changed = stream.clone();
         for (n, block) in changed.blocks.iter_mut().flatten().enumerate() {
             block.passes = 1 + n as u32 % 3;
@@ -183,7 +184,7 @@ fn codestreams_are_put_together_as_they_were_taken_apart() {
     }
 }
 
-/// A block of coefficients, signed pixels of an image without wavelet.
+/// A block of coefficients: signed pixels of an image without a wavelet transform.
 fn block_image(columns: u32, rows: u32, content: Content, seed: u32) -> Image {
     let format = ahi_inference::codec::FrameFormat {
         rows,
@@ -205,7 +206,7 @@ fn block_image(columns: u32, rows: u32, content: Content, seed: u32) -> Image {
     }
 }
 
-/// Coefficients of few significant samples at `plane`, so that propagation has something to do.
+/// Coefficients with few significant samples at `plane`, so that the propagation pass has work to do.
 fn coefficients(image: &Image, plane: u32) -> Vec<i32> {
     let mut random = Random(image.seed);
     let values = image.pixels().len();
@@ -244,8 +245,8 @@ fn refinement_passes_are_exact() {
     assert!(decoded > 100, "{decoded}");
 }
 
-/// Inputs for fuzzing to begin with, written to the folder `AHI_HT_SEEDS` where it is set: `fuzz/seeds/codec_ht`
-/// has some. Here: that each is read.
+/// Decodes seed inputs for fuzzing, and writes them to the folder `AHI_HT_SEEDS` if it is set.
+/// `fuzz/seeds/codec_ht` holds some of them.
 #[test]
 fn seeds_of_fuzzing_are_decoded() {
     let mut seeds = Vec::new();

@@ -8,7 +8,7 @@ use ahi_inference::codec::{Instructions, Samples, decode, decode_htj2k};
 use super::JPEG_2000;
 use crate::common::{format_of, shared};
 
-/// The body of the first marker segment of a kind in the main header.
+/// Returns the body of the first marker segment of a kind in the main header.
 fn segment(data: &[u8], marker: u8) -> Option<&[u8]> {
     let mut at = 2;
     while let Some(&[0xFF, found, high, low]) = data.get(at..at + 4) {
@@ -24,7 +24,7 @@ fn segment(data: &[u8], marker: u8) -> Option<&[u8]> {
     None
 }
 
-/// Pixels of a PGX image: a line "PG ML +8 128 128", then bytes or big-endian words.
+/// Parses the pixels of a PGX image: a line "PG ML +8 128 128", then bytes or big-endian words.
 fn pgx(file: &[u8], format: &ahi_inference::codec::FrameFormat) -> Samples {
     let end = file.iter().position(|&b| b == b'\n').unwrap();
     let header = std::str::from_utf8(&file[..end]).unwrap();
@@ -32,7 +32,7 @@ fn pgx(file: &[u8], format: &ahi_inference::codec::FrameFormat) -> Samples {
     assert!(header.starts_with("PG ML") && is_signed == format.signed, "{header}");
     let bytes = &file[end + 1..];
     let words: Vec<u16> = if bytes.len() == format.pixels() {
-        // Of bytes, the sign is extended.
+        // Signed bytes are sign-extended.
         bytes.iter().map(|&b| if is_signed { b as i8 as u16 } else { b.into() }).collect()
     } else {
         bytes.chunks_exact(2).map(|b| u16::from_be_bytes([b[0], b[1]])).collect()
@@ -75,7 +75,7 @@ fn reversible_conformance_streams_are_exact() {
                     assert!(decoded.is_none_or(|d| d == truth), "{name} by {instructions}");
                 }
                 let by_openjp2 = decode(JPEG_2000, &data, &format);
-                // What it does not read is an error, and no other pixels.
+                // A stream that openjp2 cannot decode is an error, never wrong pixels.
                 assert!(by_openjp2.as_ref().is_ok_and(|d| *d == truth) || by_openjp2.is_err());
                 match (is_own, by_openjp2) {
                     (true, _) => own.push(name),
@@ -92,8 +92,8 @@ fn reversible_conformance_streams_are_exact() {
     for number in ["01", "11", "12", "16"] {
         assert!(own.iter().any(|name| name.contains(&format!("_ht_{number}_"))), "{own:?}");
     }
-    // Regions of interest (RGN) in tiles with changes of progression (POC): openjp2 0.6.1 has no regions of
-    // interest in HTJ2K either, and DICOM no use for them.
+    // Regions of interest (RGN) in tiles with progression order changes (POC). openjp2 0.6.1 does not support
+    // regions of interest in HTJ2K either, and DICOM has no use for them.
     let regions = ["ds0_ht_03", "ds0_ht_15"];
     assert!(refused.iter().all(|name| regions.iter().any(|r| name.contains(r))), "{refused:?}");
 }

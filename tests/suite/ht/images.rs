@@ -1,4 +1,4 @@
-//! Images to encode, and the encoder: `openjph-core` itself, which checks nothing of what it has written.
+//! Test images, and their encoder: `openjph-core` itself, which does not verify its output.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -13,12 +13,12 @@ use proptest::prelude::*;
 pub struct Image {
     pub format: FrameFormat,
     pub levels: u32,
-    /// Exponents of the code-blocks' sides.
+    /// Exponents of the code-block sides.
     pub block: (u32, u32),
     pub progression: &'static str,
-    /// Exponents of the precincts' sides, where they are stated.
+    /// Exponents of the precinct sides, if stated.
     pub precincts: Option<(u32, u32)>,
-    /// A tile-part for each resolution, and a list of their lengths.
+    /// Whether each resolution has its own tile-part, with a list of their lengths (TLM).
     pub is_divided: bool,
     pub content: Content,
     pub seed: u32,
@@ -27,30 +27,30 @@ pub struct Image {
 /// What an image shows.
 #[derive(Debug, Clone, Copy)]
 pub enum Content {
-    /// Any value anywhere.
+    /// Any value at any pixel.
     Noise,
-    /// Slow changes and a little noise.
+    /// A slow ramp with a little noise.
     Smooth,
-    /// One value but for a few pixels.
+    /// One value except for a few pixels.
     Sparse,
-    /// Smallest and largest value in a pattern of squares of so many pixels.
+    /// Smallest and largest value in a checkerboard with squares of this many pixels a side.
     Extremes(u32),
     Constant,
 }
 
-/// Random numbers, the same for the same seed.
+/// Pseudo-random numbers, reproducible from their seed.
 pub struct Random(pub u32);
 
 impl Random {
     pub fn next(&mut self) -> u32 {
         self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        // The lowest bits of such numbers have short periods.
+        // The lowest bits of such a generator have short periods.
         self.0 >> 8
     }
 }
 
 impl Image {
-    /// Smallest and largest value.
+    /// Returns the smallest and largest value.
     fn range(&self) -> (i32, i32) {
         let values = 1 << self.format.bits_stored;
         if self.format.signed { (-values / 2, values / 2 - 1) } else { (0, values - 1) }
@@ -90,12 +90,12 @@ impl Image {
         }
     }
 
-    /// The codestream; `None` where the encoder gives up.
+    /// Encodes the image. Returns `None` if the encoder fails.
     pub fn encode(&self) -> Option<Vec<u8>> {
         self.encode_pixels(&self.pixels())
     }
 
-    /// The codestream of other pixels.
+    /// Encodes other pixels in place of the image's own.
     pub fn encode_pixels(&self, pixels: &[i32]) -> Option<Vec<u8>> {
         catch_unwind(AssertUnwindSafe(|| self.write(pixels).ok())).ok().flatten()
     }
@@ -133,7 +133,7 @@ impl Image {
     }
 }
 
-/// Sides of blocks that there are.
+/// Exponents of valid code-block sides.
 fn blocks() -> impl Strategy<Value = (u32, u32)> {
     (2_u32..=10).prop_flat_map(|x| (Just(x), 2_u32..=(12 - x).min(10)))
 }
@@ -158,7 +158,7 @@ pub fn images(most: u32) -> impl Strategy<Value = Image> {
     (form, coding, contents(), any::<u32>()).prop_map(|(form, coding, content, seed)| {
         let (rows, columns, bits_stored, signed) = form;
         let (levels, block, progression, precincts, is_divided) = coding;
-        // Now and then a level more than the sides have.
+        // Occasionally one level more than the sides allow.
         let levels = levels.min(rows.min(columns).ilog2() + u32::from(seed.is_multiple_of(16)));
         let format =
             FrameFormat { rows, columns, bits_allocated: 16, bits_stored, signed, float: false };
@@ -166,8 +166,8 @@ pub fn images(most: u32) -> impl Strategy<Value = Image> {
     })
 }
 
-/// Sides of precincts that hold the whole of an image of 256 pixels: `openjph-core` 0.1.0 writes the packets of no
-/// other ones.
+/// Exponents of precinct sides that cover a whole image of 256 pixels. `openjph-core` 0.1.0 writes the packets
+/// of such precincts only.
 fn precincts() -> impl Strategy<Value = Option<(u32, u32)>> {
     prop_oneof![3 => Just(None), 1 => (8_u32..12, 8_u32..12).prop_map(Some)]
 }

@@ -11,12 +11,12 @@ use super::images::{Image, images};
 
 const CASES: u32 = 1500;
 
-/// What became of a case.
+/// Counts cases by outcome.
 #[derive(Default)]
 struct Counts {
-    /// `openjp2` gives the image.
+    /// `openjp2` decodes the original image.
     exact: Cell<u32>,
-    /// The encoder gave up, or wrote what nobody reads.
+    /// The encoder failed, or `openjp2` does not decode the original image from its output.
     unreadable: Cell<u32>,
 }
 
@@ -24,7 +24,7 @@ fn count(counter: &Cell<u32>) {
     counter.set(counter.get() + 1);
 }
 
-/// Decodes an image by every set of instructions and by `openjp2`; they must agree wherever both decode it.
+/// Decodes an image with every instruction set and with `openjp2`. They must agree if both decode it.
 fn check(image: &Image, counts: &Counts) -> Result<(), TestCaseError> {
     let Some(data) = image.encode() else {
         count(&counts.unreadable);
@@ -87,8 +87,8 @@ fn random_images_are_exact() {
     assert!(exact > CASES * 2 / 3, "{exact} of {CASES} were read");
 }
 
-/// Packets of several precincts in every order, with and without markers: as one precinct has it, and as `openjp2`
-/// reads it.
+/// Packets of several precincts, in every progression order, with and without markers, decode to the same image
+/// as one precinct does, by `openjp2` too.
 #[test]
 fn precincts_in_every_order_are_exact() {
     let written = Cell::new(0);

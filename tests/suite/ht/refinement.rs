@@ -1,33 +1,34 @@
 //! An encoder of the significance propagation and magnitude refinement passes (ISO/IEC 15444-15 sections 7.4 and
-//! 7.5), which no encoder at hand writes: of one block that is an image.
+//! 7.5), which no available encoder writes. It encodes images of a single block.
 
 use ahi_inference::codec::Samples;
 use ahi_inference::codec::plain::Plain;
 
 use super::images::Image;
 
-/// A codestream of `coefficients` whose cleanup pass ends at bit-plane `plane`, and whose 2 or 3 passes end at
-/// the one below; `None` where the cleanup pass cannot be had.
+/// Encodes `coefficients` in 2 or 3 `passes`: the cleanup pass ends at bit-plane `plane`, the others at the one
+/// below. Returns `None` if the cleanup pass cannot be encoded.
 pub fn stream(image: &Image, coefficients: &[i32], plane: u32, passes: u32) -> Option<Plain> {
     let upper: Vec<i32> = coefficients.iter().map(|c| c.signum() * (c.abs() >> plane)).collect();
     let data = image.encode_pixels(&upper)?;
     let mut stream = Plain::read(&data, &image.format).ok()??;
     let [Some(block)] = &mut stream.blocks[..] else { return None };
-    // What is there is at bit-plane 0.
+    // The encoder placed the shifted coefficients at bit-plane 0.
     block.skipped = block.skipped.checked_sub(plane)?;
     block.passes = passes;
     block.refinement = refinement(coefficients, image.format.columns as usize, plane, passes);
     Some(stream)
 }
 
-/// What a decoder makes of it: the middle of what a coefficient may be, less the half that an integer lacks.
+/// Returns the decoder's reconstruction: the midpoint of each coefficient's interval, rounded down to an
+/// integer.
 pub fn expected(coefficients: &[i32], width: usize, plane: u32, passes: u32) -> Samples {
     let found = Passes::of(coefficients, width, plane).found;
     let value = |n: usize| {
         let coefficient = coefficients[n];
         let magnitude = coefficient.unsigned_abs();
         let known = if magnitude >> plane != 0 {
-            // The refinement pass, where there is one, tells one bit more.
+            // The refinement pass, if present, adds one bit.
             if passes > 2 { plane - 1 } else { plane }
         } else if found[n] {
             plane - 1
@@ -46,15 +47,15 @@ fn refinement(coefficients: &[i32], width: usize, plane: u32, passes: u32) -> Ve
     if passes > 2 {
         bytes.extend(backward(&coded.refinement).into_iter().rev());
     }
-    // There is no pass without bytes.
+    // A pass has at least one byte.
     if bytes.is_empty() { vec![0] } else { bytes }
 }
 
-/// Bits of both passes.
+/// The bits of both passes.
 struct Passes {
     propagation: Vec<u8>,
     refinement: Vec<u8>,
-    /// Coefficients that the propagation finds significant.
+    /// Coefficients that the propagation pass finds significant.
     found: Vec<bool>,
 }
 
@@ -93,15 +94,15 @@ impl Passes {
     }
 }
 
-/// The places around one.
+/// Returns the indices of the coefficients around one.
 fn neighbours(x: usize, y: usize, width: usize, height: usize) -> impl Iterator<Item = usize> {
     let rows = y.saturating_sub(1)..height.min(y + 2);
     rows.flat_map(move |v| (x.saturating_sub(1)..width.min(x + 2)).map(move |u| v * width + u))
         .filter(move |&n| n != y * width + x)
 }
 
-/// Packs bits from the lowest, where `is_short` tells of a byte's lower seven bits, after the byte before,
-/// whether there is no eighth.
+/// Packs bits into bytes, lowest bit first. `is_short` receives the previous byte and the next seven bits, and
+/// returns whether the byte has no eighth bit (bit stuffing).
 fn pack(bits: &[u8], first: u8, is_short: impl Fn(u8, u8) -> bool) -> Vec<u8> {
     let (mut bytes, mut rest, mut last) = (Vec::new(), bits, first);
     while !rest.is_empty() {

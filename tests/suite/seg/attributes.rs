@@ -1,4 +1,4 @@
-//! What a segmentation takes over of its source.
+//! Attributes that a segmentation copies from its source.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -38,10 +38,10 @@ fn patient_and_study_are_the_sources() {
     ] {
         assert_eq!(file.texts(tag), source.texts(tag), "{tag}");
     }
-    // The name in Latin-1, as the source has it.
+    // The name is in Latin-1, as in the source.
     let name = b"M\xfcller^Zo\xeb";
     assert!(seg.bytes.windows(name.len()).any(|bytes| bytes == name));
-    // Absent from the source, but not to be absent from the study (type 2).
+    // Absent from the source, but must be present in the segmentation (type 2).
     assert!(file.element(tags::REFERRING_PHYSICIAN_NAME).unwrap().value().primitive().is_some());
 }
 

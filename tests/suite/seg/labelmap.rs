@@ -32,8 +32,8 @@ fn items(dataset: &Dataset, tag: dicom_core::Tag) -> &[Dataset] {
     dataset.element(tag).unwrap().value().items().unwrap()
 }
 
-/// The Segment Numbers in a file, planes found through the source they refer to, each checked to lie where its
-/// source slice lies.
+/// Returns the Segment Numbers in a file. Planes are found through the source frames they refer to, and each is
+/// checked to lie where its source slice lies.
 fn read_numbers(file: &P10Instance, slices: &[SourceSlice]) -> Array3<u16> {
     let dataset = &file.dataset;
     let format = FrameFormat::from_dataset(dataset).unwrap();
@@ -76,7 +76,7 @@ fn numbers_of<L: Label>(labels: &Array3<L>, segments: &[SegmentDescription]) -> 
     })
 }
 
-/// Writes a label map in every encoding, reads each back, and leaves them in `folder`.
+/// Writes a label map in every encoding, reads each back, and saves them in `folder`.
 pub(crate) fn every_encoding<L: Label>(
     folder: &Path,
     labels: &Array3<L>,
@@ -136,9 +136,9 @@ fn a_label_map_describes_its_background_and_each_segment() {
     assert_eq!(meaning(&described[0], property), "Background");
     assert!(described[0].get(tags::TRACKING_UID).is_none());
 
-    // What both types say of a segment is the same, and so is what is tracked.
+    // Both types describe segments, including their tracking, in the same way.
     let binary = written(&others);
-    // By the same reader, as text: sequences of undefined length never equal each other.
+    // Read by the same reader and compared as text: sequences of undefined length never compare equal.
     let (one, other) = (read(&seg), read(&binary));
     let texts = |file: &Dataset| -> Vec<String> {
         items(file, tags::SEGMENT_SEQUENCE).iter().map(|item| format!("{item:?}")).collect()
@@ -152,7 +152,7 @@ fn a_label_map_describes_its_background_and_each_segment() {
         sequence.text(tags::DIMENSION_ORGANIZATION_UID).unwrap()
     };
     assert_ne!(organization(&other), organization(&dataset));
-    // The same pixels in another encoding are the same instance.
+    // The same pixels in another encoding give the same instance.
     let native = written(&options(FrameEncoding::Native, &others));
     assert_eq!(native.summary, seg.summary);
     assert!(seg.bytes.len() < native.bytes.len());
@@ -161,7 +161,7 @@ fn a_label_map_describes_its_background_and_each_segment() {
 #[test]
 fn more_than_255_segments_take_16_bits() {
     let instances = single_frames(40, 21, AXIAL, &along(2, 10.0, 2.5, 3));
-    // Values that are not the numbers, in an order of their own.
+    // Values that differ from the segment numbers and are not sorted.
     let values: Vec<u16> = (0..300).map(|i| 1 + i * 211 % 65_521).collect();
     let named = |&value: &u16| segment(value, &format!("Part {value}"), "91723000");
     let segments: Vec<SegmentDescription> = values.iter().map(named).collect();
@@ -189,7 +189,7 @@ fn label_maps_beyond_one_element_go_into_further_objects() {
             let options = options(encoding, &others);
             try_write(Voxels::Labels(labels.view()), &slices, &segments, &options).unwrap()
         };
-        // One frame each, whatever room there is, and several where it is known to suffice.
+        // Each object holds one frame however little room there is, and several only if they are known to fit.
         let objects = written(2);
         assert_eq!(objects.len(), 5, "{name}");
         assert_eq!(written(1 << 18).len(), if encoding == FrameEncoding::Htj2k { 2 } else { 1 });

@@ -1,4 +1,4 @@
-//! NIfTI for the Python tests.
+//! Writes NIfTI files for the Python tests.
 
 use ahi_inference::writers::nifti;
 

@@ -1,4 +1,4 @@
-//! Which voxels become which pixels, in which frames and objects.
+//! How voxels map to pixels, frames and objects.
 
 use ahi_inference::dicom::{Attributes, Dataset};
 use ahi_inference::writers::Voxels;
@@ -41,7 +41,7 @@ fn label_values_need_not_be_segment_numbers() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Packing and unpacking is the identity for every size of frame, layout and set of classes.
+    /// Packing and unpacking restores every label, for every frame size, memory layout and set of classes.
     #[test]
     fn unpacking_gives_back_every_label(
         (columns, rows, count) in (1_usize..20, 1_usize..12, 1_usize..12),

@@ -1,4 +1,4 @@
-//! Where frames lie: positions, orientations and spacings of the source.
+//! Geometry of frames: positions, orientations and spacings of the source.
 
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ fn axial_slices_with_bits_across_bytes() {
     assert_eq!(measures.text(tags::SLICE_THICKNESS).unwrap(), "2.50");
     assert_eq!(measures.text(tags::SPACING_BETWEEN_SLICES).unwrap(), "2.5");
 
-    // The first slice has no frame: the second one has the first index.
+    // The first slice has no frame, so the second one has the first index.
     let frames = file.element(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).unwrap();
     let indices: Vec<Vec<i64>> = frames
         .value()

@@ -1,4 +1,4 @@
-//! What is not written.
+//! Input that the SEG writer refuses.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Written, read back, and left for the Python tests.
+//! Writes segmentations, reads them back, and saves them for the Python tests.
 
 use std::path::{Path, PathBuf};
 
@@ -15,11 +15,11 @@ use ndarray_npy::WritableElement;
 use super::labelmap::every_encoding;
 use super::sources::{child, segments};
 
-/// What a model tells of its network.
+/// Algorithm parameters, as a model states them for its network.
 const PARAMETERS: &str =
     "network SHA-256=ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
-/// The objects of a segmentation, or why there are none.
+/// Writes a segmentation and returns its objects, or the writer's error.
 pub(crate) fn try_write<L: Label>(
     voxels: Voxels<L>,
     slices: &[SourceSlice],
@@ -28,7 +28,7 @@ pub(crate) fn try_write<L: Label>(
 ) -> Result<Vec<Seg>, Error> {
     let mut algorithm = Algorithm::new("spleen_ct_segmentation", "0.5.3");
     algorithm.parameters = Some(PARAMETERS.to_owned());
-    // As short-lived as what else is referred to.
+    // Reborrows the voxels, so that their lifetime matches that of the other references.
     let voxels = match &voxels {
         Voxels::Labels(labels) => Voxels::Labels(labels.view()),
         Voxels::Masks(masks) => Voxels::Masks(masks.view()),
@@ -44,7 +44,7 @@ pub(crate) fn try_write<L: Label>(
     })
 }
 
-/// The only object of a label map.
+/// Writes a label map that takes a single object.
 pub(crate) fn write_seg<L: Label>(
     labels: &Array3<L>,
     slices: &[SourceSlice],
@@ -60,8 +60,8 @@ pub(crate) fn read(seg: &Seg) -> DefaultDicomObject {
     OpenFileOptions::new().from_reader(seg.bytes.as_slice()).unwrap()
 }
 
-/// The label map in a segmentation: bits to voxels, planes found through the source they refer to,
-/// each checked to lie where its source slice lies.
+/// Returns the label map in a segmentation. Planes are found through the source frames they refer to, and each
+/// is checked to lie where its source slice lies.
 pub(crate) fn read_labels(file: &Dataset, slices: &[SourceSlice], values: &[u16]) -> Array3<u16> {
     let size = |tag| file.required_integer(tag).unwrap() as usize;
     let (columns, rows) = (size(tags::COLUMNS), size(tags::ROWS));
@@ -109,7 +109,7 @@ pub(crate) fn source_position(slice: &SourceSlice) -> Vec<String> {
     holder.texts(tags::IMAGE_POSITION_PATIENT)
 }
 
-/// The folder that a case is left in, created where it is missing.
+/// Returns the folder for a case, creating it if it is missing.
 pub(crate) fn fixture_folder(name: &str) -> PathBuf {
     let folder = std::env::var_os("AHI_SEG_FIXTURES").map_or_else(
         || PathBuf::from(env!("CARGO_TARGET_TMPDIR")).with_file_name("seg-fixtures"),
@@ -120,7 +120,7 @@ pub(crate) fn fixture_folder(name: &str) -> PathBuf {
     folder
 }
 
-/// Writes the case as BINARY, and as LABELMAP in every encoding; reads it back, and leaves it for the Python tests.
+/// Writes a case as BINARY, and as LABELMAP in every encoding, reads it back, and saves it for the Python tests.
 pub(crate) fn round_trip(
     name: &str,
     labels: &Array3<u8>,
@@ -143,7 +143,7 @@ pub(crate) fn round_trip(
     (seg, file)
 }
 
-/// What the Python tests compare with.
+/// Saves the labels and sources that the Python tests compare with.
 pub(crate) fn leave_sources<L: Label + WritableElement>(
     folder: &Path,
     labels: &Array3<L>,

@@ -1,4 +1,4 @@
-//! Series to segment, made up of headers alone, and segments to be found in them.
+//! Source series made of headers only, and segments to find in them.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub(crate) fn child(dataset: &Dataset, tag: Tag) -> &Dataset {
     &items[0]
 }
 
-/// Header of a CT instance but for its plane.
+/// Returns the header of a CT instance without its plane.
 pub(crate) fn header(sop_instance_uid: &str, columns: u16, rows: u16) -> Dataset {
     let mut dataset = Dataset::new_empty();
     for (tag, vr, value) in [
@@ -67,7 +67,7 @@ pub(crate) fn instance(dataset: Dataset, frames: usize) -> Instance {
     }
 }
 
-/// One instance per position.
+/// Returns one instance per position.
 pub(crate) fn single_frames(
     columns: u16,
     rows: u16,
@@ -86,7 +86,7 @@ pub(crate) fn single_frames(
     planes.collect()
 }
 
-/// One enhanced instance with all positions; orientation and spacing are shared by its frames.
+/// Returns one enhanced instance with all positions. Its frames share orientation and spacing.
 pub(crate) fn multi_frame(
     columns: u16,
     rows: u16,
@@ -126,7 +126,7 @@ pub(crate) fn multi_frame(
     instance(dataset, positions.len())
 }
 
-/// Positions along the axis `index`, as scanners write them.
+/// Returns positions along the axis `index`, as scanners write them.
 pub(crate) fn along(index: usize, start: f64, step: f64, count: usize) -> Vec<[String; 3]> {
     let position = |i: usize| {
         let mut position = ["-100.50", "-90.250", "12.0"].map(str::to_owned);
@@ -166,7 +166,7 @@ pub(crate) fn segments() -> Vec<SegmentDescription> {
     vec![segment(1, "Spleen", "78961009"), kidney, lesion]
 }
 
-/// Two blocks without any symmetry, in slices that are not the first; class 3 has no voxel.
+/// Returns two blocks without any symmetry, in slices other than the first. Class 3 has no voxels.
 pub(crate) fn blocks(columns: usize, rows: usize, slices: usize) -> Array3<u8> {
     Array3::from_shape_fn((columns, rows, slices), |(x, y, z)| {
         if z > 0 && (2..7).contains(&x) && (1..4 + z).contains(&y) {

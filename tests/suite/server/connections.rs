@@ -1,4 +1,4 @@
-//! Clients that hold connections, uploads and answers, and what is left for the others.
+//! Clients that hold on to connections, uploads and responses, and the capacity left for others.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ fn server(connections: ConnectionSettings, change: impl FnOnce(&mut Setup)) -> S
     server
 }
 
-/// The value of a metric with its labels.
+/// Returns the value of a metric, written with its labels.
 async fn metric(server: &Server, name: &str) -> f64 {
     let text = server.send("GET /metrics", &[], b"").await.body;
     let text = String::from_utf8(text).unwrap();
@@ -41,7 +41,7 @@ async fn eventually_metric(server: &Server, name: &str, expected: f64) {
     }
 }
 
-/// Everything that comes until the server closes; fails where it never does.
+/// Reads until the server closes the connection. Fails if it never does.
 async fn rest(stream: &mut TcpStream) -> Vec<u8> {
     let mut received = Vec::new();
     let read = timeout(LONG, stream.read_to_end(&mut received)).await;
@@ -92,9 +92,9 @@ async fn headers_have_their_time_and_idle_connections_theirs() {
     assert!(rest(&mut silent).await.is_empty());
     assert!(rest(&mut half).await.is_empty());
     let mut idle = begin(&server, b"GET /ping HTTP/1.1\r\nHost: test\r\n\r\n").await;
-    // Answered, kept for a while, and closed.
+    // Answered, kept alive for a while, and closed.
     assert_eq!(Answer::parse(&rest(&mut idle).await).status, 200);
-    // A second request that is begun and not finished has the time of headers.
+    // A second request that is never finished is subject to the header timeout.
     let two = b"GET /ping HTTP/1.1\r\nHost: test\r\n\r\n";
     let mut second = begin(&server, two).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -103,7 +103,7 @@ async fn headers_have_their_time_and_idle_connections_theirs() {
     assert!(
         metric(&server, "ahi_inference_connections_ended_total{reason=\"headers\"}").await > 2.0
     );
-    // What takes longer than both is answered nevertheless.
+    // A request that takes longer than both timeouts is still answered.
     assert_eq!(server.invoke(json!({"model": "slow-900"})).await.status, 200);
 }
 
@@ -156,7 +156,7 @@ async fn idle_and_slow_uploads_end_by_themselves() {
     let _ = timeout(LONG, reader.read_to_end(&mut received)).await.unwrap();
     Answer::parse(&received).error(408, "request_timeout");
     drip.abort();
-    // One that keeps its pace may take longer than that.
+    // An upload that keeps the pace may take longer than that.
     let good = body(json!({})).to_string();
     let mut steady = begin(&server, upload(60_000).as_bytes()).await;
     let padded = format!("{good}{}", " ".repeat(60_000 - good.len()));
@@ -241,7 +241,7 @@ async fn clients_that_hang_up_by_the_hundred_leave_nothing_behind() {
         drop(begin(&server, b"POST /invocations HTTP/1.1\r\nHo").await);
     }
     eventually_metric(&server, "ahi_inference_body_bytes", 0.0).await;
-    // The one that asks.
+    // The connection that requests the metrics.
     eventually_metric(&server, "ahi_inference_connections", 1.0).await;
     eventually_metric(&server, "ahi_inference_requests_running", 0.0).await;
     assert_eq!(server.invoke(json!({})).await.status, 200);
@@ -263,7 +263,7 @@ async fn a_client_that_does_not_read_its_answer_is_left() {
     })
     .await;
     eventually_metric(&server, "ahi_inference_connections", 1.0).await;
-    // One that reads slowly, but does, gets all of it.
+    // A client that reads slowly still gets the whole response.
     let mut slow = begin(&server, &request("POST /invocations", &[], big.as_bytes())).await;
     let (mut received, mut part) = (0, vec![0; 4 << 20]);
     loop {
@@ -290,7 +290,7 @@ async fn a_client_that_is_refused_while_it_sends_sees_why() {
         server.readiness.state() == ahi_inference::server::State::Draining
     })
     .await;
-    // Whether the connection can still be made is up to the moment.
+    // Whether the connection is still accepted depends on timing.
     let Ok(mut stream) = TcpStream::connect(server.address).await else { return };
     let sent = request("POST /invocations", &[], &vec![b' '; 4 << 20]);
     if stream.write_all(&sent).await.is_ok() {

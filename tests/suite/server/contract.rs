@@ -1,4 +1,4 @@
-//! Requests, answers and errors as SageMaker and its callers see them.
+//! Requests, responses and errors as SageMaker and its callers see them.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn ping_answers_the_state_with_an_empty_body() {
     let failed = Server::start(Setup::default());
     failed.readiness.started(false);
     assert_eq!(failed.ping().await, 503);
-    // Whoever asks nevertheless is told by the pipeline what is wrong with the model.
+    // A request sent nevertheless gets the pipeline's error about the model.
     failed.invoke(json!({"model": "invalid_model"})).await.error(422, "invalid_model");
 }
 

@@ -1,4 +1,4 @@
-//! Answers that stream, over real connections.
+//! Streamed responses over real connections.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ fn server(change: impl FnOnce(&mut Setup)) -> Server {
     server
 }
 
-/// A stream as its client reads it.
+/// A streamed response as its client reads it.
 struct Stream {
     reader: BufReader<TcpStream>,
     status: u16,
@@ -45,7 +45,7 @@ impl Stream {
         Self { reader, status, head: head.to_lowercase() }
     }
 
-    /// The next chunk as it was sent; `None` at the end, and where the connection breaks off.
+    /// Returns the next chunk as it was sent, or `None` at the end or if the connection breaks.
     async fn chunk(&mut self) -> Option<String> {
         let mut size = String::new();
         let read = timeout(LONG, self.reader.read_line(&mut size)).await.unwrap().ok()?;
@@ -59,7 +59,7 @@ impl Stream {
         (size > 0).then(|| String::from_utf8(content).unwrap())
     }
 
-    /// The next event of a stream of lines; a large one comes in several chunks.
+    /// Returns the next event of a stream of lines. A large event spans several chunks.
     async fn event(&mut self) -> Option<Value> {
         let mut line = String::new();
         while !line.ends_with('\n') {
@@ -205,7 +205,7 @@ async fn a_client_that_hangs_up_cancels_its_work_in_the_queue_and_at_work() {
     let queued = waiting.event().await.unwrap();
     assert_eq!((queued["event"].as_str(), &queued["place"]), (Some("queued"), &json!(1)));
     drop(waiting);
-    // Its place in the queue is free for another.
+    // Its slot in the queue is free for another request.
     let started = Instant::now();
     let mut next = loop {
         let next = Stream::ask(&server, LINES, json!({})).await;
@@ -238,7 +238,7 @@ async fn a_client_that_does_not_read_holds_up_nobody_and_is_left() {
     let accept = [("Accept", LINES)];
     deaf.write_all(&request("POST /invocations", &accept, big.as_bytes())).await.unwrap();
     eventually("answered", || server.stand_in.finished.load(SeqCst) == 1).await;
-    // Its place is free as soon as its work has ended, whether or not it reads.
+    // Its permit is released as soon as its work has ended, whether or not the client reads.
     assert_eq!(server.invoke(json!({})).await.status, 200);
     let connections = async || {
         let text = server.send("GET /metrics", &[], b"").await.body;

@@ -1,4 +1,4 @@
-//! A server on a free port, a stand-in for the pipeline, and a client that hides nothing.
+//! A server on a free port, a stand-in for the pipeline, and a raw HTTP client.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 pub const ID: &str = "0123456789abcdef0123456789abcdef";
 
-/// Every kind of error and the status it must have.
+/// Every kind of error with the status it must have.
 pub const STATUSES: [(ErrorKind, u16); 27] = [
     (ErrorKind::InvalidRequest, 400),
     (ErrorKind::AccessDenied, 403),
@@ -60,7 +60,7 @@ pub const STATUSES: [(ErrorKind, u16); 27] = [
     (ErrorKind::OutOfMemory, 507),
 ];
 
-/// What the stand-in was asked and how it went.
+/// A stand-in for the pipeline that counts its requests by outcome.
 #[derive(Default)]
 pub struct StandIn {
     pub started: AtomicUsize,
@@ -77,8 +77,8 @@ impl Invoke for StandIn {
         Ok(None)
     }
 
-    /// Does what the name of the model says: `slow-MS`, `block-MS`, `panic`, `big-BYTES`, `busy-STEPS`, the
-    /// code of an error, and otherwise answers at once.
+    /// Behaves as the model name says: `slow-MS`, `block-MS`, `panic`, `big-BYTES`, `busy-STEPS`, or the code of
+    /// an error. Answers at once for any other name.
     async fn invoke(
         &self,
         request: InferenceRequest,
@@ -149,8 +149,8 @@ fn outcome(request: InferenceRequest, model: String, bytes: &[u8]) -> Outcome {
     }
 }
 
-/// A model of the registry in front of the stand-in, which does what its name says when it is
-/// loaded: `late-MS`, `huge`, or the code of an error.
+/// A model for the registry in front of the stand-in. It loads as its name says: `late-MS`, `huge`, or the code
+/// of an error.
 pub struct Nothing;
 
 pub struct NothingLoader;
@@ -177,17 +177,17 @@ impl Loader<Nothing> for NothingLoader {
     }
 }
 
-/// Memory for models in tests.
+/// Memory budget for models in tests.
 pub const BUDGET: u64 = 1_000_000;
 
-/// How a server of a test differs from the usual.
+/// Settings of a test server.
 pub struct Setup {
     pub http: HttpSettings,
     pub admission: AdmissionSettings,
     pub drain_timeout: Duration,
     pub work: tokio::runtime::Handle,
     pub multi_model: bool,
-    /// Where models may be loaded from; anywhere where absent.
+    /// Where models may be loaded from. Anywhere if absent.
     pub roots: Option<Roots>,
     pub broken: BrokenNetworks,
 }
@@ -223,7 +223,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server that is ready.
+    /// Starts a server that is ready.
     pub fn ready() -> Self {
         let server = Self::start(Setup::default());
         server.readiness.started(true);
@@ -280,7 +280,7 @@ impl Server {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// Sends bytes as they are and returns everything that comes back.
+    /// Sends raw bytes and returns everything that comes back.
     pub async fn raw(&self, bytes: &[u8]) -> Vec<u8> {
         let mut stream = self.connect().await;
         // A server may answer and close before it has read everything.
@@ -294,7 +294,7 @@ impl Server {
         Answer::parse(&self.raw(&request(start, headers, body)).await)
     }
 
-    /// One request for one image set.
+    /// Sends one request for one image set.
     pub async fn invoke(&self, options: Value) -> Answer {
         self.send("POST /invocations", &[], body(options).to_string().as_bytes()).await
     }
@@ -303,14 +303,14 @@ impl Server {
         self.send("GET /ping", &[], b"").await.status
     }
 
-    /// Stops the server and says how that went.
+    /// Stops the server and returns how it drained.
     pub async fn stop(self) -> Drained {
         self.shutdown.cancel();
         self.running.await.unwrap().unwrap()
     }
 }
 
-/// A bare request with `options` beside it.
+/// Returns a minimal request body with `options` added.
 pub fn body(options: Value) -> Value {
     let mut body = json!({"datastoreId": ID, "imageSetId": ID});
     for (key, value) in options.as_object().unwrap() {
@@ -319,7 +319,7 @@ pub fn body(options: Value) -> Value {
     body
 }
 
-/// The bytes of a request after which the connection closes.
+/// Returns the bytes of a request that closes the connection afterwards.
 pub fn request(start: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let mut text = format!("{start} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
     for (name, value) in headers {
@@ -361,7 +361,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    /// Checks that this is an error with that status and code; returns its message.
+    /// Asserts that this is an error with this status and code, and returns its message.
     #[track_caller]
     pub fn error(&self, status: u16, code: &str) -> String {
         let json = self.json();

@@ -1,4 +1,4 @@
-//! Input that is too large, too slow, cut off or nonsense.
+//! Input that is too large, too slow, truncated or malformed.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use super::harness::{Answer, ID, Server, Setup, body, request};
 async fn bodies_beyond_the_limit_are_413() {
     let server = Server::ready();
     let start = "POST /invocations";
-    // At the limit it is read, and found not to be JSON.
+    // A body at the limit is read, and then fails to parse as JSON.
     server.send(start, &[], &vec![b'x'; 100_000]).await.error(400, "invalid_request");
     for length in [100_001, 250_000, 20_000_000] {
         let sent = request(start, &[], &vec![b' '; length]);
@@ -22,8 +22,8 @@ async fn bodies_beyond_the_limit_are_413() {
         let (mut reader, mut writer) = stream.split();
         let mut received = Vec::new();
         let (_, _) = tokio::join!(writer.write_all(&sent), reader.read_to_end(&mut received));
-        // Beyond a few times the limit the connection closes while the client still sends, and
-        // whether it sees the answer is up to its system.
+        // Well beyond the limit the connection closes while the client still sends. Whether it sees the answer
+        // depends on its operating system.
         if length < 300_000 || !received.is_empty() {
             Answer::parse(&received).error(413, "payload_too_large");
         }
@@ -57,7 +57,7 @@ async fn headers_beyond_the_limits_are_refused() {
     for headers in [many, long] {
         let sent = format!("GET /ping HTTP/1.1\r\nHost: test\r\n{headers}\r\n");
         let received = server.raw(sent.as_bytes()).await;
-        // A reset by the system may swallow the answer; an answer must be this one.
+        // A connection reset may swallow the answer. If one arrives, it must be this one.
         assert!(received.is_empty() || Answer::parse(&received).status == 431);
     }
     assert_eq!(server.ping().await, 200);
@@ -100,7 +100,7 @@ async fn a_body_that_never_ends_meets_the_deadline() {
     assert!(asked.elapsed() < Duration::from_secs(5));
 }
 
-/// A server that outlives the cases of a property.
+/// Returns a server shared by all cases of a property.
 fn shared() -> &'static (tokio::runtime::Runtime, Server) {
     static SHARED: OnceLock<(tokio::runtime::Runtime, Server)> = OnceLock::new();
     SHARED.get_or_init(|| {

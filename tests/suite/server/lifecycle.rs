@@ -1,4 +1,4 @@
-//! Stopping in good order.
+//! Graceful shutdown.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::harness::{Answer, Server, Setup, body, eventually, request};
 
-/// One request in the background, on a connection of its own.
+/// Sends one request in the background, on its own connection.
 async fn begin(server: &Server, model: &str) -> tokio::task::JoinHandle<Answer> {
     let sent =
         request("POST /invocations", &[], body(json!({ "model": model })).to_string().as_bytes());

@@ -1,4 +1,4 @@
-//! Bodies of many requests: floods of lines, and stopping in the middle.
+//! Bodies of many requests: floods of lines, and shutdown halfway.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Many requests at once, and clients that leave.
+//! Many concurrent requests, and clients that disconnect.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -72,7 +72,7 @@ async fn a_client_that_hangs_up_cancels_its_work_and_frees_its_place() {
         server.invoke(json!({})).await.error(503, "overloaded");
         drop(client);
         eventually("cancelled", || server.stand_in.cancelled.load(SeqCst) == round).await;
-        // The place is free a moment after the work has said that it was cancelled.
+        // The permit is released a moment after the work reports its cancellation.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(server.invoke(json!({})).await.status, 200);
@@ -93,7 +93,7 @@ async fn a_client_that_hangs_up_while_it_waits_leaves_the_queue() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(server.invoke(json!({})).await.status, 200);
     assert_eq!(running.await.unwrap().status, 200);
-    // The one that left never began.
+    // The request whose client left never started.
     assert_eq!(server.stand_in.started.load(SeqCst), 2);
 }
 

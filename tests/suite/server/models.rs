@@ -16,7 +16,7 @@ fn server() -> Server {
     server
 }
 
-/// A folder with a bundle nested in it.
+/// Creates a folder with a bundle nested in it.
 fn package() -> (tempfile::TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
     let configs = dir.path().join("any name/configs");
@@ -36,7 +36,7 @@ async fn models_are_loaded_shown_listed_used_and_unloaded() {
     let server = server();
     assert_eq!(server.ping().await, 200, "healthy without any model");
     let (_dir, url) = package();
-    // Any characters, percent-encoded in the path.
+    // Names may hold any characters, percent-encoded in the path.
     let (name, path) = ("a/b ä?#%.tar.gz", "/models/a%2Fb%20%C3%A4%3F%23%25.tar.gz");
     let loaded = load(&server, name, &url).await;
     assert_eq!(loaded.status, 200, "{loaded:?}");
@@ -109,7 +109,7 @@ async fn models_are_loaded_only_from_below_the_roots() {
         let same = load(&server, "m", &outside).await.error(403, "access_denied");
         assert_eq!(same, refused, "{outside}");
     }
-    // A link in the folder itself leads out, too.
+    // A link inside the folder itself also leads outside.
     load(&server, "m", &url).await.error(403, "access_denied");
     std::fs::remove_file(format!("{url}/link")).unwrap();
     let loaded = load(&server, "m", &url).await;
@@ -176,7 +176,7 @@ async fn a_load_holds_nobody_up_and_happens_once() {
 async fn a_client_that_hangs_up_cancels_its_work_on_a_model() {
     let server = server();
     let (_dir, url) = package();
-    // What the stand-in does with a request for that model takes a minute.
+    // The stand-in takes a minute to answer a request for this model.
     assert_eq!(load(&server, "slow-60000", &url).await.status, 200);
     let mut client = server.connect().await;
     let body = body(json!({})).to_string();

@@ -1,4 +1,4 @@
-//! What the server says of itself, and that it says the truth.
+//! What the server reports about itself, and that it is true.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ async fn metrics(server: &Server) -> String {
     String::from_utf8(answer.body).unwrap()
 }
 
-/// The value of a metric with its labels as they are written.
+/// Returns the value of a metric, written with its labels.
 #[track_caller]
 fn value(text: &str, metric: &str) -> f64 {
     let line = text.lines().find_map(|l| l.strip_prefix(metric)?.strip_prefix(' '));
@@ -54,7 +54,7 @@ async fn requests_bytes_and_places_are_counted() {
     assert_eq!(value(&text, "ahi_inference_queue_seconds_count"), 1.0);
     assert!(value(&text, "ahi_inference_resident_bytes") > 1e6);
 
-    // One runs, one waits.
+    // One request runs, one waits.
     let busy = body(json!({"model": "slow-700"})).to_string();
     let request = super::harness::request("POST /invocations", &[], busy.as_bytes());
     let both = async { tokio::join!(server.raw(&request), server.raw(&request)) };
@@ -99,14 +99,14 @@ async fn the_description_has_every_route_and_no_other() {
             described.push(format!("{} {path}", method.to_uppercase()));
         }
     }
-    // What the server says there is, in the answer to a route that is not.
+    // The routes that the server lists when asked for an unknown one.
     let unknown = server.send("GET /nowhere", &[], b"").await.json();
     let routes = unknown["error"]["details"]["routes"].as_array().unwrap();
     let mut routes: Vec<String> = routes.iter().map(|r| r.as_str().unwrap().to_owned()).collect();
     described.sort();
     routes.sort();
     assert_eq!(described, routes);
-    // And each is routed: neither unknown nor without its method.
+    // Each is routed: neither unknown nor without its method.
     for route in &routes {
         let answer = server.send(&route.replace("{name}", "m"), &[], b"").await;
         let code =

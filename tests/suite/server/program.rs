@@ -1,4 +1,4 @@
-//! The program itself: what it says and returns where it cannot serve.
+//! The program itself: its messages and exit codes if it cannot serve.
 
 use std::net::TcpListener;
 use std::process::{Command, Output};
@@ -14,7 +14,7 @@ fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
         .unwrap()
 }
 
-/// The last line of standard error, which is JSON where it is not a terminal.
+/// Parses the last line of standard error, which is JSON unless it is a terminal.
 fn last_line(output: &Output) -> Value {
     let text = String::from_utf8_lossy(&output.stderr);
     serde_json::from_str(text.lines().last().unwrap_or_default())
