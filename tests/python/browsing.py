@@ -113,8 +113,7 @@ class Browser:
         raise AssertionError(f"{css} changes all the time")
 
     def picture(self, css):
-        """A picture of an element, cut out of the window: a screenshot of the element alone would lay the page out
-        again."""
+        """An element's picture, cut out of the window: a screenshot of it alone would lay the page out again."""
         left, top, right, bottom, scale = self.script(
             "const {left, top, right, bottom} = document.querySelector(arguments[0]).getBoundingClientRect();"
             "return [Math.max(left, 0), Math.max(top, 0), Math.min(right, innerWidth), Math.min(bottom, innerHeight),"

@@ -1,5 +1,4 @@
-"""What the CloudWatch agent makes of /metrics with its two configuration files; features they do not use are
-errors.
+"""What the CloudWatch agent makes of /metrics with its two configuration files; features they do not use fail.
 
 According to its documentation and source, samples are relabelled as in Prometheus. Gauges and counters become
 metrics (counters as differences; histograms and infos are dropped) if a declaration selects their name and its

@@ -245,8 +245,7 @@ SMALL = {"LOG_LEVEL": "error", "CPU_THREADS": "2"}
 
 
 class Limit:
-    """4 GiB for a server: a control group of version 1 or 2 if one can be created, else a limit on its address
-    space."""
+    """4 GiB for a server: by a control group (version 1 or 2) if possible, else by its address space."""
 
     ROOTS = {
         "memory.limit_in_bytes": Path("/sys/fs/cgroup/memory"),

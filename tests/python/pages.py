@@ -76,8 +76,7 @@ class Page:
                 yield number, word
 
     def rows(self, *headings):
-        """The rows of the tables with these headings, as lists of cells; an empty string stands for any
-        heading."""
+        """The rows of the tables with these headings, as lists of cells; an empty string is any heading."""
         table, inside = [], False
         for _, line in self.prose:
             cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] if line.startswith("|") else []

@@ -98,8 +98,7 @@ class Watched:
         return answer
 
     def end(self, situation, until='"answered"'):
-        """Assigns the new log lines to the situation once every request has its last line and a line contains
-        `until`."""
+        """Assigns new log lines to the situation once each request has its last line and one contains `until`."""
         for _ in range(600):
             lines = list(self.server.log[self.taken:])
             ended = [line for line in lines if '"answered"' in line]

@@ -1,5 +1,4 @@
-"""`bundle check` opens the network. One that does not fit the configuration is refused there and when it is
-loaded."""
+"""`bundle check` opens the network. One that does not fit its configuration is refused there and on loading."""
 
 import json
 import subprocess

@@ -192,8 +192,7 @@ def test_dcmqi(case, tmp_path):
     [file] = tmp_path.glob("*.nii.gz")
     image = SimpleITK.ReadImage(str(file))
     found = SimpleITK.GetArrayFromImage(image).astype(int)
-    # The image spans the existing frames, in ITK's slice order, so voxels are compared by their place in the
-    # patient.
+    # The image spans the existing frames, in ITK's slice order, so voxels are compared by position.
     x, y, z = np.nonzero(case.labels)
     assert np.count_nonzero(found) == len(x)
     positions = np.array([source["position"] for source in case.sources], dtype=float)

@@ -116,8 +116,7 @@ def label_map(path):
 
 
 def slices(dicom):
-    """Heights above the lowest slice, positions and values of single-slice files, lowest along the normal
-    first."""
+    """Heights above the lowest slice, positions and values of single-slice files, from the lowest up."""
     found = []
     for path in dicom.rglob("*.dcm"):
         data = pydicom.dcmread(path)

@@ -101,8 +101,7 @@ def bands_bundle(folder, numbers):
 
 
 def overlapping(folder, numbers=(10, 40)):
-    """A bundle with one mask for what is above the threshold of each model of `numbers`: each contains the
-    next."""
+    """A bundle with a mask of what is above the threshold of each of models `numbers`: each contains the next."""
     folder = bands_bundle(folder, numbers)
     model = onnx.load(folder / "models/model.onnx")
     del model.graph.initializer[:]
