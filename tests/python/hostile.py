@@ -39,7 +39,7 @@ class Case:
     statuses: set = field(default_factory=lambda: set(range(400, 500)) | {503, 507})
     # Whether the server exits, as SIGTERM asks it to.
     ends: bool = False
-    # How the metadata of the attacking image set is changed.
+    # How the metadata of the image set used in the attack is changed.
     change: object = None
     # MiB that may be added at peak.
     mebibytes: int = MEBIBYTES
