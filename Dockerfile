@@ -1,27 +1,26 @@
-# The container of SageMaker's contract, and of any other host.
+# The container for SageMaker's contract, and for any other host.
 #
 #   docker build -t ahi-inference:cpu .
 #   docker build -t ahi-inference:cpu-slim --build-arg FLAVOUR=cpu-slim .
 #   docker build -t ahi-inference:cuda --build-arg FLAVOUR=cuda .
 #
-# `cpu-slim` is `cpu` without OpenVINO, `cuda` is for x86-64 with an NVIDIA driver of CUDA 13. Works with BuildKit and without it; without
-# it every stage before the wanted one is built, whether it is needed or not.
+# `cpu-slim` is `cpu` without OpenVINO; `cuda` is for x86-64 with an NVIDIA driver for CUDA 13. Works with and
+# without BuildKit; without it, every stage before the requested one is built, whether it is needed or not.
 
 ARG FLAVOUR=cpu
-# The program runs wherever the C library is at least as new as that of the build: Debian 12's
-# glibc 2.36 here.
+# The program runs on any system whose C library is at least as new as the build's, Debian 12's glibc 2.36.
 ARG BUILD_BASE=rust:1.95-bookworm
 ARG CPU_BASE=debian:bookworm-slim
 # CUDA 13 and cuDNN 9, which scripts/get-onnxruntime.sh --gpu needs.
 ARG CUDA_BASE=nvidia/cuda:13.0.2-cudnn-runtime-ubuntu24.04
 
-# ONNX Runtime and the viewer of the page, checked against their hashes, and the certificate authorities that Mozilla trusts.
+# ONNX Runtime and the page's viewer, checked against their hashes, and Mozilla's certificate authorities.
 FROM ${BUILD_BASE} AS libraries
 ARG FLAVOUR
 WORKDIR /libraries
 COPY scripts/lib.sh scripts/get-onnxruntime.sh scripts/get-viewer.sh scripts/
 RUN case "${FLAVOUR}" in \
-        # ONNX Runtime with OpenVINO has its own kernels, too, some versions behind; both would be 30 MB more.
+        # ONNX Runtime with OpenVINO has its own kernels, too, some versions behind; both would add 30 MB.
         cpu) case "$(uname -m)" in \
                 x86_64) scripts/get-onnxruntime.sh --openvino /out/opt/onnxruntime/lib ;; \
                 *) scripts/get-onnxruntime.sh /out/opt/onnxruntime/lib ;; \
@@ -40,13 +39,13 @@ FROM ${CPU_BASE} AS base-cpu
 
 FROM ${CPU_BASE} AS base-cpu-slim
 
-# A GPU that cannot be used is an error there, and never a slow answer.
+# A GPU that cannot be used is an error there, not a slow answer.
 FROM ${CUDA_BASE} AS base-cuda
 ENV EXECUTION_PROVIDERS=cuda \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
-# Everything but the program. Nothing is run in it, so that the base may be one without a shell.
+# Everything except the program. Nothing is run in it, so the base may be one without a shell.
 # hadolint ignore=DL3006
 FROM base-${FLAVOUR} AS runtime
 COPY --from=libraries /out/ /
@@ -59,8 +58,8 @@ LABEL com.amazonaws.sagemaker.capabilities.accept-bind-to-port=true \
 # Temporary files go to /tmp, the only folder that is ever written to.
 ENV HOME=/tmp
 WORKDIR /
-# SageMaker expects containers that start as root: it mounts models and data for that user. Everywhere else it is
-# run as 10001, as docker/README.md, compose.yaml and kubernetes.yaml have it.
+# SageMaker expects containers to start as root: it mounts models and data for that user. Everywhere else the
+# container runs as 10001, as in docker/README.md, compose.yaml and kubernetes.yaml.
 # hadolint ignore=DL3002
 USER 0:0
 EXPOSE 8080
@@ -71,11 +70,10 @@ CMD ["serve"]
 
 FROM ${BUILD_BASE} AS build
 WORKDIR /build
-# The log names the place of a panic; what backtraces need beside that stays out of the image.
+# The log names the place of a panic; symbols and line tables stay out of the image.
 ENV CARGO_INCREMENTAL=0 \
     CARGO_PROFILE_RELEASE_DEBUG=none \
     CARGO_PROFILE_RELEASE_STRIP=symbols
-# The dependencies as a layer of their own, which changes of the source leave alone.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src \
     && touch src/lib.rs \
@@ -83,7 +81,7 @@ RUN mkdir src \
     && cargo build --release --locked \
     && rm -r src
 COPY src src
-# Cargo goes by the times of files, and these are older than the empty ones above.
+# Cargo goes by the modification times of files, and these are older than the empty ones above.
 RUN touch src/lib.rs src/main.rs \
     && cargo build --release --locked \
     && mkdir -p /out/usr/local/bin \

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Makes the base images of the Dockerfile with debootstrap, for machines that reach no container
-# registry. Needs a Docker engine, root, a Debian mirror, and for the build base this machine's Rust.
+# Builds the base images of the Dockerfile with debootstrap, for machines that reach no container registry. Needs a
+# Docker engine, root, a Debian mirror, and for the build base this machine's Rust.
 #
 #   docker/make-bases.sh [build|runtime]...        both unless named
 #
 #   ahi-inference-base:build      stands for rust:1.95-bookworm: compiler, linker, Rust, Python
 #   ahi-inference-base:runtime    stands for debian:bookworm-slim
 #
-# What is there already is left alone; `docker rmi` it to have it made anew. DEBIAN_MIRROR is the URL
-# of a mirror other than Debian's own. Certificate authorities that this machine's administrator added (in
-# /usr/local/share/ca-certificates) are trusted in the build base, and not in the runtime base.
+# Existing images are kept; `docker rmi` one to have it built again. DEBIAN_MIRROR is the URL of a mirror other
+# than Debian's own. Certificate authorities that this machine's administrator added (in
+# /usr/local/share/ca-certificates) are trusted in the build base, but not in the runtime base.
 
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
@@ -17,16 +17,16 @@ source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 SUITE=bookworm
 NAME=ahi-inference-base
 
-# bootstrap FOLDER PACKAGES: a Debian with these packages beside the essential ones.
+# bootstrap FOLDER PACKAGES: a Debian with these packages in addition to the essential ones.
 bootstrap() {
     as_root debootstrap --variant=minbase --include="$2" "$SUITE" "$1" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} >&2
-    # What only the package manager and a reader of manuals would miss. Licences stay.
+    # Only the package manager and readers of manuals would miss these. Licences stay.
     as_root find "$1/var/cache/apt" "$1/var/lib/apt/lists" "$1/var/cache/debconf" "$1/var/log" -type f -delete
     as_root find "$1/usr/share/doc" -type f ! -name copyright -delete
     as_root rm -rf "$1/usr/share/man" "$1/usr/share/info" "$1/usr/share/locale" "$1/usr/share/lintian"
 }
 
-# import FOLDER TAG CHANGES...: the folder as an image.
+# import FOLDER TAG CHANGES...: turns the folder into an image.
 import() {
     local root=$1 tag=$2 change changes=()
     shift 2

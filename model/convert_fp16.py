@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""A bundle's network in half precision, and what that costs.
+"""Converts a bundle's network to half precision, and shows what that costs.
 
     python model/convert_fp16.py BUNDLE [--weights] [--name NAME] [--runs 4]
 
-Writes models/NAME (model_fp16.onnx unless given) beside models/model.onnx. Input and output stay f32. Without
---weights everything between is computed in half precision, for GPUs: `serving.json` then says {"execution":
-{"gpuModel": NAME}}. With --weights (model_fp16_weights.onnx) only large weights are kept in it, and what is
-computed stays f32: half the file, for CPUs, by {"execution": {"cpuModel": NAME}}. Prints the largest difference
-of results over random inputs, and the share of voxels whose label (argmax, or sign for one class) stays the
-same, both run on the CPU. `ahi-inference bundle compare BUNDLE DICOM --network NAME` tells it of a series.
+Writes models/NAME (model_fp16.onnx by default) next to models/model.onnx. Input and output stay f32. Without
+--weights, everything in between is computed in half precision, for GPUs: `serving.json` then says {"execution":
+{"gpuModel": NAME}}. With --weights (model_fp16_weights.onnx), only large weights are stored in half precision, and
+the computation stays f32: half the file size, for CPUs, with {"execution": {"cpuModel": NAME}}. Prints the largest
+difference of results over random inputs, and the share of voxels whose label (argmax, or sign for one class) stays
+the same, both run on the CPU. `ahi-inference bundle compare BUNDLE DICOM --network NAME` compares them on a
+series.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 
 def shape_of(session, patch):
-    """The input's shape; dimensions it leaves open are a batch of one and the bundle's patch."""
+    """The input's shape; dimensions it leaves open become a batch of one and the bundle's patch."""
     dims = session.get_inputs()[0].shape
     fixed = [d if isinstance(d, int) else None for d in dims]
     spatial = [given or size for given, size in zip(fixed[2:], patch)]
@@ -31,11 +32,11 @@ def shape_of(session, patch):
 
 
 def with_half_weights(model, least=1024):
-    """The model with its f32 tensors of at least so many values in half precision, cast back where they are used."""
+    """The model with f32 tensors of at least `least` values in half precision, cast back where they are used."""
     initializers, casts = [], []
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)
-        # What half precision cannot hold stays as it is.
+        # Tensors with values that half precision cannot hold are kept.
         if values.dtype != np.float32 or values.size < least or np.abs(values).max() > np.finfo(np.float16).max:
             initializers.append(tensor)
             continue

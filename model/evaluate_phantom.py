@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 """Dice of the exported network on phantoms it was not trained on, computed with MONAI.
 
-Preprocessing, sliding window and postprocessing are those of configs/inference.json as MONAI
-runs them; only the network itself is run by ONNX Runtime. This is the reference that the server's
-label maps are compared with.
+Preprocessing, sliding window and postprocessing are those of configs/inference.json as MONAI runs them; only the
+network itself runs in ONNX Runtime. The server's label maps are compared with this reference.
 
     python model/evaluate_phantom.py               # the demo's phantom and eight others
     python model/evaluate_phantom.py --seeds 7 8
@@ -40,7 +39,7 @@ def segment(parser, network, folder):
 
 
 def dice(truth, labels, classes):
-    """Dice per foreground class of two label maps of one shape."""
+    """Dice per foreground class of two label maps of the same shape."""
     scores = []
     for c in range(1, classes):
         a, b = truth == c, labels == c
@@ -65,7 +64,7 @@ def main():
         folder = phantoms.make_phantom(args.binary, args.work, seed)
         truth = phantoms.read_truth(folder)
         labels = segment(parser, network, folder / "dicom")
-        # MONAI counts slices by instance number, from the head; the truth from the feet.
+        # MONAI orders slices by instance number, from the head; the truth starts at the feet.
         labels = SpatialResample(mode="nearest")(labels, dst_affine=truth.affine, spatial_size=truth.shape[1:])
         if args.save:
             np.save(folder / "reference.npy", labels[0].numpy().astype(np.uint8))

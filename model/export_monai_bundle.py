@@ -4,16 +4,17 @@
     python model/export_monai_bundle.py BUNDLE [--pack model.tar.gz] [--dicom FOLDER] [--set PATH=VALUE]
 
 Takes the network that `configs/inference.*` defines, with the checkpoint that its `CheckpointLoader` names
-(`models/model.pt` where it has none), or `models/model.ts` (TorchScript) where that is not there. Writes
+(`models/model.pt` if it has none), or `models/model.ts` (TorchScript) if that is missing. Writes
 `models/model.onnx` with a free batch size and the window of the bundle's inferer.
 
 Norms over large windows are written so that ONNX Runtime's CPU kernels compute them accurately. The result is
-compared with PyTorch's in f64, beside PyTorch's in f32: on windows of DICOM series where --dicom names their
-folders (one for each image that the bundle takes), else on made-up ones. Where ONNX Runtime's largest error is more than
---tolerance times PyTorch's own, nothing is written. A JSON report goes to standard output, progress to standard error.
+compared with PyTorch in f64, alongside PyTorch in f32: on windows of DICOM series if --dicom names their folders
+(one for each image that the bundle takes), else on synthetic ones. If ONNX Runtime's largest error is more than
+--tolerance times PyTorch's own, nothing is written. A JSON report goes to standard output, progress to standard
+error.
 
---pack adds what a SageMaker endpoint takes: the bundle's configuration, the ONNX file and `serving.json`, with
-nothing above them. --set changes an entry of the configuration, for the network and for the package alike
+--pack adds the archive that a SageMaker endpoint takes: the bundle's configuration, the ONNX file and
+`serving.json`, at the top level. --set changes an entry of the configuration, for both the network and the package
 (displayable_configs#highres=false); the bundle's folder then stays as it is.
 
 Needs model/requirements.txt, and what the bundle's own network imports (`required_packages_version` and
@@ -30,7 +31,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-# The demo's folder is no place for compiled files of a bundle that may be read-only.
+# Neither the demo's folder nor a bundle, which may be read-only, should get compiled files.
 sys.dont_write_bytecode = True
 warnings.filterwarnings("ignore", category=FutureWarning)
 
@@ -64,7 +65,7 @@ def arguments():
 
 
 def export(options, work, configuration):
-    """Makes and checks `model.onnx` in the folder `work`; returns the report."""
+    """Creates and checks `model.onnx` in the folder `work`; returns the report."""
     with step("loading the network"):
         network, source = networks.load(configuration, options.weights, options.trust_checkpoint)
     channels, size = configuration.channels(network), configuration.window(options.window)
@@ -98,7 +99,7 @@ def run(options):
     overrides = [parse_override(text) for text in options.set]
     configuration = Configuration(options.bundle, overrides)
     models = configuration.bundle / "models"
-    # Beside its destination, so that it is moved there at once; what fails leaves nothing.
+    # Next to its destination, so that it can be moved there in one step; a failure leaves nothing behind.
     had_models = models.is_dir()
     models.mkdir(exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".export-", dir=models))
@@ -111,7 +112,7 @@ def run(options):
         if options.set:
             say("the bundle's own folder stays as it is: the network belongs to the changed configuration")
         else:
-            # The weights first: the old network has none there, or is of no use without them.
+            # The weights first: the old network has no such file, or is of no use without it.
             for name in (onnx_file.WEIGHTS, onnx_file.FILE):
                 if (work / name).is_file():
                     os.chmod(work / name, 0o644)
@@ -129,7 +130,7 @@ def run(options):
 
 
 def main():
-    # What is stopped cleans up, too.
+    # Clean up on SIGTERM, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     options = arguments()
     try:

@@ -1,4 +1,4 @@
-"""What training and evaluation share: phantoms made by the binary, read as MONAI reads them."""
+"""Shared by training and evaluation: phantoms created by the binary, read as MONAI reads them."""
 
 import json
 import os
@@ -17,14 +17,14 @@ BUNDLE = ROOT / "model" / "ct_phantom"
 
 
 def add_arguments(parser):
-    """Flags of both scripts: which binary, and where phantoms are kept."""
+    """Flags of both scripts: the binary, and the folder for phantoms."""
     binary = os.environ.get("AHI_INFERENCE_BIN", ROOT / "target" / "release" / "ahi-inference")
     parser.add_argument("--binary", type=Path, default=binary, help="the ahi-inference binary")
     parser.add_argument("--work", type=Path, default=ROOT / "target" / "phantoms", help="folder for phantoms")
 
 
 def make_phantom(binary, work, seed=None):
-    """Makes the phantom of a seed (of the demo where None) anew; returns its folder."""
+    """Creates the phantom of a seed (the demo's if None) anew; returns its folder."""
     folder = work / ("demo" if seed is None else str(seed))
     if folder.exists():
         shutil.rmtree(folder)
@@ -42,12 +42,12 @@ def read_truth(folder):
 
 
 def read_config():
-    """The bundle's inference.json, to be resolved by MONAI."""
+    """The bundle's inference.json, for MONAI to resolve."""
     parser = ConfigParser()
     parser.read_config(BUNDLE / "configs" / "inference.json")
     parser["bundle_root"] = str(BUNDLE)
     parser["device"] = "$torch.device('cpu')"
-    # One image at a time is given by the scripts, and nothing is saved.
+    # The scripts pass one image at a time, and nothing is saved.
     parser["datalist"] = []
     steps = parser["postprocessing"]["transforms"]
     parser["postprocessing"]["transforms"] = [s for s in steps if s["_target_"] != "SaveImaged"]

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Trains the network of model/ct_phantom on phantoms and exports it as ONNX.
 
-Network and preprocessing are those of configs/inference.json, read by MONAI itself, so that what
-is trained is what is served. The phantoms are made by the binary (`ahi-inference phantom`); the
-seeds of training start at 100000, apart from the demo's and from those of evaluate_phantom.py.
+Network and preprocessing are those of configs/inference.json, read by MONAI itself, so that the network trained is
+the one served. The binary creates the phantoms (`ahi-inference phantom`). The seeds of training start at 100000,
+apart from the demo's and from those of evaluate_phantom.py.
 
     pip install -r model/requirements.txt
     cargo build --release
@@ -43,7 +43,7 @@ def load(args, parser, count):
 
 
 def batches(pairs, size, roi, classes):
-    """Endless batches of random windows with a little change of density, contrast and noise."""
+    """Endless batches of random windows with small changes of density, contrast and noise."""
     crop = RandCropByLabelClassesd(["image", "label"], "label", spatial_size=roi, num_classes=classes, num_samples=1)
     while True:
         chosen = torch.randint(len(pairs), (size,)).tolist()

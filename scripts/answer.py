@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints an answer of /invocations as a table, and saves the outputs that are in it.
+"""Prints an answer from /invocations as a table and saves the outputs in it.
 
     scripts/answer.py ANSWER.json FOLDER
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def table(rows):
-    """Columns as wide as their content, the first two to the left and the others to the right."""
+    """Aligned columns: the first two to the left, the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         cells = (f"{cell:<{width}}" if column < 2 else f"{cell:>{width}}"
@@ -38,7 +38,7 @@ def main():
         seconds = ", ".join(f"{stage} {time:.2f}" for stage, time in result["timings"].items())
         print(f"  seconds: {seconds} ({result['executionProvider']})")
         for output in result["outputs"]:
-            # A name, wherever the answer came from.
+            # Only the name, without folders: the answer may come from anywhere.
             path = folder / Path(output["fileName"]).name
             path.write_bytes(base64.b64decode(output["data"]))
             print(f"  {output['kind']}: {path}")

@@ -2,8 +2,8 @@
 
     bench-codec.py HELPER BINARY SHARED ROUNDS
 
-HELPER is the bench target `codec`, a process of its own that takes the times of the decoders in Rust; OpenJPH
-runs in this one. Both are kept to one core, where they take turns.
+HELPER is the bench target `codec`, a separate process that times the decoders in Rust; OpenJPH runs in this one.
+Both are pinned to one core, where they take turns.
 """
 
 import os
@@ -20,12 +20,12 @@ import imagecodecs
 import pydicom
 
 OPENJPH = "OpenJPH"
-# Decodings in one turn; the first, into cold caches, is not counted.
+# Decodings in one turn; the first, with cold caches, is not counted.
 TURN = 3
 
 
 def frames(binary, shared, folder):
-    """Codestreams by name, written to the folder: real ones, and CT frames as OpenJPH encodes them."""
+    """Codestreams by name, written to the folder: real ones, and CT frames encoded by OpenJPH."""
     for path in sorted((shared / "data/htj2k").glob("*.j2c")):
         yield path.stem, path
     sources = []
@@ -62,7 +62,7 @@ class Helper:
 
 
 class OpenJph:
-    """OpenJPH by imagecodecs."""
+    """OpenJPH through imagecodecs."""
 
     def __init__(self, paths):
         self.data = [path.read_bytes() for path in paths]

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# HTJ2K decoders beside each other, frame by frame, in one run on one core.
+# HTJ2K decoders compared frame by frame, in one run on one core.
 #
 #   scripts/bench-codec.sh [ROUNDS]
 #
-# The own decoder by each set of instructions that the processor has, openjph-core, openjp2, and OpenJPH (C++) by
-# imagecodecs' wheel take turns for ROUNDS (15) rounds. Frames are those of ../shared (AHI_SHARED) where they are
-# there, and a phantom's. Prints medians, the ratio of each to OpenJPH's, and megabytes of pixels per second; ends
-# with an error where two decoders do not give the same pixels.
+# This project's decoder with each instruction set that the processor has, openjph-core, openjp2, and OpenJPH (C++,
+# from imagecodecs' wheel) take turns for ROUNDS (15) rounds. Frames are those of ../shared (AHI_SHARED) if they
+# are there, and a phantom's. Prints medians, the ratio of each to OpenJPH's, and megabytes of pixels per second.
+# Fails if two decoders return different pixels.
 
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

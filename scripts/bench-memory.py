@@ -1,10 +1,9 @@
-"""Peak memory with 105 classes: a CT of 512 x 512 x 300 voxels brought to 1.5 mm, in the order of the
-whole body bundle (argmax, then the way back with the nearest voxel) and in the spleen bundle's
-(probabilities go back, then argmax), axial and oblique, as a scanner writes it: direction cosines and
-positions with six decimals.
+"""Peak memory with 105 classes: a CT of 512 x 512 x 300 voxels resampled to 1.5 mm, in the order of the whole body
+bundle (argmax, then back by nearest voxel) and in that of the spleen bundle (probabilities back, then argmax),
+axial and oblique. Direction cosines and positions have six decimals, as a scanner writes them.
 
-The network is one convolution, so that what is measured is what the program holds. What ONNX Runtime
-holds is measured apart, on an image of a single batch of windows with hardly any other memory.
+The network is one convolution, so the measurement shows what the program holds. What ONNX Runtime holds is
+measured separately, on an image with a single batch of windows and hardly any other memory.
 """
 
 import argparse
@@ -30,7 +29,7 @@ os.environ.setdefault("ORT_DYLIB_PATH", str(ROOT / "target/onnxruntime/lib/libon
 
 
 def network(path):
-    """Each class is the intensity times a weight of its own, plus a bias."""
+    """Each class is the intensity times its own weight, plus a bias."""
     generator = np.random.default_rng(1)
     tensors = [
         helper.make_tensor("w", TensorProto.FLOAT, [CLASSES, 1, 1, 1, 1], generator.normal(size=CLASSES).tolist()),
@@ -77,7 +76,7 @@ def bundle(folder, order, overlap):
 
 
 def turned(folder, degrees=(11.0, -7.0, 5.0)):
-    """Turns a series about the three axes, in place."""
+    """Rotates a series about the three axes, in place."""
     a, b, c = np.deg2rad(degrees)
     x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
     y = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
@@ -92,7 +91,7 @@ def turned(folder, degrees=(11.0, -7.0, 5.0)):
 
 
 def peak(program, *arguments):
-    """Runs the program to its end: seconds, peak resident memory in bytes, and what it printed."""
+    """Runs the program to completion; returns seconds, peak resident memory in bytes, and what it printed."""
     started = time.monotonic()
     process = subprocess.Popen([program, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     report = process.stdout.read()
@@ -124,7 +123,7 @@ def main():
                   for order, overlap in (("labels", 0.25), ("probabilities", 0.5))}
         _, alone, _ = peak(
             program, "run", folder / "one/dicom", "--model", models["labels"][0], "--out", folder / "out-one")
-        # Beside one window of sums, the small run holds what ONNX Runtime and the program hold anyway.
+        # Apart from one window of sums, the small run holds what ONNX Runtime and the program hold anyway.
         alone = max(alone - CLASSES * WINDOW**3 * 4, 0)
         held = {}
         for orientation in ("axial", "oblique"):

@@ -38,13 +38,13 @@ def ask(address, body, accept):
 
 
 def bytes_alone(program, endpoint, image_set, environment, runs):
-    """Medians of fetching frames with and without decoding them, in turns in one process."""
+    """Medians of fetching frames with and without decoding them, alternating in one process."""
     command = [program, endpoint, image_set["datastoreId"], image_set["imageSetId"], str(runs)]
     return json.loads(subprocess.check_output(list(map(str, command)), env=environment))
 
 
 def describe_fetching(found):
-    """Lines about what `bytes_alone` found."""
+    """Lines that describe the results of `bytes_alone`."""
     steps = ", ".join(f"{step} {1000 * seconds:.2f}" for step, seconds in found["perFrame"].items())
     yield (f"{found['frames']} frames, {found['encodedBytes'] / 1e6:.1f} MB: bytes alone {found['bytesAlone']:.3f} s, "
            f"fetched and decoded {found['fetchAndDecode']:.3f} s, ratio {found['ratio']:.2f}")
@@ -89,7 +89,7 @@ def main(binary, source, model, work, runs, fetch):
 
 
 def start_time(serve, environment, listening):
-    """Seconds from the start of a server that has no model to its first answer."""
+    """Seconds from the start of a server without a model to its first answer."""
     taken = []
     for _ in range(9):
         began = time.perf_counter()

@@ -3,11 +3,11 @@
 #
 #   scripts/bench.sh [DICOM [MODEL [RUNS]]]
 #
-# DICOM is a folder or zip of one series and MODEL a bundle: the demo's phantom and network where not
-# given. Prints the median of RUNS (5) requests after one that is not counted, and the whole request
-# over the time inside the network alone, both from the same requests; then fetching and decoding beside
-# fetching the same frames alone (benches/fetch.rs). Last, the network by each provider of a CPU in turn, four
-# requests at once, loading, and memory (scripts/bench_network.py).
+# DICOM is a folder or zip with one series and MODEL a bundle; by default, the demo's phantom and network. Prints
+# the median of RUNS (5) requests after one that is not counted, and the ratio of the whole request to the time
+# inside the network, both from the same requests. Then it compares fetching and decoding with only fetching the
+# same frames (benches/fetch.rs). Last come the network with each CPU provider in turn, four concurrent requests,
+# loading, and memory (scripts/bench_network.py).
 
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

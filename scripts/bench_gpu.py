@@ -21,7 +21,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 from compare import ROOT, SHARED, Case, Ours, phantom, table  # noqa: E402
 
-# How the network runs: what serving.json says, and the least share of labels equal to the CPU's.
+# How the network runs: the settings in serving.json, and the lowest acceptable share of labels equal to the CPU's.
 FORMS = {
     "FP32": ({}, 0.9999),
     "TF32": ({"tf32": True}, 0.999),
@@ -32,7 +32,7 @@ TENSORRT = {"FP32": ({}, 0.999), "FP16": ({"tensorrtFp16": True}, 0.999)}
 
 
 def package(model, work, name, execution):
-    """A copy of the bundle whose serving.json has `execution`."""
+    """A copy of the bundle with `execution` in its serving.json."""
     folder = work / f"bundle-{name.replace(' ', '-')}"
     shutil.copytree(model, folder)
     if "gpuModel" in execution:
@@ -44,7 +44,7 @@ def package(model, work, name, execution):
 
 
 def labels(ours):
-    """The label map of a request, as NIfTI has it."""
+    """The label map of a request, from its NIfTI output."""
     body = json.dumps({"inputs": [json.loads(ours.body)], "outputs": ["nifti"]}).encode()
     request = urllib.request.Request(f"{ours.address}/invocations", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request) as answer:
@@ -55,7 +55,7 @@ def labels(ours):
 
 
 class Busy:
-    """Share of the time in which the GPU worked, as nvidia-smi samples it; None without one."""
+    """Share of the time in which the GPU was busy, as sampled by nvidia-smi; None without it."""
 
     def __enter__(self):
         command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "50"]
@@ -78,8 +78,8 @@ class Busy:
 
 
 def pytorch(model, windows, batch, device):
-    """Seconds that PyTorch takes for that many windows, in FP32 and in FP16 autocast. The network is the
-    bundle's own definition; what its weights are does not matter for the time."""
+    """Seconds that PyTorch takes for this many windows, in FP32 and in FP16 autocast. The network is the bundle's
+    own definition; its weights do not matter for the time."""
     import torch
     from monai.bundle import ConfigParser
 
@@ -92,7 +92,7 @@ def pytorch(model, windows, batch, device):
         half = torch.autocast(device.split(":")[0], torch.float16 if device != "cpu" else torch.bfloat16,
                               enabled=name == "FP16")
         with torch.no_grad(), half:
-            # From host memory and back, as windows are.
+            # From host memory and back, like the server's windows.
             def run():
                 return network(images.to(device)).float().cpu()
 

@@ -1,11 +1,11 @@
-"""Times the network by each provider of a CPU, request by request in turn: see scripts/bench.sh, which calls this.
+"""Times the network with each CPU provider, request by request in turn: see scripts/bench.sh, which calls this.
 
     python scripts/bench_network.py BINARY DICOM MODEL WORK [RUNS]
 
-Prints for the default provider, ONNX Runtime's own kernels and, where the CPU has instructions for it, bf16: the
-median time inside the network, that of the whole request, and the share of labels that are equal. Then four
-requests at once beside one, loading on a multi-model endpoint, the time from the process's start to its first
-answer, and the memory of two models and four requests beside what the server's account allows.
+Prints, for the default provider, ONNX Runtime's own kernels and, if the CPU has instructions for it, bf16: the
+median time inside the network, that of the whole request, and the share of equal labels. Then come four concurrent
+requests compared with one, loading on a multi-model endpoint, the time from the start of the process to its first
+answer, and the memory of two models and four requests compared with what the server's budget allows.
 """
 
 import base64
@@ -33,7 +33,7 @@ PROVIDERS = {
 
 
 def ask(address, request, path="/invocations", method="POST"):
-    """Seconds, and the answer."""
+    """Sends a request; returns the seconds and the answer."""
     body = None if request is None else json.dumps(request).encode()
     started = time.perf_counter()
     wanted = urllib.request.Request(address + path, body, {"Content-Type": "application/json"}, method=method)
@@ -43,13 +43,13 @@ def ask(address, request, path="/invocations", method="POST"):
 
 
 def labels(result):
-    """The voxels of a NIfTI file behind its header of 352 bytes."""
+    """The voxels of a NIfTI file, after its header of 352 bytes."""
     [output] = result["outputs"]
     return gzip.decompress(base64.b64decode(output["data"]))[352:]
 
 
 def loaded(address):
-    """Waits for the model of a server; whether it could be loaded."""
+    """Waits for a server's model; returns whether it could be loaded."""
     while True:
         models = json.loads(urllib.request.urlopen(f"{address}/info").read())["models"]
         if models and models[0]["state"] != "loading":
@@ -92,7 +92,7 @@ class Bench:
             process.wait()
 
     def providers(self):
-        """Requests to a server of each provider in turn."""
+        """Requests to one server per provider, in turn."""
         servers = {}
         for name, more in PROVIDERS.items():
             process, address = self.serve(more, "--model", self.model)
@@ -137,7 +137,7 @@ class Bench:
         print(f"four requests at once / one: {statistics.median(ratios):.2f} (of {self.runs})", flush=True)
 
     def loading(self):
-        """Of one model, with what is found out about it kept, and not."""
+        """Loading one model, with and without cached knowledge about it."""
         size = (self.model / "models/model.onnx").stat().st_size / 1e6
         for state in ("not known", "known"):
             process, address = self.serve({"SAGEMAKER_MULTI_MODEL": "true", "MODEL_ROOTS": str(self.model.parent),
@@ -161,7 +161,7 @@ class Bench:
         self.end(process)
 
     def memory(self):
-        """Two models and four requests in a server whose account has room for few of them."""
+        """Two models and four requests in a server whose memory budget has room for few of them."""
         allowed = 3 << 30
         process, address = self.serve({
             "SAGEMAKER_MULTI_MODEL": "true", "MODEL_ROOTS": str(self.model.parent), "WORK_MEMORY_BYTES": str(allowed),

@@ -3,13 +3,13 @@
 #
 #   scripts/build-image.sh [cpu|cpu-slim|cuda] [TAG]
 #
-# The tag is ahi-inference:FLAVOUR unless given; its size is printed.
+# The tag is ahi-inference:FLAVOUR by default. Prints the image's size.
 #
-#   LOCAL_BASES=1   takes the bases that docker/make-bases.sh makes, where no container registry can be
-#                   reached; `cuda` is then an image without CUDA's own libraries, which shows that it
-#                   can be built and no more
-#   PROGRAM=FILE    takes this program instead of compiling one: quick, for tests of the image; it has to
-#                   be built on a system whose C library is no newer than that of the image's base
+#   LOCAL_BASES=1   uses the bases that docker/make-bases.sh builds, if no container registry can be
+#                   reached; `cuda` is then an image without CUDA's own libraries, which only shows
+#                   that it can be built
+#   PROGRAM=FILE    uses this program instead of compiling one: quick, for tests of the image; it must be
+#                   built on a system whose C library is no newer than that of the image's base
 
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -25,7 +25,7 @@ if [ "${LOCAL_BASES:-0}" = 1 ]; then
     arguments+=(--build-arg BUILD_BASE=ahi-inference-base:build)
     arguments+=(--build-arg CPU_BASE=ahi-inference-base:runtime --build-arg CUDA_BASE=ahi-inference-base:runtime)
 elif ! docker buildx version >/dev/null 2>&1 && [ "$flavour" != cuda ]; then
-    # Without BuildKit the stages of the other flavour are built too; they need not be CUDA's.
+    # Without BuildKit, the stages of the other flavour are built too; they need no CUDA base.
     arguments+=(--build-arg CUDA_BASE=debian:bookworm-slim)
 fi
 if [ -n "${PROGRAM:-}" ]; then
@@ -34,7 +34,7 @@ if [ -n "${PROGRAM:-}" ]; then
     trap 'rm -rf "$context"' EXIT
     strip --strip-all -o "$context/ahi-inference" "$PROGRAM"
     chmod 0755 "$context/ahi-inference"
-    # As the last stage of the Dockerfile.
+    # Like the last stage of the Dockerfile.
     printf 'FROM %s\nCOPY ahi-inference /usr/local/bin/\n' "$tag-runtime" >"$context/Dockerfile"
     docker build --tag "$tag" "$context" >&2
 else

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Checks on a machine without a GPU that ONNX Runtime's CUDA provider and everything it needs but the driver load
-# together, and that a server that is asked for CUDA then misses the device and nothing else.
+# Checks on a machine without a GPU that ONNX Runtime's CUDA provider loads together with everything it needs
+# except the driver, and that a server asked for CUDA then lacks only the device.
 #
 #   scripts/check-cuda.sh
 #
 # CUDA's and cuDNN's libraries come from NVIDIA's wheels (about 1.3 GB, into target/cuda). The driver's library,
-# which is in no wheel, is stood in for by one that has the functions the provider links to, and no device.
+# which is in no wheel, is replaced by a stub that has the functions the provider links to, and no device.
 
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -33,7 +33,7 @@ folders=$(find "$cuda/wheels/nvidia" -name '*.so*' -printf '%h\n' | sort -u | pa
 say "making a driver's library without a device"
 stand_in=$cuda/driver
 mkdir -p "$stand_in"
-# What the provider links to, and what CUDA's runtime asks for first; 100 is CUDA_ERROR_NO_DEVICE.
+# What the provider links to, and what CUDA's runtime calls first; 100 is CUDA_ERROR_NO_DEVICE.
 {
     nm -D --undefined-only "$provider" | awk '$2 ~ /^cu[A-Z]/ {print $2}'
     echo cuInit
@@ -47,10 +47,10 @@ import ctypes, os, sys
 for name in ("libonnxruntime_providers_shared.so", "libcudnn.so.9", "libonnxruntime.so"):
     path = os.path.join(sys.argv[1], name)
     ctypes.CDLL(path if os.path.exists(path) else name, os.RTLD_GLOBAL | os.RTLD_NOW)
-# The provider itself is opened without what runs once it is loaded: that asks its host for itself.
+# The provider itself is resolved without running its initialisers, which ask for its host.
 libraries = os.popen(f"ldd -r {sys.argv[1]}/libonnxruntime_providers_cuda.so 2>&1").read()
 missing = [line for line in libraries.splitlines() if "not found" in line or "undefined symbol" in line]
-# Those of the host are given to it by ONNX Runtime.
+# ONNX Runtime provides the symbols of the host.
 missing = [line for line in missing if "Provider_GetHost" not in line]
 if missing:
     sys.exit("\n".join(missing))

@@ -1,8 +1,8 @@
-"""This program beside what it replaces: see scripts/compare.sh, which calls this.
+"""This program compared with what it replaces: see scripts/compare.sh, which calls this.
 
-Both work on the same DICOM files and the same network. MONAI's side is what a MONAI Deploy application does:
-the bundle's own transforms and inferer from its configuration, highdicom for the DICOM SEG. Times inside the
-network are taken apart on both sides, so that "all but the network" compares the rest alone.
+Both work on the same DICOM files with the same network. MONAI's side does what a MONAI Deploy application does:
+the bundle's own transforms and inferer from its configuration, and highdicom for the DICOM SEG. Time inside the
+network is measured separately on both sides, so that "all but the network" compares only the rest.
 """
 
 import argparse
@@ -25,7 +25,7 @@ SHARED = Path(os.environ.get("AHI_SHARED", ROOT.parent / "shared"))
 BINARY = Path(os.environ.get("AHI_INFERENCE_BIN", ROOT / "target/release/ahi-inference"))
 LISTENING = r"listening on (http://\S+)"
 FETCH = os.environ["FETCH_BENCH"]
-# What names the programs is no setting of the program, which refuses unknown ones.
+# The variables that name the programs are not settings of the program, which refuses unknown ones.
 OWN = ("AHI_INFERENCE_BIN", "FETCH_BENCH")
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in OWN}
 KEYS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "us-east-1",
@@ -71,12 +71,12 @@ class Ours:
         return wall, json.loads(content)["results"][0]
 
     def times(self, runs):
-        """Medians of the stages and of the whole, after one request that does not count."""
+        """Medians of the stages and of the whole, after one request that is not counted."""
         self.request()
         seen = [self.request() for _ in range(runs)]
         stages = {name: statistics.median(result["timings"].get(name, 0.0) for _, result in seen)
                   for name in ("metadata", "frames", "preprocess", "network", "inference", "postprocess", "write")}
-        # `inference` holds the network, what goes on between windows, and the postprocessing as planes come.
+        # `inference` includes the network, the work between windows, and postprocessing as planes come.
         stages["windows"] = max(0.0, stages.pop("inference") - stages["network"] - stages["postprocess"])
         stages["whole"] = statistics.median(wall for wall, _ in seen)
         return stages, seen[-1][1]
@@ -84,7 +84,7 @@ class Ours:
     def at_once(self, count):
         started = time.perf_counter()
         with ThreadPoolExecutor(count) as pool:
-            # A request that fails ends the benchmark, and is no quick one.
+            # A failed request ends the benchmark instead of counting as a fast one.
             list(pool.map(lambda _: self.request(), range(count)))
         return time.perf_counter() - started
 
@@ -123,7 +123,7 @@ def theirs(case, model, runs):
         inside += time.perf_counter() - started
         return result
 
-    # The reader that takes a folder of DICOM files is named by the application, not by the bundle.
+    # The application, not the bundle, names the reader for a folder of DICOM files.
     load, *rest = preprocessing.transforms
     from monai.transforms import Compose, LoadImaged
     reader = LoadImaged(keys=load.keys, reader="PydicomReader")

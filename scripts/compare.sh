@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# This program beside what it replaces, in one run: MONAI's transforms and inferer, AHItoDICOMInterface, highdicom.
+# This program compared with what it replaces, in one run: MONAI's transforms and inferer, AHItoDICOMInterface,
+# highdicom.
 #
 #   scripts/compare.sh [--quick]
 #
-# Prints every stage of both on the same images and the same network, and the ratios. Needs the
-# reference material in ../shared (AHI_SHARED) for the network and the cranium; without it the demo's network
-# and the phantom are used.
+# Prints every stage of both on the same images with the same network, and the ratios. The network and the cranium
+# come from the reference material in ../shared (AHI_SHARED). Without it, the demo's network and the phantom are
+# used.
 
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

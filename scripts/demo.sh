@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# The whole way on one machine, without AWS: makes a synthetic CT, imports it into the emulator of
-# AWS HealthImaging, serves a network for it, asks for a segmentation over HTTP, saves a picture of it,
-# and compares it with the truth. Everything it makes is in target/demo.
+# The whole path on one machine, without AWS: creates a synthetic CT, imports it into the emulator of AWS
+# HealthImaging, serves a network for it, requests a segmentation over HTTP, saves a picture of it, and compares it
+# with the truth. Everything it creates is in target/demo.
 #
 #   scripts/demo.sh [--keep]
 #
-# --keep leaves emulator and server running until Ctrl-C. AHI_INFERENCE_BIN names a program that is built already.
+# --keep leaves the emulator and the server running until Ctrl-C. AHI_INFERENCE_BIN names a program that is already
+# built.
 
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -20,7 +21,7 @@ esac
 
 demo=$ROOT/target/demo
 binary=${AHI_INFERENCE_BIN:-$ROOT/target/release/ahi-inference}
-# Minutes of one core that a first build takes.
+# Minutes that a first build takes on one core.
 BUILD_MINUTES=23
 pids=()
 
@@ -35,7 +36,7 @@ stop() {
 }
 trap stop EXIT
 
-# logged NAME COMMAND...: runs a command that says much; what it said is shown where it fails.
+# logged NAME COMMAND...: runs a command with much output, which is shown if the command fails.
 logged() {
     local log=$ROOT/target/demo-$1.log
     shift
@@ -46,7 +47,7 @@ logged() {
     }
 }
 
-# The build, with a count in place of a line for each crate.
+# The build, with a counter instead of a line for each crate.
 build() {
     cargo build --release --locked 2>&1 | tee /dev/stderr |
         awk -v terminal="$([ -t 1 ] && echo 1)" '
@@ -63,7 +64,7 @@ background() {
     pids+=($!)
 }
 
-# Whether the command started last still runs; where it does not, shows its log and gives up.
+# Whether the command started last is still running; if not, shows its log and gives up.
 running() {
     kill -0 "${pids[-1]}" 2>/dev/null && return
     tail -n 40 "$demo/$1.log" >&2
@@ -80,7 +81,7 @@ server_answers() {
     curl --silent --fail --output /dev/null --max-time 2 "$server/ping"
 }
 
-# ask FILE: one request, its answer into FILE.
+# ask FILE: sends one request and writes its answer to FILE.
 ask() {
     local status
     status=$(curl --silent --show-error --max-time 300 --output "$1" --write-out '%{http_code}' \
@@ -122,11 +123,11 @@ background emulator "$binary" emulate --folder "$demo/store" --port 0 --s3-port 
 wait_until 20 emulator_answers || die "the emulator does not answer; see $demo/emulator.log"
 echo "  emulator at $endpoint"
 
-# The emulator asks for no real credentials; the SDK wants some to sign with.
+# The emulator needs no real credentials, but the SDK needs some to sign with.
 export AHI_ENDPOINT_URL=$endpoint
 export AWS_ACCESS_KEY_ID=demo AWS_SECRET_ACCESS_KEY=demo AWS_REGION=us-east-1
 server=http://127.0.0.1:$(free_port)
-# The page is refused where there are signs of SageMaker.
+# The page is refused if there are signs of SageMaker.
 background server env -u SAGEMAKER_BIND_TO_PORT "$binary" serve --ui --host 127.0.0.1 --model "$ROOT/model/ct_phantom" --port "${server##*:}"
 wait_until 60 server_answers || die "the server does not answer; see $demo/server.log"
 echo "  server at $server, with a page at $server/ui/ as long as it runs"

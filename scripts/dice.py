@@ -3,9 +3,8 @@
 
     scripts/dice.py SEG.dcm PHANTOM_FOLDER [--least 0.9]
 
-Prints the Dice of every label; exits with 1 where one is below --least. Segment numbers are taken
-for labels. Places every frame by its position and orientation, so a mirrored or shifted
-segmentation scores what it deserves.
+Prints the Dice of every label; exits with 1 if one is below --least. Segment numbers are taken as labels. Every
+frame is placed by its position and orientation, so a mirrored or shifted segmentation scores what it deserves.
 """
 
 import argparse
@@ -28,7 +27,7 @@ def functional_group(dataset, frame, name):
 
 
 def frame_indices(dataset, frame, to_index):
-    """Indices (X, Y, Z) into the truth of every pixel of a frame: (rows, columns, 3)."""
+    """Indices (X, Y, Z) into the truth for every pixel of a frame: (rows, columns, 3)."""
     orientation = functional_group(dataset, frame, "PlaneOrientationSequence").ImageOrientationPatient
     along_row, along_column = np.array(orientation, float).reshape(2, 3)
     between_rows, between_columns = map(float, functional_group(dataset, frame, "PixelMeasuresSequence").PixelSpacing)

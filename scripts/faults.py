@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Faults of AWS, one row each: what a server answers while transfers break, and what that costs.
+"""AWS faults, one row each: what a server answers while transfers break, and what that costs.
 
-Run by the environment of the tests: scripts/faults.sh. Every answer has to be right or an error of the
-class that the fault has; flips, swaps and truncations of 1 % of the transfers must lose no request, and a
-stall of 2 % of them may add 3 seconds.
+Run by scripts/faults.sh in the Python environment of the tests. Every answer must be right or an error of the
+fault's class. Flips, swaps and truncations of 1 % of the transfers must not lose any request, and a stall of 2 %
+of them may add 3 seconds.
 """
 
 import argparse

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Breaks what comes from a local HealthImaging and S3 in every way, and prints what a server answers meanwhile.
+# Breaks transfers from a local HealthImaging and S3 in every way, and prints what a server answers meanwhile.
 
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

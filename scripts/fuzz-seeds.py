@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Seeds for the fuzz targets: small files of every kind, and what the reference material has.
+"""Seeds for the fuzz targets: small files of every kind, and parts of the reference material.
 
     fuzz-seeds.py FOLDER [SHARED]
 
-writes FOLDER/TARGET/*, from the bundles and images in SHARED where that is there.
+writes FOLDER/TARGET/*, also from the bundles and images in SHARED if it is there.
 """
 
 import gzip
@@ -22,13 +22,13 @@ LARGEST = 60_000
 
 
 def frame(which, rows, columns, data, bits=16, stored=None, signed=False):
-    """A frame as `src/fuzzing.rs` reads it: which syntax of its family, format, data."""
+    """A frame as `src/fuzzing.rs` reads it: index of the syntax in its family, format, data."""
     flags = (bits == 16) | signed << 1
     return bytes([which, flags, (stored or bits) - 1, 0]) + struct.pack("<HH", rows, columns) + data
 
 
 def family(name):
-    """The target of a hostile frame of this name."""
+    """The target for a hostile frame of this name."""
     if name.endswith(("ht", "htj2k")):
         return "codec_htj2k"
     if "jpeg-" in name:

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Fuzzes every reader of foreign bytes: fuzz.sh [SECONDS] [TARGET...]
+# Fuzzes every reader of untrusted bytes: fuzz.sh [SECONDS] [TARGET...]
 #
-# Each target (`src/fuzzing.rs`) runs for SECONDS, 60 by default, FUZZ_JOBS (2) of them at a time, with
-# bounds on memory and on the time of a single input. What was found before is kept in fuzz/corpus.
-# Ends with a table, and with 1 where anything was found; a finding lies in fuzz/artifacts/TARGET, and
-# belongs, once mended, into fuzz/regressions/TARGET, whose files the tests run.
+# Each target (`src/fuzzing.rs`) runs for SECONDS, 60 by default, FUZZ_JOBS (2) of them at a time, with limits on
+# memory and on the time for a single input. The inputs found so far are kept in fuzz/corpus. Ends with a table,
+# and exits with 1 if anything was found. Findings are in fuzz/artifacts/TARGET and, once fixed, belong in
+# fuzz/regressions/TARGET, whose files the tests run.
 
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -18,7 +18,7 @@ if [ ${#targets[@]} -eq 0 ]; then
     mapfile -t targets < <(sed -n 's/.*Target { name: "\([a-z0-9_]*\)".*/\1/p' src/fuzzing.rs)
 fi
 
-# Sanitizers are not in the stable language; the compiler of this version has them all the same.
+# Sanitizers are not part of stable Rust, but the compiler of this version supports them nevertheless.
 export RUSTC_BOOTSTRAP=1
 if ! cargo fuzz --version >/dev/null 2>&1; then
     [ -x target/tools/bin/cargo-fuzz ] || cargo install --locked --root target/tools cargo-fuzz
@@ -44,14 +44,14 @@ largest() {
     esac
 }
 
-# run TARGET: fuzzes it for its time, and notes how it ended.
+# run TARGET: fuzzes it for its time and records how it ended.
 run() {
     local target=$1 folders=() folder status=0
     mkdir -p "fuzz/corpus/$target" "fuzz/artifacts/$target"
     for folder in "$made/$target" "fuzz/seeds/$target" "fuzz/regressions/$target"; do
         [ -d "$folder" ] && folders+=("$folder")
     done
-    # A list that cannot be had is an error to handle, not a reason to stop.
+    # A failed allocation is an error to handle, not a reason to stop.
     ASAN_OPTIONS=allocator_may_return_null=1:detect_odr_violation=0 \
         "$built/$target" "fuzz/corpus/$target" "${folders[@]}" \
         -max_total_time="$seconds" -max_len="$(largest "$target")" -timeout=10 \

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Gets the shared library of ONNX Runtime out of the Python wheel that its project publishes.
+# Extracts the shared library of ONNX Runtime from the Python wheel that its project publishes.
 #
 #   scripts/get-onnxruntime.sh [--slim | --openvino | --gpu] [DIR]
 #
-# DIR is target/onnxruntime/lib, or with --openvino or --gpu target/onnxruntime/lib-openvino or lib-gpu, unless given. Prints the path for
-# ORT_DYLIB_PATH. Wheels and libraries are checked against the SHA-256 below; what is there and right is left
-# alone. On x86-64 DIR/openvino gets a second build, with OpenVINO and all that it needs: the server takes that
-# one where networks run on the CPU (EXECUTION_PROVIDERS=auto or openvino). It follows ONNX Runtime some versions
-# behind, so that both are kept. --slim leaves it out; --openvino gets that one alone, into DIR. --gpu gets the build with the CUDA and TensorRT providers
-# (x86-64 only), which need CUDA 13 and cuDNN 9, and TensorRT 10 for the latter, from the machine or image they
-# run on.
+# DIR is target/onnxruntime/lib by default, with --openvino target/onnxruntime/lib-openvino, and with --gpu
+# target/onnxruntime/lib-gpu. Prints the path for ORT_DYLIB_PATH. Wheels and libraries are checked against the
+# SHA-256 below; existing files that match are kept. On x86-64, DIR/openvino gets a second build, with OpenVINO and
+# everything it needs: the server uses it if networks run on the CPU (EXECUTION_PROVIDERS=auto or openvino). It is
+# some versions behind ONNX Runtime, so both are kept. --slim leaves it out; --openvino gets only that one, into
+# DIR. --gpu gets the build with the CUDA and TensorRT providers (x86-64 only), which need CUDA 13 and cuDNN 9, and
+# TensorRT 10 for the latter, from the machine or image they run on.
 
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -36,7 +36,7 @@ if [ -z "$dir" ]; then
 fi
 machine=$(uname -m)
 
-# Licences that go with the libraries wherever they go.
+# Licences that go along with the libraries.
 licences=(LICENSE ThirdPartyNotices.txt)
 
 # describe PACKAGE: sets the version, the wheel for this machine and every library taken from it.
@@ -79,13 +79,13 @@ f426710881d8c1a01d5ed6d7eaa076d923b19983d3ab3a18bb19d25dba7d8923  libopenvino_on
     esac
 }
 
-# Whether folder $1 holds every library as published, and the licences.
+# Whether folder $1 holds every library as published and the licences.
 complete() {
     (cd "$1" && sha256sum --check --status --strict 2>/dev/null <<<"${libraries#$'\n'}" &&
         [ -s "${licences[0]}" ] && [ -s "${licences[1]}" ])
 }
 
-# get PACKAGE DIR: brings the libraries of a package into a folder.
+# get PACKAGE DIR: puts the libraries of a package into a folder.
 get() {
     local package=$1 dir=$2 new
     describe "$package"
@@ -93,12 +93,12 @@ get() {
     if ! complete "$dir"; then
         say "getting $package $VERSION for $machine"
         python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
-        # Beside the target, so that each library can be moved into place in one step.
+        # Next to the target, so that each library can be moved into place in one step.
         new=$(mktemp -d "$dir/.new.XXXXXX")
         # shellcheck disable=SC2064
         trap "rm -rf '$new'" EXIT
         echo "$package==$VERSION --hash=sha256:$wheel" >"$new/requirements.txt"
-        # The Python version only chooses among wheels that hold the same library.
+        # The Python version only selects among wheels with the same library.
         python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
             --only-binary=:all: --implementation cp --python-version 3.12 --abi cp312 \
             --platform "manylinux_2_28_$machine" --dest "$new" -r "$new/requirements.txt" >&2

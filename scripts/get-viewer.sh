@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Gets the viewer of the page out of the Python wheel that the NiiVue project publishes.
+# Extracts the page's viewer from the Python wheel that the NiiVue project publishes.
 #
 #   scripts/get-viewer.sh [DIR]
 #
-# DIR is target/viewer unless given. Prints it, for UI_ASSETS. The wheel and what is made of it are checked against
-# the SHA-256 below; what is there and right is left alone. The wheel has NiiVue inside a widget for notebooks, one
-# ECMAScript module that exports the widget alone: its last statement is made to export NiiVue's class. The licence
-# (BSD 2-Clause) goes along.
+# DIR is target/viewer by default. Prints it, for UI_ASSETS. The wheel and the files created from it are checked
+# against the SHA-256 below; existing files that match are kept. The wheel has NiiVue inside a widget for
+# notebooks, one ECMAScript module that exports only the widget: its last statement is changed to export NiiVue's
+# class. The licence (BSD 2-Clause) goes along.
 
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -30,7 +30,7 @@ mkdir -p "$dir"
 if ! complete "$dir"; then
     say "getting NiiVue of ipyniivue $version"
     python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
-    # Beside the target, so that each file can be moved into place in one step.
+    # Next to the target, so that each file can be moved into place in one step.
     new=$(mktemp -d "$dir/.new.XXXXXX")
     trap 'rm -rf "$new"' EXIT
     echo "ipyniivue==$version --hash=sha256:$wheel" >"$new/requirements.txt"

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Hostile inputs, each against a fresh server with 4 GiB of memory; one row each.
 
-Run by scripts/hostile.sh. Columns: the input; statuses and codes it was answered with; seconds; MiB added at the
-peak beside two good requests; the slowest /ping meanwhile; what is wrong, or "ok".
+Run by scripts/hostile.sh. Columns: the input; the statuses and codes of its answers; seconds; MiB added at peak to
+what two good requests take; the slowest /ping meanwhile; what is wrong, or "ok".
 """
 
 import argparse

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sends hostile inputs to fresh servers with 4 GiB of memory, and prints what became of each.
+# Sends hostile inputs to fresh servers with 4 GiB of memory, and prints the outcome of each.
 #
 #   scripts/hostile.sh [--only TEXT] [--limit cgroup|space]
 

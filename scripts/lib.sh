@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# What the other scripts share; sourced, not run.
+# Shared by the other scripts; sourced, not run.
 
 set -euo pipefail
 
 # shellcheck disable=SC2034  # used by those who source this
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-# Progress and complaints go to standard error, so that a script's output can be captured.
+# Progress and error messages go to standard error, so that a script's output can be captured.
 say() { printf '\n==> %s\n' "$*" >&2; }
 die() {
     printf 'error: %s\n' "$*" >&2
@@ -24,7 +24,7 @@ as_root() {
     fi
 }
 
-# Installs those of the Debian packages named that are not there.
+# Installs those of the given Debian packages that are missing.
 apt_install() {
     local package missing=()
     for package in "$@"; do

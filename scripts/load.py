@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Many requests at once against a local server, which is told to stop in the middle of the last.
+"""Many concurrent requests to a local server, which is told to stop in the middle of the last run.
 
-Run by the environment of the tests: $(scripts/setup-python.sh) scripts/load.py
-Every request has to be answered as one that is alone, or refused with 503 and Retry-After.
+Run in the Python environment of the tests: $(scripts/setup-python.sh) scripts/load.py
+Every request must be answered as if it were alone, or refused with 503 and Retry-After.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Opens the notebooks of notebooks/ in JupyterLab. Makes their Python environment, target/notebooks-venv, and builds
-# the program where it is not there. AHI_INFERENCE_BIN names a program that is built already.
+# Opens the notebooks of notebooks/ in JupyterLab. Creates their Python environment, target/notebooks-venv, and
+# builds the program if it is missing. AHI_INFERENCE_BIN names a program that is already built.
 #
 #   scripts/notebooks.sh                  JupyterLab; arguments go to it, such as --no-browser
 #   scripts/notebooks.sh --local-mode     the same, with SageMaker's SDK for 5-local-mode.ipynb

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Published bundles with random, seeded weights: through MONAI on PyTorch, and through this program on the network
-# that model/export_monai_bundle.py makes, on the same DICOM files. Prints a table.
+# Published bundles with random, seeded weights: through MONAI on PyTorch, and through this program with the
+# network that model/export_monai_bundle.py exports, on the same DICOM files. Prints a table.
 #
 #   scripts/published-bundles.sh [--bundles FOLDER] [--work FOLDER] [BUNDLE...]
 #
-# Bundles are those in ../shared/bundles (AHI_SHARED), or in the folder named: a checkout of the model zoo's
-# `models`, for bundles whose networks are code of their own. Installs PyTorch and MONAI into target/compare-venv.
+# Bundles are those in ../shared/bundles (AHI_SHARED), or in the given folder: a checkout of the model zoo's
+# `models`, for bundles with network code of their own. Installs PyTorch and MONAI into target/compare-venv.
 
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

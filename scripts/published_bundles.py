@@ -1,7 +1,8 @@
-"""Published bundles on PyTorch and in this program: see scripts/published-bundles.sh, which calls this.
+"""Published bundles in PyTorch and in this program: see scripts/published-bundles.sh, which calls this.
 
 MONAI's side is the bundle's own transforms, inferer and network from its configuration, in f32. A voxel whose
-labels differ is a tie where the two best classes are closer than 1e-3 in what the bundle takes the label of.
+labels differ is a tie if the two best classes are closer than 1e-3 in the values that the bundle takes the label
+from.
 """
 
 import argparse
@@ -24,11 +25,11 @@ sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "model")]
 from bench import ask, start, wait_until_ready  # noqa: E402
 from compare import BINARY, ENVIRONMENT, KEYS, LISTENING, SHARED, output_of  # noqa: E402
 
-# What names the program is no setting of the program, which refuses unknown ones.
+# The variable that names the program is not a setting of the program, which refuses unknown ones.
 os.environ.pop("AHI_INFERENCE_BIN", None)
 TIE = 1e-3
 WANTED = 0.99999
-# Of MR images, and how the four of one bundle differ.
+# For MR images: how the four images of one bundle differ.
 FACTORS = (1.0, 1.7, 0.6, 1.3)
 
 
@@ -37,10 +38,10 @@ def cpu_seconds():
     return sum(u.ru_utime + u.ru_stime for u in used)
 
 
-# What a bundle is given: a cut-down CT, or the same as MR.
+# Input for a bundle: a small CT, or the same as MR.
 
 def series(folder, modality, images, size, slices, spacing):
-    """One folder of DICOM files for each image: a phantom, with what makes it an MR image."""
+    """One folder of DICOM files for each image: a phantom, changed if they are to be MR images."""
     import numpy as np
     import pydicom
     from pydicom.uid import MRImageStorage, generate_uid
@@ -57,7 +58,7 @@ def series(folder, modality, images, size, slices, spacing):
         for index, path in enumerate(sorted((phantom / "dicom").rglob("*.dcm"))):
             data = pydicom.dcmread(path)
             pixels = data.pixel_array.astype(np.float64) * float(data.RescaleSlope) + float(data.RescaleIntercept)
-            # Air is 0, as in MR images without their noise; the rest differs by image.
+            # Air is 0, as in MR images without noise; the rest differs by image.
             pixels = np.where(pixels < -900, 0, (pixels + 1100) * FACTORS[number % 4] + 40 * number)
             data.PixelData = np.clip(pixels, 0, 32000).astype(np.uint16).tobytes()
             data.PixelRepresentation, data.BitsStored, data.HighBit = 0, 16, 15
@@ -76,7 +77,7 @@ def series(folder, modality, images, size, slices, spacing):
 # MONAI's side.
 
 class Gap:
-    """Keeps how far the two best classes of each voxel are apart, before labels are taken."""
+    """Records how far apart the two best classes of each voxel are, before labels are taken."""
 
     def __init__(self, threshold):
         self.threshold = threshold
@@ -94,7 +95,7 @@ class Gap:
 
 
 def monai(bundle, folders):
-    """Labels, the gaps and the affine (RAS) of MONAI's pipeline."""
+    """Labels, gaps and affine (RAS) from MONAI's pipeline."""
     import numpy as np
     import torch
     from monai.data import decollate_batch, list_data_collate
@@ -119,14 +120,14 @@ def monai(bundle, folders):
     paths = [str(folder) for folder in folders]
     with torch.no_grad():
         data = preprocessing({key: paths if len(paths) > 1 else paths[0]})
-        # Through a loader's collation and back, as a bundle's evaluator does it.
+        # Through a loader's collation and back, as in a bundle's evaluator.
         batch = list_data_collate([data])
         batch["pred"] = inferer(batch[key], network)
         [item] = decollate_batch(batch)
         operations = copy.deepcopy(item[key].applied_operations)
         item = Compose(steps)(item)
         if "Invertd" in named[discrete:]:
-            # What was taken before the way back is brought back, too.
+            # What was recorded before the inverse transform is transformed back, too.
             item[key].applied_operations = operations
             item = Invertd(keys="gap", transform=preprocessing, orig_keys=key, nearest_interp=True, to_tensor=True)(item)
     affine = np.asarray(item["pred"].affine if hasattr(item["pred"], "affine") else data[key].affine, float)
@@ -169,7 +170,7 @@ def ours(bundle, folders, names, work):
 
 
 def on_grid(array, affine, other_affine, shape):
-    """An array on the other grid, of which it is a permutation and reflection."""
+    """An array on the other grid, which is a permutation and reflection of its own."""
     import numpy as np
     to = np.linalg.inv(affine) @ other_affine
     axes = [int(np.abs(to[:3, axis]).argmax()) for axis in range(3)]
@@ -183,7 +184,7 @@ def on_grid(array, affine, other_affine, shape):
 # The table.
 
 def reason(text):
-    """Why a bundle is refused: the first problem that is not that it has no network yet."""
+    """Why a bundle is refused: the first problem other than the missing network."""
     lines = [line.strip() for line in text.splitlines()]
     wanted = [line for line in lines if re.search(r"not supported|only segmentations|cannot|fails", line)]
     return next((line for line in wanted if not line.startswith("this bundle")), "refused")[:110]
@@ -226,7 +227,7 @@ def compare(source, work, arguments):
     theirs, gap, affine, steps = timed("monai", monai, bundle, folders)
     labels, our_affine, report = timed("ours", ours, bundle, folders, names, folder)
     theirs, gap = (on_grid(value, affine, our_affine, labels.shape) for value in (theirs, gap))
-    # Where a bundle's Invertd interpolates labels, MONAI leaves fractions; the program rounds them, halves to even.
+    # If a bundle's Invertd interpolates labels, MONAI leaves fractions; the program rounds them, halves to even.
     differ = labels != np.rint(theirs)
     return {
         "result": "compared", "grid": "x".join(map(str, labels.shape)), "windows": report["windows"],

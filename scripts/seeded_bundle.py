@@ -1,8 +1,8 @@
-"""Gives a published bundle a checkpoint of random, seeded weights, where its configuration looks for one.
+"""Gives a published bundle a checkpoint of random, seeded weights, in the place that its configuration names.
 
     python scripts/seeded_bundle.py BUNDLE [--seed 1]
 
-For comparisons alone: what such a network finds means nothing. Needs model/requirements.txt.
+Only for comparisons: what such a network finds means nothing. Needs model/requirements.txt.
 """
 
 import argparse
@@ -23,7 +23,7 @@ def seeded(bundle, seed=1):
     torch.manual_seed(seed)
     network = networks.build(configuration)
     with torch.no_grad():
-        # As after training: what a layer counts on is neither 0 nor 1.
+        # As after training: running statistics are neither 0 nor 1.
         for name, values in network.named_buffers():
             if name.endswith("running_mean"):
                 values.normal_(0, 0.1)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The Python environment of scripts/compare.sh and scripts/bench-gpu.sh, in target/compare-venv: PyTorch, MONAI
-# and the others of scripts/compare-requirements.txt (large). Prints the path of its Python.
+# Creates the Python environment of scripts/compare.sh and scripts/bench-gpu.sh, target/compare-venv: PyTorch,
+# MONAI and the other packages of scripts/compare-requirements.txt (large). Prints the path of its Python.
 
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Good, bad and hanging-up clients at once on one server, half an hour unless it is said.
+"""Good, bad and disconnecting clients at once on one server, for half an hour by default.
 
-Run by the environment of the tests: $(scripts/setup-python.sh) scripts/soak-mixed.py
-Checks answers, that all places and memory are given back, memory before and after, and /ping.
+Run in the Python environment of the tests: $(scripts/setup-python.sh) scripts/soak-mixed.py
+Checks answers, that all slots and memory are released, memory before and after, and /ping.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Loads and unloads many models on a local multi-model endpoint, with many clients at once.
 
-Run by the environment of the tests: $(scripts/setup-python.sh) scripts/soak.py
-Checks every answer and every status, and prints times of /ping and memory before and after.
+Run in the Python environment of the tests: $(scripts/setup-python.sh) scripts/soak.py
+Checks every answer and every status, and prints /ping times and memory before and after.
 """
 
 import argparse

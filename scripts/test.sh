@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds and runs every test: formatting, lints, Rust tests, Python tests. The last line counts.
+# Builds and runs every test: formatting, lints, Rust tests, Python tests. The last line gives the counts.
 
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -16,7 +16,7 @@ mkdir -p "$logs"
 passed=0
 failed=0
 
-# count NAME: adds up the tests that the log of a step reports; fails where there are none.
+# count NAME: adds up the tests that the log of a step reports; fails if there are none.
 count() {
     local log=$logs/$1.log ok bad
     # "12 passed" and "3 failed" as cargo test, nextest and pytest write them in their summaries.
@@ -28,8 +28,8 @@ count() {
     [ $((ok + bad)) -gt 0 ]
 }
 
-# step NAME COMMAND...: runs a step and keeps its log. A step whose log reports tests counts as
-# those tests, any other as one test.
+# step NAME COMMAND...: runs a step and keeps its log. A step whose log reports tests counts as that many tests,
+# any other as one.
 step() {
     local name=$1 status=0 before=$failed
     shift
@@ -38,7 +38,7 @@ step() {
     if ! count "$name"; then
         if [ $status -eq 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
     elif [ $status -ne 0 ] && [ "$failed" -eq "$before" ]; then
-        # The tests passed and yet the step did not.
+        # The tests passed, but the step did not.
         failed=$((failed + 1))
     fi
     return $status

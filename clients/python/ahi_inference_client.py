@@ -1,16 +1,16 @@
 """A client of ahi-inference: the server itself, a real-time endpoint, an asynchronous endpoint.
 
-One file, of the standard library; endpoints and outputs in S3 need boto3 as well.
+A single file that needs only the standard library; endpoints and outputs in S3 also need boto3.
 
     report = Server("http://localhost:8080").stream({"inputs": [{"datastoreId": …, "imageSetId": …}]}, progress=print)
     for output in outputs(report):
         Path(output.file_name).write_bytes(output.read())
 
-`invoke` waits for the report, which a real-time endpoint gives 60 s. `stream` has 8 minutes and calls `progress` with
-every event as it happens: `accepted`, `queued`, `started`, `progress` (with `stage`, `done` and `total`, as progress bars
-want them), `heartbeat`. `AsyncEndpoint` has up to an hour. All of them raise `Failed` where there is no report.
+`invoke` waits for the report, for which a real-time endpoint has 60 s. `stream` has 8 minutes and calls `progress`
+with every event as it happens: `accepted`, `queued`, `started`, `progress` (with `stage`, `done` and `total`, for
+progress bars), `heartbeat`. `AsyncEndpoint` has up to an hour. All of them raise `Failed` if there is no report.
 
-A request is a dict as the server's README describes it, or bytes (a DICOM file, a zip) with `content_type`.
+A request is a dict as described in the server's README, or bytes (a DICOM file, a zip) with `content_type`.
 """
 
 import base64
@@ -28,12 +28,12 @@ from pathlib import Path
 
 LINES = "application/jsonlines"
 
-# Longer than any silence of a stream, which has a heartbeat after 5 s, and than a real-time endpoint's answer.
+# Longer than any silence of a stream, which has a heartbeat after 5 s, and than a real-time endpoint waits.
 SILENCE = 70
 
 
 class Failed(Exception):
-    """There is no report. `code` is the server's, or that of AWS; `status` is None where there is none."""
+    """There is no report. `code` is the server's or that of AWS; `status` is None if there is none."""
 
     def __init__(self, status, code, message, details=None, request_id=None):
         super().__init__(f"{code}: {message}")
@@ -42,7 +42,7 @@ class Failed(Exception):
 
     @classmethod
     def of(cls, status, body):
-        """The failure in the body of an answer, whatever that is."""
+        """The failure in the body of an answer, whatever its form."""
         text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
         try:
             document = json.loads(text)
@@ -53,7 +53,7 @@ class Failed(Exception):
 
 
 class _RealTime:
-    """What servers and endpoints have in common: `invoke` is theirs, `chunks` are the bytes of a stream."""
+    """Common to servers and endpoints, which have their own `invoke`, and `_chunks` for the bytes of a stream."""
 
     def events(self, request, **options):
         """The events of a request as they happen. Closing the generator hangs up, which cancels the work."""
@@ -78,7 +78,7 @@ class _RealTime:
 
 
 class Server(_RealTime):
-    """A server at a URL. `silence` is the time in seconds after which one that says nothing is given up."""
+    """A server at a URL. `silence` is the time in seconds after which a silent server is given up."""
 
     def __init__(self, url, silence=SILENCE):
         if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
@@ -86,7 +86,7 @@ class Server(_RealTime):
         self.url, self.silence = url.rstrip("/"), silence
 
     def invoke(self, request, **options):
-        """The report of a request, which the server gives REQUEST_TIMEOUT."""
+        """The report of a request, for which the server has REQUEST_TIMEOUT."""
         with self._open(request, "application/json", **options) as answer, _broken_connections():
             return json.loads(answer.read())
 
@@ -115,15 +115,15 @@ class Server(_RealTime):
 class Endpoint(_RealTime):
     """A real-time endpoint of SageMaker. `runtime` is a boto3 client of `sagemaker-runtime`.
 
-    `model` names one of several models in the custom attributes; `target_model` an archive of a multi-model endpoint,
-    for which AWS has no streams.
+    `model` names one of several models in the custom attributes; `target_model` names an archive of a multi-model
+    endpoint, for which AWS has no streams.
     """
 
     def __init__(self, name, runtime=None):
         self.name, self.runtime = name, runtime or _client("sagemaker-runtime")
 
     def invoke(self, request, target_model=None, **options):
-        """The report of a request, which SageMaker gives 60 s."""
+        """The report of a request, for which SageMaker allows 60 s."""
         call = self._call(request, "application/json", **options)
         if target_model:
             call["TargetModel"] = target_model
@@ -152,7 +152,7 @@ class Endpoint(_RealTime):
 
 @dataclass
 class Job:
-    """A request that an asynchronous endpoint has taken."""
+    """A request accepted by an asynchronous endpoint."""
 
     inference_id: str
     output: str
@@ -167,7 +167,7 @@ class AsyncEndpoint:
         self.runtime, self.s3 = runtime or _client("sagemaker-runtime"), s3 or _client("s3")
 
     def submit(self, request, content_type=None, inference_id=None, seconds=3600):
-        """Hands a request over, which may run for so many seconds, at most 3600; returns its job."""
+        """Submits a request, which may run for up to `seconds`, at most 3600; returns its job."""
         body, content_type = _body(request, content_type)
         bucket, prefix = self.place
         key = "/".join(filter(None, [prefix.strip("/"), str(uuid.uuid4())]))
@@ -180,10 +180,10 @@ class AsyncEndpoint:
         return Job(taken["InferenceId"], taken["OutputLocation"], taken.get("FailureLocation"))
 
     def wait(self, job, timeout=3600, progress=None):
-        """The report of a job. `progress` is called with an event `waiting` each time there is none yet."""
+        """The report of a job. `progress` is called with an event `waiting` each time it is not there yet."""
         began, pause = time.monotonic(), 0.5
         while True:
-            # The failure first: where both were there, the output would be that of another attempt.
+            # The failure first: if both are there, the output is from another attempt.
             if job.failure and (failure := self._read(job.failure)) is not None:
                 raise Failed.of(None, failure)
             if (report := self._read(job.output)) is not None:
@@ -208,7 +208,7 @@ class AsyncEndpoint:
         except self.s3.exceptions.NoSuchKey:
             return None
         except self.s3.exceptions.ClientError as error:
-            # What S3 says to a role that may not list the bucket.
+            # What S3 answers to a role that may not list the bucket.
             if error.response["Error"]["Code"] in ("404", "AccessDenied") and key:
                 return None
             raise
@@ -233,7 +233,7 @@ class Output:
         return Path(self.description["fileName"]).name
 
     def read(self):
-        """Its bytes, from the report or from where the server wrote them, checked by their SHA-256."""
+        """Its bytes, from the report or from where the server wrote them, verified by their SHA-256."""
         content = self._content()
         if hashlib.sha256(content).hexdigest() != self.description["sha256"]:
             raise Failed(None, "checksum", f"{self.file_name} is not what the server made")
@@ -253,14 +253,14 @@ class Output:
 
 
 def outputs(report, s3=None):
-    """The outputs of a report, those of all results. `s3` is a boto3 client."""
+    """The outputs of all results of a report. `s3` is a boto3 client."""
     for index, result in enumerate(report["results"]):
         for description in result.get("outputs", []):
             yield Output(index, description, s3)
 
 
 def _body(request, content_type):
-    """Body and type of a request."""
+    """Body and content type of a request."""
     if isinstance(request, (bytes, bytearray)):
         if not content_type:
             raise ValueError("bytes need a content_type, such as application/dicom or application/zip")
@@ -269,7 +269,7 @@ def _body(request, content_type):
 
 
 def _lines(chunks):
-    """Lines of chunks that end anywhere."""
+    """The lines in chunks that may end anywhere."""
     rest = []
     for chunk in chunks:
         *whole, last = chunk.split(b"\n")
@@ -290,7 +290,7 @@ def _s3_uri(uri):
 
 
 def _client(service):
-    """A boto3 client that sends a request once: the server's work would begin anew with each attempt."""
+    """A boto3 client without retries, except for S3: each attempt would start the server's work anew."""
     import boto3
     from botocore.config import Config
 
@@ -300,7 +300,7 @@ def _client(service):
 
 @contextlib.contextmanager
 def _broken_connections():
-    """Turns a connection that broke into `Failed`."""
+    """Turns a broken connection into `Failed`."""
     try:
         yield
     except (OSError, http.client.HTTPException) as error:
@@ -309,7 +309,7 @@ def _broken_connections():
 
 @contextlib.contextmanager
 def _model_errors():
-    """Turns what a model answered, and a stream that broke, into `Failed`; other errors of boto3 are left alone."""
+    """Turns a model's errors and broken streams into `Failed`; other errors of boto3 are left alone."""
     try:
         yield
     except Exception as error:

@@ -1,15 +1,14 @@
 #!/usr/bin/env python3
-"""Makes, changes, shows and removes an endpoint of endpoint.yaml.
+"""Creates, changes, shows and removes an endpoint of endpoint.yaml.
 
-    deploy.py up NAME [KEY=VALUE...]    make it, or change it to these parameters
+    deploy.py up NAME [KEY=VALUE...]    create it, or change it to these parameters
     deploy.py show NAME                 state, parameters and outputs as JSON
-    deploy.py down NAME                 remove it and everything that `up` made
+    deploy.py down NAME                 remove it and everything that `up` created
 
-The parameters are those of endpoint.yaml; `up` keeps the values of those it is not given, and does
-nothing where nothing changes. Region, credentials and service addresses are boto3's own, such as
-AWS_REGION, AWS_PROFILE and AWS_ENDPOINT_URL. Buckets, their contents and images are not touched, but for
-this: with NewImageSets=true, `up` puts new_image_sets.yaml and the function's zip file into ModelBucket,
-below ahi-inference/, where they stay.
+The parameters are those of endpoint.yaml. `up` keeps the values of parameters that are not given, and does nothing
+if nothing changes. Region, credentials and service addresses are boto3's own, such as AWS_REGION, AWS_PROFILE and
+AWS_ENDPOINT_URL. Buckets, their contents and images are not touched, with one exception: with NewImageSets=true,
+`up` puts new_image_sets.yaml and the function's zip file into ModelBucket, below ahi-inference/, where they stay.
 """
 
 import argparse
@@ -28,9 +27,9 @@ from botocore.exceptions import ClientError, WaiterError
 TEMPLATE = Path(__file__).with_name("endpoint.yaml")
 NESTED = Path(__file__).with_name("new_image_sets.yaml")
 FUNCTION = Path(__file__).with_name("new_image_sets.py")
-# An endpoint starts within 10 minutes and is given up after 30 by SageMaker.
+# An endpoint starts within 10 minutes; SageMaker gives up after 30.
 WAITING = {"Delay": 15, "MaxAttempts": 200}
-# What is left of a stack that was never whole: it can only be removed.
+# Remains of a stack that was never complete: it can only be removed.
 BROKEN = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"}
 GPU_INSTANCE = re.compile(r"ml\.[gp]\d")
 # Its NVIDIA driver, 580, is the first for CUDA 13, which the image's ONNX Runtime is built for.
@@ -42,7 +41,7 @@ def say(*words):
 
 
 def describe(client, name):
-    """The stack, or None where there is none."""
+    """The stack, or None if there is none."""
     try:
         return client.describe_stacks(StackName=name)["Stacks"][0]
     except ClientError as error:
@@ -63,7 +62,7 @@ def parameters_of(words):
 
 
 def complete(given, previous):
-    """The parameters given, and those that follow from them; warns of what cannot be right."""
+    """The given parameters, and those that follow from them; warns about combinations that cannot be right."""
     wanted = dict(given)
     effective = previous | wanted
     if GPU_INSTANCE.match(effective.get("InstanceType", "")):
@@ -74,17 +73,17 @@ def complete(given, previous):
             say("warning: AWS documents multi-model endpoints on GPU instances for its Triton container only; "
                 "Models=single with several bundles in one package works without doubt")
     elif "InstanceType" in given and effective.get("InferenceAmiVersion") == GPU_AMI:
-        # Back from a GPU: what was added then goes, too.
+        # Back from a GPU instance: what was added for it goes, too.
         wanted.setdefault("InferenceAmiVersion", "")
     return wanted
 
 
 def zipped(file):
-    """A zip file that is the same, byte for byte, wherever and whenever it is made."""
+    """A zip file that is the same, byte for byte, wherever and whenever it is created."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         entry = zipfile.ZipInfo(file.name)
-        # As on Unix, and readable for the user that Lambda runs the function as.
+        # Unix permissions, readable for the user that Lambda runs the function as.
         entry.create_system, entry.external_attr = 3, 0o644 << 16
         archive.writestr(entry, file.read_bytes())
     return content.getvalue()
@@ -93,7 +92,7 @@ def zipped(file):
 def publish(bucket):
     """Puts the nested template and its function into a bucket, and returns the prefix of their keys.
 
-    The prefix is that of their contents: a stack is changed where, and only where, they have changed.
+    The prefix depends on their contents: a stack changes if, and only if, they have changed.
     """
     objects = {NESTED.name: NESTED.read_bytes(), FUNCTION.with_suffix(".zip").name: zipped(FUNCTION)}
     prefix = f"ahi-inference/{hashlib.sha256(b''.join(objects.values())).hexdigest()[:16]}/"
@@ -104,7 +103,7 @@ def publish(bucket):
 
 
 def check_request_fields(text):
-    """Ends where a request could not have these fields: the function would find out after the deployment."""
+    """Exits if a request could not have these fields: the function would notice only after the deployment."""
     try:
         fields = json.loads(text or "{}")
     except ValueError as error:
@@ -114,7 +113,7 @@ def check_request_fields(text):
 
 
 def wait(client, waiter, name):
-    """Waits for the stack; where it fails, says why resource by resource."""
+    """Waits for the stack; if it fails, says why, resource by resource."""
     try:
         client.get_waiter(waiter).wait(StackName=name, WaiterConfig=WAITING)
     except WaiterError as error:
@@ -125,7 +124,7 @@ def wait(client, waiter, name):
 
 
 def settle(client, name):
-    """The stack once nothing is under way in it, or None; what is left of a failure is removed."""
+    """The stack once nothing is in progress, or None; the remains of a failure are removed."""
     for _ in range(WAITING["MaxAttempts"]):
         stack = describe(client, name)
         if stack is None or not stack["StackStatus"].endswith("_IN_PROGRESS"):

@@ -1,17 +1,17 @@
-"""A Lambda function that has new image sets of AWS HealthImaging segmented.
+"""A Lambda function that sends new image sets of AWS HealthImaging for segmentation.
 
-EventBridge puts HealthImaging's events into a queue, and Lambda hands them to `handler`. An event names
-an image set and says nothing of what is in it, so its metadata is read. What fits the rules goes to the
-asynchronous endpoint, as a request in S3. new_image_sets.yaml makes all of it.
+EventBridge puts HealthImaging's events into a queue, and Lambda passes them to `handler`. An event names an image
+set but does not say what is in it, so its metadata is read. Image sets that match the rules go to the asynchronous
+endpoint, as requests in S3. new_image_sets.yaml creates all of this.
 
-An event may come several times, and several events may be about the same image set. A request and what
-marks it as sent are named by endpoint, image set and version; what is marked is not sent again. Two
-deliveries at the same moment may both send it: the server's results have the same UIDs then.
+An event may come several times, and several events may be about the same image set. A request and the marker that
+it was sent are named after endpoint, image set and version; a marked request is not sent again. Two deliveries at
+the same moment may both send it, but the server's results then have the same UIDs.
 
-A result is never sent: it is known by its maker, by its SOP class and by its modality.
+A result is never sent: it is recognised by its maker, its SOP class and its modality.
 
-The log has a line of JSON for each event, without attributes of patients and keys in S3. What fails stays
-in the queue, which delivers it a few times more and then keeps it in its dead-letter queue.
+The log has a line of JSON for each event, without attributes of patients or keys in S3. Failed events stay in the
+queue, which delivers them a few more times and then moves them to its dead-letter queue.
 """
 
 import functools
@@ -27,21 +27,21 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 IDENTIFIER = re.compile(r"[0-9a-z]{32}")
 VERSION = re.compile(r"[0-9]{1,20}")
-# Of what may stand in Modality, what the log may have.
+# The values of Modality that may go into the log.
 MODALITY = re.compile(r"[A-Z]{2,10}")
-# What the metadata of one image set may take once it is decompressed; as JSON it takes a multiple of it.
+# The limit for the decompressed metadata of one image set; as JSON it takes a multiple of this.
 METADATA_BYTES = 64 << 20
 
 MAKER = "ahi-inference"
-# The synthetic CT of the demo has the maker's name, and is there to be segmented.
+# The demo's synthetic CT has the maker's name, but is meant to be segmented.
 PHANTOM = "phantom"
 STORAGE = "1.2.840.10008.5.1.4.1.1."
-# Families of storage classes (PS3.4 annex B.5) whose objects are no images of a patient: Secondary Capture,
-# waveforms, presentation states, raw data and what is made of images (registrations, segmentations, meshes),
+# Families of storage classes (PS3.4 annex B.5) whose objects are not images of a patient: Secondary Capture,
+# waveforms, presentation states, raw data and objects derived from images (registrations, segmentations, meshes),
 # real world values, surface scans, measurements, reports, documents, protocols, radiotherapy.
 NO_IMAGES = frozenset({"7", "9", "11", "66", "67", "68", "78", "79", "80", "88", "104", "200", "481"})
 
-# Throttling and faults of AWS are met by boto3 first, then by the queue.
+# boto3 deals with throttling and faults of AWS first, then the queue.
 PATIENCE = {
     "retries": {"mode": "standard", "total_max_attempts": 5}, "connect_timeout": 5, "read_timeout": 20,
 }
@@ -66,7 +66,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Settings:
-    """What new_image_sets.yaml sets."""
+    """The settings from new_image_sets.yaml."""
 
     datastore: str
     endpoint: str
@@ -97,13 +97,13 @@ class Settings:
 
 
 def child(value, name):
-    """The object below a name; an empty one where there is none, since metadata may have any form."""
+    """The object under a name; an empty one if there is none, since metadata may have any form."""
     found = value.get(name) if isinstance(value, dict) else None
     return found if isinstance(found, dict) else {}
 
 
 def texts(attributes, keyword):
-    """The values of an attribute that are text; HealthImaging has a single one with or without a list."""
+    """The text values of an attribute; HealthImaging returns a single value with or without a list."""
     found = attributes.get(keyword)
     values = found if isinstance(found, list) else [found]
     return [part.strip() for value in values if isinstance(value, str) for part in value.split("\\")]
@@ -115,7 +115,7 @@ def image_set_of(body, datastore):
         detail = child(json.loads(body), "detail")
     except (TypeError, ValueError, RecursionError):
         raise Malformed("event is not JSON") from None
-    # The developer guide writes the former; other parts of the API the latter.
+    # The developer guide uses the former; other parts of the API use the latter.
     found = detail.get("imagesetId", detail.get("imageSetId"))
     if not isinstance(found, str) or not IDENTIFIER.fullmatch(found):
         raise Malformed("event names no image set")
@@ -125,7 +125,7 @@ def image_set_of(body, datastore):
 
 
 def unpack(blob):
-    """Metadata as GetImageSetMetadata has it: JSON, compressed by gzip."""
+    """The metadata from GetImageSetMetadata: JSON, compressed by gzip."""
     unzip = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
         plain = unzip.decompress(blob, METADATA_BYTES)
@@ -137,7 +137,7 @@ def unpack(blob):
 
 
 def made_here(attributes):
-    """Whether an instance is a result: its equipment, or what contributed to it, is this product."""
+    """Whether an instance is a result: whether its equipment, or a contributor to it, is this product."""
     contributors = attributes.get("ContributingEquipmentSequence")
     equipment = [attributes, *(contributors if isinstance(contributors, list) else [])]
     return any(
@@ -147,13 +147,13 @@ def made_here(attributes):
 
 
 def has_image(attributes):
-    """Whether an instance's class is one of images."""
+    """Whether an instance's class is an image class."""
     name = (texts(attributes, "SOPClassUID") or [""])[0]
     return name.startswith(STORAGE) and name.removeprefix(STORAGE).split(".")[0] not in NO_IMAGES
 
 
 def instances_of(metadata):
-    """Attributes of each instance, with those of its series, and the number of its frames."""
+    """Attributes of each instance, including those of its series, and the number of its frames."""
     for series in child(child(metadata, "Study"), "Series").values():
         general = child(series, "DICOM")
         for instance in child(series, "Instances").values():
@@ -162,7 +162,7 @@ def instances_of(metadata):
 
 
 def refusal(metadata, rules):
-    """Why an image set is not segmented; None where it is."""
+    """Why an image set is not segmented; None if it is."""
     modalities, images, wanted = set(), 0, 0
     for attributes, frames in instances_of(metadata):
         if made_here(attributes):
@@ -198,10 +198,10 @@ class Starter:
         )
 
     def start(self, image_set):
-        """Has an image set segmented if it is to be; what was done, as fields of a log line."""
+        """Has an image set segmented if it should be; returns what was done, as fields of a log line."""
         where = {"datastoreId": self.settings.datastore, "imageSetId": image_set}
         try:
-            # The newest version: events may be late, and a later one may be about what is read here.
+            # The newest version: events may be late, and a later one may be about the version read here.
             current = self.ahi.get_image_set(**where)
             if not VERSION.fullmatch(current["versionId"]):
                 raise Malformed("version is no number")
@@ -227,7 +227,7 @@ class Starter:
         return f"{self.settings.prefix}{where['imageSetId']}/{where['versionId']}.{suffix}"
 
     def is_marked(self, where):
-        # Listed rather than asked for: whoever may not list a bucket is told 403 of what is not there.
+        # Listed rather than requested: without permission to list the bucket, a missing object gives 403.
         mark = self.key(where, "sent")
         return self.s3.list_objects_v2(Bucket=self.settings.bucket, Prefix=mark, MaxKeys=1)["KeyCount"] > 0
 
@@ -241,7 +241,7 @@ class Starter:
         )
 
     def send(self, where, inference):
-        """The request, the invocation, the mark, in this order: a fault in between is no request lost."""
+        """The request, the invocation, the marker, in this order: a fault in between does not lose a request."""
         request = self.key(where, "json")
         self.put(request, {"inputs": [where], **self.settings.fields})
         answer = self.runtime.invoke_endpoint_async(
@@ -258,7 +258,7 @@ def starter():
 
 
 def handle(body):
-    """Works on one event; the fields of its log line."""
+    """Handles one event; returns the fields of its log line."""
     told = {}
     try:
         told["imageSetId"] = image_set_of(body, starter().settings.datastore)
@@ -266,14 +266,14 @@ def handle(body):
     except (Malformed, NotYet) as error:
         return told | {"outcome": "failed", "reason": str(error)}
     except ClientError as error:
-        # The code alone: a message may name a bucket's objects.
+        # Only the code: a message may name objects in a bucket.
         return told | {"outcome": "failed", "reason": error.response["Error"]["Code"]}
     except BotoCoreError as error:
         return told | {"outcome": "failed", "reason": type(error).__name__}
 
 
 def handler(event, _context):
-    """The events of a batch; those that failed are delivered again (ReportBatchItemFailures)."""
+    """Handles a batch of events; those that failed are delivered again (ReportBatchItemFailures)."""
     failures = []
     for record in event["Records"]:
         told = handle(record["body"])

@@ -27,7 +27,7 @@ JSON = "application/dicom+json"
 
 
 def parts(media_type, body):
-    """The contents of a body of multipart/related, byte for byte."""
+    """The parts of a multipart/related body, byte for byte."""
     kind = Message()
     kind["Content-Type"] = media_type
     assert kind.get_content_type() == "multipart/related" and kind.get_param("type") == "application/dicom"
@@ -54,7 +54,7 @@ class Service:
             return answer.headers, answer.read()
 
     def instances(self, study):
-        """UIDs of series and instance of all that it has of a study."""
+        """The series and instance UIDs of everything it holds of a study."""
         try:
             _, body = self.get(f"/studies/{study}/instances")
         except urllib.error.HTTPError as error:
@@ -65,7 +65,7 @@ class Service:
         return sorted((one["0020000E"]["Value"][0], one["00080018"]["Value"][0]) for one in found)
 
     def instance(self, study, series, uid):
-        """An instance as it is kept."""
+        """An instance as stored."""
         headers, body = self.get(
             f"/studies/{study}/series/{series}/instances/{uid}",
             'multipart/related; type="application/dicom"; transfer-syntax=*',
@@ -75,7 +75,7 @@ class Service:
 
 
 class Orthanc(Service):
-    """Orthanc on loopback, with an account; stopped at the end of a `with` block."""
+    """Orthanc on loopback, with an account. Stopped at the end of a `with` block."""
 
     USER, PASSWORD = "ahi", "open:sesame"
 
@@ -112,12 +112,12 @@ class Orthanc(Service):
 
 
 class StandIn(Service):
-    """A small archive in memory that does as it is told.
+    """A small in-memory archive that misbehaves on demand.
 
-    `faults` are met by stores, one after the other, and used up: a status, `(status, body)`, "drop-before" (the
-    connection ends before anything is kept), "drop-after" (it ends after everything is kept), "stall" (no
-    answer, nothing kept), "stall-after" (no answer, everything kept), "half" (the answer ends in its middle).
-    `refused` has the Failure Reason of every instance of a kind of SOP class that is not taken.
+    Each store request uses up one of `faults`, in order: a status, `(status, body)`, "drop-before" (the connection
+    is closed before anything is kept), "drop-after" (closed after everything is kept), "stall" (no answer, nothing
+    kept), "stall-after" (no answer, everything kept), "half" (the answer breaks off in the middle). `refused`
+    holds, by SOP class, the Failure Reason for instances that are refused.
     """
 
     def __init__(self, searches=True):

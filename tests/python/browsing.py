@@ -1,4 +1,4 @@
-"""Headless Chromium of Debian's packages, for tests of the page: what it draws, asks for and complains of."""
+"""Headless Chromium from Debian's packages, for tests of the page: what it draws, requests and complains about."""
 
 import io
 import json
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageChops
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-# Where pictures of the page are kept, to be looked at.
+# Where pictures of the page are saved for inspection.
 PICTURES = os.environ.get("UI_PICTURES")
 FLAGS = (
     # WebGL2 without a GPU.
@@ -19,12 +19,12 @@ FLAGS = (
     "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--window-size=1400,1050",
 )
-# Pixels that differ by more than this, of 255, are others.
+# Pixels count as different if they differ by more than this, of 255.
 DIFFERENT = 12
 
 
 def missing():
-    """What there is no browser without; None where all is there."""
+    """What is missing for running a browser; None if nothing is."""
     try:
         import selenium  # noqa: F401
     except ImportError:
@@ -36,7 +36,7 @@ def missing():
 
 
 class Browser:
-    """A browser, ended at the end of a `with` block."""
+    """A browser, closed at the end of a `with` block."""
 
     def __init__(self, downloads):
         from selenium import webdriver
@@ -45,7 +45,7 @@ class Browser:
         self.failures = (TimeoutException, WebDriverException)
         options = webdriver.ChromeOptions()
         options.binary_location = CHROMIUM
-        # Chromium's sandbox needs what containers, in which root runs tests, do not have.
+        # Chromium's sandbox needs features that containers lack, and tests in containers run as root.
         for flag in (*FLAGS, *(["--no-sandbox"] if os.geteuid() == 0 else [])):
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
@@ -73,11 +73,11 @@ class Browser:
         return self.patiently(lambda: self.driver.execute_script(text, *arguments))
 
     def click(self, css):
-        """As a click that is not bothered by where the page is scrolled to."""
+        """Clicks, wherever the page is scrolled to."""
         self.script("document.querySelector(arguments[0]).click()", css)
 
     def set(self, css, value):
-        """As somebody would who types or drags."""
+        """Sets a value as typing or dragging would."""
         self.script(
             "const one = document.querySelector(arguments[0]); one.value = arguments[1];"
             "one.dispatchEvent(new Event('input', {bubbles: true}));"
@@ -93,7 +93,7 @@ class Browser:
                     raise
 
     def until(self, condition, what, seconds=300):
-        """Waits until JavaScript's `condition` holds; `what` names it where it never does."""
+        """Waits until the JavaScript `condition` holds; `what` names it in the failure message."""
         end = time.monotonic() + seconds
         while not self.script(f"return Boolean({condition})"):
             shown = self.text("#error") if self.script("return !document.querySelector('#error').hidden") else ""
@@ -113,7 +113,7 @@ class Browser:
         raise AssertionError(f"{css} changes all the time")
 
     def picture(self, css):
-        """What an element looks like: cut out of the window, since a picture of it alone lays the page out anew."""
+        """An element's picture, cut out of the window: a screenshot of it alone would lay the page out again."""
         left, top, right, bottom, scale = self.script(
             "const {left, top, right, bottom} = document.querySelector(arguments[0]).getBoundingClientRect();"
             "return [Math.max(left, 0), Math.max(top, 0), Math.min(right, innerWidth), Math.min(bottom, innerHeight),"
@@ -122,13 +122,13 @@ class Browser:
         return window.crop([round(edge * scale) for edge in (left, top, right, bottom)])
 
     def keep(self, name):
-        """Keeps a picture of the window, where somebody wants to look at it."""
+        """Saves a picture of the window if UI_PICTURES is set."""
         if PICTURES:
             Path(PICTURES).mkdir(parents=True, exist_ok=True)
             self.patiently(lambda: self.driver.save_screenshot(str(Path(PICTURES) / f"{name}.png")))
 
     def listen(self):
-        """Takes notes of what was asked for, and what the browser complained of, since the last call."""
+        """Collects the requests and the browser's complaints since the last call."""
         for entry in self.driver.get_log("performance"):
             message = json.loads(entry["message"])["message"]
             if message["method"] in ("Network.requestWillBeSent", "Network.webSocketCreated"):
@@ -148,7 +148,7 @@ class Browser:
 
 
 def changed(before, after):
-    """The share of pixels that are others."""
+    """The share of pixels that differ."""
     assert before.size == after.size, (before.size, after.size)
     differing = ImageChops.difference(before, after).convert("L").point(lambda v: 255 if v > DIFFERENT else 0)
     return differing.histogram()[255] / (before.size[0] * before.size[1])
@@ -159,7 +159,7 @@ def skip_without():
     return pytest.mark.skipif(what is not None, reason=f"without {what} there is no browser")
 
 
-# Contrast of the texts that are shown, as WCAG 2 defines it: ratio and text of those that are below `least`.
+# Contrast of the visible texts, as WCAG 2 defines it: ratio and text of those below `least`.
 CONTRAST = """
 const least = arguments[0];
 const channel = (c) => { c /= 255; return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; };

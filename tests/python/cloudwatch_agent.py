@@ -1,8 +1,9 @@
-"""What the CloudWatch agent makes of /metrics by its two files, as far as these use it; anything else is an error.
+"""What the CloudWatch agent makes of /metrics with its two configuration files; features they do not use fail.
 
-As its documentation and source have it: samples are relabelled as by Prometheus; gauges and counters become metrics
-(counters as differences, histograms and infos not at all), where a declaration selects their name and its matcher
-their labels; each set of labels that a sample has becomes a set of dimensions.
+According to its documentation and source, samples are relabelled as in Prometheus. Gauges and counters become
+metrics (counters as differences; histograms and infos are dropped) if a declaration selects their name and its
+matcher matches their labels. Each of the declaration's sets of labels that the sample has becomes a set of
+dimensions.
 """
 
 import json
@@ -34,7 +35,7 @@ class Agent:
         [self.target] = targets["targets"]
 
     def samples(self, text):
-        """Samples after relabelling that are of a kind which the agent takes: name, labels and value."""
+        """Relabelled samples of the kinds that the agent takes: name, labels and value."""
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 labels = {"job": self.job["job_name"], "instance": self.target} | sample.labels
@@ -64,7 +65,7 @@ def known(settings, *names):
 
 
 def relabelled(labels, rules):
-    """The labels after the rules; None where one of them drops the sample."""
+    """The labels after the rules; None if one of them drops the sample."""
     labels = dict(labels)
     for rule in rules:
         known(rule, "source_labels", "regex", "action", "target_label", "replacement")

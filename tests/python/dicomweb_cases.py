@@ -1,4 +1,4 @@
-"""Instances to be stored by DICOMweb: the slices of a phantom, and what is made from them."""
+"""Instances to store by DICOMweb: the slices of a phantom, and objects derived from them."""
 
 import io
 
@@ -17,7 +17,7 @@ def encoded(dataset):
 
 
 def segmentation(slices, kind):
-    """A SEG of two segments over all slices, of that type."""
+    """A SEG of the given type with two segments over all slices."""
     labels = np.zeros((len(slices), slices[0].Rows, slices[0].Columns), np.uint8)
     labels[:, 5:20, 7:31], labels[2:5, 30:41, 9:12] = 1, 2
     described = [
@@ -52,7 +52,7 @@ def of_study(source, sop_class, modality):
 
 
 def report(source):
-    """A structured report of one text."""
+    """A structured report with a single text."""
     made = of_study(source, "1.2.840.10008.5.1.4.1.1.88.33", "SR")
     made.CompletionFlag, made.VerificationFlag, made.ContentDate, made.ContentTime = "COMPLETE", "UNVERIFIED", "20240101", "10"
     name = pydicom.Dataset()

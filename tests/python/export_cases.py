@@ -1,4 +1,4 @@
-"""Makes small bundles for test_export.py, in the folder given: run by a Python that has PyTorch and MONAI."""
+"""Creates small bundles for test_export.py in the given folder. Run by a Python that has PyTorch and MONAI."""
 
 import json
 import sys
@@ -42,7 +42,7 @@ def bundle(folder, network_def, roi=SIZE, metadata=METADATA, **config):
 
 
 class First(torch.nn.Module):
-    """Computes on its input before anything that has weights."""
+    """Computes on its input before the first layer that has weights."""
 
     def __init__(self):
         super().__init__()

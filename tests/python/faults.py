@@ -1,4 +1,4 @@
-"""A server whose AWS breaks: the same requests with and without faults, scripts/faults.py and tests alike."""
+"""A server whose AWS breaks: the same requests with and without faults, for scripts/faults.py and the tests."""
 
 import collections
 import hashlib
@@ -33,7 +33,7 @@ class Broken:
         self.server = self.stack.enter_context(
             serve(model, self.ahi.address, *flags, S3_ENDPOINT_URL=self.s3.address, S3_PATH_STYLE="true",
                   **environment))
-        # Straight to S3: what is put there is whole.
+        # Straight to S3, past the proxy: what is written there is intact.
         self.bucket = boto3.client(
             "s3", endpoint_url=s3, region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test",
             config=Config(s3={"addressing_style": "path"}))
@@ -58,7 +58,7 @@ class Broken:
         return ask(self.server.address, "POST", "/invocations", self.requests[kind], timeout=timeout)
 
     def result(self, answer):
-        """What has to be the same whatever broke on the way: segments and the label map."""
+        """What must be the same whatever broke on the way: segments and the label map."""
         [result] = answer.json()["results"]
         nifti = next(o for o in result["outputs"] if o["kind"] == "nifti")
         if "data" in nifti:
@@ -70,7 +70,7 @@ class Broken:
         return result["segments"], nifti["sha256"]
 
     def counters(self):
-        """Retries and the like of all operations, as the server counts them."""
+        """Retries and similar counters of the server, over all operations."""
         counts = collections.Counter()
         text = get(f"{self.server.address}/metrics")[2].decode()
         for name, value in re.findall(r"^ahi_inference_(?:ahi|s3)_(\w+)_total\{[^}]*\} (\d+)", text, re.M):
@@ -78,7 +78,7 @@ class Broken:
         return counts
 
     def measure(self, kind, faults, count, proxy="ahi"):
-        """Sends `count` requests while `faults` happen."""
+        """Sends `count` requests under `faults`."""
         if kind not in self.right:
             answer = self.ask(kind)
             assert answer.status == 200, answer.body
@@ -95,7 +95,7 @@ class Broken:
 
 
 class Measured:
-    """What some requests came to."""
+    """The outcome of a number of requests."""
 
     def __init__(self, broken, kind, answers, counters, injected):
         self.answers, self.counters, self.injected = answers, counters, injected

@@ -1,7 +1,7 @@
-"""A reverse proxy on loopback that breaks transfers, before the local HealthImaging or S3.
+"""A reverse proxy on loopback that breaks transfers, in front of the local HealthImaging or S3.
 
-Which transfers break is drawn from a seed, the request and how often it came, so that a run can be repeated
-whatever the order of requests is.
+Which transfers break is drawn from a seed, the request and how often it has come. A run can thus be repeated,
+whatever the order of the requests.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ class Fault:
     rate: float = 1.0
     where: str = ""
     seconds: float = 10.0
-    # Of a transfer that is asked for again, how many are met; 0 is all.
+    # How many attempts of the same transfer are hit; 0 means all.
     times: int = 0
 
     def __post_init__(self):
@@ -51,7 +51,7 @@ class Fault:
 
 
 class Faulty:
-    """The proxy; `faults` may be set at any time. Stopped at the end of a `with` block."""
+    """The proxy; `faults` can be set at any time. Stopped at the end of a `with` block."""
 
     def __init__(self, upstream, service, seed=1):
         place = urlsplit(upstream)
@@ -85,7 +85,7 @@ class Faulty:
         self.loop.close()
 
     async def end(self):
-        """Ends all connections."""
+        """Closes all connections."""
         open_still = asyncio.all_tasks() - {asyncio.current_task()}
         for task in open_still:
             task.cancel()
@@ -158,7 +158,7 @@ class Faulty:
         return await writer.drain()
 
     def drawn(self, what, body):
-        """The fault of this transfer, if there is one, and the chance to draw more from."""
+        """The fault for this transfer, if any, and the random generator for further draws."""
         digest = hashlib.sha256(body).hexdigest()
         self.seen[what, digest] += 1
         chance = random.Random(f"{self.seed} {what} {digest} {self.seen[what, digest]}")
@@ -180,7 +180,7 @@ class Faulty:
                 f"content-length: {len(body)}\r\n\r\n{body}").encode()
 
     async def forward(self, head, body, method):
-        """Status line, headers but for those of the body's length, and body of the real answer."""
+        """Status line, headers (except those about the body's length) and body of the real answer."""
         reader, writer = await asyncio.open_connection(*self.upstream, limit=1 << 20)
         try:
             writer.write(head + body)
@@ -197,7 +197,7 @@ class Faulty:
 
 
 def reset(writer):
-    """Ends a connection with a reset, so that nothing looks like an orderly end."""
+    """Resets a connection, so that it does not look like an orderly close."""
     raw = writer.get_extra_info("socket")
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     raise ConnectionResetError

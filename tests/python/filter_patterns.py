@@ -1,7 +1,7 @@
-"""Patterns of CloudWatch Logs for JSON lines, as far as the templates use them; anything else is an error.
+"""Filter patterns of CloudWatch Logs for JSON lines. Features that the templates do not use are errors.
 
-A pattern is `{ CONDITIONS }`: comparisons `$.name = "text"` or `$.name >= 1`, joined by && and ||, of which && binds
-closer, and parentheses. CloudWatch knows more than this: lists, IS NULL, wildcards, regular expressions.
+A pattern is `{ CONDITIONS }`: comparisons `$.name = "text"` or `$.name >= 1`, parentheses, and && and ||, of which
+&& binds tighter. CloudWatch supports more: lists, IS NULL, wildcards, regular expressions.
 """
 
 import json
@@ -22,7 +22,7 @@ class Comparison:
     value: str | float
 
     def __call__(self, line):
-        """What is not there, or of another kind, is neither equal nor unequal."""
+        """A value that is missing or of another type is neither equal nor unequal."""
         found = select(line, self.selector)
         kind = str if isinstance(self.value, str) else (int, float)
         if isinstance(found, bool) or not isinstance(found, kind):
@@ -46,14 +46,14 @@ class Joined:
 
 
 def select(line, selector):
-    """The value at `$.a.b` of a line, None where there is none."""
+    """The value at `$.a.b` of a line; None if there is none."""
     for name in selector.split(".")[1:]:
         line = line.get(name) if isinstance(line, dict) else None
     return line
 
 
 def parsed(line):
-    """A line of the log as a JSON object; None where it is none, which no pattern matches."""
+    """A log line as a JSON object; None if it is not one, in which case no pattern matches it."""
     try:
         value = json.loads(line)
     except ValueError:

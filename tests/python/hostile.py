@@ -1,7 +1,7 @@
-"""Hostile inputs against fresh servers: scripts/hostile.py, and shorter in the tests.
+"""Hostile inputs against fresh servers: for scripts/hostile.py, and in a shorter form for the tests.
 
-Each input meets a server of its own with little memory. Beside it, /ping is asked all the time and a good
-request is sent. Afterwards the server must live, answer /ping and answer a good request as before.
+Each input goes to a fresh server with little memory. Meanwhile /ping is polled and good requests are sent.
+Afterwards the server must be alive, answer /ping, and answer a good request as before.
 """
 
 import io
@@ -25,29 +25,29 @@ from traffic import Pinger, ask
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
-# What an input may cost: seconds until its answer, MiB at the peak, seconds of the slowest /ping.
+# What an input may cost: seconds until its answer, MiB at peak, seconds of the slowest /ping.
 SECONDS, MEBIBYTES, PING = 10, 512, 1.0
 
 
 @dataclass
 class Case:
-    """A hostile input: `attack(target)` sends it and returns what it saw, a status and a code of each answer."""
+    """A hostile input: `attack(target)` sends it and returns a status and a code for each answer."""
 
     name: str
     attack: object
-    # The statuses that are right; 0 stands for a connection that was closed.
+    # The acceptable statuses; 0 stands for a closed connection.
     statuses: set = field(default_factory=lambda: set(range(400, 500)) | {503, 507})
-    # Whether the server ends itself, as SIGTERM asks it to.
+    # Whether the server exits, as SIGTERM asks it to.
     ends: bool = False
-    # What is done to the metadata of the image set that is attacked with.
+    # How the metadata of the image set used in the attack is changed.
     change: object = None
-    # MiB that may be added at the peak.
+    # MiB that may be added at peak.
     mebibytes: int = MEBIBYTES
 
 
 @dataclass
 class Target:
-    """A server that is attacked, and good requests for it."""
+    """A server under attack, and a good request for it."""
 
     server: object
     good: dict
@@ -62,7 +62,7 @@ class Target:
 
 @dataclass
 class Row:
-    """What an attack did."""
+    """The outcome of an attack."""
 
     name: str
     answers: list
@@ -79,7 +79,7 @@ class Row:
 
 
 def code_of(answer):
-    """The code of an answer that is an error; of a good one, nothing."""
+    """The error code of an answer; empty for a good one."""
     try:
         return answer.json()["error"]["code"]
     except (ValueError, KeyError, TypeError):
@@ -87,7 +87,7 @@ def code_of(answer):
 
 
 def send(target, body, content_type, path="/invocations", timeout=60):
-    """A body as it is; status and code of the answer."""
+    """Sends a body as it is; returns status and code of the answer."""
     import http.client
     from urllib.parse import urlsplit
     place = urlsplit(target.address)
@@ -109,15 +109,15 @@ def send(target, body, content_type, path="/invocations", timeout=60):
 
 
 def body(name, content_type, data, **options):
-    """A case that is one body; `data` may be a function that makes it."""
+    """A case with a single body; `data` may be a function that creates it."""
     return Case(name, lambda target: [send(target, data() if callable(data) else data, content_type)], **options)
 
 
-# Image sets whose headers lie, as they would come from AHI.
+# Image sets with lying headers, as they would come from AHI.
 
 
 def image_set(name, change, **options):
-    """A case that is an image set whose metadata `change` altered."""
+    """A case with an image set whose metadata `change` has altered."""
 
     def attack(target):
         answer = ask(target.address, "POST", "/invocations", {"inputs": [target.victim]}, timeout=60)
@@ -127,7 +127,7 @@ def image_set(name, change, **options):
 
 
 def each_instance(change):
-    """A change of every instance's attributes."""
+    """A change to the attributes of every instance."""
 
     def altered(document):
         for series in document["Study"]["Series"].values():
@@ -245,7 +245,7 @@ SMALL = {"LOG_LEVEL": "error", "CPU_THREADS": "2"}
 
 
 class Limit:
-    """4 GiB for a server: a control group of version 1 or 2 where one can be made, else its address space."""
+    """4 GiB for a server: by a control group (version 1 or 2) if possible, else by its address space."""
 
     ROOTS = {
         "memory.limit_in_bytes": Path("/sys/fs/cgroup/memory"),
@@ -271,7 +271,7 @@ class Limit:
         return None
 
     def apply(self):
-        """What a child process calls before it becomes the server."""
+        """Called in the child process before it becomes the server."""
         if self.folder:
             (self.folder / "cgroup.procs").write_text(str(os.getpid()))
         else:
@@ -286,7 +286,7 @@ class Limit:
 
 
 def memory_peak(pid):
-    """MiB in memory at the most since the last look that reset it."""
+    """Peak resident memory in MiB since it was last reset."""
     with open(f"/proc/{pid}/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) / 1024
 
@@ -300,7 +300,7 @@ def segments(answer):
 
 
 class Beside:
-    """Good requests, one after the other, while an attack goes on; at least one of them begins with it."""
+    """Sends good requests one after another during an attack, the first of them at its start."""
 
     def __init__(self, target, expected):
         self.target, self.expected = target, expected
@@ -328,13 +328,13 @@ class Beside:
 
 
 def attacked(case, target):
-    """One attack on a fresh server; what it did."""
+    """Runs one attack on a fresh server; returns its outcome."""
     process = target.server.process
     good = {"inputs": [target.good]}
     first = ask(target.address, "POST", "/invocations", good)
     assert first.status == 200, first.body
     expected = segments(first)
-    # What two good requests at once take is not the attack's.
+    # Memory that two good requests take at once is not counted against the attack.
     with Beside(target, expected), Beside(target, expected):
         pass
     usual = memory_peak(process.pid)
@@ -373,7 +373,7 @@ def attacked(case, target):
 
 
 class Place:
-    """A store with the image set of good requests and one to be altered."""
+    """A store with the image set for good requests and one to be altered."""
 
     def __init__(self, folder, size=96, slices=64):
         self.folder = folder
@@ -384,7 +384,7 @@ class Place:
         self.victim = import_dicom(folder / "victim/dicom", self.store)
 
     def attack(self, case, limit, **environment):
-        """One case, with a server and an AHI of its own."""
+        """Runs one case, with its own server and AHI."""
         store = self.folder / "altered"
         shutil.rmtree(store, ignore_errors=True)
         copy_store(self.store, store)

@@ -8,7 +8,7 @@ from hostile import BODIES, IMAGE_SETS, MEBIBYTES, Case, send
 
 ANY = set(range(200, 600)) | {0, -1}
 
-# What clients do, and the statuses that are right for it: 0 and -1 where the server closes a connection.
+# Client behaviours and the acceptable statuses for each: 0 and -1 if the server closes a connection.
 CLIENTS = [
     (clients.half_sent_headers, {200, 503}),
     (clients.silent_connections, {200, 503}),
@@ -30,12 +30,12 @@ CLIENTS = [
     (clients.many_bodies, {-1, 400, 413, 503, 408}),
 ]
 
-# Attacks that take their time by themselves.
+# Attacks that take long by design.
 LONG = {clients.slow_drips, clients.dripping_headers, clients.many_bodies, clients.idle_uploads, clients.hoarding_upload}
 
 
 def of_client(attack, statuses):
-    """A case of what a client does, and its answers once each."""
+    """A case of a client behaviour; each distinct answer is listed once."""
 
     def run(target):
         place = urlsplit(target.address)
@@ -44,7 +44,7 @@ def of_client(attack, statuses):
         return [(status, codes) for status in seen.statuses] or [(200, "")]
 
     run.takes_long = attack in LONG
-    # They send a gigabyte in all, which the room for bodies holds.
+    # They send a gigabyte in total, which the memory for bodies can hold.
     mebibytes = 1200 if attack in (clients.hoarding_upload, clients.many_bodies) else MEBIBYTES
     return Case(attack.__name__.replace("_", " "), run, statuses, mebibytes=mebibytes)
 
@@ -61,7 +61,7 @@ sigterm.takes_long = True
 
 
 def same_archive(target):
-    """One archive again and again, as images of one input and as inputs of one request."""
+    """The same archive again and again, as images of one input and as inputs of one request."""
     bucket = target.folder / "s3/bucket"
     bucket.mkdir(parents=True, exist_ok=True)
     (bucket / "a.zip").write_bytes(inputs.good_zip())
@@ -72,8 +72,8 @@ def same_archive(target):
     return [send(target, images, inputs.JSON), send(target, many, inputs.JSON)]
 
 
-# Odd, and yet answered: an image that has more behind its pixels, which nobody reads, and lines of which each
-# has an error of its own.
+# Odd, but answered: an image with more data behind its pixels, which is not read, and lines that each have their
+# own error.
 ANSWERED = {"nested-after-pixel-data", "lines-nested"}
 
 
@@ -85,7 +85,7 @@ def of_bytes(name, content_type, data):
 
 
 def cases():
-    """Every case; those of bytes are made as they are asked for, since some are 64 MiB."""
+    """All cases; bodies are generated on demand, since some are 64 MiB."""
     yield from IMAGE_SETS
     yield from BODIES
     for attack, statuses in CLIENTS:

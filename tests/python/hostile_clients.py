@@ -1,8 +1,8 @@
-"""Clients that mean harm, or merely behave as if they did, and what they saw.
+"""Clients that mean harm, or behave as if they did, and what they saw.
 
-Each function takes the host and the port of a server, does its worst within a bounded time, and returns a
-`Seen`: the statuses it was answered with (0 where a connection did not come about, -1 where it ended without
-an answer), codes of errors, and seconds. None of them checks anything: that is their caller's.
+Each function takes the host and port of a server, does its worst within a bounded time, and returns a `Seen`: the
+statuses of the answers (0 if a connection failed, -1 if it ended without an answer), error codes, and seconds.
+None of them checks anything: that is up to the caller.
 
 `valid` is a request that the server answers, as JSON text or an object.
 """
@@ -28,7 +28,7 @@ class Seen:
     statuses: Counter = field(default_factory=Counter)
     codes: Counter = field(default_factory=Counter)
     seconds: float = 0.0
-    # Whatever else is worth knowing, by name.
+    # Anything else worth knowing, by name.
     details: dict = field(default_factory=dict)
 
     def add(self, status, body=b""):
@@ -52,7 +52,7 @@ def connect(host, port, timeout=10):
 
 
 def connections(host, port, count):
-    """So many connections, as far as they come about."""
+    """Up to `count` connections: those that could be opened."""
     return [made for made in (connect(host, port) for _ in range(count)) if made]
 
 
@@ -68,7 +68,7 @@ def text(valid):
 
 
 def answer(connection, seconds):
-    """Status and body of the answer on a connection, within so many seconds."""
+    """Status and body of the answer on a connection, read for at most `seconds`."""
     received, until = b"", time.monotonic() + seconds
     while time.monotonic() < until:
         connection.settimeout(max(0.01, until - time.monotonic()))
@@ -95,7 +95,7 @@ def _length(start):
 
 
 def send(connection, chunks):
-    """Sends chunks as long as they are taken; how many bytes were."""
+    """Sends chunks while they are accepted; returns the number of bytes sent."""
     sent = 0
     try:
         for chunk in chunks:
@@ -107,7 +107,7 @@ def send(connection, chunks):
 
 
 def post(host, port, chunks, length, media=JSON, seconds=60):
-    """One request whose body comes in chunks. It reads while it sends, so that a refusal is seen."""
+    """One request with its body in chunks. Reads while it sends, so that a refusal is seen."""
     connection = connect(host, port)
     if connection is None:
         return 0, b""
@@ -137,14 +137,14 @@ def ask(host, port, path="/ping", seconds=10):
 
 
 def _probe(host, port, seen, rounds=5):
-    """/ping, from the outside, while an attack goes on."""
+    """Polls /ping from outside during an attack."""
     asked = [ask(host, port) for _ in range(rounds)]
     seen.details["ping"] = Counter(status for status, _ in asked)
     seen.details["ping_seconds"] = max(seconds for _, seconds in asked)
 
 
 def _is_closed(connection):
-    """Whether the server has closed it."""
+    """Whether the server has closed the connection."""
     connection.settimeout(0)
     try:
         return connection.recv(1, socket.MSG_PEEK) == b""
@@ -158,7 +158,7 @@ def _is_closed(connection):
 
 
 def half_sent_headers(host, port, valid=None, count=2000, hold=3.0):
-    """Many connections that begin a request and go on no more."""
+    """Many connections that start a request and never finish it."""
     with timed() as seen, contextlib.ExitStack() as stack:
         opened = [stack.enter_context(c) for c in connections(host, port, count)]
         begun = sum(bool(send(c, [b"POST /invocations HTTP/1.1\r\nHost: hos"])) for c in opened)
@@ -170,7 +170,7 @@ def half_sent_headers(host, port, valid=None, count=2000, hold=3.0):
 
 
 def silent_connections(host, port, valid=None, count=2000, hold=3.0):
-    """Many connections that say nothing at all."""
+    """Many connections that send nothing at all."""
     with timed() as seen, contextlib.ExitStack() as stack:
         opened = [stack.enter_context(c) for c in connections(host, port, count)]
         seen.details["opened"] = len(opened)
@@ -181,7 +181,7 @@ def silent_connections(host, port, valid=None, count=2000, hold=3.0):
 
 
 def dripping_headers(host, port, valid=None, count=100, seconds=15.0):
-    """Headers that come a byte at a time and never end."""
+    """Headers that arrive a byte at a time and never end."""
     with timed() as seen, contextlib.ExitStack() as stack:
         opened = [stack.enter_context(c) for c in connections(host, port, count)]
         for connection in opened:
@@ -197,7 +197,7 @@ def dripping_headers(host, port, valid=None, count=100, seconds=15.0):
 
 
 def endless_headers(host, port, valid=None, megabytes=16):
-    """One request whose headers are larger than any."""
+    """One request with headers larger than any limit."""
     with timed() as seen:
         connection = connect(host, port)
         if connection is None:
@@ -215,7 +215,7 @@ def endless_headers(host, port, valid=None, megabytes=16):
 
 
 def idle_uploads(host, port, valid=None, count=50, announced=1 << 30, hold=3.0):
-    """Uploads that announce much, send a byte, and stop. Meanwhile `valid` is asked for once."""
+    """Uploads that announce a large body, send one byte, and stop. Meanwhile `valid` is sent once."""
     with timed() as seen, contextlib.ExitStack() as stack:
         opened = [stack.enter_context(c) for c in connections(host, port, count)]
         for connection in opened:
@@ -241,7 +241,7 @@ def _has_answer(connection):
 
 
 def hoarding_upload(host, port, valid=None, announced=1 << 30, held=900 << 20, hold=3.0):
-    """One upload that sends nearly all it may and then stops."""
+    """One upload that sends almost as much as it may, then stops."""
     with timed() as seen:
         connection = connect(host, port)
         if connection is None:
@@ -282,7 +282,7 @@ def slow_drips(host, port, valid=None, count=50, seconds=15.0):
 
 
 def unread_answers(host, port, valid, count=20, hold=3.0):
-    """Good requests whose answers nobody reads."""
+    """Good requests whose answers are never read."""
     body = text(valid)
     with timed() as seen, contextlib.ExitStack() as stack:
         opened = []
@@ -301,7 +301,7 @@ def unread_answers(host, port, valid, count=20, hold=3.0):
 
 
 def hang_ups(host, port, valid, count=300, pause=0.005):
-    """Clients that ask and leave: at once, in the middle of the body, and a little later."""
+    """Clients that disconnect after sending half of the body or all of it, at once or a little later."""
     body = text(valid)
     with timed() as seen:
         for i in range(count):
@@ -317,11 +317,11 @@ def hang_ups(host, port, valid, count=300, pause=0.005):
     return seen
 
 
-# Bodies whose cost is not their size
+# Bodies that cost more than their size
 
 
 def _flood(host, port, pattern, size, media, first=b"", last=b"", seconds=60):
-    """A body of one pattern, over and over."""
+    """A body that repeats one pattern."""
     part = pattern * max(1, (1 << 20) // len(pattern))
     whole, rest = divmod(max(0, size - len(first) - len(last)), len(part))
     rest -= rest % len(pattern)
@@ -349,7 +349,7 @@ def tiny_lines(host, port, valid=None, size=64 << 20):
 
 
 def as_many_lines_as_may_be(host, port, valid=None, count=100_000):
-    """Each of them wrong, each of them answered."""
+    """Each line is wrong, and each is answered."""
     return _flood(host, port, b"{}\n", 3 * count, LINES)
 
 
@@ -362,7 +362,7 @@ def blank_lines(host, port, valid=None, size=64 << 20):
 
 
 def lines_behind_blank_ones(host, port, valid, size=64 << 20):
-    """A good request behind blank lines."""
+    """A good request after blank lines."""
     return _flood(host, port, b"\n", size, LINES, last=text(valid) + b"\n")
 
 
@@ -391,7 +391,7 @@ def deep_json(host, port, valid=None, size=25 << 20):
 
 
 def many_bodies(host, port, valid=None, count=40, size=24 << 20, seconds=60):
-    """Bodies at once that are each as large as JSON may be."""
+    """Concurrent bodies, each as large as JSON may be."""
     with timed() as seen:
         lock = threading.Lock()
 
@@ -413,9 +413,9 @@ def many_bodies(host, port, valid=None, count=40, size=24 << 20, seconds=60):
 
 
 def sigterm_in_lines(host, port, valid, process, lines=8, after=0.5, seconds=60):
-    """SIGTERM for the process (an object with `pid`, or its number) while it works on lines. `whole` says
-    whether the answer was either a report for each line or no 200 at all; `late` what one was told that
-    was still coming."""
+    """Sends SIGTERM to the process (an object with `pid`, or its number) while it works on lines. `whole` says
+    whether the answer had a report for each line or was a plain 503. `late` is the status for a request that was
+    still being sent."""
     body = b"\n".join([text(valid)] * lines)
     with timed() as seen:
         late = connect(host, port)
@@ -449,7 +449,7 @@ def sigterm_in_lines(host, port, valid, process, lines=8, after=0.5, seconds=60)
     return seen
 
 
-# By name, for whoever runs all of them: those that need no good request, and those that do.
+# All of them, for callers that run them in turn: those that need no good request, and those that do.
 ALONE = (
     half_sent_headers, silent_connections, dripping_headers, endless_headers, idle_uploads, hoarding_upload, slow_drips,
     tiny_lines, as_many_lines_as_may_be, one_huge_line, blank_lines, many_inputs, many_images, many_outputs, long_text,

@@ -1,7 +1,7 @@
-"""Hostile inputs, made in seconds and the same every time: what a server must refuse and survive.
+"""Hostile inputs, generated in seconds and always the same: what a server must refuse and survive.
 
-Each generator returns `(name, content_type, bytes)`; `all_inputs()` yields every one of them, one at
-a time, since some are 64 MiB. Nothing beyond the standard library is needed.
+Each generator yields `(name, content_type, bytes)`; `all_inputs()` yields all of them, one at a time, since some
+are 64 MiB. Only the standard library is needed.
 """
 
 import functools
@@ -71,7 +71,7 @@ def file_meta(syntax, *more):
 
 
 def image(implicit=False, rows=64, columns=64, frames=1, uid=b"1.2.3.4", bits=16):
-    """The header of a CT image, all but its pixel data, with tags up to (0028,1053)."""
+    """The header of a CT image: everything except the pixel data, with tags up to (0028,1053)."""
     us = functools.partial(struct.pack, "<H")
     fields = [
         (0x00080016, b"UI", even(b"1.2.840.10008.5.1.4.1.1.2")),
@@ -108,13 +108,13 @@ def encapsulated(*fragments):
 
 
 def good_image(syntax=EXPLICIT, uid=b"1.2.3.4"):
-    """A file that is read."""
+    """A valid file."""
     return file_meta(even(syntax)) + image(uid=uid) + pixels(bytes(64 * 64 * 2))
 
 
 def nested(depth, implicit=False, defined=False, vr=b"SQ", tag=0x00081140, empty=b""):
-    """Sequences within items within sequences. Lengths that are defined grow with the square of the
-    depth when they are made, so they are made from the inside."""
+    """Sequences in items in sequences. With defined lengths, building them from the outside would take time that
+    grows with the square of the depth, so they are built from the inside."""
     if defined:
         parts, length = [], 0
         for _ in range(depth):
@@ -127,7 +127,7 @@ def nested(depth, implicit=False, defined=False, vr=b"SQ", tag=0x00081140, empty
     return opening * depth + empty + (ITEM_END + SEQUENCE_END) * depth
 
 
-# The value of TransferSyntaxUID, and whether what follows is in implicit VR.
+# The value of TransferSyntaxUID, and whether the rest is in implicit VR.
 SYNTAXES = {
     "explicit": (even(EXPLICIT), False),
     "implicit": (even(IMPLICIT), True),
@@ -164,7 +164,7 @@ def nested_sequences(depth=100_000):
     yield "nested-syntax-twice", DICOM, file_meta(implicit, twice) + nested(depth, True)
     twice = element(0x00020010, b"UI", implicit)
     yield "nested-syntax-twice-reversed", DICOM, file_meta(explicit, twice) + nested(depth, True)
-    # A sequence of unknown VR: implicit VR inside by the standard, explicit to some readers.
+    # A sequence of unknown VR: its content is implicit VR by the standard, but explicit VR to some readers.
     for inner in (False, True):
         opening = element(0x00091010, b"UN", b"", length=UNDEFINED) + item(b"", UNDEFINED)
         name = f"nested-un-{'implicit' if inner else 'explicit'}"
@@ -194,7 +194,7 @@ def _flood(name, unit, implicit=False, size=BODY, wrap=None):
 
 
 def floods():
-    """As many of one small thing as fit into a body."""
+    """As many copies of one small thing as fit into a body."""
     sequence = functools.partial(element, 0x00081140, b"SQ", length=UNDEFINED)
     in_sequence = lambda body: sequence(body + SEQUENCE_END)
     in_item = lambda body: sequence(item(body + ITEM_END, UNDEFINED) + SEQUENCE_END)
@@ -246,7 +246,7 @@ def jpeg(rows, columns, data=b"\0" * 16, **how):
 
 
 def codestream(rows, columns, tile=None, levels=5, block=4, layers=1, precincts=b"", ht=False, data=b"", precision=16):
-    """A JPEG 2000 codestream of empty packets."""
+    """A JPEG 2000 codestream with empty packets."""
     tile = tile or (columns, rows)
     sized = lambda marker, body: struct.pack(">HH", marker, len(body) + 2) + body
     siz = struct.pack(">HIIIIIIIIHBBB", 0x4000 if ht else 0, columns, rows, 0, 0, *tile, 0, 0, 1, 0x80 | precision - 1, 1, 1)
@@ -270,7 +270,7 @@ def rle(planes, segment):
 
 
 def huge_frames(side=65535):
-    """Frames of a few bytes that say they have 65535 × 65535 pixels, for each codec."""
+    """Frames of a few bytes that claim to have 65535 × 65535 pixels, one for each codec."""
     frames = {
         "native": None,
         "rle": rle(2, b"\x81\0" * 64),
@@ -291,7 +291,7 @@ def huge_frames(side=65535):
 
 
 def heavy_codestreams():
-    """Codestreams whose structure costs a decoder more than their image."""
+    """Codestreams whose structure costs a decoder more than their image does."""
     side = 4096
     forms = {
         "tiles": dict(tile=(64, 64), levels=0),
@@ -307,7 +307,7 @@ def heavy_codestreams():
         syntax = CODECS["htj2k" if ht else "jpeg2000"]
         body = image(rows=side, columns=side) + encapsulated(frame)
         yield f"codestream-{name}-{'ht' if ht else 'j2k'}", DICOM, file_meta(even(syntax)) + body
-    # A scan takes a pass over the whole image, and a byte or two of the file.
+    # Each scan costs a pass over the whole image, but only a byte or two of the file.
     scan = jpeg_header(8192, 8192, sof=0xC2)
     scan = scan[scan.rindex(b"\xff\xda") :] + b"\0"
     frame = jpeg_header(8192, 8192, sof=0xC2) + scan * 20_000 + b"\xff\xd9"
@@ -337,7 +337,7 @@ TAR_END = bytes(1024)
 
 
 def gzip_of_zeros(mebibytes, before=b"", after=b""):
-    """Gzip of zeros, at deflate's best ratio of about 1030."""
+    """Zeros compressed by gzip, at deflate's best ratio of about 1030."""
     compressor = zlib.compressobj(9, zlib.DEFLATED, 31)
     parts = [compressor.compress(before)]
     zeros = bytes(1 << 20)
@@ -346,8 +346,8 @@ def gzip_of_zeros(mebibytes, before=b"", after=b""):
 
 
 def _long_deflated(blocks, start=b""):
-    """A raw deflate stream of `start` and `blocks` MiB of zeros, made without compressing all of
-    them: a stream of zeros repeats itself."""
+    """A raw deflate stream of `start` and `blocks` MiB of zeros, built without compressing all of them, since
+    compressed zeros repeat."""
     head = zlib.compressobj(9, zlib.DEFLATED, -15)
     parts = [head.compress(start) + head.flush(zlib.Z_FULL_FLUSH)]
     piece = zlib.compressobj(9, zlib.DEFLATED, -15)
@@ -358,12 +358,12 @@ def _long_deflated(blocks, start=b""):
 
 
 def _crc_unknown_gzip(raw, size):
-    """Raw deflate data as gzip; its checksum is wrong, which is found at its end alone."""
+    """Raw deflate data as gzip. The checksum is wrong, which is noticed only at the end."""
     return b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + raw + struct.pack("<II", 0, size & 0xFFFFFFFF)
 
 
 def tar_bombs():
-    """Archives that expand to gigabytes by each of the ways there are."""
+    """Archives that expand to gigabytes, in every way there is."""
     dicom = file_meta(even(EXPLICIT))
     size = 60_000
     huge = b"%d" % (size << 20)
@@ -378,7 +378,7 @@ def tar_bombs():
         ("sparse", b"S", b""),
         ("unknown", b"Z", b""),
     ):
-        # The header says 8 GiB less one, the most that its field holds.
+        # The header claims 8 GiB less one, the most that its field can hold.
         head = tar_entry(b"a", kind=kind, size=(8 << 30) - 1)
         raw = _long_deflated(size, head + start)
         yield f"tar-gz-bomb-{name}", GZIP, _crc_unknown_gzip(raw, int(huge))[:BODY]
@@ -431,7 +431,7 @@ def zip_archive(entries, comment=b""):
 
 
 def zip_bombs():
-    """Zip archives that lie, overlap, expand, or have more entries than there is memory for."""
+    """Zip archives that lie, overlap, expand, or have more entries than fit in memory."""
     dicom = file_meta(even(EXPLICIT))
     raw = _long_deflated(60_000, dicom)
     yield "zip-bomb-image", ZIP, zip_archive([(b"a", 8, raw, 0xFFFFFFFE, 0, {})])
@@ -454,7 +454,7 @@ def zip_bombs():
     end = lambda at: b"PK\x06\x07" + struct.pack("<IQI", 0, at, 1) + b"PK\x05\x06" + bytes(4) + b"\xff" * 12 + b"\0\0"
     body = local + directory
     yield "zip64-directory", ZIP, body + end64(count, len(directory), len(local)) + end(len(body))
-    # A library may ask for the memory of as many entries as an offset allows.
+    # A library may allocate memory for as many entries as an offset allows.
     filler = local + bytes(60 << 20)
     yield "zip64-count-lie", ZIP, filler + end64(60_000_000, 46, len(filler) - 46) + end(len(filler))
     yield "zip64-nonsense", ZIP, local + end64(2**64 - 1, 2**64 - 1, 2**64 - 1) + end(len(local))
@@ -469,7 +469,7 @@ def zip_bombs():
 
 
 def good_zip(count=3):
-    """A zip archive of images that are read."""
+    """A zip archive of valid images."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for number in range(count):
@@ -479,7 +479,7 @@ def good_zip(count=3):
 
 
 def good_tar(count=3):
-    """A tar archive of images that are read."""
+    """A tar archive of valid images."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
         for number in range(count):
@@ -491,7 +491,7 @@ def good_tar(count=3):
 
 
 def deep_headers():
-    """Archives of many images whose headers take more memory than their bytes."""
+    """Archives of many images whose parsed headers take more memory than their bytes."""
     tiny = b"".join(struct.pack("<HH2sH", 0x0009, 0x1000 + n, b"CS", 0) for n in range(2000))
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:

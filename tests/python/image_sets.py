@@ -12,7 +12,7 @@ CT = "1.2.840.10008.5.1.4.1.1.2"
 
 
 def document(slices=30, frames=1, series=None, **attributes):
-    """Metadata of an image set as HealthImaging has it; `attributes` are those of each instance."""
+    """Metadata of an image set as HealthImaging returns it; `attributes` are those of each instance."""
     instance = {"SOPClassUID": CT, "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"]} | attributes
     return {
         "SchemaVersion": "1.1",
@@ -36,9 +36,9 @@ class ImageSets:
     """A data store; stopped at the end of a `with` block."""
 
     def __init__(self):
-        # By identifier: what GetImageSet answers, and the bytes of GetImageSetMetadata.
+        # By identifier: the answer of GetImageSet, and the bytes of GetImageSetMetadata.
         self.sets = {}
-        # Status and error of the next answers, before those that succeed.
+        # Status and error of the next answers; once they are used up, requests succeed.
         self.faults = []
         self.calls = []
         store = self
@@ -88,5 +88,5 @@ class ImageSets:
         properties, content = self.sets[name]
         if call == "getImageSet":
             return 200, None, json.dumps(properties).encode()
-        # The version that was found, not the newest at the time.
+        # The version must be the one that was found, not the newest at the time.
         return (200, None, content) if version == properties["versionId"] else (400, "ValidationException", b"{}")

@@ -1,4 +1,4 @@
-"""Many requests at once against one server: scripts/load.py, and shorter in the tests."""
+"""Many concurrent requests to one server: for scripts/load.py, and in a shorter form for the tests."""
 
 import collections
 import itertools
@@ -11,7 +11,7 @@ from traffic import Answer, Pinger, ask, shown, together
 
 
 class Load:
-    """Sends the same request again and again; every answer has to be the same."""
+    """Sends the same request again and again; every answer must be the same."""
 
     def __init__(self, server, request, path="/invocations"):
         self.server, self.request, self.path = server, request, path
@@ -32,7 +32,7 @@ class Load:
         return answer
 
     def wrong(self, answer):
-        """What is wrong with an answer: others than 200 and the stated refusals are."""
+        """What is wrong with an answer: anything but the right 200 or one of the stated refusals."""
         if answer.status == 200:
             return None if segments(answer) == self.expected else f"a wrong answer: {segments(answer)}"
         if answer.status == 503 and answer.code == "overloaded":
@@ -53,9 +53,9 @@ class Load:
         return time.perf_counter() - started
 
     def run_until_told_to_stop(self, before, at_once):
-        """Sends SIGTERM after `before` answers; each client goes on until it is turned away.
+        """Sends SIGTERM after `before` answers; each client continues until it is refused.
 
-        Returns how it went: answers after the signal by status, and the server's exit status.
+        Returns the answers after the signal, counted by status, and the server's exit status.
         """
         told = threading.Event()
         enough = threading.Semaphore(0)
@@ -93,13 +93,13 @@ def segments(answer: Answer):
 
 
 def finished(server):
-    """How many inferences the server's log says it finished."""
+    """How many inferences the server finished, according to its log."""
     lines = (json.loads(line) for line in server.log if line.startswith("{"))
     return sum(line.get("message") == "inference finished" for line in lines)
 
 
 def load(server, request, count, at_once):
-    """Runs the load and prints what was seen; returns the statuses and the problems."""
+    """Runs the load and prints the results; returns the statuses and the problems."""
     work = Load(server, request)
     with Pinger(server.address) as pinger:
         seconds = work.run(count, at_once)
@@ -114,11 +114,11 @@ def load(server, request, count, at_once):
 
 
 def load_and_stop(server, request, before, at_once):
-    """Runs the load, sends SIGTERM in its middle, prints what was seen; returns the problems."""
+    """Runs the load, sends SIGTERM in the middle and prints the results; returns the problems."""
     work = Load(server, request)
     after, code = work.run_until_told_to_stop(before, at_once)
     answered = 1 + sum(answer.status == 200 for answer in work.answers)
-    time.sleep(0.5)  # The last lines of the log are on their way.
+    time.sleep(0.5)  # Time for the last log lines to arrive.
     accepted = finished(server)
     print(f"SIGTERM after {before} answers, {at_once} at a time: {after} afterwards, exit status {code}")
     print(f"the server finished {accepted} requests, clients have {answered} answers")

@@ -1,4 +1,4 @@
-"""The program as processes: the local HealthImaging and the server, for tests that are real clients."""
+"""The program's processes, the local HealthImaging and the server, for tests with real clients."""
 
 import gzip
 import json
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BINARY = Path(os.environ.get("AHI_INFERENCE_BIN", ROOT / "target/release/ahi-inference"))
 SHARED = Path(os.environ.get("AHI_SHARED", ROOT / "../shared")).resolve()
 os.environ.setdefault("ORT_DYLIB_PATH", str(ROOT / "target/onnxruntime/lib/libonnxruntime.so"))
-# What names the program for these tests is no setting of the program, which refuses unknown ones.
+# The variable that names the program for the tests is not one of its settings, and it refuses unknown ones.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "AHI_INFERENCE_BIN"}
 LISTENING = re.compile(r"listening on (http://\S+)")
 
@@ -43,7 +43,7 @@ class Program:
         threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True).start()
 
     def next_address(self):
-        """Where it listens, too: the address on its next line."""
+        """Another address that it listens on, from its next line."""
         return LISTENING.search(self.process.stdout.readline()).group(1)
 
     def __enter__(self):
@@ -61,7 +61,7 @@ def free_port():
 
 
 def run(*arguments):
-    """Runs a subcommand to its end and returns what it printed."""
+    """Runs a subcommand to completion and returns its output."""
     done = subprocess.run([BINARY, *map(str, arguments)], capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -88,8 +88,8 @@ def serve(model, endpoint, *flags, port=0, before=None, **environment):
 
 
 def multi_model(endpoint, *flags, port=0, **environment):
-    """A server of a multi-model endpoint, which is healthy while it has no model."""
-    # Models of tests are made in temporary folders, and the demo's is in the checkout.
+    """A multi-model server, which is healthy without a model."""
+    # Tests create their models in temporary folders; the demo's is in the checkout.
     roots = {"MODEL_ROOTS": f"{tempfile.gettempdir()}:{ROOT}"}
     server = Program(
         "serve", "--port", port, "--host", "127.0.0.1", *flags,
@@ -110,7 +110,7 @@ def open_url(request):
     except urllib.error.HTTPError as error:
         return error.code, dict(error.headers), error.read()
     except OSError:
-        # Nobody listens, or whoever does hung up.
+        # Nothing listens, or the connection was closed.
         return 0, {}, b""
 
 
@@ -126,7 +126,7 @@ def post(url, body, **headers):
 
 
 def import_dicom(source, store):
-    """Imports and returns the request's body for the first image set."""
+    """Imports `source` and returns the request body for the first image set."""
     made = json.loads(run("import", source, "--folder", store))
     assert not made["failures"], made["failures"]
     return {"datastoreId": made["datastoreId"], "imageSetId": made["imageSets"][0]["imageSetId"]}
@@ -137,7 +137,7 @@ def find_files(store, predicate):
 
 
 def edit_metadata(store, request, change):
-    """Lets `change` alter the stored metadata document of an image set."""
+    """Applies `change` to the stored metadata document of an image set."""
     for path in find_files(store, lambda p: request["imageSetId"] in str(p)):
         raw = path.read_bytes()
         if raw[:2] == b"\x1f\x8b":

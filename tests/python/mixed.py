@@ -1,4 +1,4 @@
-"""Good, bad and hanging-up clients at once, for as long as is wanted: scripts/soak-mixed.py, and shorter in the tests."""
+"""Good, bad and disconnecting clients at once: for scripts/soak-mixed.py, and in a shorter form for the tests."""
 
 import collections
 import json
@@ -13,19 +13,19 @@ import hostile_inputs as inputs
 from hostile import segments
 from traffic import Pinger, ask, memory, percentiles, shown
 
-# What must be nothing once all clients have gone.
+# What must be zero once all clients are gone.
 GAUGES = ["requests_running", "requests_waiting", "input_memory_bytes", "body_bytes"]
 
 
 def gauges(address):
-    """The numbers of /metrics by their names without prefix, labels left out."""
+    """The values of /metrics by name without prefix; metrics with labels are left out."""
     text = ask(address, "GET", "/metrics").body.decode()
     found = re.findall(r"^ahi_inference_(\w+) ([0-9.e+]+)$", text, re.M)
     return {name: float(value) for name, value in found}
 
 
 def bad_bodies(largest):
-    """Hostile bodies that are not too large to be sent many times."""
+    """Hostile bodies that are small enough to be sent many times."""
     return [made for made in inputs.all_inputs() if len(made[2]) <= largest]
 
 
@@ -83,7 +83,7 @@ class Mixed:
             connection.close()
 
     def leave(self, who, length):
-        """Sends `length(whole)` bytes of a good request again and again, and leaves a moment later."""
+        """Sends `length(whole)` bytes of a good request again and again, and disconnects a moment later."""
         body = json.dumps(self.good).encode()
         whole = (f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
                  f"Content-Length: {len(body)}\r\n\r\n").encode() + body
@@ -98,11 +98,11 @@ class Mixed:
             self.stop.wait(self.random.random() * 0.5)
 
     def fleeing_client(self):
-        """Leaves at any byte of its request."""
+        """Disconnects after any byte of its request."""
         self.leave("fled", lambda whole: self.random.randrange(1, whole))
 
     def leaving_client(self):
-        """Leaves while its request runs."""
+        """Disconnects while its request runs."""
         self.leave("left", lambda whole: whole)
 
     def run(self, seconds):
@@ -118,17 +118,17 @@ class Mixed:
 
 
 def settled(server, seconds=60):
-    """Gauges and memory once all work has ended and the server has given back what it does not use."""
+    """Gauges and memory once all work has ended and the server has released unused memory."""
     end = time.monotonic() + seconds
     while any(gauges(server.address).get(name, 0) for name in GAUGES) and time.monotonic() < end:
         time.sleep(0.5)
-    # Memory is given back when there was nothing to do for a while.
+    # Memory is released after the server has been idle for a while.
     time.sleep(15)
     return gauges(server.address), memory(server.process)
 
 
 def soak(server, good, seconds, warm, largest=1 << 20, seed=1):
-    """Runs it and prints what was seen; returns the problems."""
+    """Runs the soak test and prints the results; returns the problems."""
     mixed = Mixed(server.address, good, bad_bodies(largest), seed)
     mixed.run(warm)
     first, before = settled(server)

@@ -1,9 +1,9 @@
-"""What moto's CloudFormation leaves out, for the tests of the deployment: scaling, alarms, filters of logs, policies
-of queues, outputs of a nested stack, AWS::NoValue as an item of a list, and the name of an endpoint.
+"""What moto's CloudFormation lacks, for the deployment tests: scaling, alarms, log filters, queue policies,
+outputs of a nested stack, AWS::NoValue as an item of a list, and the name of an endpoint.
 
-moto has the services' APIs but skips these types of resources in a stack. Each class here makes its
-resource by a call of boto3 to the moto server itself, so that botocore checks the properties of the
-template against the API's shapes, and removes it the same way.
+moto has the services' APIs but skips these resource types in a stack. Each class here creates its resource by
+calling the moto server with boto3, so that botocore checks the template's properties against the API's shapes, and
+removes it the same way.
 """
 
 import json
@@ -14,18 +14,18 @@ from moto.cloudformation.models import Stack
 from moto.core.common_models import CloudFormationModel
 from moto.sagemaker.models import FakeEndpoint
 
-# Where the moto server listens; set before a stack is made.
+# Where the moto server listens; set before a stack is created.
 ENDPOINT = {"url": None}
 
-# moto files its models by the second part of their module's name.
+# moto groups its models by the second part of their module's name.
 MODULE = "moto.cloudformation"
 
 clean_value = parsing.clean_json
 
 
 def clean_json(value, resources):
-    """As moto's, which calls this for what is inside a value; items that are AWS::NoValue go, and the name
-    of an attribute may have a dot."""
+    """Like moto's, which calls this one for nested values. Items that are AWS::NoValue are dropped, and an
+    attribute's name may contain a dot."""
     if isinstance(value, dict) and "Fn::GetAtt" in value:
         resource, *attribute = value["Fn::GetAtt"]
         value = {"Fn::GetAtt": [resource, ".".join(attribute)]}
@@ -48,7 +48,7 @@ def client(service, region):
 
 
 def typed(value, shape):
-    """A template's values as the API has them: a parameter's number is text in a stack."""
+    """A template's values in the API's types: in a stack, a numeric parameter is text."""
     if shape.type_name == "structure":
         return {key: typed(item, shape.members[key]) for key, item in value.items()}
     if shape.type_name == "list":
@@ -59,7 +59,7 @@ def typed(value, shape):
 def call(service, region, method, properties):
     api = client(service, region)
     operation = api.meta.method_to_api_mapping[method]
-    # A property that the API does not have is a KeyError here, and a failed stack.
+    # A property that the API lacks raises a KeyError here, which fails the stack.
     getattr(api, method)(**typed(properties, api.meta.service_model.operation_model(operation).input_shape))
 
 
@@ -73,7 +73,7 @@ class Absent:
 
 
 class Extension:
-    """A resource that exists by API calls."""
+    """A resource that is created by API calls."""
 
     def __init__(self, name, properties, region):
         self.name, self.properties, self.region = name, properties, region
@@ -105,7 +105,7 @@ class Extension:
         cls, original_resource, new_resource_name, cloudformation_json, account_id, region_name
     ):
         if original_resource is None:
-            # moto also updates what its condition has left out of the stack.
+            # moto also updates resources that their condition has left out of the stack.
             return Absent()
         original_resource.properties = cloudformation_json["Properties"]
         original_resource.put()
@@ -119,7 +119,7 @@ class ScalableTarget(Extension, CloudFormationModel):
 
     def put(self):
         call("application-autoscaling", self.region, "register_scalable_target", self.properties)
-        # As CloudFormation's: what Ref gives.
+        # As in CloudFormation: the value of Ref.
         resource, dimension, namespace = (self.properties[k] for k in ("ResourceId", "ScalableDimension", "ServiceNamespace"))
         self.name = f"{resource}|{dimension}|{namespace}"
 
@@ -157,7 +157,7 @@ class Alarm(Extension, CloudFormationModel):
 
 
 def api_names(value):
-    """Properties by the names of an API that begin with small letters."""
+    """Properties under the names of an API, which begin with lower-case letters."""
     if isinstance(value, dict):
         return {key[:1].lower() + key[1:]: api_names(item) for key, item in value.items()}
     return [api_names(item) for item in value] if isinstance(value, list) else value
@@ -169,7 +169,7 @@ class MetricFilter(Extension, CloudFormationModel):
 
     def put(self):
         self.keys = {"filterName": self.name, "logGroupName": self.properties["LogGroupName"]}
-        # moto has one that is put again twice.
+        # moto would keep two copies of a filter that is put again.
         self.delete()
         call("logs", self.region, "put_metric_filter", api_names(self.properties) | self.keys)
 
@@ -188,5 +188,5 @@ class QueuePolicy(Extension, CloudFormationModel):
         self.name = "policy"
 
     def delete(self, *_):
-        # It goes with the queues.
+        # It is removed with the queues.
         pass

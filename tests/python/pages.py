@@ -1,4 +1,4 @@
-"""The documentation as data: pages, their headings, links and code blocks, and how blocks are run.
+"""The documentation as data: pages with their headings, links and code blocks, and how the blocks are run.
 
 A block of `sh` or `python` has a comment on the line before it, which readers do not see:
 
@@ -6,7 +6,7 @@ A block of `sh` or `python` has a comment on the line before it, which readers d
     <!-- run: built already -->    the same, with AHI_INFERENCE_BIN naming the program, so that nothing is built
     <!-- not run: REASON -->       it cannot be
 
-A page that goes on from a section of another one says so once: `<!-- after: PAGE#SECTION -->`.
+A page that continues a section of another page says so once: `<!-- after: PAGE#SECTION -->`.
 """
 
 import os
@@ -21,16 +21,16 @@ from pathlib import Path
 
 from local import BINARY, ENVIRONMENT, ROOT, free_port
 
-# What a block is told from: its language, and what a JSON block is of (`json request`).
+# How blocks are told apart: by language, and by what a JSON block shows (`json request`).
 FENCE = re.compile(r"^```(\w*) ?([\w ]*)$")
 MARK = re.compile(r"^<!-- (run|run: built already|not run: .+) -->$")
 AFTER = re.compile(r"^<!-- after: (\S+) -->$", re.MULTILINE)
 RUNNABLE = ("sh", "python")
-# Ports that the text names; a run takes free ones.
+# Ports named in the text; a run uses free ones.
 PORTS = {
     "SAGEMAKER_BIND_TO_PORT": "8080", "EMULATE_PORT": "8089", "EMULATE_S3_PORT": "8090", "EMULATE_SAGEMAKER_PORT": "8091",
 }
-# What the examples find in the checkout.
+# What the examples use from the checkout.
 CHECKOUT = ("model", "scripts", "tests", "docker")
 
 
@@ -70,13 +70,13 @@ class Page:
                 yield number, text, target
 
     def code_words(self):
-        """What stands in backticks."""
+        """The words in backticks, with their line numbers."""
         for number, line in self.prose:
             for word in re.findall(r"`([^`]+)`", line):
                 yield number, word
 
     def rows(self, *headings):
-        """The rows of the tables with these headings, as lists of cells; `` where a heading does not matter."""
+        """The rows of the tables with these headings, as lists of cells; an empty string is any heading."""
         table, inside = [], False
         for _, line in self.prose:
             cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] if line.startswith("|") else []
@@ -90,7 +90,7 @@ class Page:
 
 
 def slug(heading):
-    """The anchor that GitHub gives a heading."""
+    """The anchor that GitHub generates for a heading."""
     plain = re.sub(r"[`*]|\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
     return re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
 
@@ -132,7 +132,7 @@ def blocks(*languages):
 
 
 def to_run(page):
-    """The blocks that a page runs, with those it goes on from."""
+    """The blocks that a page runs, including those it continues from."""
     first = []
     for target in AFTER.findall(page.text):
         file, _, section = target.partition("#")
@@ -143,7 +143,7 @@ def to_run(page):
 
 
 def prepare(folder):
-    """A folder that looks like a checkout in which the program was built."""
+    """Makes a folder look like a checkout in which the program was built."""
     for name in CHECKOUT:
         (folder / name).symlink_to(ROOT / name)
     (folder / "target/release").mkdir(parents=True)
@@ -151,7 +151,7 @@ def prepare(folder):
     library = Path(os.environ["ORT_DYLIB_PATH"]).parent
     (folder / "target/onnxruntime").mkdir()
     (folder / "target/onnxruntime/lib").symlink_to(library)
-    # The environment that runs this is the one that scripts/setup-python.sh would make.
+    # The environment that runs this is the one that scripts/setup-python.sh would create.
     (folder / "target/venv").mkdir()
     for entry in Path(sys.prefix).iterdir():
         if entry.name != ".stamp":
@@ -179,7 +179,7 @@ def run(blocks, folder, seconds=300):
     """Runs the blocks in one shell, as a reader would; returns the status and what was printed."""
     prepare(folder)
     ports = {name: free_port() for name in PORTS}
-    # Nothing of what runs the tests: a reader starts with a plain shell.
+    # Without the variables of the test run: a reader starts with a plain shell.
     plain = {n: v for n, v in ENVIRONMENT.items() if not n.startswith(("AWS_", "AHI_", "S3_", "ORT_"))}
     paths = f"{Path(sys.prefix) / 'bin'}:{plain.get('PATH', os.defpath)}"
     environment = plain | {"PATH": paths} | {name: str(port) for name, port in ports.items()}
@@ -193,7 +193,7 @@ def run(blocks, folder, seconds=300):
     except subprocess.TimeoutExpired:
         status = None
     finally:
-        # The servers that the page started in the background, too.
+        # Also stops servers that the page started in the background.
         try:
             os.killpg(shell.pid, signal.SIGTERM)
         except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""HTTP requests signed as the AWS SDKs sign them, for services that no SDK has: DICOMweb of HealthImaging."""
+"""HTTP requests signed as the AWS SDKs sign them, for a service that no SDK covers: DICOMweb of HealthImaging."""
 
 import requests
 from botocore.auth import SigV4Auth

@@ -1,4 +1,4 @@
-"""Models loaded and unloaded by many clients at once: scripts/soak.py, and shorter in the tests."""
+"""Models loaded and unloaded by many clients at once: for scripts/soak.py, and in a shorter form for the tests."""
 
 import collections
 import queue
@@ -9,7 +9,7 @@ import time
 import tiny
 from traffic import Pinger, ask, memory, model_path, shown, together
 
-# What the contract lets a server answer where other clients load and unload the same model.
+# What the contract lets a server answer while other clients load and unload the same model.
 ALLOWED = {
     "load": {200, 409},
     "show": {200, 404},
@@ -18,7 +18,7 @@ ALLOWED = {
 }
 
 
-# Rounds before memory is looked at.
+# Rounds before memory is measured.
 WARM = 3
 
 
@@ -27,7 +27,7 @@ class Soak:
 
     def __init__(self, server, images, folder, models, clients):
         self.server, self.images, self.clients = server, images, clients
-        # Names as no path would have them: the server has to take any.
+        # Names that would not do as paths: the server must accept any.
         self.names = [f"7f{number:02}/ä {number}?.tar.gz" for number in range(models)]
         self.folders = [tiny.bundle(folder / f"m{number}/model", number) for number in range(models)]
         self.statuses = collections.Counter()
@@ -46,7 +46,7 @@ class Soak:
         return answer
 
     def cycle(self, number):
-        """Loads a model, uses it, unloads it; whether it was this client that loaded it."""
+        """Loads a model, uses it, unloads it; returns whether this client was the one that loaded it."""
         name = self.names[number]
         path = model_path(name)
         load = {"model_name": name, "url": str(self.folders[number].parent)}
@@ -63,7 +63,7 @@ class Soak:
         return loaded
 
     def run(self, times, seed):
-        """Every model is loaded and unloaded `times` times, in an order of chance."""
+        """Loads and unloads every model `times` times, in random order."""
         jobs = [number for number in range(len(self.names)) for _ in range(times)]
         random.Random(seed).shuffle(jobs)
         waiting = queue.SimpleQueue()
@@ -76,7 +76,7 @@ class Soak:
                     number = waiting.get_nowait()
                 except queue.Empty:
                     return
-                # Where another client had loaded it, it is still to be done.
+                # If another client had loaded it, it is still to be done.
                 while not self.cycle(number):
                     pass
                 with self.lock:
@@ -86,9 +86,9 @@ class Soak:
 
 
 def soak(server, images, folder, models, times, clients):
-    """Runs it and prints what was seen; returns the problems, and memory before and after."""
+    """Runs the soak test and prints the results; returns the problems, and memory before and after."""
     work = Soak(server.address, images, folder, models, clients)
-    # Each thread's arena of the allocator grows to the size it keeps.
+    # Each thread's allocator arena grows to its final size.
     work.run(WARM, seed=0)
     before = memory(server.process)
     started = time.perf_counter()

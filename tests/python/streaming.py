@@ -1,4 +1,4 @@
-"""Servers behind a local SageMaker runtime, for tests of answers that stream."""
+"""Servers behind a local SageMaker runtime, for tests of streamed answers."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "clients/python"))
 KEY = {"region_name": "us-east-1", "aws_access_key_id": "local", "aws_secret_access_key": "local"}
 LINES = "application/jsonlines"
 
-# Requests of `slow` take about four seconds: 24 frames, of which 8 come at once and 4 a second after that.
+# Requests to `slow` take about four seconds: 24 frames, of which 8 come at once and the rest at 4 per second.
 SLOW = {"AHI_FRAMES_PER_SECOND": "4", "REQUEST_TIMEOUT": "1", "STREAM_TIMEOUT": "60"}
 
 
@@ -49,7 +49,7 @@ class Broken(BaseHTTPRequestHandler):
 
 
 class Endpoints:
-    """A quick server, a slow one, one of many models, one that breaks, and an asynchronous one; and their images."""
+    """A fast server, a slow one, a multi-model one, a broken one, an asynchronous one, and their images."""
 
     def __init__(self, folder):
         self.images = tiny.images(folder, slices=24)
@@ -97,7 +97,7 @@ class Endpoints:
 
 
 def events(parts):
-    """The events of an event stream of AWS, whose parts end anywhere."""
+    """The events of an AWS event stream, whose parts may end anywhere."""
     text = b"".join(part["PayloadPart"]["Bytes"] for part in parts)
     return [json.loads(line) for line in text.splitlines()]
 

@@ -1,4 +1,4 @@
-"""Real clients of AWS HealthImaging against the local one: boto3, and the connector that is replaced."""
+"""Real clients of AWS HealthImaging against the local one: boto3, and the connector that this project replaces."""
 
 import copy
 import gzip
@@ -20,7 +20,7 @@ CRANIUM = SHARED / "data/cranium_ct_dicom.zip"
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    """A folder of DICOM files: the head CT of the reference material, else a phantom."""
+    """A folder of DICOM files: the head CT of the reference material if it is there, else a phantom."""
     folder = tmp_path_factory.mktemp("sources")
     if CRANIUM.exists():
         with zipfile.ZipFile(CRANIUM) as archive:
@@ -171,17 +171,17 @@ def test_deletion_and_errors(ahi):
 
 
 def test_ahi_to_dicom_interface(ahi, originals, monkeypatch):
-    """The connector being replaced, unchanged; the environment keeps `runtime-` from the host."""
+    """The connector that this project replaces, unchanged; a variable keeps `runtime-` off the host name."""
     from AHItoDICOMInterface.AHItoDICOM import AHItoDICOM
 
     monkeypatch.setenv("AWS_DISABLE_HOST_PREFIX_INJECTION", "true")
-    # Given keys do not reach its processes whole; the environment does.
+    # Keys passed as arguments do not reach its processes intact; the environment does.
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "x")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     running, ids = ahi
     connector = AHItoDICOM(AHI_endpoint=running.address, fetcher_process_count=2, dicomizer_process_count=2)
-    # It waits for ever for a frame that one of its processes failed to fetch.
+    # It waits forever for a frame that one of its processes failed to fetch.
     signal.signal(signal.SIGALRM, lambda *_: pytest.fail("AHItoDICOMInterface did not finish"))
     signal.alarm(120)
     made = connector.DICOMizeImageSet(datastore_id=ids["datastoreId"], image_set_id=ids["imageSetId"])

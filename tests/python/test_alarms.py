@@ -1,7 +1,7 @@
-"""The alarms: what their metrics are made of is what the server logs and counts.
+"""The alarms: their metrics are based on what the server actually logs and counts.
 
-A server is brought into the situations that alarms tell of, and into ordinary ones. The patterns of the deployment
-are evaluated on the lines of its log, and /metrics goes through what the CloudWatch agent is told to do with it.
+A server is put into the situations that the alarms report, and into ordinary ones. The deployment's patterns are
+evaluated on the lines of its log, and /metrics is processed as the CloudWatch agent is told to.
 """
 
 import json
@@ -26,8 +26,8 @@ ELSEWHERE = load(str(ROOT / "docker/cloudwatch-alarms.yaml"))
 AGENT = Agent(ROOT / "docker/cloudwatch-agent.json", ROOT / "docker/cloudwatch-prometheus.yaml")
 
 BY_VARIANT, BY_ENDPOINT = {"EndpointName", "VariantName"}, {"EndpointName"}
-# Those that AWS documents, with their dimensions: "Metrics for monitoring Amazon SageMaker AI with Amazon CloudWatch"
-# and "Alarms and logs for tracking metrics from asynchronous endpoints".
+# Metrics that AWS documents, with their dimensions: "Metrics for monitoring Amazon SageMaker AI with Amazon
+# CloudWatch" and "Alarms and logs for tracking metrics from asynchronous endpoints".
 OF_SAGEMAKER = {
     ("AWS/SageMaker", "Invocation4XXErrors"): BY_VARIANT,
     ("AWS/SageMaker", "Invocation5XXErrors"): BY_VARIANT,
@@ -40,7 +40,7 @@ OF_SAGEMAKER = {
     ("/aws/sagemaker/Endpoints", "DiskUtilization"): BY_VARIANT,
     ("/aws/sagemaker/Endpoints", "MemoryUtilization"): BY_VARIANT,
 }
-# What situations show by: the metrics that they add to.
+# How each situation shows: the metrics that it adds to.
 FAILED_CALL = {"DependencyFailures", "Inputs", "FailedInputs"}
 SHOWN = {
     "ordinary": {"Inputs"},
@@ -82,7 +82,7 @@ def metrics_of(alarm):
 
 
 class Watched:
-    """A server, what it was asked, and what it logged in each situation."""
+    """A server, the requests it got, and what it logged in each situation."""
 
     def __init__(self, server, said):
         self.server, self.said, self.taken, self.answers, self.asked, self.failed = server, said, 0, [], [], 0
@@ -92,13 +92,13 @@ class Watched:
         self.answers.append(answer)
         if answer.status >= 500 and path.endswith(("/invocations", "/invoke")):
             self.failed += 1
-        # Probes have no line.
+        # Probes are not logged.
         if path not in ("/ping", "/metrics"):
             self.asked.append(answer.headers["x-request-id"])
         return answer
 
     def end(self, situation, until='"answered"'):
-        """What was logged since is of that situation, up to the last line of each request and one with that text."""
+        """Assigns new log lines to the situation once each request has its last line and one contains `until`."""
         for _ in range(600):
             lines = list(self.server.log[self.taken:])
             ended = [line for line in lines if '"answered"' in line]
@@ -110,7 +110,7 @@ class Watched:
         raise AssertionError(f"{situation}: no {until} or no line of one of {self.asked} in {lines}")
 
     def wait(self, name, value):
-        """Waits until /metrics says that, and returns it."""
+        """Waits until the metric has this value; returns the text of /metrics."""
         for _ in range(600):
             text = self.metrics()
             if f"\nahi_inference_{name} {value}\n" in text:
@@ -123,7 +123,7 @@ class Watched:
 
 
 def keep_busy(watched, broken):
-    """One request runs, one waits, one is refused; returns /metrics at that time."""
+    """One request runs, one waits, one is refused; returns /metrics at that point."""
     broken.ahi.faults = [Fault("slow", 1, "getImageSetMetadata", 4)]
     clients = []
     for state in ("running", "waiting"):
@@ -141,7 +141,7 @@ def keep_busy(watched, broken):
 
 
 def break_network(watched, request, folder):
-    """Loads networks that fail by chance, until one loads, and lets it fail for good: its file is gone by then."""
+    """Loads networks that fail at random until one loads, then lets it fail for good: its file is gone by then."""
     for seed in range(1, 50):
         model = tiny.shaky_bundle(folder / str(seed), 5, seed)
         loaded = watched.ask({"model_name": str(seed), "url": str(model)}, "/models")
@@ -157,7 +157,7 @@ def break_network(watched, request, folder):
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
-    """Lines of the log by situation, and /metrics at times with the number of requests that were answered 5xx by then."""
+    """Log lines by situation, and /metrics at several times, with the number of 5xx answers to requests so far."""
     folder = tmp_path_factory.mktemp("alarms")
     said, measured = {}, []
     busy = {"MAX_CONCURRENT_REQUESTS": "1", "QUEUE_LENGTH": "1", "EXECUTION_PROVIDERS": "cpu"}
@@ -194,7 +194,7 @@ def seen(tmp_path_factory):
             measured.append((watched.metrics(), 0))
             break_network(watched, good, folder)
             watched.end("failing network", "a network is still broken")
-            # Probes fail, too, and are no requests.
+            # Probes fail as well, but do not count as requests.
             assert ask(server.address, "GET", "/ping").status == 503
             measured.append((watched.metrics(), watched.failed))
         rubbish.rename(tiny.bundle(folder / "two/good", 20).parent / "rubbish")
@@ -234,7 +234,7 @@ def test_every_part_of_a_pattern_is_of_a_line_that_there_is(seen, name):
         assert all(select(line, comparison.selector) is not None for line in matching), comparison
     value = made["MetricValue"]
     if value != "1":
-        # Percentiles and means need numbers that are not negative.
+        # Percentiles and means need non-negative numbers.
         assert all(select(line, value) >= 0 for line in matching), value
     assert properties["LogGroupName"] == {"Ref": "LogGroup"}
 
@@ -243,7 +243,7 @@ def test_the_server_s_lines_come_to_the_filters():
     [group] = resources(ENDPOINT, "AWS::Logs::LogGroup").values()
     assert group["LogGroupName"] == {"Fn::Sub": "/aws/sagemaker/Endpoints/${AWS::StackName}"}
     [model] = resources(ENDPOINT, "AWS::SageMaker::Model").values()
-    # JSON from the level info on is what there is without these.
+    # Without these settings, the log is JSON from level info on.
     assert not {"LOG_LEVEL", "LOG_FORMAT"} & set(model["PrimaryContainer"]["Environment"])
 
 
@@ -256,7 +256,7 @@ def test_alarms_of_an_endpoint_are_on_metrics_that_there_are():
                 assert dimensions["EndpointName"] == {"Fn::GetAtt": ["Endpoint", "EndpointName"]}
                 continue
             _, made, properties = FILTERS[metric]
-            # A metric of a filter has the dimensions that the filter names.
+            # A filter's metric has the dimensions that the filter names.
             assert (namespace, dimensions) == (made["MetricNamespace"], {}) and "Dimensions" not in made, name
             conditions = [
                 one.get("Condition") for one in ENDPOINT["Resources"].values()
@@ -285,10 +285,10 @@ def test_alarms_elsewhere_are_on_metrics_that_the_agent_makes(seen):
             key = (namespace, metric, frozenset(dimensions.items()))
             values = [made.get(key, 0) for made in times]
             print(f"{name}: {metric} {dimensions} {values}")
-            # What is not there is 0 at all times, like what is not counted.
+            # A metric that is missing is 0 at all times, like one that is not counted.
             assert min(values) == 0 < max(values), f"{name}: {key} is not among {list(times[-1])}"
             used.add(metric)
-    # Nothing is scraped and paid for that no alarm is on.
+    # Nothing is scraped and paid for without an alarm on it.
     assert used == {name for text, _ in seen[1] for name, _, _ in AGENT.samples(text)} == set(AGENT.units)
 
 

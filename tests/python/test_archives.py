@@ -1,4 +1,4 @@
-"""Folders and archives as scanners and workstations write them, through the program to its result."""
+"""Folders and archives as scanners and workstations write them, through the program to the result."""
 
 import io
 import json
@@ -25,7 +25,7 @@ def files_of(folder):
 
 
 def put_beside(folder):
-    """A DICOMDIR under another name, a report, a picture of a screen, and what other systems leave."""
+    """Adds a DICOMDIR under another name, a report, a screenshot, and files that other systems leave behind."""
     source = pydicom.dcmread(files_of(folder)[0])
     listed = FileSet()
     listed.add(source)
@@ -76,7 +76,7 @@ def test_a_disc_is_segmented(slices, tmp_path):
         result = json.loads(body)["results"][0]
         check_warnings(result)
         assert result["segments"] == clean["segments"]
-        # A file without preamble, prefix and file meta information, as a body.
+        # A file without preamble, prefix and file meta information, sent as a body.
         bare = pydicom.dcmread(image)
         del bare.file_meta
         bare.preamble = None
@@ -87,8 +87,8 @@ def test_a_disc_is_segmented(slices, tmp_path):
         assert status == 200, body
 
 
-# Names as their makers write them: in a set that few programs know, behind an escape sequence, or in
-# bytes that are not of the set stated. Then what reads them back: the same bytes and the same set.
+# Names as their creators write them: in a character set that few programs know, behind an escape sequence, or in
+# bytes that are not in the stated set. Whatever reads the result must find the same bytes and the same set.
 NAMES = [
     ("ISO_IR 148", b"\xddnan\xfe^G\xfcl"),
     ("\\ISO 2022 IR 149", b"Hong^Gildong=\x1b$)C\xfb\xf3^\x1b$)C\xd1\xce\xd4\xd7=\x1b$)C\xc8\xab^\x1b$)C\xb1\xe6\xb5\xbf"),
@@ -104,7 +104,7 @@ NAMES = [
 
 
 def raw(path, tag):
-    """The bytes of an attribute as they stand in a file, without padding."""
+    """The bytes of an attribute as stored in a file, without padding."""
     found = pydicom.dcmread(path).get_item(tag)
     value = found.value if isinstance(found, RawDataElement) else None
     assert value is None or isinstance(value, bytes)
@@ -113,7 +113,7 @@ def raw(path, tag):
 
 @pytest.mark.parametrize("sets, name", NAMES)
 def test_names_keep_their_bytes(slices, tmp_path, sets, name):
-    # Set in ASCII first, and then byte by byte: pydicom would encode them.
+    # ASCII first, then replaced byte by byte: pydicom would encode the names.
     padded = name + b" " * (len(name) % 2)
     stand_in = b"X" * len(padded)
     for path in files_of(slices):

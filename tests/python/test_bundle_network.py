@@ -1,4 +1,4 @@
-"""`bundle check` opens the network; what does not fit the configuration is refused there and when a model is loaded."""
+"""`bundle check` opens the network. One that does not fit its configuration is refused there and on loading."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from local import BINARY, ENVIRONMENT, run
 
 
 def conv(folder, dims=("n", 1, 16, 16, 16), classes=2, kind=TensorProto.FLOAT):
-    """A bundle whose network is one convolution, for an input of these sizes."""
+    """A bundle whose network is one convolution, for an input of the given size."""
     tiny.bundle(folder, 1)
     rank = len(dims) - 2
     dtype = helper.tensor_dtype_to_np_dtype(kind)
@@ -34,7 +34,7 @@ def check(folder):
 
 
 def loaded(folder, tmp_path):
-    """What `run` says when it loads the model; no image is there."""
+    """What `run` prints when it loads the model; there are no images."""
     (tmp_path / "none").mkdir(exist_ok=True)
     done = subprocess.run([BINARY, "run", tmp_path / "none", "--model", folder, "--out", tmp_path / "out"],
                           capture_output=True, text=True, env=ENVIRONMENT)
@@ -101,7 +101,7 @@ def test_norms_in_one_pass_are_rewritten_or_told_of(tmp_path):
     folder, model = norm("new", 17)
     onnx.save(model, folder / "models/model.onnx")
     assert check(folder)["network"]["normsInTwoStages"] == 1
-    # Weights in a file beside it.
+    # Weights in a separate file.
     onnx.save(model, folder / "models/model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
     report = check(folder)
     assert report["runs"] and report["network"]["normsInTwoStages"] == 1, report

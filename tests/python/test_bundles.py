@@ -1,4 +1,4 @@
-"""The published bundles of the model zoo, each whole, with a small network in the place of its own."""
+"""The published bundles of the model zoo, complete, with a small network in place of their own."""
 
 import base64
 import io
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def weights(inputs, outputs):
-    """Of a convolution of one voxel whose classes differ."""
+    """Weights of a single-voxel convolution whose classes differ."""
     generator = np.random.default_rng(inputs * 1000 + outputs)
     return (generator.normal(size=(outputs, inputs)).astype(np.float32),
             generator.normal(scale=0.2, size=outputs).astype(np.float32))
@@ -65,7 +65,7 @@ def bundle(name, folder):
 
 
 def series(source, folder, scale):
-    """Another series of the same grid, its pixels changed."""
+    """Another series on the same grid, with changed pixels."""
     folder.mkdir()
     uid = pydicom.uid.generate_uid()
     for index, path in enumerate(sorted(source.rglob("*.dcm"))):
@@ -84,7 +84,7 @@ def series(source, folder, scale):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """A phantom and four series of its grid: the store, requests by name, folders by name."""
+    """A phantom and four series on its grid: the store, requests by name, folders by name."""
     folder = tmp_path_factory.mktemp("images")
     size = ("--size", 48, "--spacing", 3, "--slice-spacing", 3)
     run("phantom", "--out", folder / "phantom", "--slices", 24, *size)
@@ -119,7 +119,7 @@ def test_a_published_bundle_runs_whole(name, images, tmp_path):
 
 
 def masks(answer, source):
-    """Each segment of an answer as a mask, slices in the order of their positions."""
+    """Each segment of an answer as a mask, with the slices in order of position."""
     seg = segmentation(answer)
     heights = sorted(float(pydicom.dcmread(p).ImagePositionPatient[2]) for p in source.rglob("*.dcm"))
     found = np.zeros((seg.number_of_segments, len(heights), seg.Rows, seg.Columns), bool)
@@ -131,7 +131,7 @@ def masks(answer, source):
 
 
 def without_holes(mask):
-    """Background that no path of neighbours, corners included, joins to the border is filled."""
+    """Fills background that no path of neighbours, corners included, connects to the border."""
     free = ~np.pad(mask, 1)
     reached = np.zeros_like(free)
     reached[0] = True
@@ -145,7 +145,7 @@ def without_holes(mask):
 
 
 def test_one_hot_channels_are_filled_each_by_itself_from_yaml(images, tmp_path):
-    """A class that lies in another stays, and belongs to both."""
+    """A class that lies inside another stays, and its voxels belong to both."""
     name = "swin_unetr_btcv_segmentation"
     plain, onehot = bundle(name, tmp_path / "plain"), bundle(name, tmp_path / "onehot")
     # Each class is a range of intensities, from 0 to 1.
@@ -176,7 +176,7 @@ def test_one_hot_channels_are_filled_each_by_itself_from_yaml(images, tmp_path):
 
 
 def labels_by_hand(folders):
-    """What the brats bundle gives, in plain NumPy, slices in the order of their files."""
+    """The labels of the brats bundle, in plain NumPy, with the slices in the order of their files."""
     channels = []
     for name in SEQUENCES:
         files = sorted((pydicom.dcmread(p) for p in folders[name].glob("*.dcm")),
@@ -197,7 +197,7 @@ def test_four_sequences_make_one_segmentation(images, tmp_path):
     assert "this bundle can be served" in run("bundle", "check", model)
     named = {name: requests[name] for name in SEQUENCES}
     with emulate(store) as ahi, serve(model, ahi.address, MISMATCH_POLICY="warn") as server:
-        # Order and case do not matter.
+        # Neither order nor case matters.
         shuffled = {"flair": named["FLAIR"], "T2": named["T2"], "t1C": named["T1c"], "T1": named["T1"]}
         answer = post(server.address, {"inputs": [{"images": shuffled}]})
         refused = {
@@ -251,7 +251,7 @@ def test_rules_tell_images_apart(images, tmp_path):
 
 
 def test_overlapping_masks_are_segments_of_their_own(images, tmp_path):
-    """Without its last step the brats bundle ends in three masks."""
+    """Without its last step, the brats bundle returns three masks."""
     store, requests, _ = images
     model = bundle(BRATS, tmp_path / "masks")
     path = model / "configs/inference.json"

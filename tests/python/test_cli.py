@@ -1,4 +1,4 @@
-"""The command line as people have it: at a terminal, with every kind of input."""
+"""The command line as users see it: at a terminal, with every kind of input."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from local import BINARY, ENVIRONMENT, ROOT, emulate, import_dicom, run
 
 MODEL = ROOT / "model/ct_phantom"
 AWS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local", "AWS_REGION": "us-east-1"}
-# Sequences that move the cursor, erase and colour.
+# Sequences that move the cursor, erase, or set colours.
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -29,7 +29,7 @@ def files_of(folder):
 
 
 class Terminal:
-    """A command on a terminal of its own, which both its outputs are."""
+    """A command on its own terminal, which takes both standard output and standard error."""
 
     def __init__(self, *arguments, columns=100, **environment):
         process, self.terminal = pty.fork()
@@ -44,7 +44,7 @@ class Terminal:
         fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
 
     def read(self, until=None):
-        """What it wrote, to its end or until it wrote `until`."""
+        """Its output to the end, or until it contains `until`."""
         written = b""
         while until is None or until not in written:
             ready, _, _ = select.select([self.terminal], [], [], 120)
@@ -52,7 +52,7 @@ class Terminal:
             try:
                 more = os.read(self.terminal, 65536)
             except OSError:
-                # The other side is closed.
+                # The other end is closed.
                 break
             if not more:
                 break
@@ -60,7 +60,7 @@ class Terminal:
         return written.decode().replace("\r\n", "\n")
 
     def end(self):
-        """What it wrote, and its exit code."""
+        """Its output and its exit code."""
         written = self.read()
         _, status = os.waitpid(self.process, 0)
         os.close(self.terminal)
@@ -84,7 +84,7 @@ def phantom(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(phantom, tmp_path_factory):
-    """Of the folder, the measure of all others."""
+    """The report for the folder, with which all others are compared."""
     out = tmp_path_factory.mktemp("first")
     report = json.loads(run("run", phantom, "--model", MODEL, "--out", out))
     assert report["segments"]
@@ -182,7 +182,7 @@ def test_a_table_at_a_terminal_and_json_elsewhere(phantom, report, tmp_path):
     said, code = at_a_terminal("run", phantom, "--model", MODEL, "--out", tmp_path / "out", "--output",
                                "dicom-seg,nifti,preview")
     assert code == 0, said
-    # Each stage had its bar, with rate and time left; at the end all of them are erased.
+    # Each stage had its bar, with rate and time left; all of them are erased at the end.
     for stage in ("loading the model", "frames", "preprocess", "inference", "write"):
         assert stage in said, stage
     assert re.search(r"\d+/40 frames +\S+/s +\S+ left", ESCAPES.sub("", said)), said
@@ -203,7 +203,7 @@ def test_a_table_at_a_terminal_and_json_elsewhere(phantom, report, tmp_path):
     assert json.loads(said[said.index("{\n"):])["segments"] == report["segments"]
     done = piped("run", phantom, "--model", MODEL, "--out", tmp_path / "table", "--table")
     assert done.stdout.startswith("ct_phantom: ")
-    # Log lines and nothing that is drawn.
+    # Log lines only, and nothing drawn.
     assert all(json.loads(line)["level"] for line in done.stderr.splitlines())
     done = piped("run", phantom, "--model", MODEL, "--out", tmp_path / "both", "--table", PRINT_JSON="true")
     assert done.returncode == 2 and "exclude each other" in done.stderr
@@ -236,7 +236,7 @@ def test_names_say_what_is_in_the_files(phantom, report, tmp_path):
     [stem] = {name.split(".", 1)[0] for name in made}
     assert stem.startswith(re.sub("[^a-z0-9]+", "-", labels[0].lower())), (stem, labels)
     assert not any(word in name.lower() for name in made for word in ("nobody", "jane", "4711", "nothing"))
-    # Another run into the same folder is refused before it computes, and replaces where that is wanted.
+    # Another run into the same folder is refused before it computes anything, and overwrites if asked to.
     before = (out / f"{stem}.seg.dcm").read_bytes()
     done = piped("run", phantom, "--model", MODEL, "--out", out)
     error = json.loads(done.stderr.splitlines()[-1])
@@ -245,7 +245,7 @@ def test_names_say_what_is_in_the_files(phantom, report, tmp_path):
     run("run", phantom, "--model", MODEL, "--out", out, "--overwrite", "--fresh-uids")
     assert (out / f"{stem}.seg.dcm").read_bytes() != before
     assert names(out) == made
-    # One segment has its own name, which is free.
+    # A single segment gets its own file name, which is free.
     run("run", phantom, "--model", MODEL, "--out", out, "--segment", labels[0])
     assert len(names(out)) == 10
 
@@ -257,7 +257,7 @@ def test_errors_at_a_terminal_are_sentences(phantom, tmp_path):
     assert "{" not in last[0]
     said, code = at_a_terminal("run", phantom, "--model", tmp_path, "--out", tmp_path / "out")
     assert code == 2 and "error: no MONAI bundle" in said and "hint: `ahi-inference run --help`" in said, said
-    # For programs they are JSON, also at a terminal.
+    # For programs, errors are JSON, even at a terminal.
     said, code = at_a_terminal("run", phantom, "--model", tmp_path, "--out", tmp_path / "out", "--json")
     assert code == 2 and json.loads(said.splitlines()[-1])["code"] == "configuration", said
     for wrong in (["run"], ["models", "--no-such-flag", "--json"]):
@@ -265,7 +265,7 @@ def test_errors_at_a_terminal_are_sentences(phantom, tmp_path):
     assert json.loads(piped("run").stderr)["code"] == "configuration"
     said, code = at_a_terminal("run")
     assert code == 2 and said.startswith("\x1b") or "error" in said
-    # A name that would act on the terminal only shows.
+    # A name with control sequences is shown without acting on the terminal.
     evil = tmp_path / "a\x1b]0;owned\x07b"
     said, code = at_a_terminal("run", evil, "--model", MODEL, "--out", tmp_path / "out")
     assert code == 1 and "\x1b]0;" not in said and "\x07" not in said, said
@@ -288,7 +288,7 @@ def test_an_interruption_leaves_nothing_half_done(phantom, tmp_path):
     running.read(until=b"loading the model")
     os.kill(running.process, signal.SIGINT)
     said, code = running.end()
-    # It may have been through already.
+    # It may have finished already.
     left = names(tmp_path / "out") if (tmp_path / "out").exists() else []
     if code == 0:
         assert len(left) == 1
@@ -345,7 +345,7 @@ function=$(complete -p ahi-inference | sed -E 's/.*-F ([^ ]+) .*/\\1/')
     assert offered.split() == ["models"]
     for shell in ("zsh", "fish", "elvish", "powershell"):
         assert "models" in run("completions", shell)
-    # Whoever reads it may stop.
+    # The reader may stop early.
     assert subprocess.run(f"'{BINARY}' completions bash | head -c 1", shell=True, env=ENVIRONMENT,
                           capture_output=True).stderr == b""
 

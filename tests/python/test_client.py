@@ -70,7 +70,7 @@ def test_leaving_a_stream_cancels_the_work(place):
     for each in client.Server(place.slow.address).events(place.request):
         if each["event"] == "progress":
             break
-    # The place is free again, so that the next one is taken at once.
+    # The slot is free again, so the next request is accepted at once.
     assert tiny.check(client.Server(place.slow.address).stream(place.request), place.images, 3) is None
     assert any("went away" in line for line in place.slow.log)
 
@@ -109,7 +109,7 @@ def test_an_asynchronous_endpoint(place):
 
 
 def test_a_server_needs_the_standard_library_alone(place):
-    """In a Python without any package."""
+    """In a Python without any packages."""
     program = f"import ahi_inference_client as c; print(c.Server({place.quick.address!r}).stream({place.request!r})['model'])"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", f"import sys; sys.path.append({str(ROOT / 'clients/python')!r}); {program}"],
                           capture_output=True, text=True)

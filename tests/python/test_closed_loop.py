@@ -1,7 +1,7 @@
-"""Everything that a request makes goes back into the study it came from: the local HealthImaging, and Orthanc.
+"""Everything that a request creates goes back into the study it came from: the local HealthImaging, and Orthanc.
 
-One request makes every DICOM output of one result and stores them. They are found there by every way in, are
-what was made, and the same request again adds nothing.
+One request creates every DICOM output of one result and stores them. Every interface finds them there, they are
+the same as what was created, and repeating the request adds nothing.
 """
 
 import gzip
@@ -58,7 +58,7 @@ def asked(server, body, **more):
 
 
 def made(result, bucket):
-    """The outputs as they were written beside the archive, by the UID of each."""
+    """The outputs as written outside the archive, by UID."""
     files = {}
     for output in result["outputs"]:
         if output["mediaType"] == "application/dicom":
@@ -72,7 +72,7 @@ def made(result, bucket):
 
 
 def check_kept(kind, kept, data):
-    """Byte for byte, where the archive keeps the transfer syntax; else the same attributes and pixels."""
+    """Byte for byte if the archive keeps the transfer syntax, else the same attributes and pixels."""
     if kept == data:
         return "bytes"
     a, b = pydicom.dcmread(io.BytesIO(kept)), pydicom.dcmread(io.BytesIO(data))
@@ -114,7 +114,7 @@ def test_everything_goes_back_into_healthimaging(images, ahi, model, bucket):
     assert {one["status"] for one in again["store"]["instances"]} == {"already"}, again["store"]
     assert again["store"]["imageSets"] == result["store"]["imageSets"] and len(result["store"]["imageSets"]) == len(KINDS)
 
-    # By QIDO-RS, the study has one series more for each, of one instance.
+    # By QIDO-RS, the study has one more series for each output, with one instance.
     study = result["studyInstanceUID"]
     series = json.loads(web(f"/studies/{study}/series", "application/dicom+json"))
     found = {one["0020000E"]["Value"][0]: one["00080060"]["Value"][0] for one in series}
@@ -137,7 +137,7 @@ def test_everything_goes_back_into_healthimaging(images, ahi, model, bucket):
     assert list(found) == [result["seriesInstanceUID"]], "nothing else is in the study"
     for kind in ("dicom-seg", "dicom-seg-labelmap", "dicom-sr", "secondary-capture"):
         assert kinds[kind] == "bytes", kinds
-    # All outputs speak of the same segments.
+    # All outputs refer to the same segments.
     binary, label_map, report, structures, _ = (pydicom.dcmread(io.BytesIO(data)) for _, data in files.values())
     tracking = [segment.TrackingUID for segment in binary.SegmentSequence]
     assert tracking == [s.TrackingUID for s in label_map.SegmentSequence if "TrackingUID" in s]

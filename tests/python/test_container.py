@@ -1,7 +1,7 @@
 """The image in a Docker engine: what SageMaker and an operator see of it.
 
-The image is TEST_IMAGE where that is set, as in the build pipeline; otherwise one is made of the program
-under test (scripts/build-image.sh). Skipped where no Docker engine answers.
+The image is TEST_IMAGE if that is set, as in the build pipeline; otherwise one is built with the program under
+test (scripts/build-image.sh). Skipped if no Docker engine answers.
 """
 
 import json
@@ -18,7 +18,7 @@ import pytest
 from local import BINARY, ROOT, get, import_dicom, run
 
 MODEL = ROOT / "model/ct_phantom"
-# As an operator who trusts nothing runs it.
+# As an operator who trusts nothing would run it.
 USER = "10001:10001"
 LOCKED = ("--user", USER, "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 KEYS = ("-e", "AWS_ACCESS_KEY_ID=test", "-e", "AWS_SECRET_ACCESS_KEY=test", "-e", "AWS_REGION=us-east-1")
@@ -53,14 +53,14 @@ def image(engine):
         return given
     tag = "ahi-inference:test"
     build(tag, PROGRAM=str(BINARY))
-    # A program of a newer system than the image's does not start in it.
+    # A program built on a newer system than the image's does not start in it.
     if docker("run", "--rm", tag, "--version", check=False).returncode != 0:
         build(tag)
     return tag
 
 
 class Containers:
-    """Containers on a network of their own; gone at the end."""
+    """Containers on their own network; removed at the end."""
 
     def __init__(self):
         self.network = f"test-{uuid.uuid4().hex[:8]}"
@@ -107,12 +107,12 @@ def phantom(tmp_path_factory):
 
 
 def emulate(containers, image, store, *flags):
-    # As root without capabilities, to whom the folder belongs that the test made.
+    # As the owner of the folder that the test created: root, but without capabilities.
     container = containers.start(
         "emulator", *LOCKED, "--user", f"{os.getuid()}:{os.getgid()}", "-v", f"{store}:/store", image,
         "emulate", "--folder", "/store", "--host", "0.0.0.0", "--port", 8089, *flags,
     )
-    # Nothing waits for it: a request that comes before it listens is refused.
+    # A request that comes before the emulator listens would be refused, so this waits.
     for _ in range(600):
         logs = docker("logs", container, check=False)
         if "listening on" in logs.stdout:
@@ -130,7 +130,7 @@ def serve(containers, image, *flags):
 
 
 def curl(url, request, target):
-    """The request of docs/deployment.md; the HTTP status."""
+    """Sends the request of docs/deployment.md; returns the HTTP status."""
     command = [
         "curl", "-s", f"{url}/invocations", "-H", "Content-Type: application/json", "-H", "Accept: application/dicom",
         "-d", json.dumps({"inputs": [request]}), "-o", target, "-w", "%{http_code}",
@@ -166,7 +166,7 @@ def users(container):
 def test_it_runs_as_sagemaker_starts_it(image, containers, phantom, tmp_path):
     folder, store, request = phantom
     emulate(containers, image, store)
-    # No user, no limits; the model's folder is root's alone, as an archive may say.
+    # No user, no limits; only root can read the model's folder, as may happen with an archive.
     model = tmp_path / "model"
     shutil.copytree(MODEL, model)
     mount = ("-v", f"{model}:/opt/ml/model:ro")
@@ -191,9 +191,9 @@ def test_a_request_from_start_to_sigterm(image, containers, phantom, tmp_path):
     assert status == "200", (tmp_path / "seg.dcm").read_bytes()[:4000]
     assert_segmented(tmp_path / "seg.dcm", folder)
 
-    # The first process is the server, and not root's.
+    # The first process is the server, and it does not run as root.
     assert users(container) == ["10001"]
-    # It did all this with nothing to write to but /tmp.
+    # It did all this with only /tmp writable.
     assert docker("inspect", "--format", "{{.HostConfig.ReadonlyRootfs}}", container) == "true"
 
     started = time.monotonic()
@@ -237,7 +237,7 @@ def test_health_follows_the_port_that_the_platform_names(image, containers):
 
 def test_without_a_model_it_is_unhealthy_and_says_why(image, containers, tmp_path):
     container = containers.start("empty", *LOCKED, *KEYS, "-v", f"{tmp_path}:/opt/ml/model:ro", image, "serve")
-    # Either it ends, or it stays and is never ready: no platform takes it for healthy.
+    # Either it exits, or it stays up but is never ready: no platform takes it for healthy.
     time.sleep(1)
     asked = docker("exec", container, "/usr/local/bin/ahi-inference", "ping", check=False)
     assert asked.returncode != 0
@@ -252,7 +252,7 @@ def test_cuda_flavour_never_runs_on_the_cpu_unasked(engine, containers):
     assert "EXECUTION_PROVIDERS=cuda" in config["Env"]
     listed = docker("run", "--rm", "--entrypoint", "/bin/ls", image, "/opt/onnxruntime/lib")
     assert "libonnxruntime_providers_cuda.so" in listed
-    # No GPU is given to this container.
+    # This container gets no GPU.
     container, url = serve(containers, image)
     for _ in range(100):
         logs = docker("logs", container, check=False)

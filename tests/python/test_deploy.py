@@ -23,7 +23,7 @@ PARAMETERS = {
     "ModelKey": "ct/model.tar.gz",
     "DatastoreId": DATASTORE,
     "DataBucket": "data",
-    # Newer ones are not known to moto.
+    # moto does not know newer ones.
     "InstanceType": "ml.c5.2xlarge",
 }
 
@@ -57,7 +57,7 @@ def test_the_image_starts_as_root_for_sagemaker_and_runs_as_another_user_elsewhe
 
     stages = (ROOT / "Dockerfile").read_text().split("\nFROM ")
     runtime = next(stage for stage in stages if " AS runtime\n" in stage.split("\n", 1)[0] + "\n")
-    # The last stage is made of it and names no user of its own.
+    # The last stage is based on it and sets no user.
     assert stages[-1].startswith("runtime\n") and "\nUSER" not in stages[-1]
     assert [line for line in runtime.splitlines() if line.startswith("USER ")] == ["USER 0:0"]
 
@@ -76,7 +76,7 @@ def test_the_image_starts_as_root_for_sagemaker_and_runs_as_another_user_elsewhe
         assert not container["securityContext"]["allowPrivilegeEscalation"]
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
 
-    # And what is said of plain hosts.
+    # And what the README says about plain hosts.
     readme = (ROOT / "docker/README.md").read_text()
     host = readme[readme.index("## A plain host"):]
     assert all(flag in host for flag in ("--user 10001:10001", "--read-only", "--cap-drop ALL"))
@@ -95,7 +95,7 @@ def test_buildspec_runs_what_there_is():
 
 
 class Account:
-    """An AWS account of moto, and the script run in it."""
+    """An AWS account in moto, and the script run in it."""
 
     def __init__(self, url):
         self.environment = {
@@ -119,7 +119,7 @@ class Account:
         return json.loads(done.stdout)
 
     def everything(self):
-        """Everything there is of the services that the template uses, by name."""
+        """Everything in the services that the template uses, by name."""
         scaling = self.client("application-autoscaling")
         sagemaker = self.client("sagemaker")
         return {
@@ -139,7 +139,7 @@ class Account:
             ),
             "alarms": sorted(
                 a["AlarmName"] for a in self.client("cloudwatch").describe_alarms()["MetricAlarms"]
-                # moto makes the alarms of target tracking as the service does, under names of its own.
+                # moto creates the alarms of target tracking as the service does, under names of its own.
                 if not a["AlarmName"].startswith("TargetTracking")
             ),
             "metrics of logs": sorted(
@@ -155,7 +155,7 @@ class Account:
 
 @pytest.fixture
 def account(monkeypatch):
-    # The server makes resources by calling itself; nothing may reach a real account.
+    # The server creates resources by calling itself; nothing may reach a real account.
     for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_PROFILE", raising=False)
@@ -174,14 +174,14 @@ def account(monkeypatch):
 
 
 def policy(account, role=None):
-    """Every statement of a role's policies, by its Sid; of the only role there is where none is named."""
+    """Every statement of a role's policies, by its Sid; if no role is named, of the only one there is."""
     iam = account.client("iam")
     if role is None:
         (role,) = account.everything()["roles"]
     statements = {}
     for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
         document = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
-        # moto keeps those that a stack makes as Python writes them.
+        # moto keeps the policies that a stack creates as Python literals.
         document = ast.literal_eval(document) if isinstance(document, str) else document
         for statement in document["Statement"]:
             statements[statement.get("Sid", f"{name}{len(statements)}")] = statement
@@ -214,7 +214,7 @@ def test_real_time_multi_model_comes_and_goes(account):
     target = account.client("application-autoscaling").describe_scalable_targets(ServiceNamespace="sagemaker")
     assert (target["ScalableTargets"][0]["MinCapacity"], target["ScalableTargets"][0]["MaxCapacity"]) == (1, 3)
 
-    # Once more changes nothing; with another value, that alone, and the parameters not named stay.
+    # Another run changes nothing. With another value, only that changes, and the parameters not named stay.
     again = account.up("ct")
     assert (again["parameters"], again["outputs"]) == (made["parameters"], made["outputs"])
     assert account.everything() == there
@@ -262,7 +262,7 @@ def test_asynchronous_scales_to_zero_by_backlog(account):
 def test_gpu_instances_get_a_driver_for_cuda_13(account):
     done = account.up("gpu", **PARAMETERS | {"InstanceType": "ml.g4dn.xlarge"})
     assert done["parameters"]["InferenceAmiVersion"] == "al2023-ami-sagemaker-inference-gpu-4-1"
-    # And lose it where the instance is none any more.
+    # And it is cleared if the instance is no longer a GPU instance.
     done = account.up("gpu", InstanceType="ml.m5.xlarge")
     assert done["parameters"]["InferenceAmiVersion"] == ""
 
@@ -281,13 +281,13 @@ def test_the_role_may_do_nothing_else(account):
         assert statement["Effect"] == "Allow" and not any("*" in action for action in actions), sid
         if statement["Resource"] == "*":
             everywhere.update(actions)
-    # These have no resources; the latter is bound to its namespaces by a condition.
+    # These apply to no resources; a condition limits the latter to its namespaces.
     assert everywhere == {"ecr:GetAuthorizationToken", "cloudwatch:PutMetricData"}
     assert statements["WriteMetrics"]["Condition"]
 
 
 def test_results_are_stored_where_that_is_said(account):
-    # One stack after the other: moto does not change the policies of a role that is there.
+    # One stack after another: moto does not change the policies of an existing role.
     for value, may, always in (("never", False, False), ("on-request", True, False), ("always", True, True)):
         account.up("ct", **PARAMETERS | {"StoreResults": value})
         statements = policy(account)
@@ -322,12 +322,12 @@ def test_wrong_parameters_are_named(account):
 
 
 class Watched:
-    """An endpoint that new image sets go to.
+    """An endpoint that receives new image sets.
 
-    moto has no events of HealthImaging, so that they are put here; runs functions in Docker alone, so that
-    the one deployed is called here with what its queue has; and does not ask policies. It keeps neither
-    Architectures nor LoggingConfig of a function, does not look at Rules, and leaves what a condition has
-    taken out of a stack. cfn-lint sees to the form of all these.
+    moto has no HealthImaging events, so they are sent here; it runs functions only in Docker, so the deployed
+    function is called here with the messages in its queue; and it does not evaluate policies. It keeps neither
+    Architectures nor LoggingConfig of a function, ignores Rules, and does not remove what a condition has taken
+    out of a stack. cfn-lint checks the form of all these.
     """
 
     def __init__(self, account, **parameters):
@@ -364,7 +364,7 @@ def test_new_image_sets_come_to_the_endpoint(account, monkeypatch, tmp_path):
     assert "/aws/lambda/ct-async-new-image-sets" in watched.there["log groups"]
     assert len(watched.there["stacks"]) == 2 and len(watched.there["queues"]) == 2
 
-    # Of all events, the one that is meant goes into the queue.
+    # Of all events, only the matching one goes into the queue.
     new = {"datastoreId": DATASTORE, "imagesetId": "7" * 32, "imageSetState": "ACTIVE", "isPrimary": True}
     watched.put(new)
     for other in ({"datastoreId": "f" * 32}, {"isPrimary": False}, {"imageSetState": "LOCKED"}):
@@ -374,7 +374,7 @@ def test_new_image_sets_come_to_the_endpoint(account, monkeypatch, tmp_path):
     (message,) = watched.receive(watched.queue)
     assert json.loads(message["Body"])["detail"] == new
 
-    # And what was packed, with the settings it was deployed with, sends it.
+    # And the packaged function, with its deployed settings, sends it.
     package = tmp_path / "new_image_sets.zip"
     key = f"{watched.made['parameters']['DeployPrefix']}new_image_sets.zip"
     account.client("s3").download_file("models", key, str(package))
@@ -395,10 +395,10 @@ def test_new_image_sets_come_to_the_endpoint(account, monkeypatch, tmp_path):
     assert json.load(s3.get_object(Bucket="data", Key=f"{place}.json")["Body"]) == {
         "inputs": [{"datastoreId": DATASTORE, "imageSetId": "7" * 32, "versionId": "1"}], "store": True,
     }
-    # moto answers with an output of its own.
+    # moto answers with an output location of its own.
     assert "sagemaker-output" in json.load(s3.get_object(Bucket="data", Key=f"{place}.sent")["Body"])["outputLocation"]
 
-    # It is deployed again where something changes, and only there.
+    # It is deployed again only if something changes.
     assert account.up("ct-async")["parameters"] == watched.made["parameters"]
     assert account.up("ct-async", MinSlices=5)["parameters"]["DeployPrefix"] == watched.made["parameters"]["DeployPrefix"]
     watched.there = account.everything()
@@ -442,7 +442,7 @@ def test_the_function_may_do_nothing_else(account):
     assert statements["WriteRequests"]["Resource"] == f"arn:aws:s3:::data/{where}"
     assert statements["FindRequests"]["Condition"] == {"StringLike": {"s3:prefix": where}}
 
-    # Only the rule may put into the queues.
+    # Only the rule may send to the queues.
     attributes = watched.sqs.get_queue_attributes(QueueUrl=watched.queue, AttributeNames=["Policy"])["Attributes"]
     (statement,) = json.loads(attributes["Policy"])["Statement"]
     (rule,) = watched.there["rules"]

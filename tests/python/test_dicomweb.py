@@ -1,4 +1,4 @@
-"""DICOMweb of the local HealthImaging, with clients that others wrote: dicomweb-client, boto3, requests."""
+"""DICOMweb of the local HealthImaging, with third-party clients: dicomweb-client, boto3, requests."""
 
 import gzip
 import json
@@ -51,7 +51,7 @@ class Cloud:
     def use(self, datastore):
         self.datastore = datastore
         self.url = f"{self.address}/datastore/{datastore}"
-        # It changes its session's headers: Host loses its port.
+        # The client changes its session's headers: Host loses its port.
         self.web = DICOMwebClient(self.url, session=session())
 
     def store(self, *files, study=None, accept="application/dicom+json"):
@@ -116,7 +116,7 @@ def test_the_same_again_adds_nothing(cloud, slices):
         [only] = cloud.sets()
         assert cloud.ahi.get_image_set(**cloud.ids(slices[0]))["versionId"] == expected
         assert only["DICOMTags"]["DICOMNumberOfStudyRelatedInstances"] == 6
-    # One by one they are the same image set, too.
+    # Stored one by one, they are the same image set, too.
     cloud.store(encoded(slices[0]))
     assert cloud.ahi.get_image_set(**cloud.ids(slices[0]))["versionId"] == "3"
     assert len(cloud.web.search_for_instances()) == 6
@@ -149,7 +149,7 @@ def test_instances_come_back_byte_for_byte(cloud, slices):
 
 
 def test_frames(cloud, slices):
-    # Frames of 63 × 63 bits do not end with a byte.
+    # Frames of 63 × 63 bits do not end on a byte boundary.
     odd = [pydicom.dcmread(pydicom.filebase.DicomBytesIO(encoded(one))) for one in slices]
     series = generate_uid()
     for one in odd:
@@ -303,7 +303,7 @@ def test_what_conflicts_is_retrieved_by_its_image_set(cloud, slices):
     made = made["destinationImageSetProperties"]
     assert (made["imageSetId"], made["latestVersionId"]) == (primary["imageSetId"], "2")
     assert cloud.file(other).status_code == 200 and len(cloud.web.search_for_instances()) == 2
-    # An instance is in an image set once.
+    # An image set holds an instance only once.
     with pytest.raises(cloud.ahi.exceptions.ValidationException):
         cloud.ahi.copy_image_set(**promote, copyImageSetInformation={"sourceImageSet": {"latestVersionId": "2"}})
 
@@ -344,7 +344,7 @@ def test_image_sets_are_copied(cloud, slices):
     ]:
         with pytest.raises(error):
             copy(**arguments)
-    # A deletion leaves the copies whole.
+    # A deletion leaves the copies intact.
     cloud.ahi.delete_image_set(**ids)
     assert cloud.file(slices[1], "application/dicom", imageSetId=first["imageSetId"]).content == encoded(slices[1])
 
@@ -365,7 +365,7 @@ def test_metadata_is_updated(cloud, slices):
     assert (answer["latestVersionId"], answer["imageSetWorkflowStatus"]) == ("2", "UPDATING")
     for one in (slices[0], seg):
         assert cloud.document(cloud.ids(one))["Patient"]["DICOM"]["PatientName"] == "MX^MX"
-        # What was changed is in the file, too; its pixels are as before.
+        # The file has the change, too; its pixels are as before.
         changed = pydicom.dcmread(pydicom.filebase.DicomBytesIO(cloud.file(one, "application/dicom").content))
         assert changed.PatientName == "MX^MX" and np.array_equal(changed.pixel_array, one.pixel_array)
     update("2", updatableAttributes={"Study": {"DICOM": {"StudyDescription": "CHEST"}}})

@@ -1,4 +1,4 @@
-"""The documentation: examples are run, and what it says of settings, metrics, errors and formats is what there is."""
+"""The documentation: examples are run, and what it says of settings, metrics, errors and formats is true."""
 
 import http
 import json
@@ -35,7 +35,7 @@ def code_of(path):
 
 
 def code(cell):
-    """What stands in backticks in a cell of a table."""
+    """The words in backticks in a cell of a table."""
     return re.findall(r"`([^`]+)`", cell)
 
 
@@ -82,7 +82,7 @@ def test_lengths():
 
 def test_spelling():
     paths = [str(page.path) for page in pages.pages().values()]
-    # `OT` is a modality, `ro` a flag of mounts.
+    # `OT` is a modality, `ro` a mount flag.
     flags = ["--builtin", "clear,rare,code", "--ignore-words-list", "ot,ro"]
     done = subprocess.run([sys.executable, "-m", "codespell_lib", *flags, *paths], capture_output=True, text=True)
     assert done.returncode == 0 and not done.stdout, done.stdout + done.stderr
@@ -94,7 +94,7 @@ def test_spelling():
 def test_every_example_is_run_or_says_why_not():
     unmarked = [str(block) for block in pages.blocks(*pages.RUNNABLE) if block.mark is None]
     assert not unmarked, unmarked
-    # What looks like a command and is in no language would escape.
+    # A command in a block without a language, or of another shell language, would escape.
     hidden = [
         str(block) for block in pages.blocks("", "bash", "shell", "console")
         if re.search(r"^\s*(\$ |ahi-inference|curl|cargo|scripts/)", block.text, re.MULTILINE)
@@ -109,7 +109,7 @@ def test_examples_run(page, tmp_path):
 
 
 def test_a_wrong_example_is_noticed(tmp_path):
-    """What runs the examples fails where one of them does, also at the head of a pipe."""
+    """Running the examples fails if one of them fails, even at the head of a pipe."""
     texts = ("true\n", "target/release/ahi-inference no-such-command | cat\n", "touch not-reached\n")
     wrong = [pages.Block(None, line, "", "sh", "", text, "run") for line, text in enumerate(texts)]
     status, _, complaints = pages.run(wrong, tmp_path)
@@ -140,7 +140,7 @@ def test_requests_are_understood(block, server):
     document = json.loads(block.text)
     errors = [error.message for error in schema("Request").iter_errors(document)]
     assert not errors, errors
-    # What they name is not there, which is found out once they are understood.
+    # The objects they name do not exist, which is noticed only after the request is understood.
     assert not_understood(server, document) is None
     assert "noSuchField" in not_understood(server, document | {"noSuchField": 1})
 
@@ -169,7 +169,7 @@ def test_json_is_what_it_says(block, tmp_path):
 
 
 def check_serving(document, folder):
-    """A package with this `serving.json` is read; its classes and images are called as the document says."""
+    """A package with this `serving.json` is read; its classes and images have the document's names."""
     bundle = shutil.copytree(ROOT / "model/ct_phantom", folder / "bundle")
     metadata = json.loads((bundle / "configs/metadata.json").read_text())
     outputs = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
@@ -183,14 +183,14 @@ def check_serving(document, folder):
     (bundle / "serving.json").write_text(json.dumps(document))
     report = json.loads(run("bundle", "check", "--json", bundle))
     assert report["runs"], report
-    # And it is read at all.
+    # And that the file is read at all.
     (bundle / "serving.json").write_text(json.dumps(document | {"noSuchField": 1}))
     done = subprocess.run([BINARY, "bundle", "check", bundle], capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode != 0 and "noSuchField" in done.stdout + done.stderr
 
 
 def test_the_answer_shown_is_one(server, tmp_path):
-    """Every field of the example of an answer is one of a real answer, of the same type."""
+    """Every field of the example answer is in a real answer, with the same type."""
     [block] = [block for block in pages.blocks("json") if block.kind == "answer"]
     with tarfile.open(tmp_path / "ct.tar.gz", "w:gz") as archive:
         archive.add(server.dicom, "dicom")
@@ -220,14 +220,14 @@ def differences(shown, real, path):
 
 @cache
 def helped(*command):
-    """Flags of a subcommand: environment variable and default, as its help says them."""
+    """The flags of a subcommand: environment variable and default, according to its help."""
     text = run(*command, "--help")
     found = {}
-    # A flag begins at most six characters in; what is said of it is further in.
+    # A flag is indented by at most six characters, its description by more.
     for part in re.split(r"^(?= {2,6}(?:-\w, )?(?:--\w|\[?<))", text, flags=re.MULTILINE)[1:]:
         flag = re.match(r"\s+(?:-\w, )?(--[\w-]+|\[?<\w+>)", part).group(1)
         variable = re.search(r"\[env: (\w+)=?", part)
-        # What the help itself says of a default is in its text, not on a line of its own.
+        # A default that the help text itself describes is not on a line of its own.
         default = re.search(r"^ +\[default: ([^\]]+)\]$", part.partition("[env:")[2], re.MULTILINE)
         if variable:
             found[flag] = (variable.group(1), default and default.group(1))
@@ -264,12 +264,12 @@ def test_settings_are_as_they_are_documented():
             assert code(row[2])[:1] == [known[flags[0]][1].strip('"')], row
 
 
-# Variables that a library reads, and which one.
+# Variables that a library reads, and the library.
 OF_LIBRARIES = {"SSL_CERT_FILE": "rustls-native-certs"}
 
 
 def mentioned(word):
-    """Whether a word that is no setting is one of the code, of a script or of a library."""
+    """Whether a word that is not a setting is in the code, a script or a library."""
     if library := OF_LIBRARIES.get(word):
         return f'name = "{library}"' in (ROOT / "Cargo.lock").read_text()
     return re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", everything()) is not None
@@ -277,7 +277,7 @@ def mentioned(word):
 
 @cache
 def everything():
-    """The text of all that is no documentation."""
+    """The text of everything that is not documentation."""
     folders = [ROOT / folder for folder in ("src", "scripts", "docker", "model", "notebooks", "tests/python")]
     files = [
         path for folder in folders for path in folder.rglob("*")
@@ -315,7 +315,7 @@ def test_every_route_is_documented():
         assert path in listed, path
 
 
-# Statuses that Python calls otherwise, or does not know.
+# Statuses that Python names differently or does not know.
 BY_OTHER_NAMES = {"PAYLOAD_TOO_LARGE": 413, "CLIENT_CLOSED_REQUEST": 499}
 
 
@@ -363,7 +363,7 @@ def test_the_dashboard_shows_metrics_and_labels_that_there_are(measured):
         names = re.findall(r"ahi_inference_\w+", query)
         assert names and set(names) <= samples, query
         assert query.count("(") == query.count(")") and query.count("{") == query.count("}"), query
-        # A label that is summed by is one of the metric's, where the metric has samples by now.
+        # A label used in a sum belongs to the metric, if the metric has samples by now.
         for by in re.findall(r"sum by \(([^)]*)\)", query):
             lines = [line for line in measured[0].splitlines() if re.match(rf"{names[0]}\{{", line)]
             for label in by.replace(" ", "").split(","):
@@ -452,7 +452,7 @@ def test_transforms_are_as_they_are_documented():
 
 
 def imports():
-    """What each module of the crate imports of the others, tests left out."""
+    """What each module of the crate imports from the others, tests left out."""
     found = {}
     for path in (ROOT / "src").rglob("*.rs"):
         parts = path.relative_to(ROOT / "src").parts
@@ -473,7 +473,7 @@ def test_modules_are_as_they_are_documented():
     assert set(table) == set(there) - shared
     for module, listed in table.items():
         assert listed == "everything" or set(code(listed)) == there[module] - shared, module
-    # Nothing that is imported leads back.
+    # No import leads back to where it began.
     for module in there:
         reached, waiting = set(), [module]
         while waiting:

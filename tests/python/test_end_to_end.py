@@ -1,4 +1,4 @@
-"""The whole path with real parts: import, local HealthImaging, server, HTTP; the result read by others."""
+"""The whole path with real parts: import, local HealthImaging, server, HTTP. Other tools read the result."""
 
 import base64
 import hashlib
@@ -28,7 +28,7 @@ needs_shared = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory):
-    """A small phantom imported into a store: its folder, the store, the request's body."""
+    """A small phantom imported into a store: its folder, the store, the request body."""
     folder = tmp_path_factory.mktemp("phantom")
     run("phantom", "--out", folder / "phantom", "--size", 96, "--slices", 64)
     request = import_dicom(folder / "phantom/dicom", folder / "store")

@@ -1,6 +1,6 @@
-"""model/export_monai_bundle.py on bundles as they are published, small ones; and the norms it writes.
+"""model/export_monai_bundle.py on small bundles in their published form, and the norms it writes.
 
-Needs PyTorch and MONAI, in this Python or in target/compare-venv (scripts/setup-compare.sh), but for the norms.
+Needs PyTorch and MONAI, in this Python or in target/compare-venv (scripts/setup-compare.sh), except for the norms.
 """
 
 import importlib.util
@@ -43,7 +43,7 @@ def bundles(tmp_path_factory):
 
 
 def export(bundle, *arguments):
-    """The report, or what the script says where it fails; then nothing new lies in the bundle."""
+    """The report, or the script's message if it fails; in that case it leaves nothing new in the bundle."""
     before = sorted(map(str, bundle.rglob("*")))
     done = subprocess.run([PYTHON, SCRIPT, bundle, "--inputs", "2", *map(str, arguments)], capture_output=True, text=True)
     print(done.stderr)
@@ -99,12 +99,12 @@ def test_the_checkpoint_is_the_one_that_the_configuration_loads(bundles, tmp_pat
     for name, bias in biases(low / "models/model.onnx").items():
         assert np.allclose(bias, high[name]), "the bundle's own network is another"
         assert np.allclose(lower[name], bias + 1, atol=1e-6), name
-    # As edited in the bundle itself.
+    # The same setting, edited in the bundle itself.
     config = low / "configs/inference.json"
     config.write_text(config.read_text().replace("true", "false"))
     assert export(low)["source"] == "models/model_lowres.pt"
     assert "has no such entry" in export(low, "--set", "shown#lowres=1", "--pack", archive)
-    # model.ts is made of model.pt, and of no other.
+    # model.ts belongs to model.pt and to no other checkpoint.
     error = export(bundles / "missing")
     assert "other.pt is not there" in error and "checkpointloader#load_path" in error
     assert export(bundles / "missing", "--weights", bundles / "missing/models/model.ts")["source"] == "models/model.ts"
@@ -123,7 +123,7 @@ def test_wrapped_weights_a_scalar_window_and_no_metadata(bundles):
 def test_torchscript_that_computes_on_its_input_first(bundles):
     report = export(bundles / "script")
     assert (report["source"], report["output"]) == ("models/model.ts", [2, 32, 32, 32])
-    # The mean that it subtracts is that of a whole batch.
+    # It subtracts the mean of a whole batch.
     assert report["parity"]["batch"]["mixesWindows"]
     assert any("mixes the windows" in note for note in report["notes"])
 
@@ -136,7 +136,7 @@ def test_what_fails_says_why_and_leaves_nothing(bundles):
     assert "is no folder" in export(bundles / "nowhere")
 
 
-# Norms: no PyTorch.
+# Norms, which need no PyTorch.
 
 CASES = {
     "instances": ("InstanceNormalization", 17, {}, 4, (40, 36, 30)),

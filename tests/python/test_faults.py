@@ -1,4 +1,4 @@
-"""Faults of AWS before a server: a shorter form of scripts/faults.py."""
+"""AWS faults behind a server: a shorter form of scripts/faults.py."""
 
 import pytest
 
@@ -33,7 +33,7 @@ def test_no_request_is_lost(broken, kind, proxy, faults):
 @pytest.mark.parametrize("kind, proxy, fault", [
     ("ahi", "ahi", Fault("stall", 0.02, "", 60)),
     ("s3", "s3", Fault("stall", 0.02, "GET", 60)),
-    # The first request of each; what is stored has to wait for the second.
+    # The first request for each object; storing it has to wait for the second.
     ("store", "s3", Fault("silence", 1, PUTS, 60, times=1)),
 ], ids=["ahi", "s3", "store"])
 def test_a_stall_costs_little(broken, kind, proxy, fault):

@@ -1,4 +1,4 @@
-"""Image sets fetched as DICOM files, compared with the files that were imported, by pydicom and dciodvfy."""
+"""Image sets fetched as DICOM files, compared with the imported files by pydicom and dciodvfy."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def read(folder):
 
 
 def text(value):
-    """A value as text; padding at the end means nothing."""
+    """A value as text; trailing padding is ignored."""
     if isinstance(value, (bytes, bytearray)):
         return bytes(value).rstrip(b"\0 ")
     if isinstance(value, (list, pydicom.multival.MultiValue)):
@@ -50,7 +50,7 @@ def text(value):
 
 
 def check_same(found, expected, where=""):
-    """Every attribute is there with its value representation and its value, at any depth."""
+    """Every attribute is there, with its value representation and value, at any depth."""
     assert {e.tag for e in found if e.tag != 0x7FE00010} == {
         e.tag for e in expected if e.tag != 0x7FE00010 and e.tag.element != 0
     }, where
@@ -68,7 +68,7 @@ def check_same(found, expected, where=""):
 
 
 def pixels_of(file):
-    """Pixels as another decoder has them."""
+    """Pixels as another decoder reads them."""
     if not file.file_meta.TransferSyntaxUID.is_encapsulated:
         return file.pixel_array
     count = int(file.get("NumberOfFrames", 1))
@@ -108,7 +108,7 @@ def test_files_are_those_that_were_imported(archive, pixels, tmp_path):
         assert file.file_meta.MediaStorageSOPInstanceUID == uid
         check_same(file, originals[uid])
         assert np.array_equal(pixels_of(file), originals[uid].pixel_array), uid
-    # It does not know HTJ2K.
+    # dciodvfy does not know HTJ2K.
     if shutil.which("dciodvfy") and pixels == "decoded":
         for uid in list(fetched)[:3]:
             assert faults(fetched[uid].filename) == faults(originals[uid].filename)
@@ -119,7 +119,7 @@ def test_files_are_those_that_were_imported(archive, pixels, tmp_path):
 
 @pytest.fixture
 def study(tmp_path):
-    """A phantom whose slices have private sequences, names of several alphabets and a report beside."""
+    """A phantom whose slices have private sequences, with names in several alphabets and a report next to them."""
     run("phantom", "--out", tmp_path / "p", "--size", 64, "--slices", 12)
     files = sorted((tmp_path / "p/dicom").rglob("*.dcm")) or sorted(
         path for path in (tmp_path / "p/dicom").rglob("*") if path.is_file()
@@ -169,7 +169,7 @@ def test_a_study_has_a_folder_for_each_series(study, tmp_path):
         check_same(file, originals[uid])
     assert "PixelData" not in fetched["2.25.1"]
     assert str(fetched["2.25.1"].PatientName) == "Müller^Jörg"
-    # Names are written as other files are: readable by whoever the mask lets.
+    # Files with names get the permissions of other files, which the umask decides.
     assert os.stat(file.filename).st_mode & 0o777 == 0o666 & ~current_mask()
 
 
@@ -199,7 +199,7 @@ def test_a_run_that_is_broken_off_leaves_whole_files_alone(study, tmp_path):
         assert len(left) < 12
         for path in left:
             assert pydicom.dcmread(path).pixel_array.shape == (64, 64)
-    # One that fails leaves nothing that is not whole.
+    # A failed fetch leaves no incomplete file.
     broken = fetch("http://127.0.0.1:9", request, tmp_path / "gone")
     assert broken.returncode != 0
     assert not (tmp_path / "gone").exists() or not list((tmp_path / "gone").iterdir())

@@ -10,7 +10,7 @@ from hostile import Case
 from local import ROOT, emulate, serve
 from mixed import soak
 
-# One server each takes seconds, so a few stand for their kinds.
+# Each of these needs its own server, which takes seconds, so a few stand for their kinds.
 IMAGE_SETS = ["pixels of 400 mm", "pixels of 60 mm", "frames of 65535 x 65535", "slices 10 m apart"]
 
 
@@ -33,7 +33,7 @@ def test_image_sets_that_lie(place, limit, name):
 
 
 def test_bodies_of_every_kind_on_one_server(place, limit):
-    """Everything that is small, one after the other: whatever one leaves behind, the next one meets."""
+    """All small bodies, one after another: each meets whatever the previous ones left behind."""
     bodies = [made for made in inputs.all_inputs() if len(made[2]) <= 4 << 20 and made[0] not in ANSWERED]
     assert len(bodies) > 30
 

@@ -1,4 +1,4 @@
-"""Hostile clients against the program, smaller than scripts/hostile.py has them."""
+"""Hostile clients against the program, on a smaller scale than in scripts/hostile.py."""
 
 import json
 

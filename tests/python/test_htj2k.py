@@ -1,4 +1,4 @@
-"""Frames that OpenJPH encoded (by imagecodecs), imported and fetched: every pixel as it was."""
+"""Frames encoded by OpenJPH (with imagecodecs), imported and fetched: every pixel is unchanged."""
 
 import itertools
 import json
@@ -19,7 +19,7 @@ SIZES = [(1, 1), (1, 90), (67, 1), (3, 70), (64, 64), (65, 33), (130, 201)]
 
 
 def content(kind, shape, low, high, random):
-    """An image of values from low to high."""
+    """An image with values from low to high."""
     rows, columns = np.indices(shape)
     if kind == "noise":
         return random.integers(low, high, shape, endpoint=True)
@@ -32,7 +32,7 @@ def content(kind, shape, low, high, random):
 
 
 def cases():
-    """Images of every depth and sign, with their options of encoding."""
+    """Images of every depth and sign, with their encoding options."""
     random = np.random.default_rng(16)
     levels, sizes = itertools.cycle([1, 2, 5, 6, 0, 3]), itertools.cycle(SIZES)
     for depth, signed in itertools.product(range(1, 17), (False, True)):
@@ -47,7 +47,7 @@ def cases():
 
 
 def write(template, path, depth, signed, image, stream):
-    """A DICOM file of one frame, in a series of its own."""
+    """A DICOM file with one frame, in its own series."""
     file = pydicom.dcmread(template)
     file.SeriesInstanceUID = generate_uid()
     file.SOPInstanceUID = file.file_meta.MediaStorageSOPInstanceUID = generate_uid()
@@ -82,7 +82,7 @@ def test_frames_of_openjph_are_exact(tmp_path):
     fetched = read(tmp_path / "out")
     assert fetched.keys() == images.keys()
     for uid, image in images.items():
-        # pydicom gives one bit as bytes, too.
+        # pydicom returns single bits as bytes as well.
         found = fetched[uid].pixel_array
         assert found.shape == image.shape and np.array_equal(found, image), f"{fetched[uid].BitsStored} bits, {image.shape}"
     print(f"{len(images)} images of OpenJPH are exact")

@@ -1,4 +1,4 @@
-"""Inputs beside an image set: studies, S3 (moto's server), archives, bodies, requests in S3, JSON Lines."""
+"""Inputs other than image sets: studies, S3 (moto's server), archives, bodies, requests in S3, JSON Lines."""
 
 import base64
 import hashlib
@@ -20,7 +20,7 @@ BUCKET = "images"
 
 @pytest.fixture(scope="module")
 def s3():
-    """Moto's S3, and a client of it."""
+    """Moto's S3, and a client for it."""
     server = ThreadedMotoServer("127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
@@ -52,7 +52,7 @@ def server(phantom, s3):
 
 @pytest.fixture(scope="module")
 def voxels(phantom, server):
-    """The segments' voxels as the image set itself gives them."""
+    """The segments' voxels in the answer for the image set itself."""
     return voxels_of(post(server.address, phantom[2]))
 
 
@@ -70,7 +70,7 @@ def error_of(answer):
 
 
 def zip_of(files, names=None):
-    """The DICOM files in a zip archive, in an order that is not that of the slices, and a file beside them."""
+    """The DICOM files in a zip archive, not in slice order, with another file next to them."""
     memory = io.BytesIO()
     with zipfile.ZipFile(memory, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("README.txt", "not an image")
@@ -122,7 +122,7 @@ def test_every_place_gives_the_same(phantom, server, s3, voxels):
 
 
 def test_a_large_archive_is_read_in_ranges(phantom, server, s3, voxels):
-    """Larger than several blocks, with the images behind something that does not compress."""
+    """Larger than several blocks, with the images behind data that does not compress."""
     import random
 
     memory = io.BytesIO(zip_of(phantom[0]))
@@ -158,7 +158,7 @@ def test_requests_in_s3(phantom, server, s3, voxels):
 
 
 def test_several_series(phantom, server, s3, voxels, tmp_path):
-    """A second series and a report beside the first: the report does not count, the series must be chosen."""
+    """A second series and a report next to the first: the report does not count, and the series must be chosen."""
     files = phantom[0]
     others = []
     for index, file in enumerate(files[:8]):
@@ -205,7 +205,7 @@ def link_tar():
 def bomb():
     memory = io.BytesIO()
     with zipfile.ZipFile(memory, "w", zipfile.ZIP_DEFLATED) as archive:
-        # What is no DICOM file by its beginning is not even expanded.
+        # It starts like a DICOM file: anything else would not even be expanded.
         archive.writestr("zeros", bytes(128) + b"DICM" + bytes(200 << 20))
     return memory.getvalue()
 
@@ -213,7 +213,7 @@ def bomb():
 def test_bad_inputs(phantom, server, s3, voxels, tmp_path):
     files = phantom[0]
     cut = zip_of(files)
-    # Copies of an instance are taken once; two instances of one UID are not copies.
+    # Copies of an instance are read once; two different instances with one UID are not copies.
     copies = zip_of([*files, files[0]], names=lambda index: f"{index}")
     answer = post(server.address, {"s3Uri": put(s3, "copies.zip", copies)})
     assert voxels_of(answer) == voxels

@@ -1,7 +1,7 @@
-"""DICOM SEG of type LABELMAP read by tools that others use: highdicom, pydicom's decoders, imagecodecs, dcmqi.
+"""DICOM SEG of type LABELMAP, read by third-party tools: highdicom, pydicom's decoders, imagecodecs, dcmqi.
 
-`cargo test --test suite seg` writes the files, each beside the BINARY one and the label map it was made of, as
-`test_seg.py` says.
+`cargo test --test suite seg` writes the files, each next to the BINARY one and the label map it was created from,
+as described in `test_seg.py`.
 """
 
 import base64
@@ -27,9 +27,9 @@ from local import ROOT, emulate, import_dicom, post, run, serve
 from test_seg import FIXTURES, FLAWLESS, MIXED, REAL, Case
 
 ENCODINGS = {"native": "1.2.840.10008.1.2.1", "rle": "1.2.840.10008.1.2.5", "htj2k": "1.2.840.10008.1.2.4.201"}
-# More than 255 segments: two bytes a pixel.
+# More than 255 segments: two bytes per pixel.
 ALL = [*FLAWLESS, *REAL, *MIXED, "many"]
-# Whose planes make a volume, and hold something.
+# Those whose planes form a volume with something in it.
 VOLUMES = ["axial", "oblique", "reversed", "sagittal", "multi_frame", "all_frames", "many", *REAL]
 
 
@@ -63,7 +63,7 @@ def by_source(case, seg):
 
 @cases(ALL)
 def test_both_types_have_the_same_labels(case):
-    """Every source slice, asked for by its UID (and frame), has the label map's plane."""
+    """Every source slice, looked up by its UID (and frame), has the label map's plane."""
     pixels = by_source(case, case.seg)
     np.testing.assert_array_equal(pixels, case.expected_slices())
     np.testing.assert_array_equal(pixels, by_source(case, case.binary))
@@ -101,7 +101,7 @@ def test_attributes(case):
 
 
 def test_nothing_is_missing_that_highdicom_writes():
-    """What highdicom itself writes for the same labels has no attribute that ours lacks."""
+    """Our file has every attribute that highdicom itself writes for the same labels."""
     case = LabelMap("axial", "native")
     source = pydicom.Dataset()
     for name in ("StudyInstanceUID", "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber",
@@ -127,7 +127,7 @@ def test_nothing_is_missing_that_highdicom_writes():
         instance_number=1, manufacturer="m", manufacturer_model_name="n", software_versions="1",
         device_serial_number="0", omit_empty_frames=True,
     )
-    # Optional ones: the sources once more, and how gray values are to be shown.
+    # Optional ones: the sources again, and how to display gray values.
     own = {"SourceImageSequence", "DimensionOrganizationType", "PresentationLUTShape"}
     lacking = {element.keyword for element in theirs} - {element.keyword for element in case.dataset} - own
     assert lacking == set()
@@ -137,7 +137,7 @@ def test_nothing_is_missing_that_highdicom_writes():
 
 @cases(ALL)
 def test_frames_by_every_decoder(case):
-    """The pixels by each decoder that pydicom has for the transfer syntax, and by imagecodecs."""
+    """The pixels from each decoder that pydicom has for the transfer syntax, and from imagecodecs."""
     data = case.dataset
     uid = data.file_meta.TransferSyntaxUID
     assert uid == ENCODINGS[case.path.stem.removeprefix("labelmap-")]
@@ -173,16 +173,16 @@ def test_the_basic_offset_table_leads_to_each_frame(case):
         tag, size = struct.unpack_from("<II", value, place)
         assert tag == 0xE000FFFE and size % 2 == 0
         place += 8 + size
-    # pydicom leaves out what ends the sequence.
+    # pydicom strips the delimiter that ends the sequence.
     assert len(value) == place and case.path.read_bytes().endswith(struct.pack("<II", 0xE0DDFFFE, 0))
 
 
-# Where only SliceThickness is given, dcmqi takes it for the distance of the slices, of BINARY, too: it loses some
-# of those that overlap.
+# If only SliceThickness is given, dcmqi takes it for the distance between slices, with BINARY, too. It then loses
+# some overlapping slices.
 @cases(sorted(set(VOLUMES) - {"reversed", *REAL}), ["native", "rle"])
 def test_dcmqi(case, tmp_path):
-    """Slicer's reader, which knows no HTJ2K: one image of all segments, every voxel at its place, with the number
-    of the segment that the JSON beside it describes."""
+    """Slicer's reader, which does not know HTJ2K, gives one image of all segments. Every voxel is in its place,
+    with the number of the segment that the JSON next to it describes."""
     tool = shutil.which("segimage2itkimage") or shutil.which(Path(sys.executable).with_name("segimage2itkimage"))
     if tool is None:
         pytest.skip("dcmqi (PyPI) is not installed")
@@ -192,7 +192,7 @@ def test_dcmqi(case, tmp_path):
     [file] = tmp_path.glob("*.nii.gz")
     image = SimpleITK.ReadImage(str(file))
     found = SimpleITK.GetArrayFromImage(image).astype(int)
-    # The image spans the frames that are there, in ITK's order of slices: compared at places in the patient.
+    # The image spans the existing frames, in ITK's slice order, so voxels are compared by position.
     x, y, z = np.nonzero(case.labels)
     assert np.count_nonzero(found) == len(x)
     positions = np.array([source["position"] for source in case.sources], dtype=float)
@@ -210,7 +210,7 @@ def test_dcmqi(case, tmp_path):
 
 @cases(["axial"], ["native", "rle"])
 def test_dciodvfy_knows_no_label_maps_yet(case):
-    """Debian's dciodvfy is from before DICOM 2024d: it finds nothing but what only label maps have."""
+    """Debian's dciodvfy predates DICOM 2024d: it complains only about what is specific to label maps."""
     tool = shutil.which("dciodvfy")
     if tool is None:
         pytest.skip("dciodvfy (Debian package dicom3tools) is not installed")

@@ -1,4 +1,4 @@
-"""A multi-model endpoint, a loaded one, and what a server says of itself: by real clients.
+"""A multi-model endpoint, one under load, and what a server reports about itself, with real clients.
 
 SOAK_MODELS, SOAK_TIMES and SOAK_CLIENTS make the soak test longer (scripts/soak.py is the full one).
 """
@@ -55,7 +55,7 @@ def test_models_come_and_go(images, ahi, tmp_path):
         assert answer.status == 200, answer.body
         assert tiny.check(answer.json(), images, 3) is None
         assert answer.json()["model"] == name
-        # By the header on /invocations, too, by its very name.
+        # Also by the header on /invocations, with exactly this name.
         tiny.bundle(tmp_path / "second", 9)
         assert load_model(server, "second", tmp_path / "second").status == 200
         answer = ask(server.address, "POST", "/invocations", images.request | {"model": "second"})
@@ -90,7 +90,7 @@ def test_unloading_waits_for_what_runs_and_holds_up_nobody(images, ahi, tmp_path
             client.join()
         assert unloaded.status == 200
         assert tiny.check(other.json(), images, 2) is None
-        # What was let in before is answered; what came later did not find the model.
+        # Requests accepted before are answered; later ones did not find the model.
         assert {a.status for a in answers} <= {200, 404}
         done = [a for a in answers if a.status == 200]
         assert len(done) >= 4 and all(tiny.check(a.json(), images, 1) is None for a in done)
@@ -98,7 +98,7 @@ def test_unloading_waits_for_what_runs_and_holds_up_nobody(images, ahi, tmp_path
 
 def test_memory_is_refused_by_account(images, ahi, tmp_path):
     model = ROOT / "model/ct_phantom"
-    # Room for one, which takes about 144 MB in its only session of ONNX Runtime's own kernels.
+    # Room for one model, which takes about 144 MB with a single session on ONNX Runtime's own kernels.
     only = {"CPU_THREADS": "1", "EXECUTION_PROVIDERS": "cpu"}
     with multi_model(ahi.address, "--memory-budget-bytes", 150_000_000, **only) as server:
         assert load_model(server, "one", model).status == 200
@@ -114,13 +114,13 @@ def test_memory_is_refused_by_account(images, ahi, tmp_path):
 
 
 def test_memory_that_is_not_there_is_refused(images, ahi, tmp_path):
-    """ONNX Runtime's allocations fail, whatever the account says."""
+    """ONNX Runtime's allocations fail, even though the budget allows them."""
     model = ROOT / "model/ct_phantom"
     with multi_model(ahi.address, "--memory-budget-bytes", 1 << 40) as server:
         assert load_model(server, "m", model).status == 200
         assert ask(server.address, "DELETE", "/models/m").status == 200
         unbounded = resource.RLIM_INFINITY
-        # What the first load mapped and gave up may do for another; then there is less left.
+        # Memory that the first load mapped and released may do for another load; then less is left.
         for spare in (48 << 20, 16 << 20, 4 << 20):
             status = Path(f"/proc/{server.process.pid}/status").read_text()
             mapped = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmSize:"))
@@ -145,7 +145,7 @@ def test_soak(images, ahi, tmp_path):
             server, images, tmp_path, size["MODELS"], size["TIMES"], size["CLIENTS"]
         )
     assert not problems
-    # After so few loads allocators still settle; the full one holds memory to 10 %.
+    # After so few loads, allocators are still settling; the full test holds memory to 10 %.
     assert after < before * 1.25
 
 
@@ -169,7 +169,7 @@ def test_load(images, ahi, tmp_path):
 def test_deadlines_name_the_other_way(images, ahi, tmp_path):
     with multi_model(ahi.address, "--request-timeout", "0.001") as server:
         tiny.bundle(tmp_path / "m", 1)
-        # Loading has the platform's time, not a request's.
+        # Loading has the platform's time limit, not a request's.
         assert load_model(server, "m", tmp_path / "m").status == 200
         late = ask(server.address, "POST", "/models/m/invoke", images.request)
         assert (late.status, late.code) == (504, "deadline_exceeded")
@@ -213,7 +213,7 @@ def test_every_line_about_a_request_names_it(images, ahi, tmp_path):
     with multi_model(ahi.address, LOG_LEVEL="trace") as server:
         identifier = {"X-Amzn-SageMaker-Inference-Id": "study-7"}
         assert load_model(server, "m", tmp_path / "m").status == 200
-        # Lines are read by a thread of their own: those of loading must be there to be left out.
+        # A separate thread reads the log: the lines about loading must be there before they can be left out.
         until = time.monotonic() + 10
         while not any('"model ready"' in line for line in server.log) and time.monotonic() < until:
             time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Whose fault a failure is, which network ran, and the audit's line of it."""
+"""Whose fault a failure is, which network ran, and the audit line about it."""
 
 import base64
 import hashlib
@@ -62,7 +62,7 @@ def sha256(file):
 
 
 def lines_of(server, count):
-    """The audit's lines, once there are that many."""
+    """The audit lines, once there are `count` of them."""
     for _ in range(100):
         lines = [json.loads(line) for line in list(server.log) if line.startswith("{")]
         audit = [line for line in lines if line.get("target") == "audit"]
@@ -110,7 +110,7 @@ def test_weights_in_other_files_count(even, ahi, tmp_path):
     model = tiny.bundle(tmp_path / "model", 5)
     network = onnx.load(model / "models/model.onnx")
     for tensor in network.graph.initializer:
-        # ONNX keeps tensors of their bytes alone in other files.
+        # ONNX moves only tensors stored as raw bytes to other files.
         array = onnx.numpy_helper.to_array(tensor)
         tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
     onnx.save(network, model / "models/model.onnx", save_as_external_data=True, location="weights.bin",
@@ -128,7 +128,7 @@ def test_weights_in_other_files_count(even, ahi, tmp_path):
 def test_every_input_has_its_line_in_the_audit(even, odd, ahi, tmp_path):
     model = tiny.halving_bundle(tmp_path / "model", 5)
     out = tmp_path / "Doe^Jane"
-    # Whatever the level.
+    # At any log level.
     with serve(model, ahi.address, LOG_LEVEL="error", S3_ENDPOINT_URL=ahi.s3, S3_PATH_STYLE="true") as server:
         def send(body):
             return ask(server.address, "POST", "/invocations", body,
@@ -136,7 +136,7 @@ def test_every_input_has_its_line_in_the_audit(even, odd, ahi, tmp_path):
         good = send(even.request)
         assert good.status == 200
         mixed = send({"inputs": [even.request, odd.request, even.request]})
-        # One that fails does not lose the others'.
+        # A failing input does not lose the results of the others.
         assert mixed.status == 200
         first, second, third = mixed.json()["results"]
         for result in (first, third):
@@ -172,7 +172,7 @@ def test_every_input_has_its_line_in_the_audit(even, odd, ahi, tmp_path):
         "series_instance_uid": result["seriesInstanceUID"], "output_kind": "dicom-seg",
         "output_name": output["fileName"], "output_bytes": str(output["bytes"]),
         "output_sha256": output["sha256"], "output_to": "answer"}
-    # What failed was read nevertheless; what was not run was not.
+    # The input that failed was read nevertheless; the one that was not run was not.
     assert lines[2]["version_id"] == "1" and "output_kind" not in lines[2]
     assert lines[2]["image_set_id"] == odd.request["imageSetId"]
     assert lines[3]["version_id"] == "1" and lines[3]["output_kind"] == "dicom-seg"

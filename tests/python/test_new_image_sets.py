@@ -1,5 +1,5 @@
-"""The function that sends new image sets to the endpoint, by itself: S3 and SageMaker are moto's, and
-HealthImaging, which moto lacks, is image_sets.py."""
+"""The function that sends new image sets to the endpoint, on its own: S3 and SageMaker are moto's, and
+image_sets.py stands in for HealthImaging, which moto lacks."""
 
 import gzip
 import json
@@ -28,7 +28,7 @@ RULES = new_image_sets.Rules(frozenset({"CT", "MR"}), 20, False)
 
 
 def event(image_set=IMAGE_SET, **detail):
-    """As the developer guide shows it."""
+    """An event as the developer guide shows it."""
     return {
         "version": "0", "id": "7cf0fb1c-8720-4d48-baa3-6eb97b35a10e", "detail-type": "Image Set Created",
         "source": "aws.medical-imaging", "account": "111122223333", "time": "2024-03-14T00:01:00Z", "region": "us-east-1",
@@ -41,7 +41,7 @@ def event(image_set=IMAGE_SET, **detail):
 
 
 class Account:
-    """The function in an account, and what came of it."""
+    """The function in an account, and its effects."""
 
     def __init__(self, store, monkeypatch, capsys):
         self.store, self.monkeypatch, self.capsys = store, monkeypatch, capsys
@@ -63,17 +63,17 @@ class Account:
         self.invoked.append(params)
 
     def deliver(self, *bodies):
-        """Delivers a batch; its log lines, and the identifiers of those that are to be delivered again."""
+        """Delivers a batch; returns its log lines and the identifiers of the events to deliver again."""
         texts = [body if isinstance(body, str) else json.dumps(body) for body in bodies]
         records = [{"messageId": f"m{number}", "body": text} for number, text in enumerate(texts)]
         answer = new_image_sets.handler({"Records": records}, None)
         log = self.capsys.readouterr().out
-        # Whatever was in the event, the metadata or an error.
+        # Not logged, whatever was in the event, the metadata or an error.
         assert not re.search(r"JANE|DOE|4711|requests/|s3:", log), log
         return [json.loads(line) for line in log.splitlines()], [f["itemIdentifier"] for f in answer["batchItemFailures"]]
 
     def outcome(self, body=None):
-        """Of one event: what was done, and why; what failed is to be delivered again, and nothing else is."""
+        """Outcome and reason for one event; an event that failed is to be delivered again, and no other."""
         (line,), failures = self.deliver(event() if body is None else body)
         assert failures == (["m0"] if line["outcome"] == "failed" else [])
         assert line["endpoint"] == "ct-async"
@@ -112,7 +112,7 @@ def test_a_new_image_set_is_sent_once(account):
     }
     assert json.load(objects[f"{key}.sent"]["Body"])["outputLocation"].startswith("s3://")
 
-    # Events come at least once.
+    # Events are delivered at least once.
     assert account.outcome() == ("repeated", None)
     assert len(account.invoked) == 1 and sorted(account.objects()) == sorted(objects)
 
@@ -121,7 +121,7 @@ def test_the_newest_version_is_sent_whatever_the_event_says(account):
     account.store.add(IMAGE_SET, document(), version="3")
     assert account.outcome(event(imageSetVersion="1")) == ("sent", None)
     assert account.invoked[0]["InferenceId"] == f"{IMAGE_SET}-3"
-    # Those of versions in between, and of that one, are about nothing new; a later one is.
+    # Events about this version or the ones before it bring nothing new; one about a later version does.
     assert account.outcome(event(imageSetVersion="3")) == ("repeated", None)
     account.store.add(IMAGE_SET, document(), version="4")
     assert account.outcome(event(imageSetVersion="4")) == ("sent", None)
@@ -147,7 +147,7 @@ def test_fields_of_the_request(account):
         if b"inputs" in (body := stored["Body"].read()):
             request = json.loads(body)
     assert (request["model"], request["outputs"]) == ("lungs", ["dicom-seg"]) and "store" not in request
-    # What is said there goes before the default.
+    # What is set there takes precedence over the default.
     account.configure(REQUEST_FIELDS='{"store": false}')
     assert new_image_sets.starter().settings.fields == {"store": False}
     with pytest.raises(ValueError, match="REQUEST_FIELDS"):
@@ -155,7 +155,7 @@ def test_fields_of_the_request(account):
 
 
 @pytest.mark.parametrize("reason, metadata", [
-    # What the product itself makes, in every form.
+    # What the product itself creates, in every form.
     ("made by ahi-inference", document(series={"Modality": "SEG", "Manufacturer": "ahi-inference"})),
     ("made by ahi-inference", document(series={"Manufacturer": "ahi-inference", "ManufacturerModelName": "liver"})),
     ("made by ahi-inference", document(SOPClassUID=f"{STORAGE}7", Manufacturer=["ahi-inference"])),
@@ -165,7 +165,7 @@ def test_fields_of_the_request(account):
     ("modality RTSTRUCT", document(slices=1, frames=0, series={"Modality": "RTSTRUCT"}, SOPClassUID=f"{STORAGE}481.3")),
     ("modality", document(series={"Modality": "DOE^JANE"})),
     ("modality", document(series={"Modality": None})),
-    # Of the source's modality, but no images of a patient.
+    # Of the source's modality, but not images of a patient.
     ("no images", document(SOPClassUID=f"{STORAGE}7.2")),
     ("no images", document(SOPClassUID=f"{STORAGE}66.7")),
     ("no images", document(SOPClassUID=None)),
@@ -173,12 +173,12 @@ def test_fields_of_the_request(account):
     ("too few slices", document(slices=19)),
     ("derived images", document(ImageType=["DERIVED", "SECONDARY", "MPR"])),
     ("derived images", document(ImageType="DERIVED\\PRIMARY")),
-    # No documented form.
+    # Not in the documented form.
     ("modality", {}),
     ("modality", []),
     ("modality", {"Study": {"Series": []}}),
     ("modality", {"Study": {"Series": {"1": {"DICOM": 3, "Instances": {"1": 3, "2": {"DICOM": [], "ImageFrames": 3}}}}}}),
-    # And what is sent.
+    # These are sent.
     (None, document(slices=1, frames=20, SOPClassUID=f"{STORAGE}2.1")),
     (None, document(series={"Modality": "MR"}, SOPClassUID=f"{STORAGE}4")),
     (None, document(series={"Manufacturer": "ahi-inference", "ManufacturerModelName": "phantom"})),
@@ -235,17 +235,17 @@ def test_one_that_is_gone_is_ignored(account):
 
 
 def test_throttling_is_met(account, monkeypatch):
-    # boto3's pauses between attempts.
+    # Skips boto3's pauses between attempts.
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
     account.store.add(IMAGE_SET, document())
     account.store.faults = [(429, "ThrottlingException"), (500, "InternalServerException")]
     assert account.outcome() == ("sent", None)
     assert account.store.calls == ["getImageSet"] * 3 + ["getImageSetMetadata"]
-    # What lasts is left to the queue.
+    # Faults that last are left to the queue.
     account.store.faults = [(429, "ThrottlingException")] * 5
     assert account.outcome() == ("failed", "ThrottlingException")
     assert not account.store.faults
-    # And what no repetition mends is not repeated here.
+    # And an error that no retry fixes is not retried here.
     account.store.calls.clear()
     account.store.faults = [(403, "AccessDeniedException")]
     assert account.outcome() == ("failed", "AccessDeniedException")

@@ -1,4 +1,4 @@
-"""The image as NIfTI: the values of the DICOM files, on the grid of the label map, as others read them."""
+"""The image as NIfTI: the values of the DICOM files on the label map's grid, as other tools read them."""
 
 import json
 
@@ -19,7 +19,7 @@ def rescale(folder, slope, intercept):
 
 
 def values(folder):
-    """The physical values along X, Y and Z, slices from the feet to the head."""
+    """The physical values along X, Y and Z, with slices from feet to head."""
     datasets = sorted((pydicom.dcmread(file) for file in folder.iterdir()), key=lambda d: d.ImagePositionPatient[2])
     planes = [d.pixel_array * float(d.RescaleSlope) + float(d.RescaleIntercept) for d in datasets]
     return np.stack(planes, -1).transpose(1, 0, 2)
@@ -41,6 +41,6 @@ def test_the_values_are_the_sources(tmp_path, slope, intercept, kind):
     np.testing.assert_array_equal(image.get_fdata(), expected.astype(np.float32))
     np.testing.assert_array_equal(image.affine, labels.affine)
     assert image.shape == labels.shape and image.header["qform_code"] == labels.header["qform_code"] == 1
-    # And by ITK, which applies the intercept, too.
+    # Also by ITK, which applies the intercept, too.
     read = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(paths["nifti-image"])).transpose(2, 1, 0)
     np.testing.assert_allclose(read, expected, rtol=1e-6)

@@ -1,6 +1,6 @@
 """The notebooks, executed against the local cloud: their numbers and their pictures.
 
-NOTEBOOKS_OUT names a folder for the executed notebooks and their pictures, to be looked at.
+NOTEBOOKS_OUT names a folder for the executed notebooks and their pictures, for inspection.
 """
 
 import ast
@@ -35,7 +35,7 @@ WIDGET = "application/vnd.jupyter.widget-state+json"
 
 
 class Executed:
-    """A notebook after its execution; cells are named by their IDs."""
+    """An executed notebook; cells are identified by their IDs."""
 
     def __init__(self, name, folder, python=sys.executable, **environment):
         self.book = nbformat.read(FOLDER / name, 4)
@@ -55,7 +55,7 @@ class Executed:
                 client.execute(env=kept | {"AHI_INFERENCE_BIN": str(BINARY)} | folders | environment)
             finally:
                 self._save(name)
-        # The cloud ends with its kernel, and not at once.
+        # The cloud ends with its kernel, but not immediately.
         for _ in range(150):
             self.leftovers = list((folder / "tmp").glob("ahi-inference-*"))
             if not self.leftovers:
@@ -86,18 +86,18 @@ class Executed:
 
 
 def grey(picture):
-    """The share of pixels that are neither white nor black, but have no colour."""
+    """The share of pixels that are grey: neither white nor black, and without colour."""
     spread = picture.max(axis=2) - picture.min(axis=2)
     return ((spread < 8) & (picture.max(axis=2) > 8) & (picture.min(axis=2) < 248)).mean()
 
 
 def coloured(picture):
-    """The share of pixels that have a colour."""
+    """The share of pixels with colour."""
     return (picture.max(axis=2) - picture.min(axis=2) > 40).mean()
 
 
 def rows(text):
-    """The numbers of lines that begin with a label."""
+    """The numbers on lines that begin with a label."""
     found = {}
     for line in text.splitlines():
         if match := re.match(r"([A-Z][A-Za-z ]*?)\s{2,}([-\d. ]+)$", line):
@@ -106,7 +106,7 @@ def rows(text):
 
 
 def truth(folder, seed=2024):
-    """The millilitres of each organ of the phantom that notebooks import, by label."""
+    """The millilitres of each organ, by label, in the phantom that the notebooks import."""
     made = json.loads(run("phantom", "--out", folder / f"phantom-{seed}", "--seed", seed, *PHANTOM))
     return {entry["name"].capitalize(): entry["millilitres"] for entry in made["labels"]}
 
@@ -131,7 +131,7 @@ def test_they_are_stored_without_results(name):
 
 
 def assigned(source):
-    """The names that a piece of Python assigns, those within expressions aside."""
+    """The names that Python code assigns, except within expressions."""
     targets = [target for node in ast.parse(source).body if isinstance(node, ast.Assign) for target in node.targets]
     return {node.id for target in targets for node in ast.walk(target)
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
@@ -142,7 +142,7 @@ def test_the_first_cell_alone_differs_on_aws(name):
     setup, *others = [cell.source for cell in nbformat.read(FOLDER / name, 4).cells if cell.cell_type == "code"]
     here, aws = setup.split("# On AWS:\n")
     aws = "\n".join(line.removeprefix("# ") for line in aws.splitlines())
-    # What only the programs of this machine are started with.
+    # These are used only to start the programs of this machine.
     assert assigned(here) - {"cloud", "quiet"} == assigned(aws)
     used = {node.id for source in others for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
     assert not used & {"cloud", "quiet", "LocalCloud", "LocalSession"}
@@ -161,7 +161,7 @@ def pins(path):
 def test_versions_are_those_of_the_tests():
     ours, theirs = pins(FOLDER / "requirements.txt"), pins(ROOT / "tests/python/requirements.txt")
     assert "boto3" in ours
-    # The tests need no browser's side.
+    # The tests do not need the browser side.
     assert {name: pin for name, pin in ours.items() if theirs.get(name) != pin}.keys() <= {"jupyterlab"}
 
 
@@ -199,12 +199,12 @@ def test_real_time(tmp_path):
     assert {line.split()[0] for line in book.text("outputs").splitlines()} == {"dicom-seg", "nifti"}
     [picture] = book.pictures("picture")
     assert grey(picture) > 0.1 and coloured(picture) > 0.02
-    # Both packages are served, each with codes and outputs of its own.
+    # Both packages are served, each with its own codes and outputs.
     second, first = book.text("second").splitlines()
     assert second.split()[0] == "ct_phantom_v2.tar.gz" and second.split("Spleen")[1].split() == ["78961009", "dicom-seg-labelmap,", "dicom-sr"]
     assert first.split()[0] == "ct_phantom.tar.gz" and first.split()[-1] == "dicom-seg"
     assert book.text("failure").startswith("404 not_found: ")
-    # The stream ends with the same numbers, after bars that were full.
+    # The stream ends with the same numbers, after full progress bars.
     streamed = book.text("stream")
     assert rows(streamed) == volumes
     for stage in ("frames", "inference", "write"):
@@ -239,7 +239,7 @@ def check_own_bundle(book, folder, way):
     millilitres = 2.5 * 2.5 * 2 / 1000
     [soft, bone] = [rows(book.text("ask"))[name][0] for name in ("Soft tissue", "Bone")]
     assert abs(soft / (((values > -300) & (values <= 200)).sum() * millilitres) - 1) < 0.05
-    # Bones are a few voxels thick, and the network smooths.
+    # Bones are a few voxels thick, and the network smooths them.
     assert abs(bone / ((values > 200).sum() * millilitres) - 1) < 0.4
     [picture] = book.pictures("picture")
     assert coloured(picture) > 0.05
@@ -254,7 +254,7 @@ def test_own_bundle(tmp_path):
 
 
 def missing(python, *modules):
-    """The modules that a Python does not have."""
+    """The modules that a Python lacks."""
     test = "import importlib.util, sys; print(*[m for m in sys.argv[1:] if not importlib.util.find_spec(m)])"
     return subprocess.run([python, "-c", test, *modules], capture_output=True, text=True, check=True).stdout.split()
 
@@ -284,7 +284,7 @@ def test_local_mode(tmp_path, request):
     tag = request.getfixturevalue("image")
     ours = ("--filter", f"ancestor={tag}", "--filter", "network=sagemaker-local")
     try:
-        # With keys, so that those that the SDK hands over are there.
+        # With keys, so that those that the SDK passes on are there.
         book = Executed("5-local-mode.ipynb", tmp_path, python, LOCAL_MODE_IMAGE=tag, AWS_ACCESS_KEY_ID="local",
                         AWS_SECRET_ACCESS_KEY="local")
         running = docker("ps", "--quiet", *ours)

@@ -1,4 +1,4 @@
-"""The synthetic CT as other readers of DICOM see it."""
+"""The synthetic CT as other DICOM readers see it."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ def phantom(tmp_path_factory):
 
 
 def images(folder):
-    """The images from feet to head."""
+    """The images, from feet to head."""
     read = [pydicom.dcmread(path) for path in (folder / "dicom").iterdir()]
     return sorted(read, key=lambda image: image.ImagePositionPatient[2])
 

@@ -1,4 +1,4 @@
-"""Pictures and meshes of results, read by what others read them with: Pillow, pydicom, trimesh."""
+"""Pictures and meshes of results, read by the tools that users have: Pillow, pydicom, trimesh."""
 
 import io
 import json
@@ -20,9 +20,9 @@ from local import run
 from tiny import bundle
 
 KINDS = ["preview", "secondary-capture", "stl", "glb", "nifti"]
-# The colours of segments without one of their own, in their order.
+# The colours of segments that define none, in their order.
 COLORS = {"large": (230, 60, 60), "small": (70, 180, 80)}
-# What is seen of the patient: LPS+ millimetres of two balls, with their radius and value.
+# What the scans show of the patient: two balls, each with its centre in LPS+ millimetres, radius and value.
 BALLS = {"large": ((-20.0, -12.0, 3.0), 11.0, 200), "small": ((22.0, 14.0, 2.0), 6.0, 500)}
 # How volumes are scanned: the directions of rows, columns and slices, spacing and size along each.
 SCANS = {
@@ -75,7 +75,7 @@ def scan(folder, name, balls=BALLS):
 
 
 def model(folder):
-    """Values above 50 are the large ball, those above 300 the small one."""
+    """Values above 50 belong to the large ball, those above 300 to the small one."""
     folder = bundle(folder, 1)
     described = json.loads((folder / "configs/metadata.json").read_text())
     output = described["network_data_format"]["outputs"]["pred"]
@@ -94,7 +94,7 @@ def model(folder):
 
 
 class Result:
-    """What the program made of a scan."""
+    """The program's outputs for a scan."""
 
     def __init__(self, dicom, model, out, kinds=KINDS):
         self.report = json.loads(run("run", dicom, "--model", model, "--out", out, "--output", ",".join(kinds)))
@@ -105,7 +105,7 @@ class Result:
         self.segments = {segment["label"].lower(): segment for segment in self.report["segments"]}
 
     def labels(self):
-        """Label map and the affine of LPS+."""
+        """The label map, and its affine to LPS+."""
         image = nibabel.load(self.files["nifti"])
         return np.asarray(image.dataobj), np.diag([-1, -1, 1, 1]) @ image.affine
 
@@ -129,7 +129,7 @@ def results(tmp_path_factory, network):
 
 
 def centre(pixels, color):
-    """Middle of the pixels of a colour: column and row."""
+    """The centre of the pixels of a colour: column and row."""
     rows, columns = np.nonzero((pixels == color).all(-1))
     assert len(rows) > 20, f"{color} is not there"
     return np.array([columns.mean(), rows.mean()])
@@ -155,7 +155,7 @@ def test_previews_show_the_patient_in_radiological_convention(results, name):
     for plane, (left, size_of, scale, across, down) in panels.items():
         top = 24 + (tallest - size_of[1]) // 2
         panel = pixels[top : top + size_of[1], left : left + size_of[0]]
-        # Through the middle of the larger ball; both are in the axial slice.
+        # The planes go through the middle of the larger ball; both balls are in the axial slice.
         for label in ("large", "small") if plane == "axial" else ("large",):
             place = np.array(BALLS[label][0])
             if name == "oblique":
@@ -183,7 +183,7 @@ def test_a_secondary_capture_is_the_preview_in_the_study(results, network, tmp_p
     assert (data.ConversionType, data.BurnedInAnnotation) == ("WSD", "NO")
     assert list(data.ImageType) == ["DERIVED", "SECONDARY"]
     assert result.files["secondary-capture"].name == "large-small.preview.dcm"
-    # The same request again makes the same instance.
+    # The same request creates the same instance again.
     again = Result(result.files["preview"].parents[1] / "dicom", network, tmp_path / "out", ["secondary-capture"])
     assert pydicom.dcmread(again.files["secondary-capture"]).SOPInstanceUID == data.SOPInstanceUID
 
@@ -224,10 +224,10 @@ def test_meshes_are_closed_and_have_the_voxels_volume(results, name):
         middle = affine[:3, :3] @ np.argwhere(voxels).mean(0) + affine[:3, 3]
         assert np.abs(mesh.center_mass - middle).max() < 0.1
         assert np.abs(middle - BALLS[label][0]).max() < 0.7
-        # Linear light in the file, and trimesh keeps the numbers as they are.
+        # The file has linear light, and trimesh keeps the numbers as they are.
         linear = [((c / 255 + 0.055) / 1.055) ** 2.4 * 255 for c in color]
         assert np.abs(np.array(mesh.visual.material.baseColorFactor[:3], float) - linear).max() <= 1
-        # As glTF has it: metres, Y upwards, the front towards Z.
+        # In glTF's terms: metres, Y up, the front towards Z.
         transform, _ = scene.graph[result.segments[label]["label"]]
         placed = mesh.copy().apply_transform(transform)
         x, y, z = middle / 1000
@@ -239,7 +239,7 @@ def test_meshes_are_closed_and_have_the_voxels_volume(results, name):
     assert mesh.is_watertight and mesh.is_winding_consistent
     assert len(mesh.faces) == sum(len(part.faces) for part in scene.geometry.values())
     assert abs(mesh.volume / total - 1) < 0.01
-    # Smooth: no vertex is far from the balls' surfaces, though slices are thick.
+    # Smooth: no vertex is far from the balls' surfaces, although the slices are thick.
     distances = [np.abs(np.linalg.norm(mesh.vertices - centre_of, axis=1) - radius) for centre_of, radius, _ in BALLS.values()]
     assert np.min(distances, axis=0).mean() < 0.5
 
@@ -257,7 +257,7 @@ def test_a_result_without_voxels_has_a_picture_and_empty_meshes(network, tmp_pat
 
 
 def test_kinds_stand_by_themselves(results, network, tmp_path):
-    """Each kind is the same whatever else is asked for."""
+    """Each kind is the same, whatever else is requested."""
     whole = results("axial")
     for kind in ("preview", "glb", "stl"):
         alone = Result(whole.files["stl"].parents[1] / "dicom", network, tmp_path / kind, [kind])

@@ -1,4 +1,4 @@
-"""Execution providers on a machine without a GPU: what is asked for by name is not silently something else."""
+"""Execution providers on a machine without a GPU: one requested by name is never silently replaced by another."""
 
 import json
 import platform
@@ -19,7 +19,7 @@ GPU = any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def failure_to_load(provider, **environment):
-    """What a server logs that cannot load its model on a provider, and that it is not healthy."""
+    """What a server logs if it cannot load its model on a provider; also checks that it is not healthy."""
     environment |= {"EXECUTION_PROVIDERS": provider}
     with Program("serve", "--model", MODEL, "--port", 0, "--host", "127.0.0.1", **environment) as server:
         for _ in range(100):
@@ -57,7 +57,7 @@ def test_auto_takes_the_fastest_of_a_cpu_and_says_why(slim):
             model = model_of(server)
         assert model["executionProvider"] == provider
         assert "/dev/nvidia0" in model["executionProviderReason"]
-        # Every node of the graph is told of.
+        # Every node of the graph is listed.
         assert list(model["nodes"]) == [provider] and model["nodes"][provider] > 10
         assert model["cpuPrecision"] == "f32" and model["windowsSideBySide"] >= 1 and model["windowsPerRun"] >= 1
         assert model["bytes"] > 8 << 20
@@ -180,11 +180,11 @@ def test_another_file_of_the_network_is_compared_with_the_first(tmp_path):
                             (("--network", "absent.onnx"), "is not there")):
         failed = compare(*arguments)
         assert failed.returncode != 0 and part in failed.stderr, failed.stderr
-    # Memory for both runs, or a refusal: never a wait for memory that only this comparison holds.
+    # Memory for both runs, or a refusal: it never waits for memory that only this comparison holds.
     for megabytes in (2, 8, 16, 32, 64, 128):
         done = compare("--network", "model.onnx", "--work-memory", megabytes << 20)
         assert done.returncode == 0 or "payload_too_large" in done.stderr, done.stderr
-    # serving.json names it for serving.
+    # serving.json selects it for serving.
     (bundle / "serving.json").write_text(json.dumps({"execution": {"cpuModel": "rounded.onnx"}}))
     with serve(bundle, "http://127.0.0.1:9") as server:
         assert model_of(server)["networkSha256"] == report["candidate"]["networkSha256"]

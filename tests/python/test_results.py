@@ -1,4 +1,4 @@
-"""What results are called, and which of a model's segments they hold."""
+"""What results are called, and which of a model's segments they contain."""
 
 import base64
 import io
@@ -32,7 +32,7 @@ def model(tmp_path_factory):
 
 
 def expected(images, band):
-    """Voxels of a class, by NumPy."""
+    """The number of voxels of a class, by NumPy."""
     lower = tiny.threshold(BANDS[band])
     upper = tiny.threshold(BANDS[band + 1]) if band + 1 < len(BANDS) else np.inf
     return int(((images.values > lower) & (images.values <= upper)).sum())
@@ -45,7 +45,7 @@ def segmentation(answer):
 
 
 def uids(file):
-    """Every UID that is the result's own."""
+    """Every UID that belongs to the result itself."""
     return (file.SOPInstanceUID, file.SeriesInstanceUID, file.DimensionOrganizationSequence[0].DimensionOrganizationUID,
             *(segment.TrackingUID for segment in file.SegmentSequence))
 
@@ -62,7 +62,7 @@ def test_the_same_request_makes_the_same_instances(images, ahi, model, tmp_path)
     assert first == second and len(set(first)) == len(first)
     assert all(uid.startswith("2.25.") and pydicom.uid.UID(uid).is_valid for uid in first)
     assert not set(some) & set(first) and not set(other_policy) & set(first)
-    # Another server of the same package, and one whose package differs in a word.
+    # Another server with the same package, and one whose package differs in a word.
     with serve(model, ahi.address) as server:
         assert uids(segmentation(post(server, images.request))) == first
     copy = tmp_path / "model"

@@ -1,7 +1,7 @@
-"""RT Structure Sets read by tools that others use: dciodvfy, pydicom, plastimatch.
+"""RT Structure Sets read by third-party tools: dciodvfy, pydicom, plastimatch.
 
-`cargo test --test suite rtstruct` writes the files, each beside the masks it was made of, to
-`target/rtstruct-fixtures` or to where RTSTRUCT_FIXTURES points. The last tests make them by the program
+`cargo test --test suite rtstruct` writes the files, each next to the masks it was created from, to
+`target/rtstruct-fixtures`, or to RTSTRUCT_FIXTURES if that is set. The last tests create them with the program
 itself.
 """
 
@@ -49,7 +49,7 @@ def cases(*names):
 
 
 def dciodvfy(path):
-    """Its errors and warnings."""
+    """dciodvfy's errors and warnings."""
     tool = shutil.which("dciodvfy")
     if tool is None:
         pytest.skip("dciodvfy (Debian package dicom3tools) is not installed")
@@ -63,7 +63,7 @@ def inside(polygon, columns, rows):
     """The pixels whose centre is inside a polygon of columns and rows by the even-odd rule, axes (X, Y)."""
     crossings = np.zeros((columns + 1, rows), int)
     for a, b in zip(polygon, np.roll(polygon, -1, axis=0)):
-        # Upwards always, so that an edge that is walked there and back is the same edge.
+        # Always upwards, so that an edge traversed in both directions is the same edge.
         (ax, ay), (bx, by) = sorted((tuple(a), tuple(b)), key=lambda point: point[1])
         for y in range(max(0, int(np.ceil(ay))), min(rows, int(np.ceil(by)))):
             x = ax + (y - ay) / (by - ay) * (bx - ax)
@@ -114,7 +114,7 @@ def test_decimal_strings_are_those_of_dicom(case):
 
 
 def source_files(case, folder):
-    """The images that a case was made of, as CT slices without content."""
+    """The images that a case was created from, as CT slices without content."""
     _, columns, rows, _ = case.masks.shape
     structure_set = pydicom.dcmread(case.path)
     for number, source in enumerate(case.sources):
@@ -145,14 +145,14 @@ def source_files(case, folder):
 
 @cases("axial", "overlap", "sieve")
 def test_plastimatch_finds_the_masks(case, tmp_path):
-    """It knows nothing of slices that are not axial."""
+    """plastimatch does not support slices that are not axial."""
     (tmp_path / "ct").mkdir()
     source_files(case, tmp_path / "ct")
     tool = Path(os.sys.executable).with_name("plastimatch")
     done = subprocess.run(
         [tool, "convert", "--input", case.path, "--referenced-ct", tmp_path / "ct",
          "--output-prefix", tmp_path / "masks", "--prefix-format", "nrrd"],
-        # It prints names in the character set of the file.
+        # It prints names in the file's character set.
         capture_output=True, text=True, errors="replace",
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -174,13 +174,13 @@ def test_plastimatch_finds_the_masks(case, tmp_path):
 
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory):
-    """A small phantom in a store, and a model that finds what is brighter than its threshold."""
+    """A small phantom in a store, and a model that finds everything brighter than its threshold."""
     folder = tmp_path_factory.mktemp("rtstruct")
     return folder, tiny.images(folder, size=48, slices=10), tiny.bundle(folder / "model", 20)
 
 
 def truth(folder):
-    """The voxels above the threshold, axes (X, Y, Z), with their slices as `masks_of` wants them."""
+    """The voxels above the threshold, axes (X, Y, Z), with their slices in the form that `masks_of` expects."""
     files = [pydicom.dcmread(file) for file in find_files(folder / "phantom/dicom", lambda p: p.suffix == ".dcm")]
     files.sort(key=lambda file: float(file.ImagePositionPatient[2]))
     values = np.stack([f.pixel_array * float(f.RescaleSlope) + float(f.RescaleIntercept) for f in files])

@@ -1,7 +1,7 @@
-"""DICOM SEG and NIfTI files read by tools that others use: dciodvfy, highdicom, pydicom, nibabel.
+"""DICOM SEG and NIfTI files read by third-party tools: dciodvfy, highdicom, pydicom, nibabel.
 
-`cargo test --test suite seg` writes the files, each beside the label map it was made of, to
-`target/seg-fixtures` or to where AHI_SEG_FIXTURES points.
+`cargo test --test suite seg` writes the files, each next to the label map it was created from, to
+`target/seg-fixtures`, or to AHI_SEG_FIXTURES if that is set.
 """
 
 import json
@@ -24,11 +24,11 @@ FIXTURES = Path(
     os.environ.get("AHI_SEG_FIXTURES")
     or Path(os.environ.get("CARGO_TARGET_DIR") or REPOSITORY / "target") / "seg-fixtures"
 )
-# Made from synthetic headers without any flaw: no warning is excused.
+# Created from flawless synthetic headers: no warning is excused.
 FLAWLESS = ["axial", "oblique", "reversed", "sagittal", "multi_frame", "empty", "all_frames", "lossy"]
-# Made from headers of a real series, which the reference material may or may not hold.
+# Created from headers of a real series, which may be missing from the reference material.
 REAL = ["cranium"]
-# Their orientation differs between slices in its spelling alone.
+# Their orientation differs between slices only in how it is written.
 MIXED = ["mixed"]
 
 
@@ -72,7 +72,7 @@ def test_dciodvfy_finds_nothing(case):
 
 @cases(*FLAWLESS, *REAL, *MIXED)
 def test_labels_by_source(case):
-    """Every source slice, asked for by its UID (and frame), has the label map's plane."""
+    """Every source slice, looked up by its UID (and frame), has the label map's plane."""
     options = dict(combine_segments=True, ignore_spatial_locations=True, assert_missing_frames_are_empty=True)
     if case.sources[0]["multiFrame"]:
         uid = case.sources[0]["sopInstanceUID"]
@@ -86,7 +86,7 @@ def test_labels_by_source(case):
 
 @cases("axial", "oblique", "reversed", "sagittal", "multi_frame", "all_frames", *REAL)
 def test_labels_by_position(case):
-    """highdicom's volume, made from positions alone, has every voxel at its place in the patient."""
+    """highdicom's volume, built from positions alone, has every voxel at its place in the patient."""
     volume = case.seg.get_volume(combine_segments=True)
     positions = np.array([source["position"] for source in case.sources], dtype=float)
     shared = case.seg.SharedFunctionalGroupsSequence[0]
@@ -165,7 +165,7 @@ def test_nifti(name):
         np.testing.assert_array_equal(found, labels)
         np.testing.assert_allclose(image.affine, affine, rtol=1e-6)
     else:
-        # Slices are moved by whole pixels to where they lie: no voxel is further off than half of one.
+        # Slices are shifted by whole pixels to where they belong: no voxel is off by more than half a pixel.
         own = np.linalg.inv(image.affine) @ affine
         for z in range(labels.shape[2]):
             moved = own @ [0, 0, z, 1]
@@ -180,14 +180,14 @@ def test_nifti(name):
     qform, qform_code = image.get_qform(coded=True)
     assert (sform_code, qform_code) == (1, 1)
     np.testing.assert_allclose(qform, sform, atol=1e-5)
-    # ITK reads no file whose axes are oblique to each other; its patient axes are LPS.
+    # ITK reads no file whose axes are not orthogonal; its patient axes are LPS.
     itk = SimpleITK.ReadImage(str(folder / f"{name}.nii.gz"))
     place = itk.TransformIndexToPhysicalPoint((3, 2, 1))
     np.testing.assert_allclose(np.array(place) * [-1, -1, 1], (sform @ [3, 2, 1, 1])[:3], atol=1e-4)
 
 
 def test_known_codes_are_those_of_dicom():
-    """Each code that is given to a class by its name is DICOM's, with DICOM's meaning."""
+    """Each code that a class gets by its name is a DICOM code, with DICOM's meaning."""
     source = (REPOSITORY / "src/bundle/anatomy.rs").read_text()
     found = re.findall(r'\], "(\d+)", "([^"]+)"\)', source)
     found += re.findall(r'Code::sct\("(\d+)", "([^"]+)"\)', source)

@@ -1,8 +1,7 @@
 """Real series that are not one clean stack, through the program and through dcm2niix.
 
-The model gives every voxel the label of the nearest of 100 values, so that a label map is the volume as
-the network saw it, in steps: positions and voxels can be compared with what another converter makes of
-the same files.
+The model gives every voxel the label of the nearest of 100 values. A label map is thus the volume as the network
+saw it, in steps, and its positions and voxels can be compared with another converter's result for the same files.
 """
 
 import json
@@ -29,20 +28,20 @@ CLASSES = 100
 
 
 class Steps:
-    """Values at equal distances, of which the model finds the nearest."""
+    """Equally spaced values, of which the model finds the nearest."""
 
     def __init__(self, low, high):
         self.values = np.linspace(low, high, CLASSES, dtype=np.float32)
 
     def labels(self, volume):
-        """The label of each voxel, and which voxels lie too near to the middle of two values."""
+        """The label of each voxel, and which voxels lie too close to halfway between two values."""
         place = (np.asarray(volume, np.float64) - self.values[0]) / (self.values[1] - self.values[0])
         place = np.clip(place, 0, CLASSES - 1)
         unsure = np.abs(place - np.floor(place) - 0.5) < 0.02
         return np.floor(place + 0.5).astype(int), unsure
 
     def bundle(self, folder, modality="MR"):
-        """A MONAI bundle that finds them: the largest of 2cx - c² belongs to the c nearest to x."""
+        """A MONAI bundle that finds the nearest value: the largest of 2cx - c² belongs to the c nearest to x."""
         folder = tiny.bundle(folder, 0)
         weights = [
             helper.make_tensor("w", TensorProto.FLOAT, [CLASSES, 1, 1, 1, 1], 2 * self.values),
@@ -76,7 +75,7 @@ def unpack(name, folder):
 
 
 def segment(dicom, bundle, out, *flags):
-    """The reports and the process of a run that may fail."""
+    """The reports and the process of a run, which may fail."""
     done = subprocess.run(
         [BINARY, "run", dicom, "--model", bundle, "--out", out, *map(str, flags)],
         capture_output=True, text=True, env=ENVIRONMENT,
@@ -102,7 +101,7 @@ def converted(dicom, folder):
 
 
 def label_map(path):
-    """A segmentation's labels by the position of each of its planes along the normal."""
+    """A segmentation's labels by the position of each plane along the normal."""
     data = pydicom.dcmread(path)
     frames = np.unpackbits(np.frombuffer(data.PixelData, np.uint8), bitorder="little")
     frames = frames[: data.NumberOfFrames * data.Rows * data.Columns]
@@ -117,7 +116,7 @@ def label_map(path):
 
 
 def slices(dicom):
-    """Heights over the lowest, positions and values of single-slice files, lowest along the normal first."""
+    """Heights above the lowest slice, positions and values of single-slice files, from the lowest up."""
     found = []
     for path in dicom.rglob("*.dcm"):
         data = pydicom.dcmread(path)
@@ -137,7 +136,7 @@ def same(found, steps, expected):
 
 @pytest.fixture(scope="module")
 def tilted(tmp_path_factory):
-    """An uneven stack of a tilted gantry, and the model for it."""
+    """An unevenly spaced stack from a tilted gantry, and the model for it."""
     folder = tmp_path_factory.mktemp("tilted")
     steps = Steps(-1100, 1500)
     return unpack("ct_tilted_uneven_ge", folder / "dicom"), steps, steps.bundle(folder / "bundle", "CT")
@@ -161,7 +160,7 @@ def test_an_uneven_tilted_stack_is_interpolated(tilted, tmp_path):
     assert step <= np.diff(heights).min() + 1e-6
     assert any("interpolated" in warning for warning in report["warnings"]), report["warnings"]
 
-    # The segmentation lies on the source's own slices and shows the grid's nearest ones.
+    # The segmentation is on the source's own slices and shows the grid's nearest ones.
     planes = label_map(file_of(report, "dicom-seg"))
     assert set(planes) == {position for _, position, _ in source}
     coincident = 0
@@ -177,14 +176,14 @@ def test_an_uneven_tilted_stack_is_interpolated(tilted, tmp_path):
             coincident += 1
     assert coincident >= 2, "the first and the last at least"
 
-    # dcm2niix keeps the slices as they are beside the ones that it resamples.
+    # dcm2niix writes the original slices next to the resampled ones.
     volumes = converted(dicom, tmp_path / "niix")
     [kept] = [v for v in volumes.values() if v.shape[2] == len(source)]
     voxels = np.asarray(kept.dataobj)
     for index, (_, position, values) in enumerate(source):
         assert (voxels[:, ::-1, index].T == values).all()
 
-    # Every reader opens the NIfTI file and finds the labels where the segmentation has them.
+    # Every reader can open the NIfTI file, and finds the labels where the segmentation has them.
     path = file_of(report, "nifti")
     image = SimpleITK.ReadImage(str(path))
     assert nibabel.load(path).shape == image.GetSize()
@@ -212,7 +211,7 @@ def volume_of(report):
 
 
 def check_against(report, steps, values, affine):
-    """That an output is a volume of dcm2niix in values and place, whichever way its axes run."""
+    """Checks that an output matches a dcm2niix volume in values and position, whichever way its axes run."""
     labels, own = volume_of(report)
     values = np.asarray(values)
     for axis in range(3):
@@ -244,7 +243,7 @@ def test_echoes_of_an_enhanced_instance(tmp_path):
     )
     assert chosen, done.stderr
     assert (volume_of(chosen[0])[0] == volume_of(reports[1])[0]).all()
-    # The field map, in Hz, runs below zero.
+    # The field map, in Hz, has negative values.
     field, magnitude = sorted(volumes.values(), key=lambda v: v.get_fdata().min())
     for report, volume in zip(reports, (field, magnitude)):
         check_against(report, steps, volume.get_fdata(), volume.affine)
@@ -316,7 +315,7 @@ def test_requests_choose_volumes_and_policies(tmp_path):
         status, answer = ask(request | {"volume": 3})
         assert status == 400 and "none of the series' volumes" in answer["error"]["message"], answer
 
-        # Both volumes of both inputs, which are one series: no output takes another's place.
+        # Both volumes of both inputs, which are the same series: no output overwrites another.
         body = {"inputs": [request, request], "policy": {"volumes": "each"}, "outputs": ["nifti", "dicom-seg"]}
         status, answer = ask(body)
         assert status == 200, answer
@@ -328,7 +327,7 @@ def test_requests_choose_volumes_and_policies(tmp_path):
             for output in result["outputs"]:
                 assert Path(output["uri"].removeprefix("file://")).stat().st_size == output["bytes"]
 
-        # An answer in DICOM holds one of them.
+        # A DICOM answer holds only one of them.
         status, _, answer = post(
             server.address, request | {"policy": {"volumes": "each"}}, Accept="application/dicom"
         )
@@ -336,7 +335,7 @@ def test_requests_choose_volumes_and_policies(tmp_path):
         status, _, answer = post(server.address, request | {"volume": 1}, Accept="application/dicom")
         assert status == 200 and answer[128:132] == b"DICM"
 
-        # Every label of the NIfTI file is in the report with its voxels.
+        # Every label in the NIfTI file is in the report, with its number of voxels.
         result = results[1]
         [uri] = [output["uri"] for output in result["outputs"] if output["kind"] == "nifti"]
         labels = np.asarray(nibabel.load(uri.removeprefix("file://")).dataobj)

@@ -1,5 +1,5 @@
-"""What is measured of segments, computed once more with NumPy and ITK from the source's pixels and the DICOM SEG: in
-the report, and in the DICOM SR, read by highdicom, dcmqi, DCMTK and dciodvfy."""
+"""Measurements of segments, computed again with NumPy and ITK from the source's pixels and the DICOM SEG: those in
+the report, and those in the DICOM SR as read by highdicom, dcmqi, DCMTK and dciodvfy."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def segment(folder, *flags):
 
 
 class Case:
-    """A phantom that was segmented and measured."""
+    """A phantom, segmented and measured."""
 
     def __init__(self, folder):
         run("phantom", "--out", folder / "phantom", "--size", 80, "--slices", 48, "--spacing", 5)

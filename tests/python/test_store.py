@@ -50,8 +50,8 @@ def archive():
 
 @pytest.fixture(scope="module")
 def server(model, ahi):
-    """A server that may store in anything on loopback, and gives an archive two seconds."""
-    # Ports are not known beforehand: each test names its archive's and starts its own, but for those here.
+    """A server that may store to some archive on loopback, and gives it two seconds."""
+    # Ports are not known in advance: a test that uses another archive starts its own server for it.
     with StandIn() as archive, serve(model, ahi.address, **allowed(archive)) as running:
         running.archive = archive
         yield running
@@ -107,7 +107,7 @@ def test_orthanc_keeps_what_was_made(images, model, ahi, tmp_path):
             assert (stored["status"], stored["kind"], stored["reason"]) == ("stored", "dicom-seg", None)
             study, series, uid = result["studyInstanceUID"], stored["seriesInstanceUID"], stored["sopInstanceUID"]
             assert orthanc.instances(study) == [(series, uid)]
-            # Orthanc keeps files as they are, header and all.
+            # Orthanc keeps files as they are, including the header.
             kept = orthanc.instance(study, series, uid)
             assert hashlib.sha256(kept).hexdigest() == output["sha256"] and len(kept) == output["bytes"]
             assert output["uri"] == f"{orthanc.url}/studies/{study}/series/{series}/instances/{uid}"
@@ -119,7 +119,7 @@ def test_orthanc_keeps_what_was_made(images, model, ahi, tmp_path):
             assert again["store"]["instances"][0]["sopInstanceUID"] == uid
             assert orthanc.instances(study) == [(series, uid)]
             assert orthanc.instance(study, series, uid) == kept
-            # Not this time.
+            # This request stores nothing.
             result = result_of(server, images.request, False)
             assert "store" not in result and "data" in result["outputs"][0]
         with serve(model, ahi.address, STORE=orthanc.url, **user | {"DICOMWEB_PASSWORD": "open:sesame2"}) as server:
@@ -170,10 +170,10 @@ def test_healthimaging_keeps_what_was_made(images, ahi, server):
 
 
 def test_requests_to_healthimaging_are_signed(images, ahi, archive, tmp_path):
-    """Against botocore's own signature. The stand-in makes no image set, which is told."""
+    """Compared with botocore's own signature. The stand-in creates no image set, and the report says so."""
     endpoint = archive.url.removesuffix("/dicom-web")
     settings = {"AHI_DICOMWEB_ENDPOINT_URL": endpoint, "AWS_SESSION_TOKEN": "session", "AWS_REGION": "eu-west-1"}
-    # Another model makes other instances than those that are there.
+    # Another model creates instances other than the existing ones.
     with serve(tiny.bundle(tmp_path / "model", 6), ahi.address, **settings) as server:
         result = result_of(server, images.request, True)
     assert statuses(result) == ["stored"] and result["store"]["imageSets"] == []
@@ -196,7 +196,7 @@ def test_requests_to_healthimaging_are_signed(images, ahi, archive, tmp_path):
 
 
 class Once(Faulty):
-    """A proxy whose fault is met once."""
+    """A proxy whose fault occurs only once."""
 
     def drawn(self, what, body):
         fault, chance = super().drawn(what, body)
@@ -228,7 +228,7 @@ def test_a_data_store_that_is_not_there_is_told(images, server):
     assert answer["error"]["details"]["datastoreId"] == "f" * 32
 
 
-# What goes wrong, with a stand-in.
+# Faults, with a stand-in.
 
 
 def test_what_passes_is_repeated_and_nothing_is_twice(images, server):
@@ -238,7 +238,7 @@ def test_what_passes_is_repeated_and_nothing_is_twice(images, server):
         result = result_of(server, images.request, {"dicomweb": archive.url})
         assert statuses(result) == ["stored"], (fault, result["store"])
         assert archive.digests() == [result["outputs"][0]["sha256"]], fault
-        # What was kept before the answer was lost is not sent again.
+        # Anything kept before the answer was lost is not sent again.
         assert archive.stores == (1 if fault in ("drop-before", "drop-after", "stall-after", "half") else 2), fault
 
 
@@ -246,7 +246,7 @@ def test_an_archive_without_search_is_stored_in_all_the_same(images, server):
     archive = server.archive
     archive.searches, archive.says_duplicate, archive.faults = False, True, ["drop-after"]
     result = result_of(server, images.request, {"dicomweb": archive.url})
-    # The second attempt hears that the first one succeeded.
+    # The second attempt learns that the first one succeeded.
     assert statuses(result) == ["already"] and archive.stores == 2
     assert archive.digests() == [result["outputs"][0]["sha256"]]
 
@@ -277,10 +277,10 @@ def test_refused_instances_are_told_and_given(images, server):
     seg, nifti = result["outputs"]
     content = base64.b64decode(seg["data"])
     assert hashlib.sha256(content).hexdigest() == seg["sha256"] and nifti["data"]
-    # Refused for good: asked once.
+    # Refused for good: sent only once.
     assert archive.stores == 1
     assert counted(server)["failed"] == before["failed"] + 1
-    # There is no report in an answer of DICOM.
+    # A DICOM answer has no report.
     status, _, body = post(
         server.address, images.request | {"store": {"dicomweb": archive.url}}, Accept="application/dicom")
     assert status == 502 and "0122H" in json.loads(body)["error"]["message"]
@@ -296,9 +296,9 @@ def test_one_instance_that_is_refused_does_not_lose_the_others(images, server):
     assert "A900H" in told["secondary-capture"]["reason"]
     seg, capture, preview = result["outputs"]
     assert archive.digests() == [seg["sha256"]] and "data" not in seg
-    # What no archive has is in the answer.
+    # Outputs that no archive holds are in the answer.
     assert capture["data"] and preview["data"]
-    # Once it is taken, it alone is sent.
+    # Once the archive accepts it, it alone is sent.
     archive.refused = {}
     again = result_of(server, images.request, {"dicomweb": archive.url}, outputs=kinds)
     assert {one["kind"]: one["status"] for one in again["store"]["instances"]} == {
@@ -331,7 +331,7 @@ def test_each_input_is_stored(images, server):
     assert all(len(kept) == 1 for kept in archive.kept.values())
 
 
-# Who may be asked, and what is told.
+# Which archives may be used, and what is disclosed.
 
 
 def test_places_that_are_not_allowed_are_refused(images, server, archive):
@@ -367,7 +367,7 @@ def test_credentials_go_to_their_origin_alone(images, model, ahi, archive, tmp_p
             assert statuses(result_of(server, images.request, {"dicomweb": other.url})) == ["stored"]
             assert not [headers for _, _, headers in other.requests if "Authorization" in headers]
             assert statuses(json.loads(post(server.address, images.request)[2])["results"][0]) == ["stored"]
-            # Tokens are replaced.
+            # Tokens can be replaced.
             archive.token = "hunter3"
             archive.kept = {}
             status, answer = ask(server, images.request, {"dicomweb": archive.url})

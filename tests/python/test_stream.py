@@ -1,4 +1,4 @@
-"""Answers that stream: from the server itself, and through a SageMaker runtime with boto3."""
+"""Streamed answers: from the server itself, and through a SageMaker runtime with boto3."""
 
 import http.client
 import json
@@ -15,7 +15,7 @@ from local import get
 from streaming import LINES, Endpoints, events, names
 from traffic import ask
 
-# Those of a model that has nothing to preprocess.
+# The stages of a model without preprocessing.
 STAGES = ["metadata", "memory", "frames", "inference", "postprocess", "write"]
 
 
@@ -46,7 +46,7 @@ class Open:
 
 
 def counted(server, status):
-    """How many requests ended with a status."""
+    """How many requests ended with this status."""
     labels = f'ahi_inference_requests_total{{route="/invocations",method="POST",status="{status}"}} '
     lines = get(f"{server.address}/metrics")[2].decode().splitlines()
     return sum(float(line.removeprefix(labels)) for line in lines if line.startswith(labels))
@@ -81,7 +81,7 @@ def test_events_of_a_server(place):
     assert last["frames"]["total"] == 24
     report = seen[-1]["report"]
     assert tiny.check(report, place.images, 3) is None
-    # The same as a plain answer, but for what is of its time.
+    # The same as a plain answer, except for what differs between requests.
     for answer in (plain, report):
         assert answer.pop("requestId") and answer["results"][0].pop("timings")
         for output in answer["results"][0]["outputs"]:
@@ -121,7 +121,7 @@ def test_other_answers_are_as_they_were(place):
 
 
 def test_what_takes_long_is_had_by_stream_and_refused_otherwise(place):
-    """Seconds in place of the 60 and 480 of SageMaker: the server's own limits are settings."""
+    """Seconds instead of SageMaker's 60 and 480: the server's own limits are settings."""
     response = refusal(place.runtime.invoke_endpoint, EndpointName="slow", ContentType="application/json",
                        Body=json.dumps(place.request).encode())
     assert (response["Error"]["Code"], response["OriginalStatusCode"]) == ("ModelError", 504)
@@ -141,7 +141,7 @@ def test_what_takes_long_is_had_by_stream_and_refused_otherwise(place):
     assert seen[0]["inferenceId"] == "case-7" and seen[0]["limitSeconds"] == 60
     frames = [event["done"] for event in seen if event.get("stage") == "frames"]
     assert len(frames) > 3 and frames == sorted(frames) and frames[-1] == 24, frames
-    # They came while it ran.
+    # They arrived while it ran.
     assert min(came.values()) < 1 < max(came.values()), came
     assert names(seen)[-1] == "result" and tiny.check(seen[-1]["report"], place.images, 3) is None
 
@@ -184,7 +184,7 @@ def test_who_hangs_up_cancels_the_work(place, way):
 
 
 def test_target_model(place, tmp_path):
-    """boto3 has no TargetModel for streams; the header is sent by a handler."""
+    """boto3 has no TargetModel for streams; an event handler adds the header."""
     tiny.bundle(tmp_path / "model", 5)
     with tarfile.open(tmp_path / "five.tar.gz", "w:gz") as archive:
         archive.add(tmp_path / "model", ".")
@@ -210,7 +210,7 @@ def test_streams_that_do_not_come_to_their_end(place):
         assert error.value.response["Error"]["Code"] == "ModelStreamError"
         assert problem in error.value.response["Error"]["Message"]
         assert events(parts)[0] == {"event": "accepted"}
-    # The container was left, too.
+    # The connection to the container was closed, too.
     assert place.broken.left.wait(10)
 
 

@@ -1,4 +1,4 @@
-"""Traces: what a collector of OpenTelemetry gets, read with OpenTelemetry's own messages."""
+"""Traces: what an OpenTelemetry collector receives, read with OpenTelemetry's own messages."""
 
 import json
 import threading
@@ -16,12 +16,12 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER = "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE}-{CALLER}-01"
 STAGES = ["sources", "metadata", "memory", "frames", "preprocess", "inference", "postprocess", "write"]
-# Spans leave at once.
+# Spans are exported at once.
 QUICKLY = {"OTEL_BSP_SCHEDULE_DELAY": "100"}
 
 
 class Collector:
-    """What OTLP over HTTP asks of one. Answers 503 while it is `busy`."""
+    """A minimal collector for OTLP over HTTP. Answers 503 while it is `busy`."""
 
     def __init__(self, port=0):
         self.spans, self.resources, self.requests, self.busy = [], [], [], False
@@ -52,7 +52,7 @@ class Collector:
                 self.spans.extend(scope.spans)
 
     def wait_for(self, found, seconds=20):
-        """The spans, once `found` is true of them."""
+        """The spans, once `found` returns true for them."""
         until = time.monotonic() + seconds
         while not found(self.spans):
             assert time.monotonic() < until, [span.name for span in self.spans]
@@ -125,7 +125,7 @@ def test_a_request_is_a_span_of_the_callers_trace_with_its_stages_below(images, 
     assert by_name["frames"]["frames"] == 24 and by_name["frames"]["encoded_bytes"] > 0
     assert by_name["inference"]["windows"] >= 1 and by_name["inference"]["network_seconds"] > 0
 
-    # The answer's timings are those of the spans.
+    # The timings in the answer are those of the spans.
     report = json.loads(body)
     timings = (report.get("results") or [report])[0]["timings"]
     seconds = {span.name: (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9 for span in stages}
@@ -134,10 +134,10 @@ def test_a_request_is_a_span_of_the_callers_trace_with_its_stages_below(images, 
     assert all(path == "/v1/traces" for path, _ in collector.requests)
     assert all(headers["x-tenant"] == "radiology" for _, headers in collector.requests)
     assert collector.resources[0]["service.name"] == "ct-segmentation"
-    # Lines of the log name the trace.
+    # Log lines carry the trace ID.
     lines = [line for line in log if line.get("span", {}).get("request_id") == headers["x-request-id"]]
     assert lines and all(line["span"]["trace_id"] == TRACE for line in lines)
-    # Probes are no requests.
+    # Probes have no spans.
     assert not [span for span in spans if "ping" in span.name]
 
 
@@ -159,7 +159,7 @@ def test_what_failed_is_told_by_its_code(images):
         assert one.status.code == Status.STATUS_CODE_ERROR and attributes(one)["error.type"] == "not_found"
         failed = [s.name for s in children(spans, one) if s.status.code == Status.STATUS_CODE_ERROR]
         assert failed == ["metadata"]
-        # A path that nobody knows may hold anything.
+        # An unknown path may contain anything.
         get(f"{server.address}/Doe%5EJane")
         spans = collector.wait_for(answered("GET unknown"))
         assert not [span for span in spans if "Doe" in str(span)]

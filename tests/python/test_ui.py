@@ -1,4 +1,4 @@
-"""The page in Chromium: list, run, result, downloads, errors; and without a browser, who may ask for it."""
+"""The page in Chromium: list, run, result, downloads, errors; and without a browser, who may request it."""
 
 import hashlib
 import http.client
@@ -22,7 +22,7 @@ CONTROLS = {"button", "checkbox", "radio", "combobox", "slider", "spinbutton", "
 
 @pytest.fixture(scope="module")
 def viewer():
-    """The folder of the viewer, which the script brings where it is not there yet."""
+    """The folder of the viewer, which the script downloads if it is missing."""
     done = subprocess.run([ROOT / "scripts/get-viewer.sh"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -30,7 +30,7 @@ def viewer():
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """A data store with two image sets; of the second all frames are gone."""
+    """A data store with two image sets; all frames of the second are missing."""
     folder = tmp_path_factory.mktemp("ui")
     sets = []
     for number, description in enumerate(("CT abdomen", "CT abdomen, <b>damaged</b>")):
@@ -60,7 +60,7 @@ def server(store, viewer):
 
 
 def ask(server, path, method="GET", host=None, body=None, **headers):
-    """One request with headers as they are given."""
+    """One request with the given headers."""
     url = urlsplit(server.address)
     connection = http.client.HTTPConnection(url.hostname, url.port, timeout=120)
     connection.putrequest(method, path, skip_host=True)
@@ -125,7 +125,7 @@ def test_pages_of_other_hosts_are_kept_away(server):
             assert ask(server, path, "POST", own, b"{}", **headers)[0] == 403, (path, headers)
         assert ask(server, "/ui/api/datastores", host=own, **headers)[0] == 403, headers
         assert ask(server, "/ui/", host=own, **headers)[0] == 200, "a link"
-    # Programs say none of this, and the page says the right thing.
+    # Programs send none of these headers, and the page sends the right ones.
     assert ask(server, "/invocations", "POST", own, b"{}")[0] == 400
     assert ask(server, "/ui/api/runs", "POST", own, b"{}", Origin=f"http://{own}", Sec_Fetch_Site="same-origin")[0] == 400
 
@@ -147,7 +147,7 @@ def test_results_are_read_by_those_who_know_their_name(server, store):
         f"{result}/%2e%2e", f"{result}%00/{name}",
     ):
         assert ask(server, f"/ui/api/results/{wrong}")[0] == 404, wrong
-    # A run that fails leaves nothing.
+    # A run that fails leaves nothing behind.
     status, headers, _ = ask(server, "/ui/api/runs", "POST", body=json.dumps(store[1][1]).encode())
     assert status == 404 and ask(server, f"/ui/api/results/{headers['x-result-id']}/{name}")[0] == 404
 
@@ -185,7 +185,7 @@ def test_where_there_is_no_page(viewer, tmp_path, store):
     for variable in ("SAGEMAKER_BATCH", "SAGEMAKER_MULTI_MODEL", "SAGEMAKER_SAFE_PORT_RANGE"):
         assert "SageMaker" in refused(*loopback, **{variable: "true"}), variable
     assert "scripts/get-viewer.sh" in refused("--ui", "--host", "127.0.0.1", "--ui-assets", tmp_path)
-    # Off unless it is asked for, and then nobody is kept away.
+    # Off by default, and then no client is turned away.
     with emulate(store[0]) as cloud, serve(MODEL, cloud.address, EXECUTION_PROVIDERS="cpu") as server:
         for path in ("/", "/ui/", "/ui/api/datastores", "/ui/app.js"):
             assert ask(server, path)[0] == 404, path
@@ -208,7 +208,7 @@ def test_emulate_says_how_to_start_the_page(tmp_path):
         assert f"AHI_ENDPOINT_URL={cloud.address}" in cloud.process.stdout.readline()
 
 
-# In a browser: one after the other, as somebody would go through the page.
+# In a browser: one after another, as a user would go through the page.
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +251,7 @@ def test_image_sets_are_listed_and_filtered(page):
 
     rows = [row.text for row in page.all("#image-sets tbody tr")]
     assert any("CT abdomen" in row and "CT" in row for row in rows)
-    # What is in the data is text, not markup.
+    # Text in the data is shown as text, not as markup.
     assert any("<b>damaged</b>" in row for row in rows) and not page.all("#image-sets b")
     assert "Nobody" not in page.driver.page_source
     assert not page.one("#run").is_enabled()
@@ -261,7 +261,7 @@ def test_image_sets_are_listed_and_filtered(page):
     assert len(page.all("#image-sets tbody tr")) == 0
     page.set("#filter", "")
     assert len(page.all("#image-sets tbody tr")) == 2
-    # By keyboard: the arrows go from one to the next.
+    # By keyboard: the arrow keys move from one to the next.
     page.one("#image-sets input").send_keys(Keys.SPACE)
     first = page.text("#chosen")
     page.driver.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
@@ -288,7 +288,7 @@ def test_a_run_shows_its_stages_and_its_result(result, server, store):
 def test_segments_are_shown_over_the_image_and_hidden(result):
     result.click("input[name=view][value=axial]")
     whole = result.settled()
-    # The colours of the segments are in it.
+    # The segments' colours are in it.
     colors = {color for _, color in whole.getcolors(1 << 20)}
     assert sum(max(color) - min(color) > 60 for color in colors) > 10
     result.click("#none")
@@ -342,7 +342,7 @@ def test_outputs_are_downloaded(result, server):
         assert url.startswith(f"{server.address}/ui/api/results/")
         with urllib.request.urlopen(urljoin(server.address, url)) as answer:
             assert hashlib.sha256(answer.read()).hexdigest() == digests[name]
-        # As a person does: Chromium asks before a script downloads several files.
+        # One click at a time, as a user would: Chromium asks before a script downloads several files.
         result.patiently(result.one(f"#files li:nth-child({number}) a").click)
         for _ in range(200):
             if (result.downloads / name).exists():
@@ -371,7 +371,7 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(result):
 
     press = lambda keys: result.patiently(lambda: result.driver.switch_to.active_element.send_keys(keys))
     result.script("window.scrollTo(0, 0); document.querySelector('.skip').focus()")
-    # After a mouse click browsers show focus only once it has been moved by a key: there and back.
+    # After a mouse click, browsers show focus only once a key has moved it: there and back.
     press(Keys.TAB)
     press(Keys.SHIFT + Keys.TAB)
     assert result.script("return document.activeElement.matches('.skip')")
@@ -417,7 +417,7 @@ def test_errors_are_told_as_people_read_them(result, store):
     assert result.script("return document.querySelector('#error').getAttribute('role')") == "alert"
     result.script("window.scrollTo(0, 0)")
     result.keep("error")
-    # And it goes on from there.
+    # And the page remains usable.
     result.click("#error-close")
     assert not result.one("#error").is_displayed()
     assert result.one("#run").is_enabled()
@@ -426,7 +426,7 @@ def test_errors_are_told_as_people_read_them(result, store):
 @skip_without()
 def test_a_run_is_cancelled(result, store):
     choose(result, store[1][0])
-    # Within one turn of the page, so that the run has certainly not ended.
+    # Both clicks in one turn of the event loop, so the run cannot have ended in between.
     result.script("document.querySelector('#run').click(); document.querySelector('#cancel').click()")
     result.until("document.querySelector('#cancel').hidden", "the end")
     assert result.text("#progress-state") == "Cancelled."
@@ -467,7 +467,7 @@ def test_a_model_of_two_images_gets_an_image_set_for_each(browser, server, store
         assert browser.text("#chosen") == "To be assigned: before, after." and not browser.one("#run").is_enabled()
         browser.click("#images button[data-name=before]")
         assert browser.text("#chosen") == "To be assigned: after." and not browser.one("#run").is_enabled()
-        # Focus stays where somebody is who goes by keyboard.
+        # Focus stays where a keyboard user left it.
         assert browser.script("return document.activeElement.dataset.name") == "before"
         browser.click("#images button[data-name=after]")
         assert browser.text("#chosen") == "All images are assigned." and browser.one("#run").is_enabled()
@@ -483,11 +483,11 @@ def test_a_model_of_two_images_gets_an_image_set_for_each(browser, server, store
 
 @skip_without()
 def test_nothing_is_asked_of_other_hosts_and_nothing_is_refused(browser, server):
-    """The last one: of all that was done before."""
+    """Runs last, and covers everything done before."""
     browser.listen()
     fetched = [url for url in browser.urls if urlsplit(url).scheme not in ("data", "blob", "chrome", "about")]
     assert len(fetched) > 10
     assert {urlsplit(url).hostname for url in fetched} == {"127.0.0.1"}
-    # All that the browser complains of are the answers that are errors.
+    # The browser complains only about answers that are errors.
     others = [said for said in browser.complaints if "the server responded with a status of" not in said]
     assert not others, others

@@ -1,7 +1,7 @@
-"""The published workshop from beginning to end with boto3, all of AWS being on this machine.
+"""The published workshop from beginning to end with boto3, with all of AWS on this machine.
 
-Data store, upload, import job, multi-model endpoint, asynchronous endpoint, results in S3; the tests
-run in this order on one set of programs, each of them on what the ones before it made.
+Data store, upload, import job, multi-model endpoint, asynchronous endpoint, results in S3. The tests run in this
+order on one set of programs, and each builds on what the previous ones created.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ ROLE = "arn:aws:iam::000000000000:role/healthimaging"
 
 
 class Workshop:
-    """The programs, their clients, and what the tests hand on to each other."""
+    """The programs, their clients, and what the tests pass on to each other."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -50,7 +50,7 @@ class Workshop:
         self.aws = emulate(folder / "store", "--endpoints", folder / "endpoints.json", "--sagemaker-port", 0)
         s3, sagemaker = self.aws.next_address(), self.aws.next_address()
         outputs = {"S3_ENDPOINT_URL": s3, "S3_PATH_STYLE": "true"}
-        # Room for one model of the phantom's size in its only session, so that loading another unloads it.
+        # Room for one model of the phantom's size with a single session, so that loading another unloads it.
         self.models = multi_model(
             self.aws.address, "--memory-budget-bytes", 150_000_000, port=ports["models"], CPU_THREADS="1",
             EXECUTION_PROVIDERS="cpu", **outputs)
@@ -71,7 +71,7 @@ class Workshop:
         return self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
 
     def wait_for(self, *uris, seconds=120):
-        """The first of some objects that comes into being, with its bytes."""
+        """The first of these objects to appear, as its URI and its bytes."""
         for _ in range(seconds * 10):
             for uri in uris:
                 try:
@@ -117,7 +117,7 @@ def refusal(call, *arguments, **parameters):
 
 
 def check_seg(content, folder):
-    """A DICOM SEG of the phantom that agrees with the phantom's truth."""
+    """Checks that a DICOM SEG of the phantom agrees with the phantom's truth."""
     seg = highdicom.seg.segread(io.BytesIO(content))
     assert pydicom.dcmread(io.BytesIO(content)).SOPClassUID == pydicom.uid.SegmentationStorage
     sources = [pydicom.dcmread(file, stop_before_pixels=True) for file in (folder / "dicom").iterdir()]
@@ -170,7 +170,7 @@ def start(workshop, **changed):
 
 
 def ended(workshop, job):
-    """The properties of a job that has ended; the states seen until then."""
+    """The properties of a job once it has ended, and the states seen until then."""
     seen = [job["jobStatus"]]
     while seen[-1] in ("SUBMITTED", "IN_PROGRESS"):
         time.sleep(0.02)
@@ -211,7 +211,7 @@ def test_import_jobs_that_are_not_right(workshop):
                           ("nowhere", {"outputS3Uri": "s3://nowhere/import/", "clientToken": token})]:
         job, seen = ended(workshop, start(workshop, **changed))
         assert seen[-1] == "FAILED" and what in job["message"], job
-    # The same request again is the same job.
+    # The same request again returns the same job.
     again = start(workshop, outputS3Uri="s3://nowhere/import/", clientToken=token)
     assert again["jobId"] == job["jobId"]
     assert refusal(start, workshop, clientToken=token)[:2] == ("ConflictException", 409)
@@ -233,7 +233,7 @@ def loaded(workshop):
 
 
 def hash_of(uri):
-    """What the platform calls a model."""
+    """The platform's name for a model."""
     return hashlib.sha256(uri.encode()).hexdigest()[:32]
 
 
@@ -246,7 +246,7 @@ def test_multi_model_endpoint(workshop):
         answers.append(workshop.invoke(workshop.request, TargetModel="model.tar.gz", InferenceId="case-7",
                                        Accept="application/json"))
 
-    # Loaded once, however many ask for it first.
+    # Loaded once, no matter how many clients ask for it first.
     clients = [threading.Thread(target=client) for _ in range(3)]
     for each in clients:
         each.start()
@@ -280,7 +280,7 @@ def test_the_least_recently_used_model_makes_room(workshop):
     for target in ("second.tar.gz", "model.tar.gz", "more/tiny.tar.gz", "second.tar.gz"):
         label = json.loads(workshop.invoke(workshop.request, TargetModel=target)["Body"].read())
         assert label["results"][0]["segments"], target
-    # Of the two large ones there is room for one.
+    # There is room for only one of the two large ones.
     large = {name: hash_of(f"s3://workshop-models/published/{name}.tar.gz") for name in ("second", "model")}
     assert large["second"] in loaded(workshop) and large["model"] not in loaded(workshop)
     assert any("unloaded to make room" in line for line in workshop.aws.log)
@@ -365,7 +365,7 @@ def test_asynchronous_requests_that_are_not_right(workshop):
 
 def test_new_image_sets(workshop, monkeypatch, capsys):
     """The function of scripts/deploy, with the events that HealthImaging would send: an image set is segmented
-    once, and its result starts nothing."""
+    once, and its result triggers nothing."""
     sys.path.insert(0, str(ROOT / "scripts/deploy"))
     import new_image_sets
 
@@ -400,7 +400,7 @@ def test_new_image_sets(workshop, monkeypatch, capsys):
     [made] = report["results"][0]["outputs"]
     check_seg(workshop.object(made["uri"]), workshop.phantom)
 
-    # Back in the data store; the local import takes pixels of whole bytes alone.
+    # Back into the data store; the local import accepts only pixels of whole bytes.
     result = pydicom.dcmread(io.BytesIO(workshop.object(made["uri"])))
     result.PixelData = result.pixel_array.astype(np.uint8).tobytes()
     result.BitsAllocated, result.BitsStored, result.HighBit = 8, 8, 7

@@ -1,7 +1,7 @@
-"""Tiny models whose answers are known beforehand, and the images for them.
+"""Tiny models whose answers are known in advance, and images for them.
 
-Model number N labels every voxel above its own threshold, in a segment called "model N". So an answer
-shows which model gave it, and a plain comparison with the pixels shows whether it is right.
+Model number N labels every voxel above its own threshold, in a segment called "model N". An answer thus shows
+which model gave it, and a simple comparison with the pixels shows whether it is right.
 """
 
 import json
@@ -34,7 +34,7 @@ INFERENCE = {
 
 
 def threshold(number):
-    """Between two values that pixels can have, so that no voxel is on it."""
+    """Between two possible pixel values, so that no voxel is exactly on it."""
     return -90.5 + 4.0 * number
 
 
@@ -74,10 +74,10 @@ def bundle(folder, number):
 
 
 def bands_bundle(folder, numbers):
-    """A bundle whose classes are the values between the thresholds of models `numbers`, ascending.
+    """A bundle whose classes are the ranges between the thresholds of models `numbers`, ascending.
 
-    Class i gives the sum of x - threshold over the first i of them, which is the largest where x is above
-    all of those and none of the next.
+    The output for class i is the sum of x - threshold over the first i of them, which is largest if x is above all
+    of those and none of the rest.
     """
     folder = bundle(folder, numbers[0])
     count = len(numbers) + 1
@@ -101,7 +101,7 @@ def bands_bundle(folder, numbers):
 
 
 def overlapping(folder, numbers=(10, 40)):
-    """A bundle whose masks are what lies above the threshold of each model of `numbers`: each holds the next."""
+    """A bundle with a mask of what is above the threshold of each of models `numbers`: each contains the next."""
     folder = bands_bundle(folder, numbers)
     model = onnx.load(folder / "models/model.onnx")
     del model.graph.initializer[:]
@@ -127,7 +127,7 @@ def overlapping(folder, numbers=(10, 40)):
 
 
 def pair_bundle(folder, number):
-    """A bundle of two images, "before" and "after": model `number` looks at the second alone."""
+    """A bundle of two images, "before" and "after"; model `number` looks only at the second."""
     folder = bundle(folder, number)
     model = network(number)
     del model.graph.initializer[:]
@@ -147,7 +147,7 @@ def pair_bundle(folder, number):
 
 
 def halving(number):
-    """As `network`, but by way of half the size and back, which images of odd sizes do not fit."""
+    """Like `network`, but goes down to half the size and back, which does not work for images of odd sizes."""
     tensor = lambda name, shape, values: helper.make_tensor(name, TensorProto.FLOAT, shape, values)
     weights = [
         tensor("up", [1, 1, 2, 2, 2], [0.0] * 8),
@@ -170,7 +170,7 @@ def halving(number):
 
 
 def halving_bundle(folder, number):
-    """A bundle of it that takes images whole."""
+    """A bundle of that network that takes images whole."""
     folder = bundle(folder, number)
     inferer = {"inferer": {"_target_": "SimpleInferer"}}
     (folder / "configs/inference.json").write_text(json.dumps(INFERENCE | inferer))
@@ -179,11 +179,11 @@ def halving_bundle(folder, number):
 
 
 def shaky(number, seed):
-    """As `network`, but about every other run fails: one looks behind the end of a list, as chance has it.
+    """Like `network`, but about every other run fails: at random, it reads past the end of a list.
 
-    Chance goes on from run to run of a session, and is the same in the next session.
+    The random numbers continue from run to run of a session, and are the same in the next session.
     """
-    # The first numbers that ONNX Runtime draws after small seeds are all small.
+    # After small seeds, the first numbers that ONNX Runtime draws are all small.
     seed = float(123457 * seed)
     model = network(number)
     graph = model.graph
@@ -199,7 +199,7 @@ def shaky(number, seed):
         helper.make_node("Gather", ["list", "index"], ["nothing"]),
         helper.make_node("Add", ["sum", "nothing"], ["pred"]),
     ])
-    # Of a fixed batch, so that it is not tried out for the best one as it is loaded.
+    # A fixed batch size, so that loading does not try out which one is best.
     for end in (graph.input[0], graph.output[0]):
         end.type.tensor_type.shape.dim[0].dim_value = 1
     onnx.checker.check_model(model)
@@ -207,7 +207,7 @@ def shaky(number, seed):
 
 
 def shaky_bundle(folder, number, seed):
-    """A bundle of it."""
+    """A bundle of that network."""
     folder = bundle(folder, number)
     inferer = INFERENCE["inferer"] | {"sw_batch_size": 1}
     (folder / "configs/inference.json").write_text(json.dumps(INFERENCE | {"inferer": inferer}))
@@ -224,7 +224,7 @@ class Images:
     values: np.ndarray
 
     def voxels(self, number):
-        """How many voxels model `number` has to find."""
+        """How many voxels model `number` must find."""
         return int((self.values > threshold(number)).sum())
 
 
@@ -241,7 +241,7 @@ def images(folder, size=32, slices=12):
 
 
 def check(answer, images, number):
-    """What is wrong with an answer of model `number`; nothing where it is right."""
+    """What is wrong with an answer of model `number`; None if it is right."""
     segment = answer["results"][0]["segments"][0]
     found = (segment["label"], segment["voxels"])
     expected = (f"Model {number}", images.voxels(number))

@@ -1,4 +1,4 @@
-"""Clients that ask a lot at once, and what they saw."""
+"""Clients that send many requests at once, and what they saw."""
 
 import http.client
 import json
@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 
 @dataclass
 class Answer:
-    """One answer; status 0 where no connection came about, -1 where one ended without an answer."""
+    """One answer; status 0 if the connection failed, -1 if it ended without an answer."""
 
     status: int
     body: bytes = b""
@@ -22,12 +22,12 @@ class Answer:
 
     @property
     def code(self):
-        """The code of an error."""
+        """The error code."""
         return self.json()["error"]["code"]
 
 
 def ask(server, method, path, body=None, timeout=120, **headers):
-    """One request on a connection of its own."""
+    """One request on its own connection."""
     place = urlsplit(server)
     connection = http.client.HTTPConnection(place.hostname, place.port, timeout=timeout)
     data = None if body is None else json.dumps(body)
@@ -55,7 +55,7 @@ def model_path(name):
 
 
 def memory(process):
-    """Bytes of a process in memory."""
+    """Resident memory of a process, in bytes."""
     with open(f"/proc/{process.pid}/status") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS:"))
 
@@ -91,7 +91,7 @@ def together(count, work):
 
 
 class Pinger:
-    """Asks for /ping all the time and keeps how long each answer took."""
+    """Polls /ping and records how long each answer took."""
 
     def __init__(self, server, pause=0.02):
         self.server, self.pause = server, pause
