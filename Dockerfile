@@ -74,6 +74,7 @@ WORKDIR /build
 ENV CARGO_INCREMENTAL=0 \
     CARGO_PROFILE_RELEASE_DEBUG=none \
     CARGO_PROFILE_RELEASE_STRIP=symbols
+# The dependencies as a separate layer, which changes to the source do not invalidate.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src \
     && touch src/lib.rs \

@@ -33,6 +33,7 @@ pub mod server;
 pub mod sink;
 pub mod source;
 pub mod telemetry;
+pub mod traces;
 pub mod transforms;
 pub mod volume;
 pub mod writers;

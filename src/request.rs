@@ -10,7 +10,7 @@ use crate::archive::Store;
 use crate::dicom::encoding::FrameEncoding;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{PolicyChoice, VolumeChoice};
-use crate::telemetry::Trace;
+use crate::traces::Trace;
 
 /// An inference request: the inputs, the model and the outputs.
 #[derive(Debug, Clone, PartialEq)]

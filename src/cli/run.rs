@@ -144,7 +144,7 @@ async fn segment(args: RunArgs, stop: CancellationToken) -> Result<Vec<Map<Strin
         places,
         patience: None,
         single: false,
-        trace: crate::telemetry::Trace::default(),
+        trace: crate::traces::Trace::default(),
     };
     let folder = ToFolder {
         to: Destination::Folder(args.out),

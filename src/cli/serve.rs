@@ -27,8 +27,9 @@ use crate::sink::dicomweb::{DicomWeb, DicomWebOperation};
 use crate::source::ahi::{AhiClient, Operation};
 use crate::source::aws;
 use crate::source::s3::S3Input;
+use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{CallSample, Service as AwsService};
-use crate::telemetry::{Metrics, traces};
+use crate::traces;
 
 /// Threads that serve HTTP. They never compute, so two are enough for any load.
 const HTTP_THREADS: usize = 2;
@@ -57,7 +58,11 @@ struct Service {
 pub(super) fn serve(args: ServeArgs) -> Result<Drained> {
     let settings = args.settings()?;
     parachute::arm();
-    let _exporting = settings.collector.as_ref().map(traces::export).transpose()?;
+    let collector = settings.collector.as_ref();
+    let _exporting = collector.map(|url| traces::export(url.as_str())).transpose()?;
+    if let Some(collector) = collector {
+        tracing::info!(?collector, "traces are exported");
+    }
     cpu::start(settings.compute.threads)?;
     let http = runtime("http", HTTP_THREADS)?;
     let work = runtime("work", settings.compute.threads.clamp(2, MOST_WORK_THREADS))?;
@@ -95,7 +100,7 @@ async fn until_stopped(settings: ServeSettings, work: Handle) -> Result<Drained>
         let provider = LoadOptions::from(&settings.compute).provider;
         work.spawn_blocking(move || {
             if let Err(error) = inference::prepare(provider) {
-                tracing::warn!(%error, "the libraries of the execution provider");
+                tracing::warn!(%error, "the execution provider cannot be prepared; loading a model says why");
             }
         });
     }

@@ -14,7 +14,7 @@ use crate::progress::{Progress, Stage};
 use crate::request::InputOutcome;
 use crate::sink::dicomweb::DicomWeb;
 use crate::sink::{Destination, Sink};
-use crate::telemetry::Trace;
+use crate::traces::Trace;
 
 /// The destinations of an input's outputs.
 pub(super) struct Destinations<'a> {

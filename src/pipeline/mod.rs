@@ -49,7 +49,7 @@ use crate::progress::{Observer, Progress, Silent, Stage};
 use crate::registry::{Lease, Model};
 use crate::request::{InferenceRequest, InputOutcome, Outcome, OutputKind};
 use crate::source::{ImageSource, Origin};
-use crate::telemetry::Trace;
+use crate::traces::Trace;
 use crate::volume::{self, Plan, Volume};
 use crate::writers::dicom::Identity;
 use frames::FrameStats;

@@ -28,8 +28,9 @@ use crate::sink::Sink;
 use crate::sink::dicomweb::DicomWeb;
 use crate::source::ahi::AhiClient;
 use crate::source::s3::{Location, S3Input};
-use crate::telemetry::traces::Span;
-use crate::telemetry::{Metrics, Trace};
+use crate::telemetry::Metrics;
+use crate::traces::Span;
+use crate::traces::Trace;
 
 /// The state that outlives requests.
 pub struct Service {

@@ -247,7 +247,7 @@ mod tests {
             store,
             policy: PolicyChoice::default(),
             single: false,
-            trace: crate::telemetry::Trace::default(),
+            trace: crate::traces::Trace::default(),
         }
     }
 

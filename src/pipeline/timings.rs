@@ -5,8 +5,8 @@ use std::time::Instant;
 use serde_json::{Map, Value};
 
 use crate::progress::{Progress, Stage};
-use crate::telemetry::Trace;
-use crate::telemetry::traces::{Attribute, Span};
+use crate::traces::Trace;
+use crate::traces::{Attribute, Span};
 
 /// Seconds per stage, in order of measurement, and a span of the trace for each.
 #[derive(Debug)]

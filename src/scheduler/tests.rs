@@ -62,7 +62,7 @@ fn request(id: &str) -> InferenceRequest {
         policy: crate::policy::PolicyChoice::default(),
         segmentation: SegmentationChoice::default(),
         single: false,
-        trace: crate::telemetry::Trace::default(),
+        trace: crate::traces::Trace::default(),
     }
 }
 

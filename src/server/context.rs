@@ -15,8 +15,9 @@ use tracing::{Instrument, Level, Span};
 use super::custom_attributes::{CUSTOM_ATTRIBUTES, values_of};
 use super::status::{self, ErrorCode};
 use crate::error::{Error, ErrorKind, Result};
-use crate::telemetry::traces::Span as TraceSpan;
-use crate::telemetry::{Metrics, Trace};
+use crate::telemetry::Metrics;
+use crate::traces::Span as TraceSpan;
+use crate::traces::Trace;
 
 /// The caller's identifier of a request.
 pub(super) const INFERENCE_ID: HeaderName =

@@ -1,4 +1,4 @@
-//! Logging, metrics and traces.
+//! Logging and metrics.
 //!
 //! Log lines go to standard error, through the progress bar if one is drawn: JSON in a container,
 //! text on a terminal. Every line logged for a request carries its identifiers through the
@@ -9,7 +9,6 @@
 mod calls;
 pub mod metrics;
 mod namer;
-pub mod traces;
 
 use std::any::Any;
 use std::io::{IsTerminal, Write};
@@ -22,7 +21,6 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
 pub use metrics::Metrics;
-pub use traces::Trace;
 
 use crate::config::LogArgs;
 use crate::error::{Error, ErrorKind, Result};

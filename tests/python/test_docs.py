@@ -265,7 +265,9 @@ def test_settings_are_as_they_are_documented():
 
 
 # Variables that a library reads, and the library.
-OF_LIBRARIES = {"SSL_CERT_FILE": "rustls-native-certs"}
+OF_LIBRARIES = {"SSL_CERT_FILE": "rustls-native-certs", "OTEL_EXPORTER_OTLP_HEADERS": "opentelemetry-otlp"} | dict.fromkeys(
+    ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG",
+     "OTEL_BSP_SCHEDULE_DELAY"), "opentelemetry_sdk")
 
 
 def mentioned(word):

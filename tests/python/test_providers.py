@@ -177,7 +177,7 @@ def test_another_file_of_the_network_is_compared_with_the_first(tmp_path):
     text = compare("--network", "rounded.onnx", "--table").stdout
     assert "labels equal" in text and text.count("Dice") == 4
     for arguments, part in (((), "nothing to compare"), (("--network", "../model.onnx"), "in models/"),
-                            (("--network", "absent.onnx"), "is not there")):
+                            (("--network", "absent.onnx"), "does not exist")):
         failed = compare(*arguments)
         assert failed.returncode != 0 and part in failed.stderr, failed.stderr
     # Memory for both runs, or a refusal: it never waits for memory that only this comparison holds.

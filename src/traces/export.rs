@@ -10,7 +10,6 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 
 use super::TRACER;
 use super::client::Client;
-use crate::config::EndpointUrl;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Time for the last spans to leave at the end: the platform kills the process 30 s after its SIGTERM, of which
@@ -36,8 +35,8 @@ impl Drop for Exporting {
 /// # Errors
 /// [`ErrorKind::Configuration`] if the URL cannot be used; [`ErrorKind::Internal`] if it is called twice or the
 /// thread of the exporter cannot be started.
-pub fn export(collector: &EndpointUrl) -> Result<Exporting> {
-    let endpoint = format!("{}/v1/traces", collector.as_str());
+pub fn export(collector: &str) -> Result<Exporting> {
+    let endpoint = format!("{collector}/v1/traces");
     let exporter = SpanExporter::builder()
         .with_http()
         .with_http_client(Client::new()?)
@@ -52,7 +51,6 @@ pub fn export(collector: &EndpointUrl) -> Result<Exporting> {
     TRACER
         .set(provider.tracer(env!("CARGO_PKG_NAME")))
         .map_err(|_| Error::internal("the export of traces was started twice"))?;
-    tracing::info!(?collector, "traces are exported");
     Ok(Exporting(provider))
 }
 
