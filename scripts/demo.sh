@@ -22,7 +22,7 @@ esac
 demo=$ROOT/target/demo
 binary=${AHI_INFERENCE_BIN:-$ROOT/target/release/ahi-inference}
 # Minutes that a first build takes on one core.
-BUILD_MINUTES=23
+BUILD_MINUTES=14
 pids=()
 
 stop() {
