@@ -4,7 +4,8 @@ use ndarray::{ArrayView4, ArrayView5, Axis};
 
 use super::importance::BlendMode;
 use super::network::{Network, NetworkShape, Share, WIDEST_LAYER};
-use super::sliding_window::{PlaneSink, SlidingWindowInferer, WindowPadding, WindowStats};
+use super::plane_sink::{PlaneSink, WindowStats};
+use super::sliding_window::{SlidingWindowInferer, WindowPadding};
 use crate::bundle::{Args, Component};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Progress;

@@ -3,13 +3,14 @@
 //! MONAI keeps the sums of all classes over the whole image. Here, windows are processed in the order
 //! of their starts, and regions that no later window touches are passed on at once (`blend`).
 
-use ndarray::{ArrayView3, ArrayView4, Axis, Zip};
+use ndarray::{ArrayView4, Axis, Zip};
 use rayon::prelude::*;
 
 use super::blend::{Blend, Grid};
 pub use super::importance::BlendMode;
 use super::in_turn::{self, Work};
 use super::network::Network;
+use super::plane_sink::{PlaneSink, WindowStats};
 use crate::bundle::Args;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::zeros;
@@ -44,27 +45,6 @@ pub enum WindowPadding {
     Replicate,
     /// Wrapped around.
     Circular,
-}
-
-/// Receives the finished parts of the blended result.
-pub trait PlaneSink: Send {
-    /// Called once, before the first plane: classes, and size along X, Y, Z.
-    fn begin(&mut self, classes: usize, dims: [usize; 3]) -> Result<()>;
-
-    /// Receives rows from `y` on of the planes `x`, `x + 1`, …, each with axes (class, Y, Z), Z varying
-    /// fastest. After the last rows of these planes, the following planes start again at `y` = 0.
-    fn planes(&mut self, x: usize, y: usize, planes: &[ArrayView3<f32>]) -> Result<()>;
-}
-
-/// Statistics of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct WindowStats {
-    /// Windows of the image.
-    pub windows: usize,
-    /// Windows that ran through the network; the others reused a result.
-    pub windows_run: usize,
-    /// Seconds spent in the network alone.
-    pub network_seconds: f64,
 }
 
 impl SlidingWindowInferer {
@@ -311,23 +291,4 @@ fn window_starts(n: usize, roi: usize, overlap: f64) -> Vec<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn windows_start_as_in_monai() {
-        assert_eq!(window_starts(40, 16, 0.25), [0, 12, 24]);
-        assert_eq!(window_starts(33, 16, 0.5), [0, 8, 16, 17]);
-        assert_eq!(window_starts(21, 16, 0.625), [0, 5]);
-        assert_eq!(window_starts(16, 16, 0.5), [0]);
-        assert_eq!(window_starts(5, 16, 0.5), [0]);
-    }
-
-    #[test]
-    fn padding_indices() {
-        let at = |p: WindowPadding| -> Vec<_> { (-2..5).map(|i| p.source(i, 3)).collect() };
-        assert_eq!(at(WindowPadding::Reflect), [2, 1, 0, 1, 2, 1, 0].map(Some));
-        assert_eq!(at(WindowPadding::Replicate), [0, 0, 0, 1, 2, 2, 2].map(Some));
-        assert_eq!(at(WindowPadding::Circular), [1, 2, 0, 1, 2, 0, 1].map(Some));
-    }
-}
+mod tests;
