@@ -146,6 +146,10 @@ impl OnnxNetwork {
             Provider::Cpu => Arc::new(Survey::of(&path)),
             _ => Arc::default(),
         };
+        let dimensions = match chosen.provider {
+            Provider::OpenVino => Dimensions::read(&path),
+            _ => Dimensions::default(),
+        };
         if let Some(warning) = norms.warning() {
             tracing::warn!(file = %path.display(), "{warning}");
         }
@@ -157,11 +161,11 @@ impl OnnxNetwork {
             precision: settings.cpu_precision,
             devices: chosen.devices.clone(),
             gpu: settings.gpu.clone(),
-            dimensions: Dimensions::read(&path),
+            dimensions,
             window: settings.window,
         });
         let usual = RunPlan::usual(chosen.provider, settings.side_by_side, opening.threads);
-        let whole = opening.open(0, opening.threads, usual.fixed_batch())?;
+        let whole = opening.open(0, opening.threads, usual)?;
         let pinned = whole.is_bound();
         let session = whole.session();
         let (input, mut shape) = signature::describe(session)
@@ -212,7 +216,7 @@ impl OnnxNetwork {
 
     /// Runs windows by `plan` from now on.
     pub(super) fn adopt(&mut self, plan: RunPlan) {
-        if plan.fixed_batch() != self.plan.fixed_batch() {
+        if self.opening.fixed_batch(plan) != self.opening.fixed_batch(self.plan) {
             self.whole = wholes(&self.opening, None, 1, plan);
         }
         self.plan = plan;
@@ -230,7 +234,7 @@ impl OnnxNetwork {
     pub(super) fn lanes(&self, plan: RunPlan) -> Sessions<Lane> {
         let opening = Arc::clone(&self.opening);
         let threads = (opening.threads / plan.lanes.max(1)).max(1);
-        let make = move |index| opening.open(index, threads, plan.fixed_batch());
+        let make = move |index| opening.open(index, threads, plan);
         Sessions::new(None, plan.lanes, Box::new(make))
     }
 
@@ -315,7 +319,7 @@ fn wholes(
     plan: RunPlan,
 ) -> Sessions<Lane> {
     let opening = Arc::clone(opening);
-    let make = move |index| opening.open(index, opening.threads, plan.fixed_batch());
+    let make = move |index| opening.open(index, opening.threads, plan);
     Sessions::new(open, most, Box::new(make))
 }
 

@@ -16,6 +16,7 @@ use super::norms::{self, Survey};
 use super::placement;
 use super::provider::{self, GpuSettings, Provider, ProviderChoice};
 use super::runtime::runtime;
+use super::settings::RunPlan;
 use crate::bundle::CpuPrecision;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -34,18 +35,23 @@ pub(super) struct Opening {
     pub precision: CpuPrecision,
     pub devices: Vec<i32>,
     pub gpu: GpuSettings,
-    /// Symbolic dimensions of the network's input.
+    /// Symbolic dimensions of the network's input; empty if the provider has no use for them.
     pub dimensions: Dimensions,
     /// Size of every window (X, Y, Z), if it is fixed.
     pub window: Option<[usize; 3]>,
 }
 
 impl Opening {
-    /// Opens session `index` with `threads` threads, on the GPU whose turn it is. If every run has `batch` windows,
-    /// the session is for that number alone. A failure keeps its cause: the code distinguishes a broken file from
-    /// a lack of memory.
-    pub fn open(&self, index: usize, threads: usize, batch: Option<usize>) -> Result<Lane> {
-        self.open_in(self.precision, index, threads, batch)
+    /// Opens session `index` with `threads` threads for runs by `plan`, on the GPU whose turn it is. A failure keeps
+    /// its cause: the code distinguishes a broken file from a lack of memory.
+    pub fn open(&self, index: usize, threads: usize, plan: RunPlan) -> Result<Lane> {
+        self.open_in(self.precision, index, threads, plan)
+    }
+
+    /// Returns the windows of every run by `plan`, if sessions are opened for that number alone.
+    pub fn fixed_batch(&self, plan: RunPlan) -> Option<usize> {
+        // ONNX Runtime's own kernels gain nothing from known sizes, and a GPU's batch is always full.
+        (self.provider == Provider::OpenVino && plan.batch == 1).then_some(1)
     }
 
     /// Opens a session like [`open`](Self::open), in another CPU precision.
@@ -54,14 +60,14 @@ impl Opening {
         precision: CpuPrecision,
         index: usize,
         threads: usize,
-        batch: Option<usize>,
+        plan: RunPlan,
     ) -> Result<Lane> {
         let (device, permit) = self.place(index)?;
         let providers = provider::providers(self.provider, device, threads, precision, &self.gpu);
         // The runtime is already loaded by now, whichever choice loaded it.
         let environment = &runtime(ProviderChoice::Auto)?.environment;
         let mut builder = self
-            .builder(environment, threads, batch)
+            .builder(environment, threads, plan)
             .and_then(|builder| Ok(builder.with_execution_providers(providers)?))
             .map_err(|e| {
                 let provider = self.provider.name();
@@ -117,7 +123,7 @@ impl Opening {
         &self,
         environment: &Environment,
         threads: usize,
-        batch: Option<usize>,
+        plan: RunPlan,
     ) -> ort::Result<SessionBuilder> {
         let folder = self.files.network().parent().unwrap_or(Path::new(""));
         // A thread that spins after its part of an operator takes a core away from decoding and
@@ -128,11 +134,8 @@ impl Opening {
             .with_config_entry(placement::RECORD, "1")?
             // Location of the external weights for a model loaded from memory.
             .with_config_entry(EXTERNAL_WEIGHTS, folder.to_string_lossy())?;
-        // ONNX Runtime's own kernels gain nothing from known sizes, and a GPU's batch is always full.
-        if self.provider == Provider::OpenVino {
-            for (name, size) in self.dimensions.sizes(batch, self.window) {
-                builder = builder.with_dimension_override(name, size)?;
-            }
+        for (name, size) in self.dimensions.sizes(self.fixed_batch(plan), self.window) {
+            builder = builder.with_dimension_override(name, size)?;
         }
         Ok(builder)
     }

@@ -55,11 +55,6 @@ impl RunPlan {
 
     /// Returns the plan that is usually best. ONNX Runtime's own operators scale worse with threads
     /// than with concurrent windows; OpenVINO's scale well with threads.
-    /// Returns the windows of every run, if all runs have the same number.
-    pub(super) fn fixed_batch(self) -> Option<usize> {
-        (self.batch == 1).then_some(1)
-    }
-
     pub(super) fn usual(provider: Provider, side_by_side: usize, threads: usize) -> Self {
         match provider {
             Provider::Cpu => Self { lanes: side_by_side.clamp(1, threads.max(1)), batch: 1 },

@@ -94,10 +94,7 @@ impl OnnxNetwork {
         let value = |(_, _, x, y, z)| ((x + y + z) % 97) as f32 * 1e-2;
         let batch =
             Array5::from_shape_fn((self.shape.batch.unwrap_or(1), channels, x, y, z), value);
-        let full = {
-            let (threads, batch) = (self.opening.threads, self.plan.fixed_batch());
-            self.opening.open_in(CpuPrecision::F32, 0, threads, batch)?
-        };
+        let full = self.opening.open_in(CpuPrecision::F32, 0, self.opening.threads, self.plan)?;
         let full =
             Sessions::new(Some(full), 1, Box::new(|_| Err(Error::internal("one is enough"))));
         let results = [&full, &self.whole].map(|sessions| self.run_in_turn(batch.view(), sessions));
@@ -133,7 +130,7 @@ impl OnnxNetwork {
             return false;
         }
         let run = |lane: &mut Lane, shape| self.try_shape(lane, shape).is_ok();
-        let opened = self.opening.open(0, self.opening.threads, self.plan.fixed_batch());
+        let opened = self.opening.open(0, self.opening.threads, self.plan);
         opened.is_ok_and(|mut lane| run(&mut lane, known) && !run(&mut lane, failed))
     }
 

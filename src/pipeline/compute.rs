@@ -9,6 +9,7 @@ use crate::memory::keep_voxels;
 use crate::postprocess::{Segmentation, Segmenter};
 use crate::progress::{Progress, Stage};
 use crate::registry::Model;
+use crate::traces::count;
 use crate::transforms::{Image, stack};
 use crate::volume::{Geometry, Physical, Plan, Volume};
 
@@ -84,12 +85,11 @@ pub fn segment(
     let mut sink = Timed { segmenter, seconds: 0.0 };
     let windows = run_network(model, &data, &mut sink, progress)?;
     keep_voxels(data.into_raw_vec_and_offset().0);
-    timings.set("windows", i64::try_from(windows.windows).unwrap_or(i64::MAX));
+    timings.set("windows", count(windows.windows));
     timings.set("network_seconds", windows.network_seconds);
     timings.end(Stage::Inference);
     timings.begin(Stage::Postprocess);
     timings.add("network", windows.network_seconds);
-    progress.advance(Stage::Postprocess, 0, 1);
     let started = std::time::Instant::now();
     progress.advance(Stage::Postprocess, 0, 1);
     let segmentation = sink.segmenter.finish()?;

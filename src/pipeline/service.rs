@@ -29,8 +29,7 @@ use crate::sink::dicomweb::DicomWeb;
 use crate::source::ahi::AhiClient;
 use crate::source::s3::{Location, S3Input};
 use crate::telemetry::Metrics;
-use crate::traces::Span;
-use crate::traces::Trace;
+use crate::traces::{Span, Trace, count};
 
 /// The state that outlives requests.
 pub struct Service {
@@ -239,7 +238,7 @@ impl Service {
 /// The span of one input of a request.
 fn input_span(trace: &Trace, index: usize, model: &str) -> Span {
     let span = trace.begin("input");
-    span.set("input", i64::try_from(index).unwrap_or(i64::MAX));
+    span.set("input", count(index));
     span.set("model", model.to_owned());
     span
 }

@@ -5,8 +5,7 @@ use std::time::Instant;
 use serde_json::{Map, Value};
 
 use crate::progress::{Progress, Stage};
-use crate::traces::Trace;
-use crate::traces::{Attribute, Span};
+use crate::traces::{Attribute, Span, Trace};
 
 /// Seconds per stage, in order of measurement, and a span of the trace for each.
 #[derive(Debug)]

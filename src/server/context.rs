@@ -16,8 +16,7 @@ use super::custom_attributes::{CUSTOM_ATTRIBUTES, values_of};
 use super::status::{self, ErrorCode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::Metrics;
-use crate::traces::Span as TraceSpan;
-use crate::traces::Trace;
+use crate::traces::{Span as TraceSpan, Trace};
 
 /// The caller's identifier of a request.
 pub(super) const INFERENCE_ID: HeaderName =

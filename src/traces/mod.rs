@@ -24,6 +24,11 @@ pub use opentelemetry::Value as Attribute;
 /// The process's tracer, set by [`export`].
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
+/// Returns a count as an attribute, which is signed.
+pub fn count(value: impl TryInto<i64>) -> Attribute {
+    value.try_into().unwrap_or(i64::MAX).into()
+}
+
 /// OpenTelemetry's attribute for what went wrong.
 const ERROR_TYPE: &str = "error.type";
 
