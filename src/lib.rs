@@ -20,6 +20,7 @@ pub mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod inference;
+mod kernels;
 pub mod memory;
 pub mod phantom;
 pub mod pipeline;

@@ -10,12 +10,13 @@
 //! two then overlap more than any other pair. If it takes less memory, both run along Y together, as
 //! one step.
 
-use ndarray::{Array3, ArrayView3, ArrayView4, Axis, Zip, s};
+use ndarray::{Array3, ArrayView2, ArrayView3, ArrayView4, ArrayViewMut2, ArrayViewMut3, Axis, s};
 use rayon::prelude::*;
 
 use super::importance::{BlendMode, importance_map};
 use super::plane_sink::PlaneSink;
 use crate::error::{Error, ErrorKind, Result};
+use crate::kernels;
 use crate::memory::zeroed;
 
 /// Rows that are held and finished together.
@@ -291,36 +292,67 @@ impl<'a> Blend<'a> {
     }
 }
 
-fn add_equal(mut target: ndarray::ArrayViewMut3<f32>, values: ArrayView3<f32>) {
-    target += &values;
+/// Adds values with axes (class, Y, Z).
+fn add_equal(mut target: ArrayViewMut3<f32>, values: ArrayView3<f32>) {
+    for (target, values) in target.outer_iter_mut().zip(values.outer_iter()) {
+        each_row(target, values, |target, values, _| kernels::add(target, values));
+    }
 }
 
 /// Adds weighted values, and adds the weights to the extra class after the last.
-fn add_weighted(
-    mut target: ndarray::ArrayViewMut3<f32>,
-    values: ArrayView3<f32>,
-    weights: ndarray::ArrayView2<f32>,
-) {
-    for (mut target, values) in target.outer_iter_mut().zip(values.outer_iter()) {
-        Zip::from(&mut target).and(&values).and(&weights).for_each(|t, &v, &w| *t += v * w);
+fn add_weighted(mut target: ArrayViewMut3<f32>, values: ArrayView3<f32>, weights: ArrayView2<f32>) {
+    for (target, values) in target.outer_iter_mut().zip(values.outer_iter()) {
+        each_row(target, values, |target, values, row| match weights.row(row).as_slice() {
+            Some(weights) => kernels::add_products(target, values, weights),
+            None => kernels::add_products(target, values, &weights.row(row).to_vec()),
+        });
     }
-    let mut sum = target.index_axis_mut(Axis(0), values.dim().0);
-    sum += &weights;
+    let sum = target.index_axis_mut(Axis(0), values.dim().0);
+    each_row(sum, weights, |target, weights, _| kernels::add(target, weights));
 }
 
 fn divide_by_weights(band: &mut Array3<f32>, classes: usize) {
     let (mut values, weights) = band.view_mut().split_at(Axis(0), classes);
-    let weights = weights.index_axis(Axis(0), 0);
-    for mut class in values.outer_iter_mut() {
-        class /= &weights;
+    for class in values.outer_iter_mut() {
+        let weights = weights.index_axis(Axis(0), 0);
+        each_row(class, weights, |values, weights, _| kernels::divide(values, 1.0, weights));
     }
 }
 
 fn divide_by_coverage(band: &mut Array3<f32>, x: f32, y: &[f32], z: &[f32]) {
     for mut class in band.outer_iter_mut() {
         for (mut row, &cy) in class.outer_iter_mut().zip(y) {
-            for (value, &cz) in row.iter_mut().zip(z) {
-                *value /= x * cy * cz;
+            match row.as_slice_mut() {
+                Some(row) => kernels::divide(row, x * cy, z),
+                None => row.iter_mut().zip(z).for_each(|(value, &cz)| *value /= x * cy * cz),
+            }
+        }
+    }
+}
+
+/// Calls `f` with each row along Z of `target`, the same row of `values`, and its index. Rows are contiguous:
+/// loops over slices are vectorised, those over views are not.
+fn each_row(
+    mut target: ArrayViewMut2<f32>,
+    values: ArrayView2<f32>,
+    f: impl Fn(&mut [f32], &[f32], usize),
+) {
+    let rows = target.outer_iter_mut().zip(values.outer_iter()).enumerate();
+    for (index, (mut target, values)) in rows {
+        let own;
+        let values = match values.to_slice() {
+            Some(values) => values,
+            None => {
+                own = values.to_vec();
+                &own
+            }
+        };
+        match target.as_slice_mut() {
+            Some(target) => f(target, values, index),
+            None => {
+                let mut row = target.to_vec();
+                f(&mut row, values, index);
+                target.iter_mut().zip(row).for_each(|(to, from)| *to = from);
             }
         }
     }

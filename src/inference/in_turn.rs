@@ -307,7 +307,13 @@ fn gather(
         let source = image.slice(s![.., x..x + roi[0], y..y + roi[1], z..z + roi[2]]);
         let planes = target.axis_iter_mut(Axis(1)).into_par_iter();
         planes.zip(source.axis_iter(Axis(1))).for_each(|(mut target, source)| {
-            target.assign(&source);
+            // Row by row: the image's rows are contiguous, its windows are not.
+            for (mut target, source) in target.rows_mut().into_iter().zip(source.rows()) {
+                match (target.as_slice_mut(), source.to_slice()) {
+                    (Some(target), Some(source)) => target.copy_from_slice(source),
+                    _ => target.assign(&source),
+                }
+            }
         });
     }
 }

@@ -3,7 +3,7 @@
 //! MONAI keeps the sums of all classes over the whole image. Here, windows are processed in the order
 //! of their starts, and regions that no later window touches are passed on at once (`blend`).
 
-use ndarray::{ArrayView4, Axis, Zip};
+use ndarray::{ArrayView4, ArrayViewMut4, Axis, Zip, s};
 use rayon::prelude::*;
 
 use super::blend::{Blend, Grid};
@@ -13,6 +13,7 @@ use super::network::Network;
 use super::plane_sink::{PlaneSink, WindowStats};
 use crate::bundle::Args;
 use crate::error::{Error, ErrorKind, Result};
+use crate::kernels;
 use crate::memory::zeros;
 use crate::progress::Progress;
 
@@ -191,13 +192,18 @@ impl SlidingWindowInferer {
                 ));
             }
         }
-        let fill = if let WindowPadding::Constant(v) = self.padding { v } else { 0.0 };
         let mut filled = zeros([channels, padded[0], padded[1], padded[2]], IMAGE)?;
+        if let WindowPadding::Constant(value) = self.padding {
+            if value != 0.0 {
+                filled.fill(value);
+            }
+            copy_into(filled.view_mut(), before, image);
+            return Ok(filled.into());
+        }
         Zip::indexed(&mut filled).par_for_each(|(c, x, y, z), voxel| {
-            *voxel = match (maps[0][x], maps[1][y], maps[2][z]) {
-                (Some(x), Some(y), Some(z)) => image[[c, x, y, z]],
-                _ => fill,
-            };
+            if let (Some(x), Some(y), Some(z)) = (maps[0][x], maps[1][y], maps[2][z]) {
+                *voxel = image[[c, x, y, z]];
+            }
         });
         Ok(filled.into())
     }
@@ -242,35 +248,56 @@ impl WindowPadding {
 /// Name of the image in errors of memory allocation.
 const IMAGE: &str = "the network's image";
 
-/// Returns the image with Z varying fastest, copied in blocks that suit both memory orders.
+/// Returns the image with Z varying fastest.
 ///
 /// # Errors
 /// [`ErrorKind::OutOfMemory`] if there is no memory for the copy.
 pub fn standard_layout(image: ArrayView4<f32>) -> Result<ndarray::CowArray<f32, ndarray::Ix4>> {
-    const BLOCK: usize = 16;
     if image.is_standard_layout() {
         return Ok(image.into());
     }
     let (c, x, y, z) = image.dim();
     let mut copy = zeros([c, x, y, z], IMAGE)?;
-    for (target, source) in copy.outer_iter_mut().zip(image.outer_iter()) {
-        let mut target = target;
-        target
-            .axis_chunks_iter_mut(Axis(0), BLOCK)
-            .into_par_iter()
-            .zip(source.axis_chunks_iter(Axis(0), BLOCK).into_par_iter())
-            .for_each(|(mut target, source)| {
-                let (nx, ny, nz) = source.dim();
-                for y in 0..ny {
-                    for z in 0..nz {
-                        for x in 0..nx {
-                            target[[x, y, z]] = source[[x, y, z]];
+    copy_into(copy.view_mut(), [0; 3], image);
+    Ok(copy.into())
+}
+
+/// Copies an image into `target`, in standard layout, from the voxel `before` on. Both have axes (channel, X,
+/// Y, Z). If X or Y varies fastest in the image's memory, it is transposed in blocks that suit both orders.
+fn copy_into(mut target: ArrayViewMut4<f32>, before: [usize; 3], image: ArrayView4<f32>) {
+    const BLOCK: usize = 16;
+    let (_, nx, ny, nz) = image.dim();
+    let [bx, by, bz] = before;
+    let (rows, row) = (target.dim().2, target.dim().3);
+    for (mut target, source) in target.outer_iter_mut().zip(image.outer_iter()) {
+        let memory =
+            source.as_slice_memory_order().filter(|_| source.strides().iter().all(|s| *s > 0));
+        let [sx, sy, sz] = std::array::from_fn(|axis| source.strides()[axis].unsigned_abs());
+        let mut inner = target.slice_mut(s![bx..bx + nx, .., ..]);
+        let blocks = inner.axis_chunks_iter_mut(Axis(0), BLOCK).into_par_iter();
+        blocks.zip(source.axis_chunks_iter(Axis(0), BLOCK)).enumerate().for_each(
+            |(block, (mut target, source))| {
+                let (planes, x) = (source.dim().0, block * BLOCK);
+                match (memory, target.as_slice_mut()) {
+                    (Some(memory), Some(target)) if sx == 1 => {
+                        for y in 0..ny {
+                            let from = (&memory[x + y * sy..], sz);
+                            let to = (&mut target[(by + y) * row + bz..], rows * row);
+                            kernels::transpose(from, to, [planes, nz]);
                         }
                     }
+                    (Some(memory), Some(target)) if sy == 1 => {
+                        for plane in 0..planes {
+                            let from = (&memory[(x + plane) * sx..], sz);
+                            let to = (&mut target[(plane * rows + by) * row + bz..], row);
+                            kernels::transpose(from, to, [ny, nz]);
+                        }
+                    }
+                    _ => target.slice_mut(s![.., by..by + ny, bz..bz + nz]).assign(&source),
                 }
-            });
+            },
+        );
     }
-    Ok(copy.into())
 }
 
 /// Returns the starts of windows along an axis, like `monai.data.utils.dense_patch_slices` with

@@ -60,15 +60,15 @@ pub struct Finished<'a> {
 impl Finished<'_> {
     /// Creates every output of `kinds`.
     pub fn write(&self, kinds: &[OutputKind]) -> Result<Written> {
-        let statistics = self.measure()?;
+        // At the same time: each has parts that one core works on.
+        let (statistics, segmentations) =
+            rayon::join(|| self.measure(), || self.segmentations(kinds));
+        let statistics = statistics?;
         let mut warnings = Vec::new();
         let mut artifacts = Vec::with_capacity(kinds.len());
         let mut pictures = self.pictures(kinds, &statistics, &mut warnings)?;
-        // Segmentations come first, because reports refer to them.
-        let mut segmentations = Vec::new();
-        for &kind in kinds.iter().filter(|kind| kind.is_segmentation()) {
-            segmentations.push((kind, self.seg(kind, &mut warnings)?));
-        }
+        let (mut segmentations, of_segmentations) = segmentations?;
+        tell(&mut warnings, of_segmentations);
         let segmentation = referred(&segmentations);
         for &kind in kinds {
             match kind {
@@ -106,6 +106,18 @@ impl Finished<'_> {
             warnings.push("no voxel of any segment was found".to_owned());
         }
         Ok(Written { artifacts, segments: self.segments(&statistics, kinds), warnings })
+    }
+
+    /// Creates the segmentations among `kinds`, which reports refer to, and returns warnings about them.
+    fn segmentations(
+        &self,
+        kinds: &[OutputKind],
+    ) -> Result<(Vec<(OutputKind, Vec<Seg>)>, Vec<String>)> {
+        let mut warnings = Vec::new();
+        let wanted = kinds.iter().filter(|kind| kind.is_segmentation());
+        let made = wanted.map(|&kind| Ok((kind, self.seg(kind, &mut warnings)?)));
+        let made = made.collect::<Result<_>>()?;
+        Ok((made, warnings))
     }
 
     /// Returns the channels of the segments' masks: their values count from 1.

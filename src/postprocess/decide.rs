@@ -4,7 +4,8 @@
 //! MONAI uses for all voxels.
 
 use super::activation::Activation;
-use super::curve::{exp, sigmoid};
+use crate::kernels::curve::{exp, sigmoid};
+use crate::kernels::{self, Best};
 
 /// Differences below this are decided in f64.
 const CLOSE: f32 = 1e-5;
@@ -50,18 +51,21 @@ pub(super) struct Scratch {
     buffers: Buffers,
     best: Vec<f32>,
     second: Vec<f32>,
+    activated: Vec<f32>,
 }
 
 impl Scratch {
     /// Creates buffers for lines of these lengths.
     pub fn new(input: usize, output: usize) -> Self {
         let buffers = Buffers { blended: vec![0.0; input], values: vec![0.0; output] };
-        Self { buffers, best: vec![0.0; output], second: vec![0.0; output] }
+        let [best, second, activated] = std::array::from_fn(|_| vec![0.0; output]);
+        Self { buffers, best, second, activated }
     }
 
     /// Shortens the buffers for output lines of another length, at most the original one.
     pub fn shorten(&mut self, output: usize) {
-        for buffer in [&mut self.buffers.values, &mut self.best, &mut self.second] {
+        let Self { buffers, best, second, activated } = self;
+        for buffer in [&mut buffers.values, best, second, activated] {
             buffer.resize(output, 0.0);
         }
     }
@@ -144,19 +148,14 @@ impl Decision {
         scratch: &mut Scratch,
         out: &mut impl Iterator<Item = &'o mut [u8]>,
     ) {
-        let Scratch { buffers, best: largest, second: sum } = scratch;
+        let Scratch { buffers, best: largest, second: sum, .. } = scratch;
         largest.fill(f32::NEG_INFINITY);
         for channel in 0..self.channels {
-            for (m, &v) in largest.iter_mut().zip(line.values(channel, buffers)) {
-                *m = m.max(v);
-            }
+            kernels::raise(largest, line.values(channel, buffers));
         }
         sum.fill(0.0);
         for channel in 0..self.channels {
-            let values = line.values(channel, buffers);
-            for ((s, &m), &v) in sum.iter_mut().zip(&*largest).zip(values) {
-                *s += exp(v - m);
-            }
+            kernels::add_exponentials(sum, line.values(channel, buffers), largest);
         }
         for (channel, out) in (0..self.channels).zip(out) {
             let values = line.values(channel, buffers);
@@ -173,18 +172,19 @@ impl Decision {
     }
 
     fn argmax(&self, line: &impl Line, scratch: &mut Scratch, out: &mut [u8]) {
-        let Scratch { buffers, best, second } = scratch;
+        let Scratch { buffers, best, second, activated } = scratch;
         out.fill(0);
         best.fill(f32::NEG_INFINITY);
         second.fill(f32::NEG_INFINITY);
         for channel in 0..self.channels {
             let values = line.values(channel, buffers);
-            let lanes = out.iter_mut().zip(best.iter_mut()).zip(second.iter_mut()).zip(values);
+            let mut so_far = Best { class: &mut *out, value: &mut *best, second: &mut *second };
             match self.activation {
                 Activation::Sigmoid => {
-                    lanes.for_each(|(((o, b), s), &v)| larger(channel, sigmoid(v), o, b, s));
+                    kernels::sigmoids(activated, values);
+                    kernels::take_better(&mut so_far, channel as u8, activated);
                 }
-                _ => lanes.for_each(|(((o, b), s), &v)| larger(channel, v, o, b, s)),
+                _ => kernels::take_better(&mut so_far, channel as u8, values),
             }
         }
         let least = if let Rule::Majority(t) = self.rule { t } else { f32::NEG_INFINITY };
@@ -211,17 +211,6 @@ impl Decision {
     }
 }
 
-/// Updates the best class, its value and the second best value; branch-free, so that it is vectorised.
-#[inline(always)]
-fn larger(channel: usize, value: f32, class: &mut u8, best: &mut f32, second: &mut f32) {
-    let larger = value > *best;
-    // The smaller of the two, which is not the best.
-    let beaten = if larger { *best } else { value };
-    *second = if beaten > *second { beaten } else { *second };
-    *best = if larger { value } else { *best };
-    *class = if larger { channel as u8 } else { *class };
-}
-
 /// Writes whether each value is beyond a bound, and returns whether any value is close to it.
 fn compare(
     values: &[f32],
@@ -239,7 +228,7 @@ fn compare(
 
 fn sign(line: &impl Line, buffers: &mut Buffers, out: &mut [u8]) {
     let values = line.values(0, buffers);
-    if compare(values, out, |v| v > 0.0, |v| v) {
+    if kernels::positive(values, out, CLOSE) {
         for (index, (o, &v)) in out.iter_mut().zip(values).enumerate() {
             if v.abs() < CLOSE {
                 *o = u8::from(line.exact(0, index) > 0.0);

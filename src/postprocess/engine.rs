@@ -6,13 +6,13 @@ use ndarray::{Array3, ArrayView3, Axis};
 use super::Segmentation;
 use super::activation::Activation;
 use super::arrays::masks_of;
-use super::curve::sigmoid;
 use super::decide::{Decision, Rule};
 use super::fused::{Fused, segmentation};
 use super::inverse::Inverse;
 use super::oblique::Oblique;
 use super::route::Route;
 use crate::error::{Error, ErrorKind, Result};
+use crate::kernels::curve::sigmoid;
 
 /// One pass over planes as they arrive.
 pub(super) enum Engine {

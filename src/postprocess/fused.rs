@@ -5,7 +5,7 @@
 //! are blended, the blend is interpolated along the row and compared, and only a label is stored. Input
 //! that no later row needs is released.
 
-use ndarray::{Array4, ArrayView3, ArrayViewMut3, Axis};
+use ndarray::{Array4, ArrayView3, ArrayViewMut3, Axis, s};
 use rayon::prelude::*;
 
 use super::Segmentation;
@@ -14,6 +14,7 @@ use super::arrays::masks_of;
 use super::decide::{Buffers, Decision, Line, Rule, Scratch};
 use super::held::Held;
 use crate::error::{Error, Result};
+use crate::kernels::{self, Pairs};
 use crate::transforms::{AxisTaps, GridMap};
 
 /// Output planes are processed in tiles of this many, so that labels are written in runs.
@@ -79,7 +80,7 @@ enum Along {
     /// Copied unchanged.
     Same,
     /// From two values each, by index and weight.
-    Pairs(Vec<([u32; 2], [f32; 2])>),
+    Pairs(Pairs),
     /// From any number of taps.
     Many,
 }
@@ -92,7 +93,7 @@ impl Along {
         }
         taps.pairs().map_or(Self::Many, |pairs| {
             let pairs = pairs.iter().map(|p| (p.index, p.weight.map(|w| w as f32)));
-            Self::Pairs(pairs.collect())
+            Self::Pairs(Pairs::new(inputs, pairs))
         })
     }
 }
@@ -164,7 +165,9 @@ impl Fused {
         let rows = planes.first().map_or(0, |plane| plane.dim().1);
         self.held.add(x, y, rows, activated);
         let (arrived_x, arrived_y) = (x + planes.len(), y + rows);
-        let across = self.order_x.ready(&self.along_x, arrived_x).to_vec();
+        let mut across = self.order_x.ready(&self.along_x, arrived_x).to_vec();
+        // Labels are copied in runs where a tile's planes lie side by side.
+        across.sort_unstable();
         let mut down = vec![false; self.along_y.outputs()];
         let ready = self.order_y.ready(&self.along_y, arrived_y).len();
         for &index in self.order_y.ready(&self.along_y, arrived_y) {
@@ -229,14 +232,28 @@ impl Fused {
     }
 }
 
-/// Copies a tile of labels (result, tile, row) into the output, in runs across the tile.
+/// Copies a tile of labels (result, tile, row) into the output (result, X, row), in runs across the tile. The
+/// planes of the tile ascend.
 fn scatter(labels: &[u8], tile: &[usize], length: usize, target: &mut ArrayViewMut3<u8>) {
+    let Some((&low, &high)) = tile.iter().min().zip(tile.iter().max()) else { return };
+    let mut across = vec![0; labels.len() / target.dim().0.max(1)];
     for (r, labels) in labels.chunks(tile.len() * length).enumerate() {
-        for z in 0..length {
-            for (i, &x) in tile.iter().enumerate() {
-                target[[r, x, z]] = labels[i * length + z];
+        kernels::transpose((labels, length), (&mut across, tile.len()), [length, tile.len()]);
+        let mut target = target.slice_mut(s![r, low..=high, ..]);
+        for (mut run, labels) in target.columns_mut().into_iter().zip(across.chunks(tile.len())) {
+            match run.as_slice_mut() {
+                Some(run) if run.len() == labels.len() => copy_run(run, labels),
+                _ => tile.iter().zip(labels).for_each(|(x, &label)| run[x - low] = label),
             }
         }
+    }
+}
+
+/// Copies labels of planes side by side; those of a whole tile in registers.
+fn copy_run(run: &mut [u8], labels: &[u8]) {
+    match (run.first_chunk_mut::<TILE>(), labels.first_chunk::<TILE>()) {
+        (Some(run), Some(labels)) => *run = *labels,
+        _ => run.copy_from_slice(labels),
     }
 }
 
@@ -265,37 +282,18 @@ impl Line for Source<'_> {
         let Buffers { blended, values } = buffers;
         let row = |tap: &Tap| (tap.weight as f32, self.row(tap, channel));
         match self.taps {
-            [a, b] => {
-                let ((wa, a), (wb, b)) = (row(a), row(b));
-                for ((out, a), b) in blended.iter_mut().zip(a).zip(b) {
-                    *out = wa * a + wb * b;
-                }
-            }
-            [a, b, c, d] => {
-                let [(wa, a), (wb, b), (wc, c), (wd, d)] = [a, b, c, d].map(row);
-                let pairs = a.iter().zip(b).zip(c.iter().zip(d));
-                for (out, ((a, b), (c, d))) in blended.iter_mut().zip(pairs) {
-                    *out = wa * a + wb * b + wc * c + wd * d;
-                }
-            }
+            [a, b] => kernels::mix_two(blended, [a, b].map(row)),
+            [a, b, c, d] => kernels::mix_four(blended, [a, b, c, d].map(row)),
             taps => {
                 blended.fill(0.0);
-                for tap in taps {
-                    let (weight, row) = row(tap);
-                    for (out, v) in blended.iter_mut().zip(row) {
-                        *out += weight * v;
-                    }
+                for (weight, row) in taps.iter().map(row) {
+                    kernels::add_scaled(blended, weight, row);
                 }
             }
         }
         match &self.rows.along_row {
             Along::Same => return blended,
-            Along::Pairs(pairs) => {
-                for (out, (index, weight)) in values.iter_mut().zip(pairs) {
-                    let [a, b] = index.map(|i| blended[i as usize]);
-                    *out = weight[0] * a + weight[1] * b;
-                }
-            }
+            Along::Pairs(pairs) => pairs.apply(blended, values),
             Along::Many => {
                 for (z, out) in values.iter_mut().enumerate() {
                     let row = self.rows.along.row(z);

@@ -10,7 +10,6 @@ mod arrays;
 mod back;
 mod boxes;
 mod components;
-mod curve;
 mod decide;
 mod engine;
 mod forecast;

@@ -9,6 +9,7 @@ use ndarray::{Array3, ArrayView3, Axis};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::kernels;
 use crate::memory::zeroed;
 
 /// A sparse matrix along one axis in compressed row form: for each output index, the input indices and
@@ -232,21 +233,24 @@ fn blend_rows(
         let start = (s as usize * rows + m as usize) * length;
         &data[start..start + length]
     };
-    blended.fill(0.0);
-    for &(s, ws) in slow {
-        match *mid {
-            [(a, wa), (b, wb)] => {
-                let (wa, wb) = (ws * wa, ws * wb);
-                for ((out, &x), &y) in blended.iter_mut().zip(row(s, a)).zip(row(s, b)) {
-                    *out += wa * f64::from(x) + wb * f64::from(y);
-                }
-            }
-            _ => {
+    match (slow, mid) {
+        (&[(s, ws)], &[(a, wa), (b, wb)]) => {
+            kernels::mix_two_exactly(blended, [(ws * wa, row(s, a)), (ws * wb, row(s, b))]);
+        }
+        (&[(s, ws), (t, wt)], &[(a, wa), (b, wb)]) => kernels::mix_four_exactly(
+            blended,
+            [
+                (ws * wa, row(s, a)),
+                (ws * wb, row(s, b)),
+                (wt * wa, row(t, a)),
+                (wt * wb, row(t, b)),
+            ],
+        ),
+        _ => {
+            blended.fill(0.0);
+            for &(s, ws) in slow {
                 for &(m, wm) in mid {
-                    let w = ws * wm;
-                    for (out, &x) in blended.iter_mut().zip(row(s, m)) {
-                        *out += w * f64::from(x);
-                    }
+                    kernels::add_scaled_exactly(blended, ws * wm, row(s, m));
                 }
             }
         }

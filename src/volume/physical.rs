@@ -2,10 +2,15 @@
 //! the network.
 
 use ndarray::{Array3, ArrayView3, ShapeBuilder, Zip};
+use rayon::prelude::*;
 
 use super::{Plan, Slice, rescale};
 use crate::error::{Error, Result};
+use crate::kernels;
 use crate::memory::zeroed;
+
+/// Voxels that one thread copies at a time.
+const PART: usize = 1 << 16;
 
 /// The voxels of an image in physical units (Hounsfield for CT), axes (X, Y, Z), X fastest in memory.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,9 +34,16 @@ impl Physical {
     pub fn keep(voxels: ArrayView3<f32>, plan: &Plan) -> Result<Self> {
         if let Some(low) = whole(plan) {
             let mut kept = array::<u16>(voxels.dim())?;
-            Zip::from(&mut kept)
-                .and(voxels)
-                .par_for_each(|kept, &value| *kept = (value as i32).wrapping_sub(low) as u16);
+            // Both have X fastest, unless a reversed axis was left as it is.
+            match (kept.as_slice_memory_order_mut(), voxels.reversed_axes().to_slice()) {
+                (Some(kept), Some(voxels)) => {
+                    let parts = kept.par_chunks_mut(PART).zip(voxels.par_chunks(PART));
+                    parts.for_each(|(kept, voxels)| kernels::offsets(kept, voxels, low));
+                }
+                _ => Zip::from(&mut kept)
+                    .and(voxels)
+                    .par_for_each(|kept, &value| *kept = kernels::offset(value, low)),
+            }
             return Ok(Self::Whole { voxels: kept, low });
         }
         let mut kept = array::<f32>(voxels.dim())?;

@@ -6,6 +6,7 @@ use ndarray::ArrayView3;
 
 use crate::dicom::segment::SegmentDescription;
 use crate::error::{Error, ErrorKind, Result};
+use crate::kernels;
 use crate::writers::Label;
 use crate::writers::layout::slice_order;
 
@@ -92,10 +93,9 @@ impl<'a, L: Label> Layer<'a, L> {
         runs.clear();
         let Some(&first) = row.first() else { return Ok(()) };
         // Most rows are background. This check runs at memory speed; the search for runs does not.
-        let first: u16 = first.into();
-        if row.iter().fold(0, |differing, &label| differing | (label.into() ^ first)) == 0 {
+        if kernels::is_uniform(row, first) {
             let end = row.len() as u16;
-            runs.extend(self.segments(first)?.iter().map(|&segment| Run {
+            runs.extend(self.segments(first.into())?.iter().map(|&segment| Run {
                 segment,
                 start: 0,
                 end,

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom_dictionary_std::tags;
+use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -239,19 +240,23 @@ fn read_series(patient: Option<Level>, study: Study) -> Result<Series> {
     check_uid(&study_instance_uid, "StudyInstanceUID")?;
     put_uid(&mut common, tags::SERIES_INSTANCE_UID, &key)?;
 
-    let mut instances = Vec::with_capacity(level.instances.len());
-    for (key, value) in level.instances {
-        check_uid(&key, "the key of an instance")?;
+    for (key, value) in &level.instances {
+        check_uid(key, "the key of an instance")?;
         let own = value.get("DICOM").and_then(Value::as_object);
         taken = taken.saturating_add(shared + own.map_or(Ok(0), |own| memory(own, 0))?);
         if taken > MAX_MEMORY {
             return Err(too_large());
         }
-        let instance = read_instance(&common, &key, value).map_err(|e| {
-            e.context(format_args!("instance {key}")).with("sopInstanceUID", key.as_str())
-        })?;
-        instances.push(instance);
     }
+    let read = |(key, value): (String, Value)| {
+        read_instance(&common, &key, value).map_err(|e| {
+            e.context(format_args!("instance {key}")).with("sopInstanceUID", key.as_str())
+        })
+    };
+    let instances: Vec<(String, Value)> = level.instances.into_iter().collect();
+    let instances: Vec<Result<Instance>> = instances.into_par_iter().map(read).collect();
+    // Of several errors, the first instance's is reported.
+    let instances = instances.into_iter().collect::<Result<_>>()?;
     Ok(Series { study_instance_uid, series_instance_uid: key, instances })
 }
 

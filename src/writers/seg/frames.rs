@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use crate::dicom::segment::SegmentDescription;
 use crate::error::{Error, ErrorKind, Result};
+use crate::kernels;
 use crate::writers::layout::slice_order;
 use crate::writers::{Label, Voxels};
 
@@ -99,7 +100,7 @@ impl<'a, L: Label> LabelMap<'a, L> {
         let mut found: Vec<Option<Content>> = Vec::new();
         for (y, row) in plane.chunks_exact(self.columns).enumerate() {
             // Most rows are background. This check runs at memory speed; the search for runs does not.
-            if row.iter().fold(0, |bits, &label| bits | label.into()) == 0 {
+            if kernels::is_uniform(row, L::default()) {
                 continue;
             }
             for run in row.chunk_by(|a, b| a == b) {

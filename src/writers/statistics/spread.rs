@@ -1,5 +1,7 @@
 //! Image values, and how they are counted and summed.
 
+use crate::kernels;
+
 /// A value of an image.
 pub(super) trait Value: Copy + Default + Send + Sync {
     /// The sums that mean and deviation follow from.
@@ -79,10 +81,7 @@ impl Moments<u16> for Whole {
     fn add(&mut self, values: &[u16]) {
         // A row has fewer than 2^16 values, so neither sum exceeds 2^48.
         for row in values.chunks(usize::from(u16::MAX)) {
-            let (sum, squares) = row.iter().fold((0_u64, 0_u64), |(sum, squares), &value| {
-                let value = u64::from(value);
-                (sum + value, squares + value * value)
-            });
+            let (sum, squares) = kernels::sums(row);
             self.sum += sum;
             self.squares += u128::from(squares);
         }

@@ -8,7 +8,7 @@ const ROUNDING: f32 = 12_582_912.0;
 
 /// Returns eˣ: 0 below about −87.3, the largest finite value above about 88.3, NaN for NaN.
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     // ln 2 in two parts, so that the product of a whole number with the first is exact.
     const HIGH: f32 = 355.0 / 512.0;
     const LOW: f32 = -2.121_944_4e-4;
@@ -31,13 +31,13 @@ pub(super) fn exp(x: f32) -> f32 {
 
 /// Returns 1 / (1 + e⁻ˣ).
 #[inline(always)]
-pub(super) fn sigmoid(x: f32) -> f32 {
+pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
 /// Returns (eˣ − 1) / (eˣ + 1) = tanh(x / 2), with the sign of `x`.
 #[inline(always)]
-pub(super) fn half_tanh(x: f32) -> f32 {
+pub(crate) fn half_tanh(x: f32) -> f32 {
     let e = exp(-x.abs());
     let far = (1.0 - e) / (1.0 + e);
     // Near 0, the difference above would cancel, so use the series: x/2 − x³/24 + x⁵/240.
