@@ -44,6 +44,14 @@ pub async fn run<T: Send + 'static>(
     receiver.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Cancelled, "the work was dropped")))
 }
 
+/// Runs `work`, which consists of many short parallel steps, on the CPU pool, and blocks until it is done. Started
+/// from another thread, every step would wake the pool and wait for it.
+///
+/// `work` must not block: it keeps a thread of the pool.
+pub fn inside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    rayon::scope(|_| work())
+}
+
 /// Runs `work` on this thread; a panic becomes an [`ErrorKind::Internal`] error.
 pub fn contained<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     // Unwind safe: state left half done by a panic is dropped with the closure.

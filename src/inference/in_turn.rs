@@ -13,6 +13,7 @@ use super::blend::Blend;
 use super::constant::{Batch, Constants, Kind, Known};
 use super::network::{Network, Share};
 use super::plane_sink::{PlaneSink, WindowStats};
+use crate::cpu;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Progress, Stage};
 
@@ -102,7 +103,8 @@ pub(super) fn run<'t>(
     if turn.next != work.windows.len() {
         return Err(Error::internal("windows are missing"));
     }
-    turn.blend.finish(turn.sink)?;
+    let Turn { blend, sink, .. } = &mut turn;
+    cpu::inside(|| blend.finish(*sink))?;
     Ok(WindowStats {
         windows: work.windows.len(),
         windows_run: turn.windows_run,
@@ -209,17 +211,17 @@ impl<'t> Workers<'t, '_, '_> {
         let Turn { blend, sink, known, windows_run, .. } = turn;
         if *kind == Kind::Known {
             if let Some(result) = known.result() {
-                return blend.add(window, result, *sink);
+                return add(blend, window, result, *sink);
             }
             // The result was too large to keep.
             *windows_run += 1;
-            return self.run_alone(window, &mut |result| blend.add(window, result, *sink));
+            return self.run_alone(window, &mut |result| add(blend, window, result, *sink));
         }
         let result = results
             .next()
             .ok_or_else(|| Error::internal("the network gave fewer results than windows"))?;
         *windows_run += 1;
-        blend.add(window, result, *sink)?;
+        add(blend, window, result, *sink)?;
         if *kind == Kind::Learn {
             known.learn(result);
         }
@@ -316,6 +318,16 @@ fn gather(
             }
         });
     }
+}
+
+/// Adds a window's result to the blended one.
+fn add(
+    blend: &mut Blend,
+    window: [usize; 3],
+    result: ArrayView4<f32>,
+    sink: &mut dyn PlaneSink,
+) -> Result<()> {
+    cpu::inside(|| blend.add(window, result, sink))
 }
 
 fn check_result(result: &ArrayView5<f32>, batch: usize, roi: [usize; 3]) -> Result<()> {

@@ -210,6 +210,23 @@ pub fn is_uniform<T: Copy + PartialEq>(row: &[T], value: T) -> bool {
     row.iter().fold(true, |same, &v| same & (v == value))
 }
 
+/// Splits a row where its values change.
+pub fn runs<T: Copy + PartialEq>(mut row: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let (run, rest) = row.split_at(run_length(row, *row.first()?));
+        row = rest;
+        Some(run)
+    })
+}
+
+/// Returns how many values at the start of a row equal `value`. Long runs are passed in chunks.
+fn run_length<T: Copy + PartialEq>(row: &[T], value: T) -> usize {
+    let (chunks, _) = row.as_chunks::<TILE>();
+    let uniform = |chunk: &&[T; TILE]| chunk.iter().fold(true, |same, &v| same & (v == value));
+    let long = chunks.iter().take_while(uniform).count() * TILE;
+    long + row[long..].iter().take_while(|v| **v == value).count()
+}
+
 /// Returns the sum of the values and that of their squares, which a row of up to 2¹⁶ values cannot overflow.
 #[multiversion(targets("x86_64+avx2"))]
 pub fn sums(row: &[u16]) -> (u64, u64) {
@@ -354,6 +371,14 @@ mod tests {
             prop_assert!(is_uniform(&row, 3));
             row[at.index(row.len())] = 4;
             prop_assert!(!is_uniform(&row, 3));
+        }
+
+        #[test]
+        fn runs_end_where_values_change(
+            lengths in prop::collection::vec((0u8..3, 1usize..50), 0..12),
+        ) {
+            let row: Vec<u8> = lengths.iter().flat_map(|&(v, n)| std::iter::repeat_n(v, n)).collect();
+            prop_assert!(runs(&row).eq(row.chunk_by(|a, b| a == b)));
         }
 
         #[test]

@@ -104,7 +104,7 @@ impl<'a, L: Label> Layer<'a, L> {
         }
         let mut open: Vec<Run> = Vec::new();
         let mut at = 0;
-        for part in row.chunk_by(|a, b| a == b) {
+        for part in kernels::runs(row) {
             let segments = self.segments(part.first().map_or(0, |&label| label.into()))?;
             open.retain(|run| {
                 let stays = segments.contains(&run.segment);

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use ndarray::{ArrayView1, ArrayView3, Axis, s};
 
+use crate::kernels;
 use crate::writers::{Label, Voxels};
 
 /// Gives the positions of segments, which are numbered from 0 in the order of their descriptions.
@@ -106,11 +107,11 @@ fn for_each_run<T: Label>(row: ArrayView1<T>, found: &mut dyn FnMut(T, Range<usi
         return for_each_run(ArrayView1::from(&copy), found);
     };
     // Most rows are background. This check runs at memory speed; the search for runs does not.
-    if slice.iter().fold(0, |bits, &value| bits | value.into()) == none.into() {
+    if kernels::is_uniform(slice, none) {
         return;
     }
     let mut start = 0;
-    for run in slice.chunk_by(|a, b| a == b) {
+    for run in kernels::runs(slice) {
         let end = start + run.len();
         if let Some(&value) = run.first().filter(|value| **value != none) {
             found(value, start..end);

@@ -103,7 +103,7 @@ impl<'a, L: Label> LabelMap<'a, L> {
             if kernels::is_uniform(row, L::default()) {
                 continue;
             }
-            for run in row.chunk_by(|a, b| a == b) {
+            for run in kernels::runs(row) {
                 let value: u16 = run.first().map_or(0, |&label| label.into());
                 let alone = [value];
                 for &value in self.values(&alone).iter().filter(|value| **value != 0) {
