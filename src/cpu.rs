@@ -1,6 +1,9 @@
-//! Runs CPU-bound work on rayon's pool, never on the threads that serve requests.
+//! Runs CPU-bound work on rayon's pool, never on the threads that serve requests; and what the system says of the
+//! processor.
 
+use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -66,9 +69,29 @@ pub fn contained<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
+/// Returns a field of the first processor from the `proc/cpuinfo` below `root`.
+pub fn field(root: &Path, name: &str) -> Option<String> {
+    let info = fs::read_to_string(root.join("proc/cpuinfo")).ok()?;
+    let mut fields =
+        info.lines().take_while(|line| !line.is_empty()).filter_map(|line| line.split_once(':'));
+    let (_, value) = fields.find(|(field, _)| field.trim() == name)?;
+    Some(value.trim().to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fields_are_the_first_processors() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(field(root.path(), "flags"), None);
+        fs::create_dir(root.path().join("proc")).unwrap();
+        let text = "processor\t: 0\nflags\t\t: a b\n\nprocessor\t: 1\nflags : c\nonly : second\n";
+        fs::write(root.path().join("proc/cpuinfo"), text).unwrap();
+        assert_eq!(field(root.path(), "flags").as_deref(), Some("a b"));
+        assert_eq!(field(root.path(), "only"), None);
+    }
 
     #[tokio::test]
     async fn a_panic_is_an_error() {

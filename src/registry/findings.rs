@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::cpu;
 use crate::inference::RunPlan;
 
 /// The cache folder, next to the network's file.
@@ -48,7 +49,7 @@ impl Place {
     /// by default next to the file. Entries are specific to the CPU and the program version.
     pub fn of(identity: &str, network: &Path, folder: Option<&Path>) -> Self {
         let mut hash = Sha256::new();
-        for part in [env!("CARGO_PKG_VERSION"), &cpu(), identity] {
+        for part in [env!("CARGO_PKG_VERSION"), &processor(), identity] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
@@ -102,14 +103,9 @@ fn remember(all: &mut HashMap<String, Findings>, key: &str, found: Findings) {
 }
 
 /// Identifies the CPU by its name and instruction set.
-fn cpu() -> String {
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let told = |line: &&str| {
-        let name = line.split(':').next().unwrap_or_default().trim();
-        ["model name", "flags", "CPU part", "Features"].contains(&name)
-    };
-    // The first core only; the others repeat it.
-    info.lines().take_while(|line| !line.is_empty()).filter(told).collect::<Vec<_>>().join("\n")
+fn processor() -> String {
+    let fields = ["model name", "flags", "CPU part", "Features"];
+    fields.map(|name| cpu::field(Path::new("/"), name).unwrap_or_default()).join("\n")
 }
 
 #[cfg(test)]

@@ -2,22 +2,18 @@
 
 use std::path::Path;
 
+use crate::cpu;
+
 /// Flags of AVX-512 and AMX as `/proc/cpuinfo` spells them.
 const FLAGS: [&str; 2] = ["avx512_bf16", "amx_bf16"];
 
 /// Returns what this CPU lacks; `None` if it supports bfloat16.
 pub(super) fn missing(root: &Path) -> Option<String> {
-    let info = std::fs::read_to_string(root.join("proc/cpuinfo")).unwrap_or_default();
-    let field = |name: &str| {
-        let line =
-            info.lines().find(|line| line.split(':').next().is_some_and(|n| n.trim() == name));
-        line.and_then(|line| line.split_once(':')).map(|(_, value)| value.trim())
-    };
-    let flags = field("flags").unwrap_or_default();
+    let flags = cpu::field(root, "flags").unwrap_or_default();
     if flags.split_whitespace().any(|flag| FLAGS.contains(&flag)) {
         return None;
     }
-    let model = field("model name").unwrap_or("unknown");
+    let model = cpu::field(root, "model name").unwrap_or_else(|| "unknown".to_owned());
     Some(format!(
         "the CPU ({model}) has no instructions for bfloat16 ({}), with which alone it is faster",
         FLAGS.join(" or ")
