@@ -52,7 +52,8 @@ pub async fn run<T: Send + 'static>(
 ///
 /// `work` must not block: it keeps a thread of the pool.
 pub fn inside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    rayon::scope(|_| work())
+    let span = tracing::Span::current();
+    rayon::scope(|_| span.in_scope(work))
 }
 
 /// Runs `work` on this thread; a panic becomes an [`ErrorKind::Internal`] error.

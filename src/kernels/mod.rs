@@ -211,7 +211,7 @@ pub fn is_uniform<T: Copy + PartialEq>(row: &[T], value: T) -> bool {
 }
 
 /// Splits a row where its values change.
-pub fn runs<T: Copy + PartialEq>(mut row: &[T]) -> impl Iterator<Item = &[T]> {
+pub fn runs<T: Copy + Eq>(mut row: &[T]) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
         let (run, rest) = row.split_at(run_length(row, *row.first()?));
         row = rest;
@@ -220,7 +220,7 @@ pub fn runs<T: Copy + PartialEq>(mut row: &[T]) -> impl Iterator<Item = &[T]> {
 }
 
 /// Returns how many values at the start of a row equal `value`. Long runs are passed in chunks.
-fn run_length<T: Copy + PartialEq>(row: &[T], value: T) -> usize {
+fn run_length<T: Copy + Eq>(row: &[T], value: T) -> usize {
     let (chunks, _) = row.as_chunks::<TILE>();
     let uniform = |chunk: &&[T; TILE]| chunk.iter().fold(true, |same, &v| same & (v == value));
     let long = chunks.iter().take_while(uniform).count() * TILE;
@@ -369,7 +369,8 @@ mod tests {
             prop_assert_eq!(sums(&row), (of(&|v| v), of(&|v| v * v)));
             row.fill(3);
             prop_assert!(is_uniform(&row, 3));
-            row[at.index(row.len())] = 4;
+            let at = at.index(row.len());
+            row[at] = 4;
             prop_assert!(!is_uniform(&row, 3));
         }
 

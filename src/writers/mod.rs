@@ -17,6 +17,6 @@ pub use voxels::{Bounds, Voxels};
 
 /// A value of a label map: 0 is background, every other value a class. `u8` holds 255 classes,
 /// `u16` holds 65535.
-pub trait Label: Copy + Default + PartialEq + Send + Sync + Into<u16> {}
+pub trait Label: Copy + Default + Eq + Send + Sync + Into<u16> {}
 
-impl<T: Copy + Default + PartialEq + Send + Sync + Into<u16>> Label for T {}
+impl<T: Copy + Default + Eq + Send + Sync + Into<u16>> Label for T {}
