@@ -2,7 +2,7 @@
 //! results one after the other, in window order: while one worker blends, the network runs for the
 //! others.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -82,6 +82,7 @@ pub(super) fn run<'t>(
         stopped: AtomicBool::new(false),
         clock: Clock::default(),
     };
+    let _active = Active::begin();
     let count = work.network.workers().min(work.windows.len()).max(1);
     let span = tracing::Span::current();
     std::thread::scope(|scope| {
@@ -104,7 +105,7 @@ pub(super) fn run<'t>(
         return Err(Error::internal("windows are missing"));
     }
     let Turn { blend, sink, .. } = &mut turn;
-    cpu::inside(|| blend.finish(*sink))?;
+    in_steps(|| blend.finish(*sink))?;
     Ok(WindowStats {
         windows: work.windows.len(),
         windows_run: turn.windows_run,
@@ -327,7 +328,36 @@ fn add(
     result: ArrayView4<f32>,
     sink: &mut dyn PlaneSink,
 ) -> Result<()> {
-    cpu::inside(|| blend.add(window, result, sink))
+    in_steps(|| blend.add(window, result, sink))
+}
+
+/// Runs work that consists of many short parallel steps. They are faster one after the other on the CPU pool, as
+/// long as nothing else needs the cores: beside another request's network, which has priority, a thread of the
+/// pool waits long for the other half of each step.
+fn in_steps<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    if Active::is_alone() { cpu::inside(work) } else { work() }
+}
+
+/// Counts the runs in progress in this process.
+struct Active;
+
+static ACTIVE: AtomicUsize = AtomicUsize::new(0);
+
+impl Active {
+    fn begin() -> Self {
+        ACTIVE.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+
+    fn is_alone() -> bool {
+        ACTIVE.load(Ordering::Relaxed) == 1
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        ACTIVE.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 fn check_result(result: &ArrayView5<f32>, batch: usize, roi: [usize; 3]) -> Result<()> {
