@@ -35,6 +35,9 @@ pub struct Written {
     pub warnings: Vec<String>,
 }
 
+/// The objects of each segmentation that is written.
+type Segmentations = Vec<(OutputKind, Vec<Seg>)>;
+
 /// The input of the writers.
 pub struct Finished<'a> {
     /// The model that ran.
@@ -109,10 +112,7 @@ impl Finished<'_> {
     }
 
     /// Creates the segmentations among `kinds`, which reports refer to, and returns warnings about them.
-    fn segmentations(
-        &self,
-        kinds: &[OutputKind],
-    ) -> Result<(Vec<(OutputKind, Vec<Seg>)>, Vec<String>)> {
+    fn segmentations(&self, kinds: &[OutputKind]) -> Result<(Segmentations, Vec<String>)> {
         let mut warnings = Vec::new();
         let wanted = kinds.iter().filter(|kind| kind.is_segmentation());
         let made = wanted.map(|&kind| Ok((kind, self.seg(kind, &mut warnings)?)));
