@@ -210,8 +210,9 @@ def compare(case, model, runs, with_monai, whole_wanted=1.15):
     with Ours(case, model) as ours:
         stages, result = ours.times(runs)
         peak = peak_mebibytes(ours.server.pid)
-        four = ours.at_once(4)
-        one = statistics.median(ours.at_once(1) for _ in range(runs))
+        # Both in turns: the clock of a shared machine changes within a minute.
+        pairs = [(ours.request()[0], ours.at_once(4)) for _ in range(runs)]
+        four_to_one = statistics.median(four / one for one, four in pairs)
         fetched = connector(case, ours.endpoint, runs)
         bytes_only = bytes_alone(FETCH, ours.endpoint, case.image_set, ENVIRONMENT | KEYS, max(3, runs))
     columns = {"ours": stages}
@@ -228,7 +229,7 @@ def compare(case, model, runs, with_monai, whole_wanted=1.15):
     ratios.append(("fetch and decode, AHItoDICOMInterface / ours",
                    fetched / (stages["metadata"] + stages["frames"]), "at least 25"))
     ratios.append(("fetch and decode / bytes alone", bytes_only["ratio"], "at most 1.30"))
-    ratios.append(("four requests at once / one", four / one, "at most 3.6"))
+    ratios.append(("four requests at once / one", four_to_one, "at most 3.6"))
     for name, value, wanted in ratios:
         print(f"  {name:<46}{value:8.2f}   ({wanted})")
     for line in describe_fetching(bytes_only):
