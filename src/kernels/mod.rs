@@ -347,6 +347,54 @@ mod tests {
         }
 
         #[test]
+        fn activations_are_their_formulas((values, _) in rows()) {
+            let values: Vec<[f32; 5]> = values.iter().map(|row| row.map(|v| v / 50.0)).collect();
+            let [a, b, c] = std::array::from_fn(|n| column(&values, n));
+            let same = |got: &[f32], formula: &dyn Fn([f32; 5]) -> f32| {
+                for (got, values) in got.iter().zip(&values) {
+                    prop_assert_eq!(got.to_bits(), formula(std::hint::black_box(*values)).to_bits());
+                }
+                Ok(())
+            };
+            let with = |f: &dyn Fn(&mut [f32])| {
+                let mut out = c.clone();
+                f(&mut out);
+                out
+            };
+            same(&with(&|t| sigmoids(t, &a)), &|[a, ..]| sigmoid(a))?;
+            same(&with(&|t| differences(t, &a, &b)), &|[a, b, ..]| b - a)?;
+            same(&with(&|t| softmax_differences(t, &a, &b)), &|[a, b, ..]| half_tanh(b - a))?;
+            same(&with(&|t| sigmoid_differences(t, &a, &b)), &|[a, b, ..]| sigmoid(b) - sigmoid(a))?;
+            same(&with(&|t| raise(t, &a)), &|[a, _, c, ..]| c.max(a))?;
+            same(&with(&|t| add_exponentials(t, &a, &b)), &|[a, b, c, ..]| c + exp(a - b))?;
+            let mut sum = a.clone();
+            same(&with(&|t| to_exponentials(t, &mut sum.clone(), &b)), &|[_, b, c, ..]| exp(c - b))?;
+            to_exponentials(&mut c.clone(), &mut sum, &b);
+            same(&sum, &|[a, b, c, ..]| a + exp(c - b))?;
+        }
+
+        #[test]
+        fn the_best_class_is_the_first_of_the_largest(
+            values in prop::collection::vec(prop::array::uniform4(-3i8..3), 0..70),
+        ) {
+            let count = values.len();
+            let (mut class, mut value) = (vec![0; count], vec![f32::NEG_INFINITY; count]);
+            let mut second = value.clone();
+            let mut best = Best { class: &mut class, value: &mut value, second: &mut second };
+            for n in 0..4 {
+                let row: Vec<f32> = values.iter().map(|row| f32::from(row[n])).collect();
+                take_better(&mut best, n as u8, &row);
+            }
+            for (n, row) in values.iter().enumerate() {
+                let mut sorted = *row;
+                sorted.sort_unstable();
+                let first = row.iter().position(|v| *v == sorted[3]);
+                prop_assert_eq!(Some(usize::from(class[n])), first);
+                prop_assert_eq!([second[n], value[n]], [sorted[2], sorted[3]].map(f32::from));
+            }
+        }
+
+        #[test]
         fn labels_and_offsets_are_their_formulas(
             values in prop::collection::vec(prop_oneof![-2e-5f32..2e-5, -70_000f32..70_000.0], 0..70),
             low in -40_000i32..40_000,
