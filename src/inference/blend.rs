@@ -10,13 +10,16 @@
 //! two then overlap more than any other pair. If it takes less memory, both run along Y together, as
 //! one step.
 
-use ndarray::{Array3, ArrayView2, ArrayView3, ArrayView4, ArrayViewMut2, ArrayViewMut3, Axis, s};
+use ndarray::{
+    Array3, ArrayView2, ArrayView3, ArrayView4, ArrayViewMut1, ArrayViewMut2, ArrayViewMut3, Axis,
+    s,
+};
 use rayon::prelude::*;
 
 use super::importance::{BlendMode, importance_map};
 use super::plane_sink::PlaneSink;
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels;
+use crate::kernels::{self, contiguous};
 use crate::memory::zeroed;
 
 /// Rows that are held and finished together.
@@ -302,9 +305,8 @@ fn add_equal(mut target: ArrayViewMut3<f32>, values: ArrayView3<f32>) {
 /// Adds weighted values, and adds the weights to the extra class after the last.
 fn add_weighted(mut target: ArrayViewMut3<f32>, values: ArrayView3<f32>, weights: ArrayView2<f32>) {
     for (target, values) in target.outer_iter_mut().zip(values.outer_iter()) {
-        each_row(target, values, |target, values, row| match weights.row(row).as_slice() {
-            Some(weights) => kernels::add_products(target, values, weights),
-            None => kernels::add_products(target, values, &weights.row(row).to_vec()),
+        each_row(target, values, |target, values, row| {
+            kernels::add_products(target, values, &contiguous(weights.row(row)));
         });
     }
     let sum = target.index_axis_mut(Axis(0), values.dim().0);
@@ -321,41 +323,27 @@ fn divide_by_weights(band: &mut Array3<f32>, classes: usize) {
 
 fn divide_by_coverage(band: &mut Array3<f32>, x: f32, y: &[f32], z: &[f32]) {
     for mut class in band.outer_iter_mut() {
-        for (mut row, &cy) in class.outer_iter_mut().zip(y) {
-            match row.as_slice_mut() {
-                Some(row) => kernels::divide(row, x * cy, z),
-                None => row.iter_mut().zip(z).for_each(|(value, &cz)| *value /= x * cy * cz),
-            }
+        for (row, &cy) in class.outer_iter_mut().zip(y) {
+            kernels::divide(slice_of(row), x * cy, z);
         }
     }
 }
 
-/// Calls `f` with each row along Z of `target`, the same row of `values`, and its index. Rows are contiguous:
-/// loops over slices are vectorised, those over views are not.
+/// Calls `f` with each row along Z of `target`, the same row of `values`, and its index.
 fn each_row(
     mut target: ArrayViewMut2<f32>,
     values: ArrayView2<f32>,
     f: impl Fn(&mut [f32], &[f32], usize),
 ) {
     let rows = target.outer_iter_mut().zip(values.outer_iter()).enumerate();
-    for (index, (mut target, values)) in rows {
-        let own;
-        let values = match values.to_slice() {
-            Some(values) => values,
-            None => {
-                own = values.to_vec();
-                &own
-            }
-        };
-        match target.as_slice_mut() {
-            Some(target) => f(target, values, index),
-            None => {
-                let mut row = target.to_vec();
-                f(&mut row, values, index);
-                target.iter_mut().zip(row).for_each(|(to, from)| *to = from);
-            }
-        }
+    for (index, (target, values)) in rows {
+        f(slice_of(target), &contiguous(values), index);
     }
+}
+
+/// Returns a row of a band, or a part of it.
+fn slice_of(row: ArrayViewMut1<'_, f32>) -> &mut [f32] {
+    row.into_slice().unwrap_or_else(|| unreachable!("bands are in standard layout"))
 }
 
 #[cfg(test)]

@@ -178,11 +178,6 @@ impl SlidingWindowInferer {
         if dims == padded {
             return standard_layout(image);
         }
-        let maps: [Vec<Option<usize>>; 3] = std::array::from_fn(|a| {
-            (0..padded[a])
-                .map(|i| self.padding.source(i as isize - before[a] as isize, dims[a]))
-                .collect()
-        });
         if let WindowPadding::Reflect = self.padding {
             // PyTorch rejects padding larger than a reflection can fill.
             if (0..3).any(|a| padded[a] - dims[a] - before[a] >= dims[a].max(1)) {
@@ -200,6 +195,11 @@ impl SlidingWindowInferer {
             copy_into(filled.view_mut(), before, image);
             return Ok(filled.into());
         }
+        let maps: [Vec<Option<usize>>; 3] = std::array::from_fn(|a| {
+            (0..padded[a])
+                .map(|i| self.padding.source(i as isize - before[a] as isize, dims[a]))
+                .collect()
+        });
         Zip::indexed(&mut filled).par_for_each(|(c, x, y, z), voxel| {
             if let (Some(x), Some(y), Some(z)) = (maps[0][x], maps[1][y], maps[2][z]) {
                 *voxel = image[[c, x, y, z]];

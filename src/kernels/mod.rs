@@ -11,13 +11,21 @@
 pub(crate) mod curve;
 mod pairs;
 
+use std::borrow::Cow;
+
 use multiversion::multiversion;
+use ndarray::ArrayView1;
 
 use self::curve::{exp, half_tanh, sigmoid};
 pub use self::pairs::Pairs;
 
 /// Side of the blocks that are transposed at once: a row of them fills a cache line of `f32`.
 const TILE: usize = 16;
+
+/// Returns a row as a slice, copied if it has gaps: loops over slices are vectorised, those over views are not.
+pub fn contiguous<T: Clone>(row: ArrayView1<'_, T>) -> Cow<'_, [T]> {
+    row.to_slice().map_or_else(|| Cow::Owned(row.to_vec()), Cow::Borrowed)
+}
 
 /// `target += values`.
 #[multiversion(targets("x86_64+avx2"))]

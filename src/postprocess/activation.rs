@@ -1,10 +1,8 @@
 //! `Activationsd` on one plane of the result.
 
-use std::borrow::Cow;
+use ndarray::{ArrayView3, Axis};
 
-use ndarray::{ArrayView1, ArrayView3, Axis};
-
-use crate::kernels;
+use crate::kernels::{self, contiguous};
 
 /// The activation applied to the network's result first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,11 +56,6 @@ impl Activation {
             }
         }
     }
-}
-
-/// Returns a row along Z as a slice: loops over slices are vectorised, those over views are not.
-fn contiguous(row: ArrayView1<'_, f32>) -> Cow<'_, [f32]> {
-    row.to_slice().map_or_else(|| Cow::Owned(row.to_vec()), Cow::Borrowed)
 }
 
 /// Computes the softmax over the classes of a plane, after subtracting the largest value.

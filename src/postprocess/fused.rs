@@ -235,8 +235,8 @@ impl Fused {
 /// Copies a tile of labels (result, tile, row) into the output (result, X, row), in runs across the tile. The
 /// planes of the tile ascend.
 fn scatter(labels: &[u8], tile: &[usize], length: usize, target: &mut ArrayViewMut3<u8>) {
-    let Some((&low, &high)) = tile.iter().min().zip(tile.iter().max()) else { return };
-    let mut across = vec![0; labels.len() / target.dim().0.max(1)];
+    let (Some(&low), Some(&high)) = (tile.first(), tile.last()) else { return };
+    let mut across = vec![0; tile.len() * length];
     for (r, labels) in labels.chunks(tile.len() * length).enumerate() {
         kernels::transpose((labels, length), (&mut across, tile.len()), [length, tile.len()]);
         let mut target = target.slice_mut(s![r, low..=high, ..]);
