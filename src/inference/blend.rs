@@ -102,6 +102,14 @@ impl Grid<'_> {
     }
 }
 
+/// The sums of a band of rows of a plane.
+struct Band {
+    /// Axes (class, Y, Z).
+    sums: Array3<f32>,
+    /// The buffer was used before and is to be filled with zeros.
+    stale: bool,
+}
+
 /// Rolling sums of windows.
 pub(super) struct Blend<'a> {
     grid: Grid<'a>,
@@ -111,7 +119,7 @@ pub(super) struct Blend<'a> {
     classes: usize,
     /// For each plane of the padded image, the sums of its bands of [`BAND`] rows, axes (class, Y, Z).
     /// With unequal weights, one extra class holds the sum of the weights.
-    planes: Vec<Vec<Option<Array3<f32>>>>,
+    planes: Vec<Vec<Option<Band>>>,
     /// Buffers of released bands. All bands have the same size, so any buffer can be reused.
     free: Vec<Vec<f32>>,
     /// Starts of the steps along X, followed by the end of the image.
@@ -176,8 +184,11 @@ impl<'a> Blend<'a> {
         self.reserve(x, y)?;
         let (importance, roi) = (&self.importance, self.grid.roi);
         self.planes[x..x + roi[0]].par_iter_mut().enumerate().for_each(|(i, bands)| {
-            for (band, sums) in bands.iter_mut().enumerate() {
-                let Some(sums) = sums else { continue };
+            for (band, held) in bands.iter_mut().enumerate() {
+                let Some(Band { sums, stale }) = held else { continue };
+                if std::mem::take(stale) {
+                    sums.fill(0.0);
+                }
                 // Rows of this band that the window covers.
                 let from = (band * BAND).max(y);
                 let to = ((band + 1) * BAND).min(y + roi[1]);
@@ -197,7 +208,7 @@ impl<'a> Blend<'a> {
         Ok(())
     }
 
-    /// Allocates zeroed sums for every band that a window at (x, y) reaches and that has none yet.
+    /// Allocates sums for every band that a window at (x, y) reaches and that has none yet.
     fn reserve(&mut self, x: usize, y: usize) -> Result<()> {
         let depth = self.classes + usize::from(self.importance.is_some());
         let (roi, nz) = (self.grid.roi, self.grid.padded[2]);
@@ -206,14 +217,12 @@ impl<'a> Blend<'a> {
                 if place.is_some() {
                     continue;
                 }
-                let memory = match self.free.pop() {
-                    Some(mut used) => {
-                        used.fill(0.0);
-                        used
-                    }
-                    None => zeroed(depth * BAND * nz, "the sums of windows")?,
+                let (memory, stale) = match self.free.pop() {
+                    Some(used) => (used, true),
+                    None => (zeroed(depth * BAND * nz, "the sums of windows")?, false),
                 };
-                *place = Array3::from_shape_vec((depth, BAND, nz), memory).ok();
+                let sums = Array3::from_shape_vec((depth, BAND, nz), memory).ok();
+                *place = sums.map(|sums| Band { sums, stale });
             }
         }
         Ok(())
@@ -254,7 +263,7 @@ impl<'a> Blend<'a> {
         let (coverage, classes, weighted) =
             (&self.coverage, self.classes, self.importance.is_some());
         self.planes[planes.clone()].par_iter_mut().zip(planes.clone()).for_each(|(bands, x)| {
-            if let Some(sums) = &mut bands[band] {
+            if let Some(Band { sums, .. }) = &mut bands[band] {
                 if weighted {
                     divide_by_weights(sums, classes);
                 } else {
@@ -273,13 +282,13 @@ impl<'a> Blend<'a> {
         let views: Vec<ArrayView3<f32>> = planes
             .clone()
             .filter(|x| inside.contains(x))
-            .filter_map(|x| self.planes[x][band].as_ref().map(|sums| sums.slice(inner)))
+            .filter_map(|x| self.planes[x][band].as_ref().map(|band| band.sums.slice(inner)))
             .collect();
         if !views.is_empty() && from < to {
             sink.planes(planes.start.max(before[0]) - before[0], from - before[1], &views)?;
         }
         for x in planes {
-            if let Some(sums) = self.planes[x][band].take() {
+            if let Some(Band { sums, .. }) = self.planes[x][band].take() {
                 self.free.push(sums.into_raw_vec_and_offset().0);
             }
         }

@@ -17,8 +17,8 @@ use crate::error::{Error, Result};
 use crate::kernels::{self, Pairs};
 use crate::transforms::{AxisTaps, GridMap};
 
-/// Output planes are processed in tiles of this many, so that labels are written in runs.
-const TILE: usize = 32;
+/// Output planes are processed in tiles of this many, so that labels are written in runs of a cache line.
+const TILE: usize = 64;
 
 pub(super) struct Fused {
     activation: Activation,
@@ -173,9 +173,7 @@ impl Fused {
         for &index in self.order_y.ready(&self.along_y, arrived_y) {
             down[index] = true;
         }
-        for tile in across.chunks(TILE) {
-            self.make(tile, &down);
-        }
+        self.make(&across, &down);
         self.order_y.done += ready;
         self.rows_done = arrived_y;
         let later = self.order_x.done + across.len();
@@ -197,38 +195,46 @@ impl Fused {
         Ok(segmentation(self.decision.rule, self.output))
     }
 
-    /// Computes the output planes `tile` across the network's X, in the rows selected by `down`.
-    fn make(&mut self, tile: &[usize], down: &[bool]) {
+    /// Computes the output planes `across` the network's X, ascending, in the rows selected by `down`.
+    fn make(&mut self, across: &[usize], down: &[bool]) {
         let [ax, ay, az] = self.axes;
         let (held, decision) = (&self.held, self.decision);
         let (rows, along_x, along_y) = (&self.rows, &self.along_x, &self.along_y);
         let length = rows.along.outputs();
         // Axes (result, network's X, Y, Z), so that each output row across Y is a separate view.
-        let output = self.output.view_mut().permuted_axes([0, ax + 1, ay + 1, az + 1]);
-        let mut output = output;
-        let lines = output.axis_iter_mut(Axis(2)).into_par_iter().enumerate();
-        lines.filter(|(y, _)| down[*y]).for_each(|(y, mut target)| {
+        let mut output = self.output.view_mut().permuted_axes([0, ax + 1, ay + 1, az + 1]);
+        // Only the selected rows are shared out: they lie side by side, and one thread would get all of them.
+        let lines = output.axis_iter_mut(Axis(2)).enumerate().filter(|(y, _)| down[*y]);
+        let lines: Vec<_> = lines.collect();
+        lines.into_par_iter().with_max_len(1).for_each(|(y, mut target)| {
             let mut scratch = Scratch::new(rows.nz, length);
-            let results = target.dim().0;
-            let mut labels = vec![0u8; results * tile.len() * length];
-            for (i, &x) in tile.iter().enumerate() {
-                let taps: Vec<Tap> = along_x
-                    .row(x)
-                    .iter()
-                    .flat_map(|&(p, wp)| {
-                        along_y.row(y).iter().map(move |&(r, wr)| Tap {
-                            plane: p as usize - held.first,
-                            row: r as usize,
-                            weight: wp * wr,
-                        })
-                    })
-                    .collect();
-                let source = Source { held, taps: &taps, rows };
-                let mut out = labels.chunks_mut(length).skip(i).step_by(tile.len());
-                decision.decide(&source, &mut scratch, &mut out);
+            let mut labels = vec![0u8; target.dim().0 * TILE.min(across.len()) * length];
+            let mut taps = Vec::new();
+            for tile in across.chunks(TILE) {
+                let labels = &mut labels[..target.dim().0 * tile.len() * length];
+                for (i, &x) in tile.iter().enumerate() {
+                    set_taps(&mut taps, along_x.row(x), along_y.row(y), held.first);
+                    let source = Source { held, taps: &taps, rows };
+                    let mut out = labels.chunks_mut(length).skip(i).step_by(tile.len());
+                    decision.decide(&source, &mut scratch, &mut out);
+                }
+                scatter(labels, tile, length, &mut target);
             }
-            scatter(&labels, tile, length, &mut target);
         });
+    }
+}
+
+/// Sets `taps` to the input rows of an output row, and their weights: `across` planes, of which `first` is the
+/// first that is held, and `down` their rows.
+fn set_taps(taps: &mut Vec<Tap>, across: &[(u32, f64)], down: &[(u32, f64)], first: usize) {
+    taps.clear();
+    for &(plane, across) in across {
+        let plane = plane as usize - first;
+        taps.extend(down.iter().map(|&(row, down)| Tap {
+            plane,
+            row: row as usize,
+            weight: across * down,
+        }));
     }
 }
 
