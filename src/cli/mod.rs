@@ -28,6 +28,7 @@ pub use run::RunArgs;
 use crate::config::{LogArgs, LogFormat, ServeArgs, refuse_unknown_variables};
 use crate::emulator::cli::{EmulateArgs, ImportArgs};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::phantom::PhantomArgs;
 use crate::telemetry;
 
@@ -107,6 +108,7 @@ impl Command {
 
 /// Runs the program with the process's arguments and environment.
 pub fn main() -> ExitCode {
+    memory::map_large_blocks();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return exit::usage(&error),

@@ -144,7 +144,7 @@ async fn tidy(app: Arc<App>) {
         tokio::time::sleep(TIDYING).await;
         let resident = memory::resident().unwrap_or(0);
         if app.scheduler.in_flight() == 0 && resident > tidied + LITTER {
-            memory::release_voxels();
+            memory::release_kept();
             // Runs on a blocking thread, so that /ping is not delayed.
             if tokio::task::spawn_blocking(memory::trim).await.is_err() {
                 return;

@@ -15,6 +15,7 @@ use super::network::{Network, Share};
 use super::plane_sink::{PlaneSink, WindowStats};
 use crate::cpu;
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory::{keep, zeros};
 use crate::progress::{Progress, Stage};
 
 /// The input of a run.
@@ -140,13 +141,16 @@ impl<'t> Workers<'t, '_, '_> {
         let Work { image, windows, roi, network, progress, batch: size } = *self.work;
         let fixed = network.shape().batch.is_some();
         let channels = image.dim().0;
-        let mut buffer = Array5::<f32>::zeros((size, channels, roi[0], roi[1], roi[2]));
+        let mut buffer = batch_of(size, channels, roi)?;
         loop {
             progress.check()?;
             if self.stopped.load(Ordering::Relaxed) {
                 return Err(another_failed());
             }
-            let Some((first, batch)) = self.next_batch() else { return Ok(()) };
+            let Some((first, batch)) = self.next_batch() else {
+                keep(buffer.into_raw_vec_and_offset().0);
+                return Ok(());
+            };
             let run: Vec<[usize; 3]> = batch.to_run().collect();
             if run.is_empty() {
                 self.deliver(first, &batch, None)?;
@@ -236,7 +240,7 @@ impl<'t> Workers<'t, '_, '_> {
     ) -> Result<()> {
         let Work { image, roi, network, .. } = *self.work;
         let size = network.shape().batch.unwrap_or(1);
-        let mut buffer = Array5::zeros((size, image.dim().0, roi[0], roi[1], roi[2]));
+        let mut buffer = batch_of(size, image.dim().0, roi)?;
         gather(image, &[window], roi, &mut buffer);
         network.run(buffer.view(), Share::All, &mut |results| {
             check_result(&results, size, roi)?;
@@ -297,6 +301,15 @@ impl Drop for Running<'_> {
             state.seconds += since.elapsed().as_secs_f64();
         }
     }
+}
+
+/// Allocates a batch of windows of zeros.
+fn batch_of(windows: usize, channels: usize, [x, y, z]: [usize; 3]) -> Result<Array5<f32>> {
+    let rows = channels.saturating_mul(x).saturating_mul(y);
+    let values = zeros([windows, rows, z, 1], "a batch of windows")?;
+    values
+        .into_shape_with_order((windows, channels, x, y, z))
+        .map_err(|e| Error::internal("a batch has another shape").caused_by(e))
 }
 
 /// Copies windows from the image (standard layout), row by row.

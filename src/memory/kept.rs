@@ -1,150 +1,240 @@
-//! Keeps the voxel buffers of requests for the next ones.
+//! Keeps the large buffers of requests for the next ones.
 //!
 //! Memory newly obtained from the system is mapped and cleared on first touch; a virtual machine
 //! that returns freed memory to its host even has to get it back from there. For a volume this can
-//! take longer than decoding it. A few buffers are kept, one for each request that runs, together no larger than a
-//! part of the memory outside the accounts, and only while requests follow each other: see [`release_voxels`].
+//! take longer than decoding it. A few buffers are kept, together no larger than half of the memory outside the
+//! accounts, and only while requests follow each other: see [`release_kept`].
 
+use std::any::Any;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-use super::zeroed::zeroed;
-use crate::error::Result;
+use ndarray::Array4;
+use rayon::prelude::*;
 
-static KEPT: Kept = Kept(Mutex::new(Vec::new()));
+use super::zeroed::{Zeroed, zeroed};
+use crate::error::{Error, Result};
 
-/// Maximum number of bytes kept: a quarter of the memory set aside.
+static KEPT: Kept = Kept::new();
+
+/// Maximum number of bytes kept: half of the memory set aside.
 static MOST: LazyLock<u64> =
-    LazyLock::new(|| super::limit().map_or(CEILING, |limit| CEILING.min(limit / 64)));
+    LazyLock::new(|| super::limit().map_or(CEILING, |limit| CEILING.min(limit / 32)));
 const CEILING: u64 = 512 << 20;
 
-/// Most buffers kept.
-const BUFFERS: usize = 4;
+/// Most buffers kept, which bounds the search.
+const BUFFERS: usize = 32;
 
 /// A kept buffer more than this many times larger than requested is not reused.
 const TOO_LARGE: usize = 2;
 
-/// Returns `count` voxels with arbitrary content: zeros, or those of an earlier image. The caller
-/// must write all of them before reading any. `what` names the buffer in the error.
+/// Smaller buffers are left to the allocator.
+const SMALLEST: u64 = 1 << 20;
+
+/// A buffer that was not used again while this many others were kept is freed: images of its size no longer come.
+const STALE: u64 = 64;
+
+/// Bytes that one thread clears at a time.
+const PART: usize = 1 << 20;
+
+/// Returns `count` numbers of arbitrary value: zeros, or those of an earlier request. The caller must write all of
+/// them before reading any. `what` names the buffer in the error.
 ///
 /// # Errors
 /// [`OutOfMemory`](crate::error::ErrorKind::OutOfMemory) if the memory cannot be allocated.
-pub fn take_voxels(count: usize, what: &str) -> Result<Vec<f32>> {
+pub fn take_kept<T: Zeroed>(count: usize, what: &str) -> Result<Vec<T>> {
     match KEPT.take(count) {
         Some(buffer) => Ok(buffer),
-        None => zeroed(count, what),
+        None => fresh(count, what),
     }
 }
 
-/// Keeps the buffer of an image that is no longer needed, if images like the largest so far fit into it. The
-/// smallest are freed beyond the limit.
-pub fn keep_voxels(buffer: Vec<f32>) {
+/// Returns `count` zeros, in a kept buffer if there is one. `what` names the buffer in the error.
+///
+/// # Errors
+/// Those of [`take_kept`].
+fn take_zeroed<T: Zeroed>(count: usize, what: &str) -> Result<Vec<T>> {
+    let Some(mut buffer) = KEPT.take(count) else { return fresh(count, what) };
+    buffer.par_chunks_mut(PART / size_of::<T>()).for_each(|part| part.fill(T::default()));
+    Ok(buffer)
+}
+
+/// Returns an array of zeros in standard layout, in a kept buffer if there is one. `what` names it in the error.
+///
+/// # Errors
+/// Those of [`take_kept`]; a size that overflows fails like one that exceeds the memory.
+pub fn zeros<T: Zeroed>(shape: [usize; 4], what: &str) -> Result<Array4<T>> {
+    let count = shape.iter().fold(1, |product: usize, &n| product.saturating_mul(n));
+    Array4::from_shape_vec(shape, take_zeroed(count, what)?)
+        .map_err(|e| Error::internal("an array has another shape").caused_by(e))
+}
+
+/// Keeps a buffer that is no longer needed, if it fits the limits.
+pub fn keep<T: Send + 'static>(buffer: Vec<T>) {
     KEPT.put(buffer, *MOST);
 }
 
 /// Frees the kept buffers when no request follows.
-pub fn release_voxels() {
-    drop(KEPT.take(0));
+pub fn release_kept() {
+    KEPT.release();
 }
 
-/// The buffers, largest first.
-struct Kept(Mutex<Vec<Vec<f32>>>);
+/// Allocates zeros; if the system has no memory for them, without the kept buffers.
+fn fresh<T: Zeroed>(count: usize, what: &str) -> Result<Vec<T>> {
+    zeroed(count, what).or_else(|_| {
+        release_kept();
+        zeroed(count, what)
+    })
+}
+
+/// Unused buffers of all types.
+struct Kept(Mutex<Buffers>);
+
+struct Buffers {
+    all: Vec<Buffer>,
+    /// Number of buffers put so far.
+    put: u64,
+}
+
+struct Buffer {
+    bytes: u64,
+    /// Its number among the buffers put.
+    number: u64,
+    /// A `Vec<T>`.
+    values: Box<dyn Any + Send>,
+}
 
 impl Kept {
-    fn buffers(&self) -> MutexGuard<'_, Vec<Vec<f32>>> {
+    const fn new() -> Self {
+        Self(Mutex::new(Buffers { all: Vec::new(), put: 0 }))
+    }
+
+    fn buffers(&self) -> MutexGuard<'_, Buffers> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes `count` voxels of the smallest buffer that fits. If none does, all are freed before more memory
-    /// is requested.
-    fn take(&self, count: usize) -> Option<Vec<f32>> {
-        let fits =
-            |buffer: &Vec<f32>| (count..=count.saturating_mul(TOO_LARGE)).contains(&buffer.len());
-        let mut kept = self.buffers();
-        let Some(index) = kept.iter().rposition(fits) else {
-            let unfit = std::mem::take(&mut *kept);
-            // Frees the memory outside the lock.
-            drop(kept);
-            drop(unfit);
-            return None;
-        };
-        let mut buffer = kept.remove(index);
-        drop(kept);
-        buffer.truncate(count);
-        Some(buffer)
+    /// Takes `count` numbers of the smallest buffer that fits.
+    fn take<T: 'static>(&self, count: usize) -> Option<Vec<T>> {
+        let fitting = count..=count.saturating_mul(TOO_LARGE);
+        let length = |buffer: &Buffer| buffer.values.downcast_ref::<Vec<T>>().map(Vec::len);
+        let mut buffers = self.buffers();
+        let lengths = buffers.all.iter().enumerate().filter_map(|(i, b)| Some((length(b)?, i)));
+        let (_, index) = lengths.filter(|(length, _)| fitting.contains(length)).min()?;
+        let buffer = buffers.all.swap_remove(index);
+        drop(buffers);
+        let mut values = *buffer.values.downcast::<Vec<T>>().ok()?;
+        values.truncate(count);
+        Some(values)
     }
 
-    fn put(&self, buffer: Vec<f32>, most: u64) {
-        let bytes = |buffer: &Vec<f32>| (buffer.capacity() as u64) * size_of::<f32>() as u64;
-        let mut kept = self.buffers();
-        if bytes(&buffer) > most
-            || kept.first().is_some_and(|largest| buffer.len() < largest.len() / TOO_LARGE)
-        {
+    /// Puts a buffer. Beyond the limits, those not used for long are freed, then the smallest.
+    fn put<T: Send + 'static>(&self, values: Vec<T>, most: u64) {
+        let bytes = values.capacity() as u64 * size_of::<T>() as u64;
+        // Of one cut short, the rest could never be used.
+        if !(SMALLEST..=most).contains(&bytes) || values.len() < values.capacity() / TOO_LARGE {
             return;
         }
-        let index = kept.partition_point(|other| other.len() >= buffer.len());
-        kept.insert(index, buffer);
-        let mut total = 0_u64;
-        let held = kept.iter().take(BUFFERS).take_while(|buffer| {
-            total = total.saturating_add(bytes(buffer));
-            total <= most
-        });
-        let held = held.count();
-        let beyond = kept.split_off(held);
-        drop(kept);
+        let mut buffers = self.buffers();
+        buffers.put += 1;
+        let number = buffers.put;
+        buffers.all.push(Buffer { bytes, number, values: Box::new(values) });
+        buffers.all.sort_by_key(|buffer| std::cmp::Reverse(buffer.bytes));
+        let mut total = 0;
+        let mut count = 0;
+        let beyond: Vec<Buffer> = buffers
+            .all
+            .extract_if(.., |buffer| {
+                let stays = number - buffer.number <= STALE
+                    && total + buffer.bytes <= most
+                    && count < BUFFERS;
+                if stays {
+                    (total, count) = (total + buffer.bytes, count + 1);
+                }
+                !stays
+            })
+            .collect();
+        // Frees the memory outside the lock.
+        drop(buffers);
         drop(beyond);
+    }
+
+    fn release(&self) {
+        let all = std::mem::take(&mut self.buffers().all);
+        drop(all);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Numbers in a buffer of the smallest size.
+    const COUNT: usize = SMALLEST as usize / size_of::<f32>();
+
+    fn lengths(kept: &Kept) -> Vec<usize> {
+        let length = |b: &Buffer| b.values.downcast_ref::<Vec<f32>>().map_or(0, Vec::len);
+        kept.buffers().all.iter().map(length).collect()
+    }
 
     #[test]
     fn buffers_are_kept_and_used_where_they_fit() {
-        const COUNT: usize = 1000;
-        const MOST: u64 = 4 * 2 * COUNT as u64;
-        let kept = Kept(Mutex::new(Vec::new()));
-        kept.put(vec![1.0; COUNT], MOST);
-        kept.put(vec![2.0; COUNT / 2 - 1], MOST);
-        assert_eq!(kept.take(COUNT - 7), Some(vec![1.0; COUNT - 7]), "the larger one");
-        assert_eq!(kept.take(COUNT / 2 - 1), None, "half of the largest is not worth it");
-        // One for each of two requests, the smallest that fits first.
-        kept.put(vec![3.0; COUNT], MOST);
-        kept.put(vec![4.0; COUNT - 1], MOST);
-        assert_eq!(kept.take(COUNT - 1), Some(vec![4.0; COUNT - 1]));
-        assert_eq!(kept.take(COUNT - 1), Some(vec![3.0; COUNT - 1]));
-        assert_eq!(kept.take(COUNT), None, "both were taken");
-        kept.put(vec![5.0; COUNT], MOST);
-        assert_eq!(kept.take(COUNT / 4), None, "far too large a one is not used");
-        assert_eq!(kept.take(COUNT), None, "and was freed");
-        kept.put(vec![6.0; COUNT], MOST);
-        drop(kept.take(0));
-        assert_eq!(kept.take(COUNT), None, "it was released");
-        kept.put(vec![7.0; 2 * COUNT + 1], MOST);
-        assert!(kept.buffers().is_empty(), "larger than all that is kept");
+        let most = 8 * SMALLEST;
+        let kept = Kept::new();
+        kept.put(vec![1f32; 2 * COUNT], most);
+        kept.put(vec![2f32; COUNT - 1], most);
+        assert_eq!(lengths(&kept), [2 * COUNT], "too small a one is not kept");
+        assert_eq!(kept.take::<u16>(2 * COUNT), None, "of another type");
+        assert_eq!(kept.take::<f32>(2 * COUNT + 1), None);
+        assert_eq!(kept.take::<f32>(COUNT - 1), None, "far too large a one is not used");
+        assert_eq!(kept.take(2 * COUNT - 7), Some(vec![1f32; 2 * COUNT - 7]));
+        assert_eq!(kept.take::<f32>(COUNT), None, "it was taken");
+        // The smallest that fits first.
+        kept.put(vec![3f32; 2 * COUNT], most);
+        kept.put(vec![4u16; 4 * COUNT], most);
+        kept.put(vec![5f32; 2 * COUNT - 1], most);
+        assert_eq!(kept.take(2 * COUNT - 1), Some(vec![5f32; 2 * COUNT - 1]));
+        assert_eq!(kept.take(2 * COUNT - 1), Some(vec![3f32; 2 * COUNT - 1]));
+        kept.release();
+        assert_eq!(kept.take::<u16>(4 * COUNT), None, "it was released");
+        kept.put(vec![0f32; 8 * COUNT + 1], most);
+        assert!(lengths(&kept).is_empty(), "larger than all that is kept");
+        let mut cut = vec![0f32; 4 * COUNT];
+        cut.truncate(COUNT);
+        kept.put(cut, most);
+        assert!(lengths(&kept).is_empty(), "most of it could not be used");
     }
 
     #[test]
-    fn the_smallest_are_freed_beyond_the_limits() {
-        let kept = Kept(Mutex::new(Vec::new()));
-        let lengths = |kept: &Kept| kept.buffers().iter().map(Vec::len).collect::<Vec<_>>();
-        for length in [600, 800, 700, 900] {
-            kept.put(vec![0.0; length], 4 * 2000);
+    fn the_smallest_and_the_oldest_are_freed_beyond_the_limits() {
+        let kept = Kept::new();
+        for times in [2, 4, 3, 5] {
+            kept.put(vec![0f32; times * COUNT], 10 * SMALLEST);
         }
-        assert_eq!(lengths(&kept), [900, 800], "2000 voxels together");
+        assert_eq!(lengths(&kept), [5 * COUNT, 4 * COUNT], "ten times the smallest together");
         for _ in 0..2 * BUFFERS {
-            kept.put(vec![0.0; 800], u64::MAX);
+            kept.put(vec![0f32; COUNT], u64::MAX);
         }
         assert_eq!(lengths(&kept).len(), BUFFERS);
+        for _ in 0..STALE {
+            let used = kept.take::<f32>(COUNT).unwrap();
+            kept.put(used, u64::MAX);
+        }
+        assert!(!lengths(&kept).contains(&(5 * COUNT)), "of a size that no longer comes");
     }
 
-    #[test]
-    fn voxels_that_are_taken_are_as_many_as_asked_for() {
-        for count in [0, 1, 5000, 4000, 100] {
-            let voxels = take_voxels(count, "a test").unwrap();
-            assert_eq!(voxels.len(), count);
-            keep_voxels(voxels);
+    proptest! {
+        #[test]
+        fn buffers_have_the_length_asked_for(counts in prop::collection::vec(0usize..3 << 20, 1..8)) {
+            for count in counts {
+                let bytes = take_kept::<u8>(count, "a test").unwrap();
+                prop_assert_eq!(bytes.len(), count);
+                keep(vec![7u8; bytes.len()]);
+                let zeros = take_zeroed::<u8>(count, "a test").unwrap();
+                prop_assert!(zeros.len() == count && zeros.iter().all(|v| *v == 0));
+                keep(bytes);
+                keep(zeros);
+            }
         }
-        release_voxels();
     }
 }

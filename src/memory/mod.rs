@@ -14,12 +14,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 pub use charged::charged;
-pub use kept::{keep_voxels, release_voxels, take_voxels};
+pub use kept::{keep, release_kept, take_kept, zeros};
 pub use pool::{Grant, Pool};
 pub use shares::{Account, usual_inputs, usual_work};
 pub use shelf::Shelf;
-pub use trim::trim;
-pub use zeroed::{Zeroed, reserve, zeroed, zeros};
+pub use trim::{map_large_blocks, trim};
+pub use zeroed::{Zeroed, reserve, zeroed};
 
 /// Returns the memory this process may use, in bytes: the lowest limit of its cgroup (version 1 or
 /// 2) and its ancestors, if any, and of its address space; else the memory of the machine.

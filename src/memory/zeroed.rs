@@ -7,12 +7,10 @@
 
 use std::alloc::{Layout, alloc_zeroed};
 
-use ndarray::Array4;
-
 use crate::error::{Error, ErrorKind, Result};
 
 /// Number types whose value zero is all zero bits.
-pub trait Zeroed: Copy + private::Number {}
+pub trait Zeroed: Copy + Default + Send + 'static + private::Number {}
 
 mod private {
     pub trait Number {}
@@ -27,8 +25,8 @@ macro_rules! numbers {
 
 numbers!(u8, u16, i16, u32, f32, f64);
 
-/// Buffers of at least this size are advised to use large pages.
-const LARGE: usize = 8 << 20;
+/// Buffers of at least this size are mapped by themselves, and advised to use large pages.
+pub(super) const LARGE: usize = 8 << 20;
 
 /// Allocates `count` zeros. `what` names the buffer in the error.
 ///
@@ -75,16 +73,6 @@ fn prefer_large_pages(memory: *mut u8, bytes: usize) {
 
 #[cfg(not(target_os = "linux"))]
 fn prefer_large_pages(_: *mut u8, _: usize) {}
-
-/// Allocates an array of zeros in standard layout. `what` names it in the error.
-///
-/// # Errors
-/// The errors of [`zeroed`]; a size that overflows fails like one that exceeds the memory.
-pub fn zeros<T: Zeroed>(shape: [usize; 4], what: &str) -> Result<Array4<T>> {
-    let count = shape.iter().fold(1, |product: usize, &n| product.saturating_mul(n));
-    Array4::from_shape_vec(shape, zeroed(count, what)?)
-        .map_err(|e| Error::internal("an array has another shape").caused_by(e))
-}
 
 /// Reserves room for `more` elements after the existing ones. `what` names the buffer in the error.
 ///

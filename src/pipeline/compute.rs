@@ -5,7 +5,7 @@ use ndarray::{Array4, ArrayView3, Axis};
 use super::timings::Timings;
 use crate::error::{Error, Result};
 use crate::inference::{PlaneSink, WindowStats, standard_layout};
-use crate::memory::keep_voxels;
+use crate::memory::keep;
 use crate::postprocess::{Segmentation, Segmenter};
 use crate::progress::{Progress, Stage};
 use crate::registry::Model;
@@ -23,6 +23,14 @@ pub struct Computed {
     pub windows: WindowStats,
     /// Size of the network's input image.
     pub network_dims: [usize; 3],
+}
+
+impl Computed {
+    /// Keeps the large buffers for the next request.
+    pub fn recycle(self) {
+        self.segmentation.recycle();
+        self.physical.recycle();
+    }
 }
 
 /// Creates the image for the first transform.
@@ -78,13 +86,13 @@ pub fn segment(
         true => data,
         false => {
             let copy = standard_layout(data.view())?.into_owned();
-            keep_voxels(data.into_raw_vec_and_offset().0);
+            keep(data.into_raw_vec_and_offset().0);
             copy
         }
     };
     let mut sink = Timed { segmenter, seconds: 0.0 };
     let windows = run_network(model, &data, &mut sink, progress)?;
-    keep_voxels(data.into_raw_vec_and_offset().0);
+    keep(data.into_raw_vec_and_offset().0);
     timings.set("windows", count(windows.windows));
     timings.set("network_seconds", windows.network_seconds);
     timings.end(Stage::Inference);

@@ -438,6 +438,7 @@ impl Work {
         for (artifact, bytes) in artifacts.iter_mut().zip(self.holding.outputs(bytes)) {
             artifact.bytes = bytes;
         }
+        computed.recycle();
         Ok(InputOutcome { report, artifacts, failure: None })
     }
 

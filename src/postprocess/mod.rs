@@ -26,6 +26,8 @@ mod sets;
 
 use ndarray::{Array3, Array4};
 
+use crate::memory::keep;
+
 pub use activation::Activation;
 pub use components::LabelOperation;
 pub use forecast::PostForecast;
@@ -44,4 +46,15 @@ pub enum Segmentation {
     Masks(Array4<u8>),
     /// One-hot classes, some of which overlap.
     Sets(ClassSets),
+}
+
+impl Segmentation {
+    /// Keeps the buffer for the next request.
+    pub fn recycle(self) {
+        match self {
+            Self::Labels(labels) => keep(labels.into_raw_vec_and_offset().0),
+            Self::Masks(masks) => keep(masks.into_raw_vec_and_offset().0),
+            Self::Sets(_) => {}
+        }
+    }
 }

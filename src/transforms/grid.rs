@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::kernels;
-use crate::memory::zeroed;
+use crate::memory::take_kept;
 
 /// A sparse matrix along one axis in compressed row form: for each output index, the input indices and
 /// their weights. An empty row gives 0 (outside of the input).
@@ -195,7 +195,7 @@ fn apply_separable(mut input: ArrayView3<f32>, taps: &[AxisTaps; 3]) -> Result<A
     let contiguous = input.as_standard_layout();
     let (_, rows, length) = contiguous.dim();
     let shape = [slow.outputs(), mid.outputs(), fast.outputs()];
-    let mut output = zeroed::<f32>(size(shape), "a resampled image")?;
+    let mut output = take_kept::<f32>(size(shape), "a resampled image")?;
     if !output.is_empty() {
         let data = contiguous.as_slice().unwrap_or_else(|| unreachable!("standard layout"));
         let fast_pairs = fast.pairs();

@@ -9,7 +9,7 @@ use super::spacing::stack;
 use super::{Applied, AxisTaps, Extent, GridMap, Image, Transform};
 use crate::bundle::Args;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::keep_voxels;
+use crate::memory::keep;
 use crate::volume::Affine;
 
 /// How a resized voxel is computed (`mode` of `torch.nn.functional.interpolate`).
@@ -169,7 +169,7 @@ impl Transform for Resized {
         let channels = image.data.axis_iter(Axis(0)).map(|c| map.apply(c));
         let resized = stack(channels.collect::<Result<_>>()?)?;
         let source = std::mem::replace(&mut image.data, resized);
-        keep_voxels(source.into_raw_vec_and_offset().0);
+        keep(source.into_raw_vec_and_offset().0);
         image.affine = image.affine.mul(&self.affine(from, to));
         image.applied.push(Applied::Resize { mode: self.mode, from, to });
         Ok(image)

@@ -6,7 +6,7 @@ use super::resample::{Grid, Interpolation, PaddingMode, Resample};
 use super::{Applied, Extent, Image, Transform};
 use crate::bundle::Args;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::keep_voxels;
+use crate::memory::keep;
 use crate::volume::Affine;
 use crate::volume::affine::rotation;
 
@@ -107,7 +107,7 @@ impl Transform for Spacingd {
             .map(|channel| self.resample.apply(channel, &from, &to))
             .collect::<Result<Vec<_>>>()?;
         let source = std::mem::replace(&mut image.data, stack(channels)?);
-        keep_voxels(source.into_raw_vec_and_offset().0);
+        keep(source.into_raw_vec_and_offset().0);
         image.affine = to.1;
         image.applied.push(Applied::Resample { resample: self.resample, from, to });
         Ok(image)

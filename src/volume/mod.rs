@@ -30,7 +30,7 @@ pub use stack::Resampling;
 
 use crate::codec::{Samples, recycle};
 use crate::error::{Error, Result};
-use crate::memory::{take_voxels, zeroed};
+use crate::memory::{take_kept, zeroed};
 
 /// The grid of a volume: its size and position in patient space.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,7 +85,7 @@ impl Volume {
     pub fn new(plan: Arc<Plan>) -> Result<Self> {
         let voxels = match plan.resampling {
             // All voxels are written before they are read: a missing slice is an error.
-            None => take_voxels(voxels_of(&plan), "the volume")?,
+            None => take_kept(voxels_of(&plan), "the volume")?,
             Some(_) => Vec::new(),
         };
         let slots = plan.slices.iter().map(|_| Slot::default()).collect();

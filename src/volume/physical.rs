@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::{Plan, Slice, rescale};
 use crate::error::{Error, Result};
 use crate::kernels;
-use crate::memory::zeroed;
+use crate::memory::{Zeroed, keep, take_kept};
 
 /// Voxels that one thread copies at a time.
 const PART: usize = 1 << 16;
@@ -49,6 +49,14 @@ impl Physical {
         let mut kept = array::<f32>(voxels.dim())?;
         Zip::from(&mut kept).and(voxels).par_for_each(|kept, &value| *kept = value);
         Ok(Self::Real(kept))
+    }
+
+    /// Keeps the buffer for the next request.
+    pub fn recycle(self) {
+        match self {
+            Self::Whole { voxels, .. } => keep(voxels.into_raw_vec_and_offset().0),
+            Self::Real(voxels) => keep(voxels.into_raw_vec_and_offset().0),
+        }
     }
 
     /// Returns the number of bytes per voxel that the kept values take.
@@ -106,8 +114,9 @@ fn whole_range(slice: &Slice) -> Option<(i32, i32)> {
     Some((a.min(b), a.max(b)))
 }
 
-fn array<T: crate::memory::Zeroed>((x, y, z): (usize, usize, usize)) -> Result<Array3<T>> {
+/// Allocates an array that is to be written whole.
+fn array<T: Zeroed>((x, y, z): (usize, usize, usize)) -> Result<Array3<T>> {
     let count = x.saturating_mul(y).saturating_mul(z);
-    Array3::from_shape_vec((x, y, z).f(), zeroed::<T>(count, "the kept values")?)
+    Array3::from_shape_vec((x, y, z).f(), take_kept::<T>(count, "the kept values")?)
         .map_err(|e| Error::internal("the kept values' shape does not match").caused_by(e))
 }
