@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use ahi_inference::aws::Rate;
 use ahi_inference::dicom::{FrameKey, Series};
-use ahi_inference::memory::keep_voxels;
+use ahi_inference::memory::keep;
 use ahi_inference::phantom::PhantomArgs;
 use ahi_inference::pipeline::Holding;
 use ahi_inference::pipeline::frames::{self, FrameStats};
@@ -200,7 +200,7 @@ async fn fetch_and_decode(
     let seconds = started.elapsed().as_secs_f64();
     assert_eq!(voxels.len(), plan.geometry.voxels());
     // As the pipeline does once an image is preprocessed: the next volume gets memory that is already mapped.
-    keep_voxels(voxels.into_raw_vec_and_offset().0);
+    keep(voxels.into_raw_vec_and_offset().0);
     (seconds, stats)
 }
 

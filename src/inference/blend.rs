@@ -22,8 +22,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::{self, contiguous};
 use crate::memory::zeroed;
 
-/// Rows that are held and finished together.
-const BAND: usize = 8;
+/// Least and most rows in a band.
+const ROWS: [usize; 2] = [8, 32];
+
+/// Sums of a band of all planes of a window, beyond which it has no more rows than the least.
+const BAND_BYTES: usize = 4 << 20;
 
 /// The layout of the windows.
 pub(super) struct Grid<'a> {
@@ -61,9 +64,24 @@ impl Grid<'_> {
         steps
     }
 
+    /// Returns the rows that are held and finished together. The more, the fewer times threads wait for each
+    /// other; but the larger the sums of a row, the more memory is held. Where possible, bands begin where windows
+    /// do, so that no finished row is held.
+    fn band(&self, classes: usize) -> usize {
+        let [_, ys, _] = self.starts;
+        let step = ys.get(1).map_or(self.roi[1], |second| second - ys[0]);
+        let row = [classes + 1, self.roi[0], self.padded[2]]
+            .into_iter()
+            .fold(size_of::<f32>(), usize::saturating_mul);
+        let [least, most] = ROWS;
+        let most = (BAND_BYTES / row.max(1)).clamp(least, most);
+        (least..=most).rev().find(|&rows| step.is_multiple_of(rows)).unwrap_or(least)
+    }
+
     /// Returns an upper bound on the rows along Z of the padded image whose sums are held at the same
-    /// time.
-    pub fn held_rows(&self) -> u64 {
+    /// time, for results of `classes`.
+    pub fn held_rows(&self, classes: usize) -> u64 {
+        let band = self.band(classes);
         let steps = self.steps();
         let mut most = 0;
         for (index, step) in steps.iter().enumerate() {
@@ -73,15 +91,15 @@ impl Grid<'_> {
             // row of windows, rounded up to whole bands.
             let before = index.checked_sub(1).and_then(|i| steps[i].last());
             let shared = before.map_or(0, |&x| (x + self.roi[0]).saturating_sub(first));
-            let window = self.roi[1].div_ceil(BAND) * BAND + BAND;
-            let rows = window.min(self.padded[1].div_ceil(BAND) * BAND);
-            let held = shared as u64 * self.padded[1].div_ceil(BAND) as u64 * BAND as u64
-                + planes.saturating_sub(shared) as u64 * rows as u64;
+            let window = self.roi[1].next_multiple_of(band) + band;
+            let all = self.padded[1].next_multiple_of(band);
+            let rows = window.min(all);
+            let held =
+                shared as u64 * all as u64 + planes.saturating_sub(shared) as u64 * rows as u64;
             // Planes shared with the next step are held whole by the end of this one.
             let after = steps.get(index + 1).and_then(|step| step.first());
             let kept = after.map_or(0, |&x| (last + self.roi[0]).saturating_sub(x));
-            let end = kept as u64 * self.padded[1].div_ceil(BAND) as u64 * BAND as u64
-                + planes.saturating_sub(kept) as u64 * rows as u64;
+            let end = kept as u64 * all as u64 + planes.saturating_sub(kept) as u64 * rows as u64;
             most = most.max(held).max(end);
         }
         most
@@ -117,7 +135,9 @@ pub(super) struct Blend<'a> {
     /// How many windows cover each index along each axis (equal weights only).
     coverage: [Vec<f32>; 3],
     classes: usize,
-    /// For each plane of the padded image, the sums of its bands of [`BAND`] rows, axes (class, Y, Z).
+    /// Rows of a band.
+    band: usize,
+    /// For each plane of the padded image, the sums of its bands, axes (class, Y, Z).
     /// With unequal weights, one extra class holds the sum of the weights.
     planes: Vec<Vec<Option<Band>>>,
     /// Buffers of released bands. All bands have the same size, so any buffer can be reused.
@@ -141,8 +161,6 @@ impl<'a> Blend<'a> {
             }
             count
         });
-        let bands = grid.padded[1].div_ceil(BAND);
-        let planes = (0..grid.padded[0]).map(|_| (0..bands).map(|_| None).collect()).collect();
         let importance = importance_map(mode, grid.roi);
         let mut steps: Vec<usize> =
             grid.steps().iter().filter_map(|s| s.first().copied()).collect();
@@ -152,7 +170,8 @@ impl<'a> Blend<'a> {
             importance,
             coverage,
             classes: 0,
-            planes,
+            band: 1,
+            planes: Vec::new(),
             free: Vec::new(),
             steps,
             step: 0,
@@ -169,6 +188,9 @@ impl<'a> Blend<'a> {
     ) -> Result<()> {
         if self.classes == 0 {
             self.classes = result.dim().0;
+            self.band = self.grid.band(self.classes);
+            let bands = self.bands_in_all();
+            self.planes.resize_with(self.grid.padded[0], || (0..bands).map(|_| None).collect());
             sink.begin(self.classes, self.grid.dims)?;
         }
         if result.dim().0 != self.classes {
@@ -180,9 +202,9 @@ impl<'a> Blend<'a> {
         while self.steps[self.step + 1] <= x {
             self.finish_bands(self.bands_in_all(), sink)?;
         }
-        self.finish_bands(y / BAND, sink)?;
+        self.finish_bands(y / self.band, sink)?;
         self.reserve(x, y)?;
-        let (importance, roi) = (&self.importance, self.grid.roi);
+        let (importance, roi, rows) = (&self.importance, self.grid.roi, self.band);
         self.planes[x..x + roi[0]].par_iter_mut().enumerate().for_each(|(i, bands)| {
             for (band, held) in bands.iter_mut().enumerate() {
                 let Some(Band { sums, stale }) = held else { continue };
@@ -190,14 +212,14 @@ impl<'a> Blend<'a> {
                     sums.fill(0.0);
                 }
                 // Rows of this band that the window covers.
-                let from = (band * BAND).max(y);
-                let to = ((band + 1) * BAND).min(y + roi[1]);
+                let from = (band * rows).max(y);
+                let to = ((band + 1) * rows).min(y + roi[1]);
                 if from >= to {
                     continue;
                 }
-                let rows = from - band * BAND..to - band * BAND;
+                let within = from - band * rows..to - band * rows;
                 let inside = from - y..to - y;
-                let target = sums.slice_mut(s![.., rows, z..z + roi[2]]);
+                let target = sums.slice_mut(s![.., within, z..z + roi[2]]);
                 let values = result.slice(s![.., i, inside.clone(), ..]);
                 match importance {
                     None => add_equal(target, values),
@@ -211,17 +233,17 @@ impl<'a> Blend<'a> {
     /// Allocates sums for every band that a window at (x, y) reaches and that has none yet.
     fn reserve(&mut self, x: usize, y: usize) -> Result<()> {
         let depth = self.classes + usize::from(self.importance.is_some());
-        let (roi, nz) = (self.grid.roi, self.grid.padded[2]);
+        let (roi, nz, band) = (self.grid.roi, self.grid.padded[2], self.band);
         for plane in x..x + roi[0] {
-            for place in &mut self.planes[plane][y / BAND..(y + roi[1]).div_ceil(BAND)] {
+            for place in &mut self.planes[plane][y / band..(y + roi[1]).div_ceil(band)] {
                 if place.is_some() {
                     continue;
                 }
                 let (memory, stale) = match self.free.pop() {
                     Some(used) => (used, true),
-                    None => (zeroed(depth * BAND * nz, "the sums of windows")?, false),
+                    None => (zeroed(depth * band * nz, "the sums of windows")?, false),
                 };
-                let sums = Array3::from_shape_vec((depth, BAND, nz), memory).ok();
+                let sums = Array3::from_shape_vec((depth, band, nz), memory).ok();
                 *place = sums.map(|sums| Band { sums, stale });
             }
         }
@@ -232,11 +254,11 @@ impl<'a> Blend<'a> {
     #[cfg(test)]
     fn held_rows(&self) -> u64 {
         let held = self.planes.iter().flatten().flatten().count() + self.free.len();
-        (held * BAND) as u64
+        (held * self.band) as u64
     }
 
     fn bands_in_all(&self) -> usize {
-        self.grid.padded[1].div_ceil(BAND)
+        self.grid.padded[1].div_ceil(self.band)
     }
 
     /// Finishes the bands before `end` of the planes that no later step reaches. The last band ends the
@@ -259,7 +281,7 @@ impl<'a> Blend<'a> {
         band: usize,
         sink: &mut dyn PlaneSink,
     ) -> Result<()> {
-        let start = band * BAND;
+        let start = band * self.band;
         let (coverage, classes, weighted) =
             (&self.coverage, self.classes, self.importance.is_some());
         self.planes[planes.clone()].par_iter_mut().zip(planes.clone()).for_each(|(bands, x)| {
@@ -274,7 +296,7 @@ impl<'a> Blend<'a> {
         let (before, dims) = (self.grid.before, self.grid.dims);
         // Rows of this band that belong to the image.
         let from = start.max(before[1]);
-        let to = (start + BAND).min(before[1] + dims[1]);
+        let to = (start + self.band).min(before[1] + dims[1]);
         // Bands that lie entirely in the padding contain no rows of the image.
         let (from, to) = if from < to { (from, to) } else { (start, start) };
         let inner = s![..classes, from - start..to - start, before[2]..before[2] + dims[2]];
@@ -375,6 +397,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn bands_begin_where_windows_do() {
+        let band = |second: usize, classes: usize| {
+            let starts = [vec![0], vec![0, second], vec![0]];
+            let grid = Grid {
+                roi: [96; 3],
+                padded: [96, 200, 120],
+                before: [0; 3],
+                dims: [96, 200, 120],
+                starts: &starts,
+            };
+            grid.band(classes)
+        };
+        assert_eq!([72, 48, 77, 83, 5].map(|second| band(second, 2)), [24, 24, 11, 8, 8]);
+        // A row of so many classes is large.
+        assert_eq!(band(72, 105), 8);
+        let starts = [vec![0], vec![0], vec![0]];
+        let dims = [usize::MAX / 2; 3];
+        let huge = Grid { roi: dims, padded: dims, before: [0; 3], dims, starts: &starts };
+        assert!(ROWS.contains(&huge.band(usize::MAX / 2)));
+    }
+
     proptest! {
         /// The sums never exceed the forecast, and the forecast is not far off.
         #[test]
@@ -392,7 +436,7 @@ mod tests {
             });
             let padded = std::array::from_fn(|a| dims[a].max(roi[a]));
             let grid = || Grid { roi, padded, before: [0; 3], dims, starts: &starts };
-            let forecast = grid().held_rows();
+            let forecast = grid().held_rows(1);
             let mut blend = Blend::new(grid(), BlendMode::Constant);
             let result = Array4::<f32>::zeros((1, roi[0], roi[1], roi[2]));
             for window in grid().windows() {
@@ -400,7 +444,7 @@ mod tests {
             }
             let held = blend.held_rows();
             prop_assert!(held <= forecast, "{held} held, {forecast} forecast");
-            let bands = (padded[0] * 3 * BAND) as u64;
+            let bands = (padded[0] * 3 * blend.band) as u64;
             prop_assert!(forecast <= held * 3 / 2 + bands, "{held} held, {forecast} forecast");
         }
     }

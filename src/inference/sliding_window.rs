@@ -137,7 +137,7 @@ impl SlidingWindowInferer {
         let filled = if padded == dims { 0 } else { voxels(padded) };
         let depth = classes as u64 + 1;
         let grid = Grid { roi, padded, before: [0; 3], dims, starts: &starts };
-        let sums = grid.held_rows().saturating_mul(padded[2] as u64).saturating_mul(depth);
+        let sums = grid.held_rows(classes).saturating_mul(padded[2] as u64).saturating_mul(depth);
         let windows = self.windows_at_once(network).saturating_mul(voxels(roi));
         let batches = windows.saturating_mul(channels as u64 + classes as u64);
         // The kept result for windows of a constant value.
