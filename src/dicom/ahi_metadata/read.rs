@@ -13,8 +13,10 @@ use std::sync::Arc;
 
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom_dictionary_std::tags;
+use indexmap::IndexMap;
 use rayon::prelude::*;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use self::elements::{PrivateVrs, put_all};
@@ -63,7 +65,7 @@ impl std::fmt::Debug for ImageSetMetadata {
 }
 
 #[derive(Deserialize)]
-struct Document {
+struct Document<'a> {
     #[serde(rename = "SchemaVersion", default)]
     schema_version: Value,
     #[serde(rename = "DatastoreID")]
@@ -72,8 +74,8 @@ struct Document {
     image_set_id: String,
     #[serde(rename = "Patient", default)]
     patient: Option<Level>,
-    #[serde(rename = "Study")]
-    study: Study,
+    #[serde(rename = "Study", borrow)]
+    study: Study<'a>,
 }
 
 /// The attributes of one level, and the VRs of its private ones.
@@ -86,23 +88,24 @@ struct Level {
 }
 
 #[derive(Deserialize)]
-struct Study {
+struct Study<'a> {
     #[serde(rename = "DICOM", default)]
     dicom: Option<Map<String, Value>>,
     #[serde(rename = "DICOMVRs", default)]
     vrs: Option<PrivateVrs>,
-    #[serde(rename = "Series")]
-    series: Map<String, Value>,
+    #[serde(rename = "Series", borrow)]
+    series: IndexMap<String, SeriesLevel<'a>>,
 }
 
 #[derive(Deserialize)]
-struct SeriesLevel {
+struct SeriesLevel<'a> {
     #[serde(rename = "DICOM", default)]
     dicom: Option<Map<String, Value>>,
     #[serde(rename = "DICOMVRs", default)]
     vrs: Option<PrivateVrs>,
-    #[serde(rename = "Instances")]
-    instances: Map<String, Value>,
+    /// Each as text, so that they can be parsed in parallel.
+    #[serde(rename = "Instances", borrow, default)]
+    instances: Option<IndexMap<String, &'a RawValue>>,
 }
 
 #[derive(Deserialize)]
@@ -185,7 +188,10 @@ pub fn parse(json: &[u8]) -> Result<ImageSetMetadata> {
     if nesting(json) > MAX_JSON_DEPTH {
         return Err(invalid(format!("the metadata nests more than {MAX_DEPTH} sequences")));
     }
-    let document: Document = serde_json::from_slice(json).map_err(|e| malformed("document", &e))?;
+    let document: Document = serde_json::from_slice(json).map_err(|e| {
+        let place = format!(" (line {}, column {})", e.line(), e.column());
+        malformed("document", &e, &place)
+    })?;
     check_schema_version(&document.schema_version)?;
     let series = read_series(document.patient, document.study)?;
     Ok(ImageSetMetadata {
@@ -216,13 +222,12 @@ fn nesting(json: &[u8]) -> usize {
     deepest
 }
 
-fn read_series(patient: Option<Level>, study: Study) -> Result<Series> {
+fn read_series(patient: Option<Level>, study: Study<'_>) -> Result<Series> {
     let mut all = study.series.into_iter();
-    let (Some((key, value)), None) = (all.next(), all.next()) else {
+    let (Some((key, level)), None) = (all.next(), all.next()) else {
         return Err(invalid("the image set does not hold exactly one series"));
     };
     check_uid(&key, "the key of the series")?;
-    let level: SeriesLevel = serde_json::from_value(value).map_err(|e| malformed("series", &e))?;
 
     let mut common = Dataset::new_empty();
     let levels = [patient.as_ref().and_then(|p| p.dicom.as_ref()), study.dicom.as_ref()];
@@ -230,7 +235,6 @@ fn read_series(patient: Option<Level>, study: Study) -> Result<Series> {
     for attributes in levels.into_iter().chain([level.dicom.as_ref()]).flatten() {
         shared += memory(attributes, 0)?;
     }
-    let mut taken = 0_u64;
     if let Some(patient) = patient {
         merge(&mut common, patient.dicom, patient.vrs)?;
     }
@@ -240,29 +244,43 @@ fn read_series(patient: Option<Level>, study: Study) -> Result<Series> {
     check_uid(&study_instance_uid, "StudyInstanceUID")?;
     put_uid(&mut common, tags::SERIES_INSTANCE_UID, &key)?;
 
-    for (key, value) in &level.instances {
-        check_uid(key, "the key of an instance")?;
-        let own = value.get("DICOM").and_then(Value::as_object);
-        taken = taken.saturating_add(shared + own.map_or(Ok(0), |own| memory(own, 0))?);
+    let of_instance =
+        |key: &str, e: Error| e.context(format_args!("instance {key}")).with("sopInstanceUID", key);
+    let instances = level.instances.ok_or_else(|| {
+        Error::new(ErrorKind::Upstream, "the series in the image set metadata has no Instances")
+    })?;
+    let instances: Vec<(String, &RawValue)> = instances.into_iter().collect();
+    let parsed: Vec<Result<InstanceLevel>> = instances
+        .par_iter()
+        .map(|(key, text)| {
+            check_uid(key, "the key of an instance")?;
+            let level = serde_json::from_str(text.get());
+            level.map_err(|e| of_instance(key, malformed("instance", &e, "")))
+        })
+        .collect();
+    // Of several errors, the first instance's is reported.
+    let parsed: Vec<InstanceLevel> = parsed.into_iter().collect::<Result<_>>()?;
+    let mut taken = 0_u64;
+    for level in &parsed {
+        let own = level.dicom.as_ref().map_or(Ok(0), |own| memory(own, 0))?;
+        taken = taken.saturating_add(shared + own);
         if taken > MAX_MEMORY {
             return Err(too_large());
         }
     }
-    let read = |(key, value): (String, Value)| {
-        read_instance(&common, &key, value).map_err(|e| {
-            e.context(format_args!("instance {key}")).with("sopInstanceUID", key.as_str())
-        })
+    let read = |(level, (key, _)): (InstanceLevel, &(String, &RawValue))| {
+        read_instance(&common, key, level).map_err(|e| of_instance(key, e))
     };
-    let instances: Vec<(String, Value)> = level.instances.into_iter().collect();
-    let instances: Vec<Result<Instance>> = instances.into_par_iter().map(read).collect();
-    // Of several errors, the first instance's is reported.
-    let instances = instances.into_iter().collect::<Result<_>>()?;
+    let read: Vec<Result<Instance>> = parsed.into_par_iter().zip(&instances).map(read).collect();
+    let instances = read.into_iter().collect::<Result<_>>()?;
     Ok(Series { study_instance_uid, series_instance_uid: key, instances })
 }
 
-fn read_instance(common: &Dataset, sop_instance_uid: &str, value: Value) -> Result<Instance> {
-    let level: InstanceLevel =
-        serde_json::from_value(value).map_err(|e| malformed("instance", &e))?;
+fn read_instance(
+    common: &Dataset,
+    sop_instance_uid: &str,
+    level: InstanceLevel,
+) -> Result<Instance> {
     let mut dataset = common.clone();
     merge(&mut dataset, level.dicom, level.vrs)?;
     put_uid(&mut dataset, tags::SOP_INSTANCE_UID, sop_instance_uid)?;
@@ -395,18 +413,14 @@ fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidImage, message)
 }
 
-/// Keeps only the kind of error and its position: serde_json's own message may quote a value.
-fn malformed(what: &str, e: &serde_json::Error) -> Error {
+/// Keeps only the kind of error, and adds its place: serde_json's own message may quote a value.
+fn malformed(what: &str, e: &serde_json::Error, place: &str) -> Error {
     let fault = match e.classify() {
         serde_json::error::Category::Eof => "ends too early",
         serde_json::error::Category::Data => "is not of the documented structure",
         _ => "is not JSON",
     };
-    let mut message = format!("the {what} in the image set metadata {fault}");
-    if e.line() > 0 {
-        message += &format!(" (line {}, column {})", e.line(), e.column());
-    }
-    Error::new(ErrorKind::Upstream, message)
+    Error::new(ErrorKind::Upstream, format!("the {what} in the image set metadata {fault}{place}"))
 }
 
 #[cfg(test)]

@@ -189,6 +189,8 @@ fn faults_are_errors_that_quote_no_value() {
             "one series",
         ),
         ("/Study/Series".into(), json!({"../etc": {}}), ErrorKind::InvalidImage, "UID"),
+        ("/Study/Series/1.2.3.4/Instances".into(), json!(null), ErrorKind::Upstream, "Instances"),
+        (instance.into(), json!("Doe^John"), ErrorKind::Upstream, "instance"),
         ("/Study/DICOM".into(), json!("Doe^John"), ErrorKind::Upstream, "structure"),
         ("/SchemaVersion".into(), json!("2.0"), ErrorKind::InvalidImage, "SchemaVersion"),
     ] {
@@ -199,6 +201,16 @@ fn faults_are_errors_that_quote_no_value() {
         assert!(e.message().contains(names), "{path}: {e}");
         assert!(!format!("{e:?}").contains("Doe"), "{path}: {e:?}");
     }
+}
+
+#[test]
+fn of_an_instance_listed_twice_the_last_counts() {
+    let text = document().to_string();
+    let twice = format!("\"Instances\":{{\"{INSTANCE}\":{{}},");
+    let text = text.replacen("\"Instances\":{", &twice, 1);
+    let metadata = parse(text.as_bytes()).unwrap();
+    assert_eq!(metadata.series.instances.len(), 1);
+    assert_eq!(metadata.series.instances[0].frames.len(), 1);
 }
 
 #[test]
