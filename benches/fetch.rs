@@ -194,8 +194,9 @@ async fn fetch_and_decode(
     plan: &Arc<Plan>,
 ) -> (f64, FrameStats) {
     let started = Instant::now();
-    let (volume, stats) =
-        frames::load(source, series, plan, &Silent, &Holding::nothing()).await.expect("the frames");
+    let (volume, stats) = frames::load(source, series, plan, &Silent, &Holding::nothing(), false)
+        .await
+        .expect("the frames");
     let voxels = volume.into_physical().expect("the volume");
     let seconds = started.elapsed().as_secs_f64();
     assert_eq!(voxels.len(), plan.geometry.voxels());

@@ -59,7 +59,7 @@ static CASE: LazyLock<Case> = LazyLock::new(|| {
         Arc::new(plan(&series, &Policy::default(), Wanted::Any).expect("the plan").remove(0));
     let format = FrameFormat::from_dataset(&series.instances[0].dataset).expect("the format");
     let (volume, _) = runtime
-        .block_on(frames::load(&source, &series, &plan, &Silent, &Holding::nothing()))
+        .block_on(frames::load(&source, &series, &plan, &Silent, &Holding::nothing(), false))
         .expect("the frames");
     let voxels = volume.into_physical().expect("the volume");
     // Stored values equal physical values except for the CT offset.

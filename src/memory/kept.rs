@@ -19,7 +19,7 @@ static KEPT: Kept = Kept::new();
 /// Maximum number of bytes kept: half of the memory set aside.
 static MOST: LazyLock<u64> =
     LazyLock::new(|| super::limit().map_or(CEILING, |limit| CEILING.min(limit / 32)));
-const CEILING: u64 = 512 << 20;
+const CEILING: u64 = 2 << 30;
 
 /// Most buffers kept, which bounds the search.
 const BUFFERS: usize = 32;

@@ -53,7 +53,8 @@ pub async fn compare(
     let (holding, _) = acquire(&job, &planned, 2).await?;
     let mut loaded = Vec::with_capacity(planned.len());
     for (source, series, plan) in planned {
-        let (volume, _) = frames::load(source, &series, &plan, &*job.progress, &holding).await?;
+        let (volume, _) =
+            frames::load(source, &series, &plan, &*job.progress, &holding, false).await?;
         loaded.push(Loaded { series, plan, origin: source.origin(), volume });
     }
     let work = move || {

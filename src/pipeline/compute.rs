@@ -58,7 +58,7 @@ pub fn preprocess(model: &Model, images: Vec<Image>, progress: &dyn Progress) ->
 /// plan of that volume.
 pub fn segment(
     model: &Model,
-    volumes: Vec<(Volume, Geometry)>,
+    mut volumes: Vec<(Volume, Geometry)>,
     plan: &Plan,
     timings: &mut Timings,
     progress: &dyn Progress,
@@ -68,12 +68,16 @@ pub fn segment(
         .first()
         .map_or(1.0, |(_, geometry)| geometry.affine.spacing().iter().product::<f64>());
     timings.begin(Stage::Preprocess);
+    let kept = volumes.first_mut().and_then(|(volume, _)| volume.take_kept());
     let images = volumes
         .into_iter()
         .map(|(volume, geometry)| image_of(volume, &geometry))
         .collect::<Result<Vec<_>>>()?;
     let first = images.first().ok_or_else(|| Error::internal("an input of no image"))?;
-    let physical = Physical::keep(first.data.index_axis(Axis(0), 0), plan)?;
+    let physical = match kept {
+        Some(kept) => kept,
+        None => Physical::keep(first.data.index_axis(Axis(0), 0), plan)?,
+    };
     let image = preprocess(model, images, progress)?;
     timings.end(Stage::Preprocess);
     timings.begin(Stage::Inference);

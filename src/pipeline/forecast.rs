@@ -84,7 +84,7 @@ pub fn need(model: &Model, plans: &[(&Series, &Plan)], outputs: &[OutputKind]) -
     let kept = voxels(first.geometry.dims).saturating_mul(Physical::voxel_bytes(first));
     let beside = [physical, preprocessing.peak, laid_out, running, after.finishing, written];
     let beside = beside.into_iter().max().unwrap_or(0).saturating_add(kept);
-    let peak = decoding.max(beside);
+    let peak = decoding.saturating_add(kept).max(beside);
     let written = written.saturating_add(kept);
     Ok(Need {
         bytes: peak.saturating_add(BESIDE),

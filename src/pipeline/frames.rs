@@ -38,19 +38,21 @@ impl std::ops::AddAssign for FrameStats {
     }
 }
 
-/// Fetches every frame of `plan` and decodes it into a volume. Active decoders hold `holding`.
+/// Fetches every frame of `plan` and decodes it into a volume. Active decoders hold `holding`. If the volume is to
+/// be `measured`, its values are kept for that.
 pub async fn load(
     source: &dyn ImageSource,
     series: &Arc<Series>,
     plan: &Arc<Plan>,
     progress: &dyn Progress,
     holding: &Holding,
+    measured: bool,
 ) -> Result<(Volume, FrameStats)> {
     let place: std::collections::HashMap<FrameKey, usize> =
         plan.slices.iter().enumerate().map(|(i, slice)| (slice.key, i)).collect();
     let keys = largest_first(series, plan);
     let total = keys.len();
-    let filling = Filling::begin(series.clone(), plan.clone(), holding.clone())?;
+    let filling = Filling::begin(series.clone(), plan.clone(), holding.clone(), measured)?;
     let mut stats = FrameStats::default();
     progress.advance(Stage::Frames, 0, total);
     let waiting = 2 * rayon::current_num_threads();

@@ -342,7 +342,10 @@ async fn segment(
             source.warnings().into_iter().filter(|warning| !beside.contains(warning)).collect();
         beside.extend(more);
         timings.begin(Stage::Frames);
-        let (volume, took) = frames::load(source, &series, &plan, &*job.progress, &holding).await?;
+        // Measurements are those of the first image.
+        let measured = loaded.is_empty();
+        let (volume, took) =
+            frames::load(source, &series, &plan, &*job.progress, &holding, measured).await?;
         stats += took;
         timings.set("frames", count(took.frames));
         timings.set("encoded_bytes", count(took.encoded_bytes));

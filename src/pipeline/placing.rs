@@ -42,12 +42,20 @@ struct Job {
 }
 
 impl Filling {
-    /// Creates an empty volume; its jobs hold `holding`.
+    /// Creates an empty volume; its jobs hold `holding`. If it is to be `measured`, its values are kept for that.
     ///
     /// # Errors
     /// `OutOfMemory` if there is no memory for the volume.
-    pub fn begin(series: Arc<Series>, plan: Arc<Plan>, holding: Holding) -> Result<Self> {
+    pub fn begin(
+        series: Arc<Series>,
+        plan: Arc<Plan>,
+        holding: Holding,
+        measured: bool,
+    ) -> Result<Self> {
         let mut volume = Volume::new(plan.clone())?;
+        if measured {
+            volume = volume.measured()?;
+        }
         let (jobs, mut waiting) = mpsc::unbounded_channel::<Job>();
         let shared = Shared { series, plan };
         let volume = tokio::task::spawn_blocking(move || {

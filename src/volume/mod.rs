@@ -25,6 +25,7 @@ use rayon::prelude::*;
 pub use affine::Affine;
 pub use candidates::VolumeId;
 pub use physical::Physical;
+use physical::{Kept, KeptSlice};
 pub use plan::{Plan, Slice, plan};
 pub use stack::Resampling;
 
@@ -62,6 +63,8 @@ pub struct Volume {
     plan: Arc<Plan>,
     /// All voxels in physical units; empty if the plan resamples.
     voxels: Vec<f32>,
+    /// The same for measurements, if they are wanted and all values are whole numbers.
+    kept: Option<Kept>,
     slots: Vec<Slot>,
 }
 
@@ -89,7 +92,22 @@ impl Volume {
             Some(_) => Vec::new(),
         };
         let slots = plan.slices.iter().map(|_| Slot::default()).collect();
-        Ok(Self { plan, voxels, slots })
+        Ok(Self { plan, voxels, kept: None, slots })
+    }
+
+    /// Also keeps the values for measurements as frames arrive, while they are in a cache, if all are whole
+    /// numbers. To be called before the first frame.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    pub fn measured(mut self) -> Result<Self> {
+        self.kept = Kept::new(&self.plan)?;
+        Ok(self)
+    }
+
+    /// Takes the values kept for measurements, if there are any. Those of missing slices are arbitrary.
+    pub fn take_kept(&mut self) -> Option<Physical> {
+        self.kept.take().and_then(|kept| kept.into_physical(self.plan.geometry.dims))
     }
 
     /// Returns the slots of the slices that are still missing, which several threads may fill.
@@ -97,11 +115,13 @@ impl Volume {
         let [nx, ny, _] = self.plan.geometry.dims;
         let pixels = (nx * ny).max(1);
         let mut targets = self.voxels.chunks_exact_mut(pixels);
+        let mut kept = self.kept.as_mut().map(|kept| kept.slices(pixels));
         let resampled = self.plan.resampling.is_some();
         let places = self.slots.iter_mut().map(|slot| {
             let target = if resampled { None } else { targets.next() };
+            let kept = kept.as_mut().and_then(Iterator::next);
             let free = matches!(slot, Slot::Missing) && (resampled || target.is_some());
-            Mutex::new(free.then_some(Place { slot, target }))
+            Mutex::new(free.then_some(Place { slot, target, kept }))
         });
         Places { slices: &self.plan.slices, pixels, places: places.collect() }
     }
@@ -121,7 +141,7 @@ impl Volume {
     /// # Errors
     /// `Internal`, naming a slice that is missing; `OutOfMemory`.
     pub fn into_physical(self) -> Result<Array3<f32>> {
-        let Self { plan, voxels, slots } = self;
+        let Self { plan, voxels, slots, .. } = self;
         let missing = slots.iter().position(|slot| matches!(slot, Slot::Missing));
         if let Some(index) = missing {
             return Err(Error::internal(format!("slice {index} is missing")));
@@ -159,6 +179,7 @@ struct Place<'v> {
     slot: &'v mut Slot,
     /// The slice's voxels, if it is a grid slice.
     target: Option<&'v mut [f32]>,
+    kept: Option<KeptSlice<'v>>,
 }
 
 impl Places<'_> {
@@ -183,11 +204,14 @@ impl Places<'_> {
         // The lock is held only to take the slot, not while filling it, so threads do not block
         // each other.
         let place = place.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Place { slot, target } =
+        let Place { slot, target, kept } =
             place.ok_or_else(|| Error::internal(format!("slice {index} came twice")))?;
         *slot = match target {
             Some(target) => {
                 rescale::fill(&samples, slice, target);
+                if let Some(kept) = kept {
+                    kept.fill(target);
+                }
                 recycle(samples);
                 Slot::Placed
             }

@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 use crate::kernels;
 use crate::memory::{Zeroed, keep, take_kept};
 
+/// Name of the values in errors of memory allocation.
+const KEPT: &str = "the kept values";
+
 /// Voxels that one thread copies at a time.
 const PART: usize = 1 << 16;
 
@@ -83,6 +86,49 @@ impl Physical {
     }
 }
 
+/// Whole numbers that are kept slice by slice.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// Offsets from `low`, X fastest.
+    voxels: Vec<u16>,
+    low: i32,
+}
+
+/// A slice of them.
+#[derive(Debug)]
+pub(super) struct KeptSlice<'k> {
+    voxels: &'k mut [u16],
+    low: i32,
+}
+
+impl Kept {
+    /// Allocates room for the values of `plan`; `None` if not all are whole numbers.
+    pub(super) fn new(plan: &Plan) -> Result<Option<Self>> {
+        let Some(low) = whole(plan) else { return Ok(None) };
+        let count = plan.geometry.dims.iter().fold(1, |all: usize, &n| all.saturating_mul(n));
+        Ok(Some(Self { voxels: take_kept(count, KEPT)?, low }))
+    }
+
+    /// Returns its slices of `pixels` values.
+    pub(super) fn slices(&mut self, pixels: usize) -> impl Iterator<Item = KeptSlice<'_>> {
+        let low = self.low;
+        self.voxels.chunks_exact_mut(pixels).map(move |voxels| KeptSlice { voxels, low })
+    }
+
+    /// Returns the values, if there are as many as `dims` tell.
+    pub(super) fn into_physical(self, [x, y, z]: [usize; 3]) -> Option<Physical> {
+        let voxels = Array3::from_shape_vec((x, y, z).f(), self.voxels).ok()?;
+        Some(Physical::Whole { voxels, low: self.low })
+    }
+}
+
+impl KeptSlice<'_> {
+    /// Keeps the physical values of a slice.
+    pub(super) fn fill(self, physical: &[f32]) {
+        kernels::offsets(self.voxels, physical, self.low);
+    }
+}
+
 /// Returns the lowest physical value that the pixels of `plan` can have, if all possible values are
 /// whole numbers within a range of 16 bits. Depends only on the headers, so that the memory is
 /// known before there are pixels.
@@ -117,6 +163,6 @@ fn whole_range(slice: &Slice) -> Option<(i32, i32)> {
 /// Allocates an array that is to be written whole.
 fn array<T: Zeroed>((x, y, z): (usize, usize, usize)) -> Result<Array3<T>> {
     let count = x.saturating_mul(y).saturating_mul(z);
-    Array3::from_shape_vec((x, y, z).f(), take_kept::<T>(count, "the kept values")?)
+    Array3::from_shape_vec((x, y, z).f(), take_kept::<T>(count, KEPT)?)
         .map_err(|e| Error::internal("the kept values' shape does not match").caused_by(e))
 }

@@ -59,7 +59,7 @@ async fn cranium_equals_monai() {
     let golden = Golden::open(&reference);
 
     let (volume, _) =
-        frames::load(&source, &series, &plan, &Silent, &Holding::nothing()).await.unwrap();
+        frames::load(&source, &series, &plan, &Silent, &Holding::nothing(), false).await.unwrap();
     let image = compute::image_of(volume, &plan.geometry).unwrap();
     let image = compute::preprocess(&model, vec![image], &Silent).unwrap();
     let expected: Array4<f32> = golden.array("preprocessed");
@@ -68,7 +68,7 @@ async fn cranium_equals_monai() {
     assert!(worst <= 1e-4);
 
     let (volume, stats) =
-        frames::load(&source, &series, &plan, &Silent, &Holding::nothing()).await.unwrap();
+        frames::load(&source, &series, &plan, &Silent, &Holding::nothing(), false).await.unwrap();
     assert_eq!(stats.frames, 108);
     let mut timings = Timings::default();
     let computed = compute::segment(
@@ -153,7 +153,8 @@ async fn a_frame_that_comes_broken_is_asked_for_twice_more() {
         let transfers = Arc::new(Transfers { broken: times, asked: Mutex::default() });
         let source = Breaking { source: files(), transfers: transfers.clone() };
         source.series().await.unwrap();
-        let loaded = frames::load(&source, &series, &plan, &Silent, &Holding::nothing()).await;
+        let loaded =
+            frames::load(&source, &series, &plan, &Silent, &Holding::nothing(), false).await;
         let asked = transfers.asked.lock().unwrap().values().copied().max();
         (loaded.map(|(volume, _)| volume.into_physical().unwrap()), asked.unwrap())
     };

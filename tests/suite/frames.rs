@@ -83,7 +83,8 @@ impl Case {
 async fn a_frame_that_comes_twice_or_never_is_an_error() {
     for (way, what) in [(Way::Twice, "came twice"), (Way::NotAll, "is missing")] {
         let Case { source, series, plan, _folder } = Case::new(way).await;
-        let loaded = frames::load(&source, &series, &plan, &Silent, &Holding::nothing()).await;
+        let loaded =
+            frames::load(&source, &series, &plan, &Silent, &Holding::nothing(), false).await;
         let error = match loaded.and_then(|(volume, _)| volume.into_physical()) {
             Ok(_) => panic!("{what}: it made a volume"),
             Err(error) => error,
@@ -99,7 +100,7 @@ async fn what_a_volume_holds_is_given_back_when_nobody_waits_for_it() {
     let (account, places) = (Account::new(1 << 20, Some(8 << 20)), Arc::new(()));
     let grant = account.work.take(4 << 20).await.unwrap();
     let holding = Holding::new(grant, places.clone());
-    let load = frames::load(&source, &series, &plan, &Silent, &holding);
+    let load = frames::load(&source, &series, &plan, &Silent, &holding, false);
     let soon = Duration::from_millis(300);
     assert!(tokio::time::timeout(soon, load).await.is_err(), "half of the frames never come");
     drop(holding);

@@ -132,7 +132,7 @@ async fn voxels(source: &dyn ImageSource) -> Result<Vec<f32>> {
     let plan = volume::plan(&series, &Policy::default(), Wanted::Any)?.remove(0);
     let plan = Arc::new(plan);
     let (volume, stats) =
-        frames::load(source, &series, &plan, &Silent, &Holding::nothing()).await?;
+        frames::load(source, &series, &plan, &Silent, &Holding::nothing(), false).await?;
     assert_eq!(stats.frames, series.instances.len());
     // X runs fastest in memory.
     let voxels = volume.into_physical()?;

@@ -47,3 +47,22 @@ fn whole_numbers_take_two_bytes_and_are_the_same() {
         assert_eq!(kept.at([0, 0, 2]), None);
     }
 }
+
+#[test]
+fn what_is_kept_as_frames_arrive_is_what_is_kept_of_all() {
+    for (slope, intercept) in [("1", "-1024"), ("-1", "7"), ("2", "0")] {
+        let plan = Arc::new(rescaled(slope, intercept));
+        let mut volume = Volume::new(plan.clone()).unwrap().measured().unwrap();
+        let pixels: usize = plan.geometry.dims[..2].iter().product();
+        for index in (0..plan.slices.len()).rev() {
+            let stored = (0..pixels).map(|n| [i16::MIN, 40, -1, i16::MAX][(n + index) % 4]);
+            volume.insert(index, Samples::I16(stored.collect())).unwrap();
+        }
+        let kept = volume.take_kept();
+        let voxels = volume.into_physical().unwrap();
+        // If not all are whole numbers within 16 bits, they are kept later.
+        let later = Physical::keep(voxels.view(), &plan).unwrap();
+        let whole = matches!(later, Physical::Whole { .. });
+        assert_eq!(kept, whole.then_some(later), "{slope} {intercept}");
+    }
+}
