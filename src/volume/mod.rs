@@ -210,7 +210,7 @@ impl Places<'_> {
             Some(target) => {
                 rescale::fill(&samples, slice, target);
                 if let Some(kept) = kept {
-                    kept.fill(target);
+                    kept.fill(&samples, slice, target);
                 }
                 recycle(samples);
                 Slot::Placed

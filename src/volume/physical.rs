@@ -5,6 +5,7 @@ use ndarray::{Array3, ArrayView3, ShapeBuilder, Zip};
 use rayon::prelude::*;
 
 use super::{Plan, Slice, rescale};
+use crate::codec::Samples;
 use crate::error::{Error, Result};
 use crate::kernels;
 use crate::memory::{Zeroed, keep, take_kept};
@@ -123,9 +124,11 @@ impl Kept {
 }
 
 impl KeptSlice<'_> {
-    /// Keeps the physical values of a slice.
-    pub(super) fn fill(self, physical: &[f32]) {
-        kernels::offsets(self.voxels, physical, self.low);
+    /// Keeps the values of a slice: its pixels as they are stored, and in physical units.
+    pub(super) fn fill(self, stored: &Samples, slice: &Slice, physical: &[f32]) {
+        if !rescale::offsets(stored, slice, self.low, self.voxels) {
+            kernels::offsets(self.voxels, physical, self.low);
+        }
     }
 }
 

@@ -51,6 +51,26 @@ fn fill_whole<T: Copy + Into<i32>>(
     }
 }
 
+/// Writes how far each pixel's physical value lies above `low`, modulo 2¹⁶. Returns false if the pixels are not
+/// 16-bit numbers whose physical values are whole.
+pub(super) fn offsets(samples: &Samples, slice: &Slice, low: i32, target: &mut [u16]) -> bool {
+    fn run<T: Copy>(stored: &[T], bits: impl Fn(T) -> u16, by: [u16; 2], target: &mut [u16]) {
+        let [slope, intercept] = by;
+        for (out, &v) in target.iter_mut().zip(stored) {
+            *out = bits(v).wrapping_mul(slope).wrapping_add(intercept);
+        }
+    }
+    let Some((slope, intercept)) = whole(slice) else { return false };
+    // Modulo 2¹⁶, products and sums need no more than the lowest 16 bits of each number.
+    let by = [slope, intercept.wrapping_sub(low)].map(|n| n as u16);
+    match samples {
+        Samples::I16(v) => run(v, |v| v as u16, by, target),
+        Samples::U16(v) => run(v, |v| v, by, target),
+        _ => return false,
+    }
+    true
+}
+
 /// Calls `put` with each element of `target` and the pixel's physical value.
 fn each(samples: &Samples, slice: &Slice, put: impl Fn(&mut f32, f32) + Copy, target: &mut [f32]) {
     fn run<T: Copy + Into<f64>>(
@@ -134,6 +154,14 @@ mod tests {
                 each(&samples, &slice, |out, value| *out = value, &mut exact);
                 let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
                 prop_assert_eq!(bits(&fast), bits(&exact));
+                let low = -40_000;
+                let mut offsets = vec![0; samples.len()];
+                if super::offsets(&samples, &slice, low, &mut offsets) {
+                    let expected: Vec<_> = exact.iter().map(|v| (*v as i32 - low) as u16).collect();
+                    prop_assert_eq!(offsets, expected);
+                } else {
+                    prop_assert!(whole(&slice).is_none());
+                }
             }
         }
     }
