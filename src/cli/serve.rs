@@ -133,17 +133,21 @@ async fn until_stopped(settings: ServeSettings, work: Handle) -> Result<Drained>
 /// Interval between checks for unused memory.
 const TIDYING: Duration = Duration::from_secs(5);
 
+/// Time after a request during which the next one is expected: it needs the same memory again.
+const EXPECTED: Duration = Duration::from_secs(30);
+
 /// Growth in bytes from which memory is returned to the system.
 const LITTER: u64 = 8 << 20;
 
-/// Returns freed memory to the system while no requests run: the allocator keeps it scattered over
+/// Returns freed memory to the system when no request has come for a while: the allocator keeps it scattered over
 /// the arenas of many threads, and other processes may need it.
 async fn tidy(app: Arc<App>) {
     let mut tidied = 0;
     loop {
         tokio::time::sleep(TIDYING).await;
         let resident = memory::resident().unwrap_or(0);
-        if app.scheduler.in_flight() == 0 && resident > tidied + LITTER {
+        let quiet = memory::last_kept().is_none_or(|last| last >= EXPECTED);
+        if quiet && app.scheduler.in_flight() == 0 && resident > tidied + LITTER {
             memory::release_kept();
             // Runs on a blocking thread, so that /ping is not delayed.
             if tokio::task::spawn_blocking(memory::trim).await.is_err() {

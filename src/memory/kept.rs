@@ -7,6 +7,7 @@
 
 use std::any::Any;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use ndarray::Array4;
 use rayon::prelude::*;
@@ -73,6 +74,11 @@ pub fn keep<T: Send + 'static>(buffer: Vec<T>) {
     KEPT.put(buffer, *MOST);
 }
 
+/// Returns how long ago a buffer was last kept, if ever.
+pub fn last_kept() -> Option<Duration> {
+    KEPT.buffers().last.map(|last| last.elapsed())
+}
+
 /// Frees the kept buffers when no request follows.
 pub fn release_kept() {
     KEPT.release();
@@ -93,6 +99,8 @@ struct Buffers {
     all: Vec<Buffer>,
     /// Number of buffers put so far.
     put: u64,
+    /// When the latest was.
+    last: Option<Instant>,
 }
 
 struct Buffer {
@@ -105,7 +113,7 @@ struct Buffer {
 
 impl Kept {
     const fn new() -> Self {
-        Self(Mutex::new(Buffers { all: Vec::new(), put: 0 }))
+        Self(Mutex::new(Buffers { all: Vec::new(), put: 0, last: None }))
     }
 
     fn buffers(&self) -> MutexGuard<'_, Buffers> {
@@ -135,6 +143,7 @@ impl Kept {
         }
         let mut buffers = self.buffers();
         buffers.put += 1;
+        buffers.last = Some(Instant::now());
         let number = buffers.put;
         buffers.all.push(Buffer { bytes, number, values: Box::new(values) });
         buffers.all.sort_by_key(|buffer| std::cmp::Reverse(buffer.bytes));
