@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_medicalimaging::config::endpoint::Params;
@@ -90,10 +91,11 @@ pub async fn sdk_config(settings: &AwsSettings) -> Result<SdkConfig> {
 }
 
 /// Creates a client of AWS HealthImaging that attempts each call once. Callers retry, because the
-/// SDK's own retries do not cover the body of a response.
+/// SDK's own retries do not cover the body of a response; and they give up silent bodies themselves.
 pub fn ahi_client(config: &SdkConfig, settings: &AwsSettings) -> aws_sdk_medicalimaging::Client {
     let mut builder = aws_sdk_medicalimaging::config::Builder::from(config)
         .retry_config(RetryConfig::disabled())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .interceptor(PlainHost);
     if let Some(url) = &settings.ahi_endpoint {
         builder = builder.endpoint_url(url);

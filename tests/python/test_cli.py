@@ -182,10 +182,9 @@ def test_a_table_at_a_terminal_and_json_elsewhere(phantom, report, tmp_path):
     said, code = at_a_terminal("run", phantom, "--model", MODEL, "--out", tmp_path / "out", "--output",
                                "dicom-seg,nifti,preview")
     assert code == 0, said
-    # Each stage had its bar, with rate and time left; all of them are erased at the end.
+    # Each stage had its bar; all of them are erased at the end.
     for stage in ("loading the model", "frames", "preprocess", "inference", "write"):
         assert stage in said, stage
-    assert re.search(r"\d+/40 frames +\S+/s +\S+ left", ESCAPES.sub("", said)), said
     after = said[said.rindex("ct_phantom: "):]
     assert not ESCAPES.search(after), after
     assert "64 × 64 × 40 voxels" in after
@@ -207,6 +206,16 @@ def test_a_table_at_a_terminal_and_json_elsewhere(phantom, report, tmp_path):
     assert all(json.loads(line)["level"] for line in done.stderr.splitlines())
     done = piped("run", phantom, "--model", MODEL, "--out", tmp_path / "both", "--table", PRINT_JSON="true")
     assert done.returncode == 2 and "exclude each other" in done.stderr
+
+
+def test_a_bar_has_a_rate_and_the_time_left(phantom, tmp_path):
+    made = import_dicom(phantom, tmp_path / "store")
+    with emulate(tmp_path / "store") as ahi:
+        # Slow enough for a bar to be drawn half way.
+        said, code = at_a_terminal("run", f"ahi://{made['datastoreId']}/{made['imageSetId']}", "--model", MODEL, "--out",
+                                   tmp_path / "out", AHI_ENDPOINT_URL=ahi.address, AHI_FRAMES_PER_SECOND="20", **AWS)
+    assert code == 0, said
+    assert re.search(r"\d+/40 frames +\S+/s +\S+ left", ESCAPES.sub("", said)), said
 
 
 def test_a_narrow_terminal_has_a_table_that_fits(phantom, tmp_path):

@@ -100,10 +100,13 @@ class Pinger:
         self.thread = threading.Thread(target=self.run)
 
     def run(self):
-        while not self.stop.wait(self.pause):
+        # At least once, however soon it is stopped.
+        while True:
             answer = ask(self.server, "GET", "/ping", timeout=10)
             self.seconds.append(answer.seconds)
             self.statuses.add(answer.status)
+            if self.stop.wait(self.pause):
+                return
 
     def __enter__(self):
         self.thread.start()
