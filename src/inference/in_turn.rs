@@ -305,11 +305,7 @@ impl Drop for Running<'_> {
 
 /// Allocates a batch of windows of zeros.
 fn batch_of(windows: usize, channels: usize, [x, y, z]: [usize; 3]) -> Result<Array5<f32>> {
-    let rows = channels.saturating_mul(x).saturating_mul(y);
-    let values = zeros([windows, rows, z, 1], "a batch of windows")?;
-    values
-        .into_shape_with_order((windows, channels, x, y, z))
-        .map_err(|e| Error::internal("a batch has another shape").caused_by(e))
+    zeros([windows, channels, x, y, z], "a batch of windows")
 }
 
 /// Copies windows from the image (standard layout), row by row.

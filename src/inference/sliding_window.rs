@@ -3,7 +3,7 @@
 //! MONAI keeps the sums of all classes over the whole image. Here, windows are processed in the order
 //! of their starts, and regions that no later window touches are passed on at once (`blend`).
 
-use ndarray::{Array4, ArrayView4, ArrayViewMut4, Axis, Zip, s};
+use ndarray::{ArrayView4, ArrayViewMut4, Axis, Zip, s};
 use rayon::prelude::*;
 
 use super::blend::{Blend, Grid};
@@ -14,7 +14,7 @@ use super::plane_sink::{PlaneSink, WindowStats};
 use crate::bundle::Args;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels;
-use crate::memory::{take_kept, zeros};
+use crate::memory::{any_values, zeros};
 use crate::progress::Progress;
 
 /// `monai.inferers.SlidingWindowInferer`.
@@ -257,9 +257,7 @@ pub fn standard_layout(image: ArrayView4<f32>) -> Result<ndarray::CowArray<f32, 
         return Ok(image.into());
     }
     let (c, x, y, z) = image.dim();
-    let count = [x, y, z].iter().fold(c, |product: usize, &n| product.saturating_mul(n));
-    let copy = Array4::from_shape_vec((c, x, y, z), take_kept(count, IMAGE)?);
-    let mut copy = copy.map_err(|e| Error::internal("the copy has another shape").caused_by(e))?;
+    let mut copy = any_values([c, x, y, z], IMAGE)?;
     copy_into(copy.view_mut(), [0; 3], image);
     Ok(copy.into())
 }

@@ -114,7 +114,7 @@ pub fn offsets(out: &mut [u16], values: &[f32], low: i32) {
 
 /// Returns how far a whole number lies above `low`, within 16 bits.
 #[inline(always)]
-pub fn offset(value: f32, low: i32) -> u16 {
+fn offset(value: f32, low: i32) -> u16 {
     (value as i32).wrapping_sub(low) as u16
 }
 

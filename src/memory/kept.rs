@@ -9,7 +9,7 @@ use std::any::Any;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ndarray::Array4;
+use ndarray::{Array, Dim, Dimension, IntoDimension};
 use rayon::prelude::*;
 
 use super::zeroed::{Zeroed, zeroed};
@@ -63,9 +63,39 @@ fn take_zeroed<T: Zeroed>(count: usize, what: &str) -> Result<Vec<T>> {
 ///
 /// # Errors
 /// Those of [`take_kept`]; a size that overflows fails like one that exceeds the memory.
-pub fn zeros<T: Zeroed>(shape: [usize; 4], what: &str) -> Result<Array4<T>> {
-    let count = shape.iter().fold(1, |product: usize, &n| product.saturating_mul(n));
-    Array4::from_shape_vec(shape, take_zeroed(count, what)?)
+pub fn zeros<T: Zeroed, const N: usize>(shape: [usize; N], what: &str) -> Result<ArrayOf<T, N>>
+where
+    [usize; N]: IntoDimension<Dim = Dim<[usize; N]>>,
+    Dim<[usize; N]>: Dimension,
+{
+    shaped(shape, take_zeroed(count(shape), what)?)
+}
+
+/// Like [`zeros`], but of arbitrary values, as from [`take_kept`].
+///
+/// # Errors
+/// Those of [`zeros`].
+pub fn any_values<T: Zeroed, const N: usize>(shape: [usize; N], what: &str) -> Result<ArrayOf<T, N>>
+where
+    [usize; N]: IntoDimension<Dim = Dim<[usize; N]>>,
+    Dim<[usize; N]>: Dimension,
+{
+    shaped(shape, take_kept(count(shape), what)?)
+}
+
+/// An array of `N` axes.
+type ArrayOf<T, const N: usize> = Array<T, Dim<[usize; N]>>;
+
+fn count<const N: usize>(shape: [usize; N]) -> usize {
+    shape.iter().fold(1, |product: usize, &n| product.saturating_mul(n))
+}
+
+fn shaped<T, const N: usize>(shape: [usize; N], values: Vec<T>) -> Result<ArrayOf<T, N>>
+where
+    [usize; N]: IntoDimension<Dim = Dim<[usize; N]>>,
+    Dim<[usize; N]>: Dimension,
+{
+    Array::from_shape_vec(shape, values)
         .map_err(|e| Error::internal("an array has another shape").caused_by(e))
 }
 

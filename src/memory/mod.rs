@@ -14,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 pub use charged::charged;
-pub use kept::{keep, last_kept, release_kept, take_kept, zeros};
+pub use kept::{any_values, keep, last_kept, release_kept, take_kept, zeros};
 pub use pool::{Grant, Pool};
 pub use shares::{Account, usual_inputs, usual_work};
 pub use shelf::Shelf;

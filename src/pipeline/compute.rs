@@ -11,7 +11,7 @@ use crate::progress::{Progress, Stage};
 use crate::registry::Model;
 use crate::traces::count;
 use crate::transforms::{Image, stack};
-use crate::volume::{Geometry, Physical, Plan, Volume};
+use crate::volume::{Geometry, Physical, Volume};
 
 /// A segmentation on the source's grid, and statistics of the run.
 pub struct Computed {
@@ -54,12 +54,11 @@ pub fn preprocess(model: &Model, images: Vec<Image>, progress: &dyn Progress) ->
     })
 }
 
-/// Segments decoded volumes, in the order of [`Model::images`], on the grid of the first. `plan` is the
-/// plan of that volume.
+/// Segments decoded volumes, in the order of [`Model::images`], on the grid of the first, which is
+/// [`measured`](Volume::measured).
 pub fn segment(
     model: &Model,
     mut volumes: Vec<(Volume, Geometry)>,
-    plan: &Plan,
     timings: &mut Timings,
     progress: &dyn Progress,
 ) -> Result<Computed> {
@@ -76,7 +75,7 @@ pub fn segment(
     let first = images.first().ok_or_else(|| Error::internal("an input of no image"))?;
     let physical = match kept {
         Some(kept) => kept,
-        None => Physical::keep(first.data.index_axis(Axis(0), 0), plan)?,
+        None => Physical::keep(first.data.index_axis(Axis(0), 0))?,
     };
     let image = preprocess(model, images, progress)?;
     timings.end(Stage::Preprocess);

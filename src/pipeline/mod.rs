@@ -392,7 +392,7 @@ impl Work {
         let (series, plan, _) =
             described.first().ok_or_else(|| Error::internal("an input of no image"))?;
         let progress = &*self.job.progress;
-        let mut computed = compute::segment(model, volumes, plan, &mut self.timings, progress)?;
+        let mut computed = compute::segment(model, volumes, &mut self.timings, progress)?;
         progress.check()?;
         chosen::restrict(&mut computed.segmentation, &model.segments, &self.segments);
         let names = Names::new(

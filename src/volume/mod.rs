@@ -24,8 +24,8 @@ use rayon::prelude::*;
 
 pub use affine::Affine;
 pub use candidates::VolumeId;
+use physical::KeptSlice;
 pub use physical::Physical;
-use physical::{Kept, KeptSlice};
 pub use plan::{Plan, Slice, plan};
 pub use stack::Resampling;
 
@@ -64,7 +64,7 @@ pub struct Volume {
     /// All voxels in physical units; empty if the plan resamples.
     voxels: Vec<f32>,
     /// The same for measurements, if they are wanted and all values are whole numbers.
-    kept: Option<Kept>,
+    kept: Option<Physical>,
     slots: Vec<Slot>,
 }
 
@@ -101,13 +101,13 @@ impl Volume {
     /// # Errors
     /// Those of [`new`](Self::new).
     pub fn measured(mut self) -> Result<Self> {
-        self.kept = Kept::new(&self.plan)?;
+        self.kept = Physical::room(&self.plan)?;
         Ok(self)
     }
 
     /// Takes the values kept for measurements, if there are any. Those of missing slices are arbitrary.
     pub fn take_kept(&mut self) -> Option<Physical> {
-        self.kept.take().and_then(|kept| kept.into_physical(self.plan.geometry.dims))
+        self.kept.take()
     }
 
     /// Returns the slots of the slices that are still missing, which several threads may fill.

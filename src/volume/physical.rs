@@ -2,19 +2,12 @@
 //! the network.
 
 use ndarray::{Array3, ArrayView3, ShapeBuilder, Zip};
-use rayon::prelude::*;
 
 use super::{Plan, Slice, rescale};
 use crate::codec::Samples;
 use crate::error::{Error, Result};
 use crate::kernels;
 use crate::memory::{Zeroed, keep, take_kept};
-
-/// Name of the values in errors of memory allocation.
-const KEPT: &str = "the kept values";
-
-/// Voxels that one thread copies at a time.
-const PART: usize = 1 << 16;
 
 /// The voxels of an image in physical units (Hounsfield for CT), axes (X, Y, Z), X fastest in memory.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,25 +24,32 @@ pub enum Physical {
 }
 
 impl Physical {
-    /// Copies `voxels`, axes (X, Y, Z), of the volume that `plan` describes.
+    /// Allocates room for the values of `plan`, which are kept slice by slice; `None` if not all are whole numbers
+    /// within 16 bits.
     ///
     /// # Errors
     /// [`OutOfMemory`](crate::error::ErrorKind::OutOfMemory) if the memory cannot be allocated.
-    pub fn keep(voxels: ArrayView3<f32>, plan: &Plan) -> Result<Self> {
-        if let Some(low) = whole(plan) {
-            let mut kept = array::<u16>(voxels.dim())?;
-            // Both have X fastest, unless a reversed axis was left as it is.
-            match (kept.as_slice_memory_order_mut(), voxels.reversed_axes().to_slice()) {
-                (Some(kept), Some(voxels)) => {
-                    let parts = kept.par_chunks_mut(PART).zip(voxels.par_chunks(PART));
-                    parts.for_each(|(kept, voxels)| kernels::offsets(kept, voxels, low));
-                }
-                _ => Zip::from(&mut kept)
-                    .and(voxels)
-                    .par_for_each(|kept, &value| *kept = kernels::offset(value, low)),
-            }
-            return Ok(Self::Whole { voxels: kept, low });
-        }
+    pub(super) fn room(plan: &Plan) -> Result<Option<Self>> {
+        let Some(low) = whole(plan) else { return Ok(None) };
+        let [x, y, z] = plan.geometry.dims;
+        Ok(Some(Self::Whole { voxels: array((x, y, z))?, low }))
+    }
+
+    /// Returns its slices of `pixels` values; none of arbitrary numbers.
+    pub(super) fn slices(&mut self, pixels: usize) -> impl Iterator<Item = KeptSlice<'_>> {
+        let (voxels, low) = match self {
+            Self::Whole { voxels, low } => (voxels.as_slice_memory_order_mut(), *low),
+            Self::Real(_) => (None, 0),
+        };
+        let slices = voxels.unwrap_or_default().chunks_exact_mut(pixels);
+        slices.map(move |voxels| KeptSlice { voxels, low })
+    }
+
+    /// Copies arbitrary numbers, axes (X, Y, Z).
+    ///
+    /// # Errors
+    /// [`OutOfMemory`](crate::error::ErrorKind::OutOfMemory) if the memory cannot be allocated.
+    pub fn keep(voxels: ArrayView3<f32>) -> Result<Self> {
         let mut kept = array::<f32>(voxels.dim())?;
         Zip::from(&mut kept).and(voxels).par_for_each(|kept, &value| *kept = value);
         Ok(Self::Real(kept))
@@ -87,40 +87,11 @@ impl Physical {
     }
 }
 
-/// Whole numbers that are kept slice by slice.
-#[derive(Debug)]
-pub(super) struct Kept {
-    /// Offsets from `low`, X fastest.
-    voxels: Vec<u16>,
-    low: i32,
-}
-
-/// A slice of them.
+/// A slice of whole numbers.
 #[derive(Debug)]
 pub(super) struct KeptSlice<'k> {
     voxels: &'k mut [u16],
     low: i32,
-}
-
-impl Kept {
-    /// Allocates room for the values of `plan`; `None` if not all are whole numbers.
-    pub(super) fn new(plan: &Plan) -> Result<Option<Self>> {
-        let Some(low) = whole(plan) else { return Ok(None) };
-        let count = plan.geometry.dims.iter().fold(1, |all: usize, &n| all.saturating_mul(n));
-        Ok(Some(Self { voxels: take_kept(count, KEPT)?, low }))
-    }
-
-    /// Returns its slices of `pixels` values.
-    pub(super) fn slices(&mut self, pixels: usize) -> impl Iterator<Item = KeptSlice<'_>> {
-        let low = self.low;
-        self.voxels.chunks_exact_mut(pixels).map(move |voxels| KeptSlice { voxels, low })
-    }
-
-    /// Returns the values, if there are as many as `dims` tell.
-    pub(super) fn into_physical(self, [x, y, z]: [usize; 3]) -> Option<Physical> {
-        let voxels = Array3::from_shape_vec((x, y, z).f(), self.voxels).ok()?;
-        Some(Physical::Whole { voxels, low: self.low })
-    }
 }
 
 impl KeptSlice<'_> {
@@ -166,6 +137,6 @@ fn whole_range(slice: &Slice) -> Option<(i32, i32)> {
 /// Allocates an array that is to be written whole.
 fn array<T: Zeroed>((x, y, z): (usize, usize, usize)) -> Result<Array3<T>> {
     let count = x.saturating_mul(y).saturating_mul(z);
-    Array3::from_shape_vec((x, y, z).f(), take_kept::<T>(count, KEPT)?)
+    Array3::from_shape_vec((x, y, z).f(), take_kept::<T>(count, "the kept values")?)
         .map_err(|e| Error::internal("the kept values' shape does not match").caused_by(e))
 }

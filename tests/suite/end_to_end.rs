@@ -68,17 +68,12 @@ async fn cranium_equals_monai() {
     assert!(worst <= 1e-4);
 
     let (volume, stats) =
-        frames::load(&source, &series, &plan, &Silent, &Holding::nothing(), false).await.unwrap();
+        frames::load(&source, &series, &plan, &Silent, &Holding::nothing(), true).await.unwrap();
     assert_eq!(stats.frames, 108);
     let mut timings = Timings::default();
-    let computed = compute::segment(
-        &model,
-        vec![(volume, plan.geometry.clone())],
-        &plan,
-        &mut timings,
-        &Silent,
-    )
-    .unwrap();
+    let computed =
+        compute::segment(&model, vec![(volume, plan.geometry.clone())], &mut timings, &Silent)
+            .unwrap();
     let Segmentation::Labels(labels) = computed.segmentation else { panic!("masks") };
     let shape: Array1<i64> = golden.array("label_shape");
     assert_eq!(labels.shape().iter().map(|&n| n as i64).collect::<Vec<_>>(), shape.to_vec());
